@@ -1,0 +1,39 @@
+# Everything a person or CI does here starts with `make`. `make` alone lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help venv demo test lint lock bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.ok ## Set up .venv from requirements.lock
+
+$(VENV)/.ok: requirements.lock pyproject.toml
+	@echo "Setting up $(VENV) (once; about two minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: venv ## Run the main job on real data
+	@$(BIN)/shoal demo --yes
+
+lint: venv ## Style, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: venv lint ## Run all tests that this machine can run
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lock: ## Rewrite requirements.lock from pyproject.toml (needs uv on PATH)
+	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
+		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
+
+clean: ## Remove what `make` built
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""The error tree: every error that Shoal raises on purpose.
+
+Why it exists: a person who meets an error reads what happened, why, and what to do next, and a program
+can tell kinds apart without reading sentences. Errors travel between processes (Dask pickles them), so
+each one pickles with its values.
+
+What it must not do: import anything of Shoal, or wrap errors of the user's own code.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable
+from typing import Any
+
+
+class ShoalError(Exception):
+    """Base of all errors of Shoal.
+
+    ``message`` says what happened and why, with the values; ``hint`` says what to do next (may be empty).
+    Both are shown by ``str()``. Further keyword values are kept in ``values`` for programs.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", **values: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.values = values
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Exception's own reduce would call the class with positional args only and lose the keywords.
+        return copyreg.__newobj__, (type(self), self.message), dict(self.__dict__)  # type: ignore[attr-defined]
+
+
+class UsageError(ShoalError):
+    """What was asked for makes no sense: a bad value, an unknown name, a contradiction."""
+
+
+class ConfigError(UsageError):
+    """A file of the project folder has faults. ``values["faults"]`` lists all of them."""
+
+
+class UnitError(UsageError, ValueError):
+    """A size, duration or amount that cannot be read, such as memory without a unit."""
+
+
+class NotFoundError(UsageError):
+    """Something named does not exist: a template, a cluster, a table."""
+
+
+class RefusedError(ShoalError):
+    """A limit says no. Nothing was started."""
+
+
+class InfrastructureError(ShoalError):
+    """A part that Shoal stands on failed: a head, a store, Java, the disk."""
+
+
+class DeadlineError(InfrastructureError):
+    """A wait ended at its deadline. The message names what was waited for and how long."""
