@@ -123,7 +123,9 @@ class Plan:
 
     ``head`` is what quota counts for the head, ``reasons`` one sentence per number, by its name
     (``"workers"``, ``"memory"``, ``"cores"``, ``"head"``, ``"timeouts"``, ``"price"``, …).
+    ``head_there`` is how big the head really is at the target (None: as ``head``).
     ``price_per_hour`` is for all workers at ``count`` and the head; None where no prices are known.
+    ``mounts`` are names of shared folders of the project.
     """
 
     template: str
@@ -137,6 +139,8 @@ class Plan:
     packages: tuple[str, ...] = ()
     price_per_hour: Money | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    head_there: Size | None = None
+    mounts: tuple[str, ...] = ()
 
     @property
     def workers(self) -> int:
@@ -157,6 +161,9 @@ class Plan:
         known["groups"] = tuple(Group.from_json(group) for group in data["groups"])
         known["timeouts"] = Timeouts.from_json(data["timeouts"])
         known["packages"] = tuple(data.get("packages", ()))
+        known["mounts"] = tuple(data.get("mounts", ()))
+        if data.get("head_there"):
+            known["head_there"] = Size.from_json(data["head_there"])
         if data.get("price_per_hour"):
             price = data["price_per_hour"]
             known["price_per_hour"] = Money(Decimal(price["amount"]), price["currency"])
