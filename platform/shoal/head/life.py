@@ -194,6 +194,7 @@ class Head:
             print(f"shoal head: could not note that it stops: {error}", flush=True)
         self._stop_engine()
         endpoints.forget(self._folder)
+        paths.tidy(self._folder)
         try:
             with self._ledger.write() as tx:
                 tx.move(self._id, state, reason, message, report=self.report(), workers=0)

@@ -66,6 +66,7 @@ class LocalHome:
                 cluster, decision = self._decide(tx, ask)
                 tx.insert(cluster)
         self._tidy(ended)
+        paths.prune()
         if found is not None:
             return found
         if cluster.state is State.REFUSED:
@@ -282,6 +283,7 @@ class LocalHome:
         for cluster in ended:
             end_marked(cluster.id)
             endpoints.forget(paths.run_folder(cluster.id))
+            paths.tidy(paths.run_folder(cluster.id))
 
 
 def _account(clusters: Iterable[Cluster]) -> Account:
