@@ -173,10 +173,13 @@ class DaskCluster(ClusterHandle):
     def client(self) -> Client:
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
-            from distributed import Client
+            from distributed import Client, Security
 
             endpoint = self._home.endpoint(self.id)
-            self._client = Client(endpoint.address, timeout="30s", name=f"shoal-{self.name}")
+            security = Security(require_encryption=True, **endpoint.security)
+            self._client = Client(
+                endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+            )
         return self._client
 
     @property
