@@ -11,12 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoal.errors import ShoalError
+    from shoal.tables.catalog import catalog
+    from shoal.tables.create import create_table
+    from shoal.tables.read import read_table
+    from shoal.tables.refs import branch, history, rollback, snapshots, tag
+    from shoal.tables.write import write_table
 
 _HOME_OF = {
     "ShoalError": "shoal.errors",
+    "branch": "shoal.tables.refs",
+    "catalog": "shoal.tables.catalog",
+    "create_table": "shoal.tables.create",
+    "history": "shoal.tables.refs",
+    "read_table": "shoal.tables.read",
+    "rollback": "shoal.tables.refs",
+    "snapshots": "shoal.tables.refs",
+    "tag": "shoal.tables.refs",
+    "write_table": "shoal.tables.write",
 }
 
-__all__ = ["ShoalError"]
+__all__ = [
+    "ShoalError",
+    "branch",
+    "catalog",
+    "create_table",
+    "history",
+    "read_table",
+    "rollback",
+    "snapshots",
+    "tag",
+    "write_table",
+]
 
 
 def __getattr__(name: str) -> Any:
