@@ -26,7 +26,7 @@ from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster
 from shoal.sizing import plan as size
-from shoal.tables.catalog import CatalogSettings, use
+from shoal.wiring import wire
 from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -148,14 +148,7 @@ def describe(plan: Plan) -> str:
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
     project = load(Path(folder) if folder is not None else None, target)
-    catalog = project.target.catalog
-    use(
-        CatalogSettings(
-            uri=catalog.uri or "", warehouse=catalog.warehouse or "", properties=catalog.properties
-        )
-        if catalog
-        else None
-    )
+    wire(project)
     return project
 
 
