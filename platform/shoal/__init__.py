@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shoal.clusters import connect, dask, plan, spark, up
     from shoal.errors import ShoalError
+    from shoal.handles import DaskCluster, SparkCluster
     from shoal.tables.catalog import catalog
     from shoal.tables.create import create_table
     from shoal.tables.read import read_table
@@ -18,28 +20,42 @@ if TYPE_CHECKING:
     from shoal.tables.write import write_table
 
 _HOME_OF = {
+    "DaskCluster": "shoal.handles",
     "ShoalError": "shoal.errors",
+    "SparkCluster": "shoal.handles",
     "branch": "shoal.tables.refs",
     "catalog": "shoal.tables.catalog",
+    "connect": "shoal.clusters",
     "create_table": "shoal.tables.create",
+    "dask": "shoal.clusters",
     "history": "shoal.tables.refs",
+    "plan": "shoal.clusters",
     "read_table": "shoal.tables.read",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
+    "spark": "shoal.clusters",
     "tag": "shoal.tables.refs",
+    "up": "shoal.clusters",
     "write_table": "shoal.tables.write",
 }
 
 __all__ = [
+    "DaskCluster",
     "ShoalError",
+    "SparkCluster",
     "branch",
     "catalog",
+    "connect",
     "create_table",
+    "dask",
     "history",
+    "plan",
     "read_table",
     "rollback",
     "snapshots",
+    "spark",
     "tag",
+    "up",
     "write_table",
 ]
 

@@ -46,9 +46,9 @@ def read_table(
 
     ``columns``: these, in this order (default: all). ``filters``: SQL-like text (``"dep_delay > 0 and
     carrier = 'AA'"``), ``[("dep_delay", ">", 0)]`` as in ``dd.read_parquet``, or a PyIceberg expression;
-    exact, to the row. ``snapshot``: its id, or a tag. ``as_of``: a time, UTC if it has no zone. ``branch``: its
-    head. ``since``: only rows added after that snapshot; refused if rows were changed or deleted since, for
-    those could not be told. ``partition_size``: of a partition in memory, about, all columns (128 MiB).
+    exact, to the row. ``snapshot``: its id, or a tag. ``as_of``: a time, UTC if it has no zone. ``branch``:
+    its head. ``since``: only rows added after that snapshot; refused if rows were changed or deleted since,
+    for those could not be told. ``partition_size``: of a partition in memory, about, all columns (128 MiB).
 
     Columns are Arrow-backed, text is Dask's string type: a column has one type, with nulls or without.
     ``dtype_backend="numpy_nullable"`` gives ``Int64`` and the like for numbers.
