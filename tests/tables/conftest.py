@@ -80,7 +80,7 @@ def spark(lake: CatalogSettings, tmp_path_factory: pytest.TempPathFactory) -> It
     builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "2")
     builder = builder.config("spark.driver.memory", "2g")
     builder = builder.config("spark.local.dir", str(tmp_path_factory.mktemp("spark")))
-    for key, value in spark_conf(lake).items():
+    for key, value in spark_conf(lake, packages=True).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
         # The server has these; PySpark sets them once more on the session, where they are fixed.

@@ -145,7 +145,7 @@ def test_a_catalog_that_is_down() -> None:
 
 
 def test_what_spark_is_told() -> None:
-    conf = spark_conf(CatalogSettings(uri="sqlite:////d/c.db", warehouse="/d/w", timeout=7))
+    conf = spark_conf(CatalogSettings(uri="sqlite:////d/c.db", warehouse="/d/w", timeout=7), packages=True)
     assert conf["spark.sql.catalog.shoal"] == "org.apache.iceberg.spark.SparkCatalog"
     assert conf["spark.sql.catalog.shoal.uri"] == "jdbc:sqlite:/d/c.db"
     assert conf["spark.sql.catalog.shoal.warehouse"] == "file:///d/w"
@@ -154,7 +154,7 @@ def test_what_spark_is_told() -> None:
     assert conf["spark.sql.catalog.shoal.jdbc.schema-version"] == "V1"
     assert conf["spark.jars.packages"] == ",".join(SPARK_PACKAGES)
     server = CatalogSettings(uri="postgresql+psycopg2://u:p%40ss@h:5433/db", warehouse="s3://lake/w")
-    conf = spark_conf(server, packages=False)
+    conf = spark_conf(server)
     assert conf["spark.sql.catalog.shoal.uri"] == "jdbc:postgresql://h:5433/db"
     assert conf["spark.sql.catalog.shoal.jdbc.user"] == "u"
     assert conf["spark.sql.catalog.shoal.jdbc.password"] == "p@ss"

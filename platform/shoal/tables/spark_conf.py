@@ -30,10 +30,10 @@ def spark_packages(given: CatalogSettings | None = None) -> tuple[str, ...]:
     return (ICEBERG_RUNTIME, *drivers, *aws)
 
 
-def spark_conf(given: CatalogSettings | None = None, *, packages: bool = True) -> dict[str, str]:
+def spark_conf(given: CatalogSettings | None = None, *, packages: bool = False) -> dict[str, str]:
     """Everything that a Spark 4.1.3 session needs to see the catalog under its name.
 
-    ``packages=False`` leaves ``spark.jars.packages`` out, for images that hold the jars. The values may
+    ``packages=True`` adds ``spark.jars.packages``, for a Spark that fetches the jars itself. The values may
     hold secrets (a database password, storage keys): hand them over in a file or environment, never in a
     command line.
     """
