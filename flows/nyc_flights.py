@@ -23,15 +23,15 @@ from typing import Any
 import cloudpickle
 import dask.dataframe as dd
 import pandas as pd
-import psutil
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 import shoal
 from shoal.prefect import dask_cluster, publish_report, spark_session
 from shoal.progress import doing
 
+ARTIFACT = "nyc-flights"  # the report's key in Prefect
 TABLES = ("nyc.flights", "nyc.delays", "nyc.airlines", "nyc.carrier_report")
 ROWS = 336_776
 CHUNKS = 8  # pieces of the raw file, read by the workers
@@ -47,7 +47,8 @@ COLUMNS = [
     *("plane_year", "manufacturer", "model", "seats", "temp", "wind_speed", "precip", "visib"),
 ]
 
-# Prefect loads this file under a name that workers cannot import, so they get its functions by value.
+# Workers need not have this file: they get its functions by value. (Dask pickles what it can by name first,
+# but never a lambda; hence the one around read_chunk.)
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -67,21 +68,17 @@ def data_folder() -> Path:
 
 
 def read_chunk(number: int, folder: str) -> pd.DataFrame:
-    """One of :data:`CHUNKS` pieces of the raw flights."""
+    """One of :data:`CHUNKS` pieces of the raw flights, cleaned: times as times, whole numbers that may be
+    missing as such, and whether the flight was cancelled."""
     size = -(-ROWS // CHUNKS)
     skip = range(1, 1 + number * size)
-    return pd.read_csv(Path(folder) / "flights.csv.zip", skiprows=skip, nrows=size)
-
-
-def cleaned(raw: pd.DataFrame) -> pd.DataFrame:
-    """Times as times, whole numbers that may be missing as such, and whether a flight was cancelled."""
+    raw = pd.read_csv(Path(folder) / "flights.csv.zip", skiprows=skip, nrows=size)
     frame = raw.assign(
         time_hour=pd.to_datetime(raw["time_hour"], utc=True).astype("datetime64[us, UTC]"),
         cancelled=raw["dep_time"].isna(),
     )
-    return frame.astype(dict.fromkeys([name for name in WHOLE if name in frame], "Int32"))[
-        [name for name in COLUMNS if name in frame]
-    ]
+    types = dict.fromkeys((name for name in WHOLE if name in frame), "Int32")
+    return frame.astype(types)[[name for name in COLUMNS if name in frame]]
 
 
 # -- stages: one Prefect task each -------------------------------------------------------------------------
@@ -96,8 +93,9 @@ def clean_and_join(cluster: shoal.DaskCluster) -> dict[str, Any]:
     weather = pd.read_csv(folder / "weather.csv")[WEATHER]
     weather["time_hour"] = pd.to_datetime(weather["time_hour"], utc=True).astype("datetime64[us, UTC]")
 
-    raw = dd.from_map(read_chunk, range(CHUNKS), folder=str(folder), meta=read_chunk(0, str(folder)).head(0))
-    joined = raw.map_partitions(cleaned).merge(planes, on="tailnum", how="left")
+    read = lambda number: read_chunk(number, str(folder))  # noqa: E731 - see register_pickle_by_value above
+    flights = dd.from_map(read, range(CHUNKS), meta=read(0).head(0))
+    joined = flights.merge(planes, on="tailnum", how="left")
     joined = joined.merge(weather, on=["origin", "time_hour"], how="left")[COLUMNS]
     with doing(f"Dask: {CHUNKS} pieces of the raw flights -> cleaned, joined, written to nyc.flights"):
         result = shoal.write_table(joined, "nyc.flights", mode="overwrite", partition_by=["month"])
@@ -125,26 +123,26 @@ def report_in_sql(cluster: shoal.SparkCluster) -> dict[str, Any]:
     """Spark joins Dask's tables into `nyc.carrier_report`, then updates and deletes some of its rows."""
     statements = {
         "make nyc.carrier_report": """
-            create table if not exists nyc.carrier_report (
+            create table if not exists shoal.nyc.carrier_report (
                 carrier string, airline string, flights bigint, cancelled bigint, dep_delay bigint,
                 arr_delay bigint, seats bigint, windy bigint, rating string)
             using iceberg
             tblproperties ('format-version' = '2', 'write.update.mode' = 'merge-on-read',
                            'write.delete.mode' = 'merge-on-read')""",
         "nyc.delays, nyc.flights and nyc.airlines -> nyc.carrier_report": """
-            insert overwrite nyc.carrier_report
+            insert overwrite shoal.nyc.carrier_report
             select d.carrier, a.airline, d.flights, d.cancelled, d.dep_delay, d.arr_delay, d.seats,
                    f.windy, 'on time'
             from (select carrier, sum(flights) as flights, sum(cancelled) as cancelled,
                          sum(dep_delay) as dep_delay, sum(arr_delay) as arr_delay, sum(seats) as seats
-                  from nyc.delays group by carrier) d
-            join nyc.airlines a on a.carrier = d.carrier
+                  from shoal.nyc.delays group by carrier) d
+            join shoal.nyc.airlines a on a.carrier = d.carrier
             join (select carrier, count_if(wind_speed > 25) as windy
-                  from nyc.flights group by carrier) f on f.carrier = d.carrier""",
+                  from shoal.nyc.flights group by carrier) f on f.carrier = d.carrier""",
         "rate the late carriers": f"""
-            update nyc.carrier_report set rating = 'late'
+            update shoal.nyc.carrier_report set rating = 'late'
             where dep_delay > {LATE} * (flights - cancelled)""",
-        "leave out the tiny carriers": f"delete from nyc.carrier_report where flights < {TINY}",
+        "leave out the tiny carriers": f"delete from shoal.nyc.carrier_report where flights < {TINY}",
     }
     for what, statement in statements.items():
         with doing(f"Spark: {what}"):
@@ -257,7 +255,6 @@ def nyc_flights(workers: int = 2, project: str | None = None, target: str | None
         total_delays(dask)
     with spark_session("analytics", **where) as spark:
         real |= report_in_sql(spark)
-        real["jvm"] = psutil.Process(real["jvm_pid"]).name() if psutil.pid_exists(real["jvm_pid"]) else "java"
     with dask_cluster("etl", role="read-back", **where) as dask:
         found = read_back(dask)
 
@@ -267,15 +264,15 @@ def nyc_flights(workers: int = 2, project: str | None = None, target: str | None
     assert_history(before, after)
     assert_real(real["worker_pids"], real["writers"], real["jvm_pid"])
 
-    report = None
-    if FlowRunContext.get() is not None:
-        report = publish_report("nyc-flights", project=project, target=target).to_json()
+    if flow_run.id is not None:
+        publish_report(ARTIFACT, project=project, target=target)
     return {
+        "flow_run_id": flow_run.id,
+        "artifact": ARTIFACT,
         "rows": {what: len(frame) for what, frame in found.items()},
         "flights": int(found["nyc.flights by month"]["flights"].sum()),
         "tables": {name: {"uuid": uuid, "snapshots": count} for name, (uuid, count) in after.items()},
         "real": real,
-        "report": report,
     }
 
 

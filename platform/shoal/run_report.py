@@ -19,7 +19,7 @@ from shoal.records import Cluster
 from shoal.report import Report
 from shoal.units import Bytes, Money, Seconds
 
-COLUMNS = ("phase", "took", "of it starting", "peak memory", "held", "price or hours", "quota used")
+COLUMNS = ("phase", "took", "of it starting", "peak memory (fullest worker)", "held", "price or hours", "quota used")
 
 
 def quota_used(held: Amounts, limits: Limits) -> str:
@@ -68,7 +68,7 @@ class Phase:
     def cells(self) -> tuple[str, ...]:
         """What :data:`COLUMNS` head."""
         report = self.report
-        peak = f"{report.peak_memory} ({report.memory_share:.0%} of a worker's)"
+        peak = f"{report.peak_memory} ({report.memory_share:.0%})"
         held = f"{report.workers} workers, {self.held.cores:g} cores, {self.held.memory}"
         ended = "" if report.reason == "StoppedByUser" else f" ({report.reason})"
         return (
