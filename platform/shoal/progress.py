@@ -9,7 +9,10 @@ What it must not do: write to standard output, which belongs to the user's data.
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -104,3 +107,42 @@ def progress(quiet: bool = False) -> Progress:
     if quiet:
         return Silent()
     return Spinner() if sys.stderr.isatty() else Lines()
+
+
+STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
+
+
+@contextmanager
+def doing(what: str, *, quiet: bool = False, still: float = STILL) -> Iterator[None]:
+    """Says what the block waits for: when it begins, every ``still`` seconds, and how long it took.
+
+    On standard error: a spinner on a terminal, lines elsewhere, nothing when quiet.
+    """
+    if quiet:
+        yield
+        return
+    begin = time.monotonic()
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        with console.status(what):
+            yield
+        took = Seconds(time.monotonic() - begin)
+        console.print(f"[green]✓[/green] {what} [dim]{took}[/dim]", highlight=False)
+        return
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(still):
+            print(f"{what} ... {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+
+    watcher = threading.Thread(target=repeat, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    print(f"{what}: done in {Seconds(time.monotonic() - begin)}", file=sys.stderr, flush=True)
