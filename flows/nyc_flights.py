@@ -207,7 +207,8 @@ def compare(what: str, found: pd.DataFrame, expected: pd.DataFrame) -> None:
     have, want = rows(found), rows(expected)
     if have != want or len(found) != len(expected):
         raise WrongResultError(
-            f"{what} is not what pandas computed from the raw data: {len(found)} rows, expected {len(expected)}\n"
+            f"{what} is not what pandas computed from the raw data: "
+            f"{len(found)} rows, expected {len(expected)}\n"
             f"  columns:           {columns}\n"
             f"  only in the table: {sorted(have - want, key=str)[:3]}\n"
             f"  only in pandas:    {sorted(want - have, key=str)[:3]}"

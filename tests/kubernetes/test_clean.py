@@ -1,4 +1,4 @@
-"""A cluster leaves nothing: not when it is ended, not when who asked for it dies, not when its keeper is killed."""
+"""A cluster leaves nothing: not when it is ended, nor when who asked for it dies or its keeper is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _lines(*command: str) -> list[str]:
 
 
 def _traces(name: str) -> Trace:
-    """All that a cluster could leave on this machine; of what others also change, only what bears its name."""
+    """What a cluster could leave on this machine; of what others change too, only what bears its name."""
     found: Trace = set()
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])

@@ -7,6 +7,8 @@ What it must not do: hold the job (``shoal.demo`` does).
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from shoal.cli import options as o
@@ -14,7 +16,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal demo
-  shoal demo --yes -o json
+  shoal demo --target local
 """
 
 
@@ -27,9 +29,10 @@ def demo(
     yes: o.Yes = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
-    output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
 
-    job.run(target=target, project=project, yes=yes, json=output is o.Output.JSON)
+    if target is not None:
+        os.environ["SHOAL_TARGET"] = target  # the flow opens the project by itself, in tasks of its own
+    raise typer.Exit(job.run(project))
