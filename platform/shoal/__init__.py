@@ -10,13 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shoal.clusters import connect, dask, plan, spark, up
     from shoal.errors import ShoalError
+    from shoal.handles import DaskCluster, SparkCluster
 
 _HOME_OF = {
+    "DaskCluster": "shoal.handles",
     "ShoalError": "shoal.errors",
+    "SparkCluster": "shoal.handles",
+    "connect": "shoal.clusters",
+    "dask": "shoal.clusters",
+    "plan": "shoal.clusters",
+    "spark": "shoal.clusters",
+    "up": "shoal.clusters",
 }
 
-__all__ = ["ShoalError"]
+__all__ = ["DaskCluster", "ShoalError", "SparkCluster", "connect", "dask", "plan", "spark", "up"]
 
 
 def __getattr__(name: str) -> Any:

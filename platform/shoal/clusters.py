@@ -1,0 +1,227 @@
+"""``shoal.dask``, ``shoal.spark``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
+
+Why it exists: it is the way in for notebooks, flows and the CLI alike.
+
+What it must not do: hold state, or import an engine before a cluster is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shoal.errors import NotFoundError, UsageError
+from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
+from shoal.homes.base import Ask
+from shoal.homes.choose import open_home
+from shoal.homes.local.home import LocalHome
+from shoal.java import find_java
+from shoal.policy import Limits
+from shoal.project import Project, load
+from shoal.records import Cluster
+from shoal.sizing import plan as size
+from shoal.units import Bytes, Seconds
+from shoal.workload import Engine, Plan, Workload
+
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that is settled before anything is spent."""
+
+    project: Project
+    workload: Workload
+    plan: Plan
+    limits: Limits
+    user: str
+
+
+def dask(template: str = "etl", **options: Any) -> DaskCluster:
+    """Start a Dask cluster from a template and connect to it; use it in a ``with`` block.
+
+    Options, all with the template's value as default: ``data`` (size of the input, ``"25 GB"``),
+    ``workers`` (a number or ``(min, max)``), ``cores`` and ``memory`` per worker, ``gpu`` per worker,
+    ``spot`` (share, 0 to 1), ``packages`` (pip requirements for the workers), ``max_duration``, ``idle``,
+    ``no_client`` (``"2 h"``), ``name`` (asking again under the name of your live cluster gives that one),
+    ``target``, ``project`` (folder), ``tags``, ``quiet``.
+
+    Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
+    """
+    handle = up(template, engine=Engine.DASK, **options)
+    if not isinstance(handle, DaskCluster):
+        raise UsageError(f"{handle.name} is not a Dask cluster", hint="Use shoal.spark().")
+    return _opened(handle)
+
+
+def spark(template: str = "analytics", **options: Any) -> SparkCluster:
+    """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
+    handle = up(template, engine=Engine.SPARK, **options)
+    if not isinstance(handle, SparkCluster):
+        raise UsageError(f"{handle.name} is not a Spark cluster", hint="Use shoal.dask().")
+    return _opened(handle)
+
+
+def connect(
+    name: str, *, target: str | None = None, project: str | Path | None = None
+) -> DaskCluster | SparkCluster:
+    """A handle on your live cluster of that name. Closing it disconnects, and the cluster stays."""
+    opened = open_project(project, target)
+    home = open_home(opened)
+    cluster = find(home, name)
+    handle = _handle(home, cluster, owns=False, quiet=True)
+    return handle.wait()
+
+
+def up(
+    template: str | None = None,
+    *,
+    engine: Engine | str | None = None,
+    name: str | None = None,
+    detach: bool = False,
+    quiet: bool = False,
+    tags: Mapping[str, str] | None = None,
+    project: str | Path | None = None,
+    target: str | None = None,
+    **options: Any,
+) -> DaskCluster | SparkCluster:
+    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
+    request = prepare(template, engine=engine, project=project, target=target, **options)
+    if request.plan.engine is Engine.SPARK:
+        find_java()  # before anything is admitted: without it nothing would come up
+    plan = request.plan
+    if detach:
+        plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
+    home = open_home(request.project)
+    chosen = name or f"{plan.template}-{secrets.token_hex(2)}"
+    if not quiet:
+        print(describe(plan), file=sys.stderr)
+    cluster = home.request(Ask(chosen, request.user, request.workload, plan, dict(tags or {})))
+    handle = _handle(home, cluster, owns=not detach, quiet=quiet)
+    try:
+        return handle.wait()
+    except BaseException:
+        handle.close()
+        raise
+
+
+def plan(template: str | None = None, **options: Any) -> Plan:
+    """What :func:`up` would start with these options; changes nothing."""
+    return prepare(template, **options).plan
+
+
+def prepare(
+    template: str | None = None,
+    *,
+    engine: Engine | str | None = None,
+    project: str | Path | None = None,
+    target: str | None = None,
+    data: str | Bytes | None = None,
+    workers: int | Sequence[int] | None = None,
+    cores: int | None = None,
+    memory: str | Bytes | None = None,
+    gpu: int | None = None,
+    spot: float | None = None,
+    packages: Sequence[str] = (),
+    max_duration: str | Seconds | None = None,
+    idle: str | Seconds | None = None,
+    no_client: str | Seconds | None = None,
+) -> Request:
+    """Read the project and settle every number. Raises on the first kind of fault, with all of its faults."""
+    opened = open_project(project, target)
+    workload = Workload(
+        template=template or "etl",
+        engine=_engine(engine),
+        data=None if data is None else Bytes.parse(data),
+        workers=_range(workers),
+        cores=cores,
+        memory=None if memory is None else Bytes.parse(memory),
+        gpu=gpu,
+        spot=spot,
+        max_duration=None if max_duration is None else Seconds.parse(max_duration),
+        idle=None if idle is None else Seconds.parse(idle),
+        no_client=None if no_client is None else Seconds.parse(no_client),
+        packages=(packages,) if isinstance(packages, str) else tuple(packages),
+    )
+    user = LocalHome.user()
+    limits = opened.policy.limits_of(user)
+    return Request(
+        opened,
+        workload,
+        size(workload, opened.template(workload.template), limits, opened.target),
+        limits,
+        user,
+    )
+
+
+def describe(plan: Plan) -> str:
+    """The plan in a few lines, with the reason for each number."""
+    group = plan.groups[0]
+    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no prices known"
+    head = (
+        f"{plan.template} on {plan.engine}, target {plan.target}: {group.count} workers "
+        f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
+    )
+    if group.there != group.size:
+        head += f" (here: {group.there.cores:g} cores, {group.there.memory})"
+    return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
+
+
+def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
+    """The project in force, with its catalog made the one that tables are read from."""
+    return load(Path(folder) if folder is not None else None, target)
+
+
+def find(home: LocalHome, name: str) -> Cluster:
+    """The user's live cluster of that name; NotFoundError with names that are like it."""
+    found = home.find(name, home.user())
+    if found is not None and not found.state.ended:
+        return found
+    live = [cluster.name for cluster in home.clusters(owner=home.user())]
+    like = difflib.get_close_matches(name, live, n=3)
+    if like:
+        hint = f"Did you mean {' or '.join(like)}?"
+    else:
+        hint = f"Your live clusters: {', '.join(live)}." if live else "You have no live cluster."
+    ended = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
+    raise NotFoundError(f"you have no live cluster named {name!r}{ended}", hint=hint, name=name, live=live)
+
+
+def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> DaskCluster | SparkCluster:
+    kind = DaskCluster if cluster.plan.engine is Engine.DASK else SparkCluster
+    return kind(home, cluster, owns=owns, quiet=quiet)
+
+
+def _opened(handle: _Handle) -> _Handle:
+    """Connect; a cluster that cannot be connected to is not left behind."""
+    try:
+        handle.open()
+    except BaseException:
+        handle.close()
+        raise
+    return handle
+
+
+def _engine(engine: Engine | str | None) -> Engine | None:
+    if engine is None:
+        return None
+    try:
+        return Engine(engine)
+    except ValueError:
+        raise UsageError(
+            f"{engine!r} is not an engine", hint=f"Engines: {', '.join(Engine)}.", engine=str(engine)
+        ) from None
+
+
+def _range(workers: int | Sequence[int] | None) -> int | tuple[int, int] | None:
+    if workers is None or isinstance(workers, int):
+        return workers
+    values = tuple(workers)
+    if len(values) != 2:
+        raise UsageError(f"workers={workers!r}", hint="Give a number, or a pair (min, max).")
+    return values[0], values[1]
