@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,11 @@ MARK = "SHOAL_CLUSTER"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what the machine cannot run, with the reason; under CI that is a failure instead."""
-    missing = None if shutil.which("java") or os.environ.get("JAVA_HOME") else "no Java: apt install openjdk-17-jre-headless"
+    missing = (
+        None
+        if shutil.which("java") or os.environ.get("JAVA_HOME")
+        else "no Java: apt install openjdk-17-jre-headless"
+    )
     if missing is None:
         return
     if os.environ.get("CI") == "true":
@@ -63,7 +67,7 @@ def eventually() -> Callable[..., object]:
 
 
 @pytest.fixture
-def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own: ledger, run folders and catalog below ``tmp_path``; the jar cache is shared."""
     for name in list(os.environ):
         if name.startswith("SHOAL_") and name not in ("SHOAL_CACHE",):
@@ -73,4 +77,4 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setenv("SHOAL_CATALOG_URI", f"sqlite:///{home / 'catalog.db'}")
     monkeypatch.setenv("SHOAL_USER", "alice")
     monkeypatch.chdir(tmp_path)
-    yield home
+    return home

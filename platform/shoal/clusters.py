@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shoal.asking import ask
 from shoal.errors import NotFoundError, UsageError
 from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
 from shoal.homes.base import Ask
@@ -25,7 +26,7 @@ from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster
 from shoal.sizing import plan as size
-from shoal.units import Bytes, Seconds
+from shoal.tables.catalog import CatalogSettings, use
 from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -118,45 +119,17 @@ def plan(template: str | None = None, **options: Any) -> Plan:
 def prepare(
     template: str | None = None,
     *,
-    engine: Engine | str | None = None,
     project: str | Path | None = None,
     target: str | None = None,
-    data: str | Bytes | None = None,
-    workers: int | Sequence[int] | None = None,
-    cores: int | None = None,
-    memory: str | Bytes | None = None,
-    gpu: int | None = None,
-    spot: float | None = None,
-    packages: Sequence[str] = (),
-    max_duration: str | Seconds | None = None,
-    idle: str | Seconds | None = None,
-    no_client: str | Seconds | None = None,
+    **options: Any,
 ) -> Request:
-    """Read the project and settle every number. Raises on the first kind of fault, with all of its faults."""
+    """Read the project and settle every number; ``options`` as :func:`shoal.asking.ask` takes them."""
     opened = open_project(project, target)
-    workload = Workload(
-        template=template or "etl",
-        engine=_engine(engine),
-        data=None if data is None else Bytes.parse(data),
-        workers=_range(workers),
-        cores=cores,
-        memory=None if memory is None else Bytes.parse(memory),
-        gpu=gpu,
-        spot=spot,
-        max_duration=None if max_duration is None else Seconds.parse(max_duration),
-        idle=None if idle is None else Seconds.parse(idle),
-        no_client=None if no_client is None else Seconds.parse(no_client),
-        packages=(packages,) if isinstance(packages, str) else tuple(packages),
-    )
+    workload = ask(template or "etl", **options)
     user = LocalHome.user()
     limits = opened.policy.limits_of(user)
-    return Request(
-        opened,
-        workload,
-        size(workload, opened.template(workload.template), limits, opened.target),
-        limits,
-        user,
-    )
+    settled = size(workload, opened.template(workload.template), limits, opened.target)
+    return Request(opened, workload, settled, limits, user)
 
 
 def describe(plan: Plan) -> str:
@@ -174,7 +147,16 @@ def describe(plan: Plan) -> str:
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
-    return load(Path(folder) if folder is not None else None, target)
+    project = load(Path(folder) if folder is not None else None, target)
+    catalog = project.target.catalog
+    use(
+        CatalogSettings(
+            uri=catalog.uri or "", warehouse=catalog.warehouse or "", properties=catalog.properties
+        )
+        if catalog
+        else None
+    )
+    return project
 
 
 def find(home: LocalHome, name: str) -> Cluster:
@@ -205,23 +187,3 @@ def _opened(handle: _Handle) -> _Handle:
         handle.close()
         raise
     return handle
-
-
-def _engine(engine: Engine | str | None) -> Engine | None:
-    if engine is None:
-        return None
-    try:
-        return Engine(engine)
-    except ValueError:
-        raise UsageError(
-            f"{engine!r} is not an engine", hint=f"Engines: {', '.join(Engine)}.", engine=str(engine)
-        ) from None
-
-
-def _range(workers: int | Sequence[int] | None) -> int | tuple[int, int] | None:
-    if workers is None or isinstance(workers, int):
-        return workers
-    values = tuple(workers)
-    if len(values) != 2:
-        raise UsageError(f"workers={workers!r}", hint="Give a number, or a pair (min, max).")
-    return values[0], values[1]

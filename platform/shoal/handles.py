@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.homes.base import Home
-from shoal.progress import Progress, progress
+from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State
 from shoal.report import Report, report_of
 from shoal.workload import Plan
@@ -66,7 +66,7 @@ class ClusterHandle(ABC):
         return self._cluster
 
     def wait(self, timeout: float = START_WAIT, shown: Progress | None = None) -> Self:
-        """Until it is Ready. ClusterEndedError with the reason if it ends, DeadlineError after ``timeout`` s."""
+        """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds."""
         begin = time.monotonic()
         with shown if shown is not None else progress(self._quiet) as bar:
             while True:
@@ -77,7 +77,7 @@ class ClusterHandle(ABC):
                 self._raise_if_ended(cluster)
                 if time.monotonic() - begin > timeout:
                     raise DeadlineError(
-                        f"{self.name} was not Ready after {timeout:.0f} s: {cluster.state} ({cluster.message})",
+                        f"{line(cluster)} and was not Ready after {timeout:.0f} s",
                         hint=f"`shoal logs {self.name}` shows what it wrote.",
                     )
                 time.sleep(_POLL)
@@ -113,7 +113,7 @@ class ClusterHandle(ABC):
         self._finalizer.detach()
         self._home.stop(self.id, Reason.STOPPED_BY_USER, "closed by its user")
         begin = time.monotonic()
-        while not self.record.state.ended:
+        while not self.record.state.ended or self._home.remains(self.id):
             if time.monotonic() - begin > STOP_WAIT:
                 raise DeadlineError(
                     f"{self.name} has not ended {STOP_WAIT:.0f} s after it was asked to",

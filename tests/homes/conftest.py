@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def project(empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str
             shoal-spark: {reference: shoal-spark}
             """,
         "policies/tiers.yaml": """
-            standard: {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB}
+            standard:
+              {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB}
             """,
         "policies/users.yaml": """
             default: {tier: standard}
@@ -49,5 +51,7 @@ def project(empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str
         (folder / name).write_text(textwrap.dedent(text).lstrip())
     before = set(marked().values())
     yield folder
-    left = {pid: cluster for pid, cluster in marked().items() if cluster not in before}
-    assert not left, f"left running: {left}"
+    deadline = time.monotonic() + 10
+    while left := {pid: cluster for pid, cluster in marked().items() if cluster not in before}:
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.1)

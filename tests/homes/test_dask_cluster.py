@@ -110,7 +110,8 @@ def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
     script = textwrap.dedent(
         f"""
         import shoal, time
-        with shoal.dask("small", workers=1, no_client="2 s", name="orphan", project={str(project)!r}, quiet=True) as c:
+        options = dict(no_client="2 s", name="orphan", project={str(project)!r}, quiet=True)
+        with shoal.dask("small", workers=1, **options) as c:
             print(c.id, flush=True)
             time.sleep(600)
         """
@@ -139,8 +140,11 @@ def test_a_task_over_its_workers_memory_restarts_that_worker_and_the_cluster_liv
         time.sleep(60)
         return len(held)
 
+    def one_failure_is_enough(dask_scheduler: Any) -> None:
+        dask_scheduler.allowed_failures = 0
+
     with shoal.dask("small", workers=2, project=project, quiet=True) as cluster:
-        cluster.client.run_on_scheduler(_one_failure_is_enough)
+        cluster.client.run_on_scheduler(one_failure_is_enough)
         with pytest.raises(KilledWorker):
             cluster.client.submit(hog, pure=False).result(timeout=60)
         assert cluster.client.submit(sum, [1, 2]).result(timeout=60) == 3
@@ -152,10 +156,6 @@ def test_a_task_over_its_workers_memory_restarts_that_worker_and_the_cluster_liv
         assert "500 MB" in record.message
     assert cluster.report().restarts >= 1
     assert "restarted" in cluster.report().line()
-
-
-def _one_failure_is_enough(dask_scheduler: Any) -> None:
-    dask_scheduler.allowed_failures = 0
 
 
 def test_scaling_goes_through_admission(project: Path) -> None:
@@ -190,9 +190,11 @@ def test_a_dropped_handle_warns_and_its_cluster_ends(
 ) -> None:
     cluster = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
     cluster_id = cluster.id
+    handles = [cluster]
+    del cluster
     with pytest.warns(ResourceWarning, match="dropped without close"):
-        del cluster
-        gc.collect()
+        handles.clear()
+    gc.collect()
     eventually(lambda: not of(marked, cluster_id), 10, "its cluster ended")
 
 
@@ -206,7 +208,7 @@ def test_an_idle_cluster_ends_and_says_so(project: Path, eventually: Eventually)
 def test_the_fourth_worker_and_the_third_cluster_are_refused_and_leave_nothing(
     project: Path, marked: Marked
 ) -> None:
-    with pytest.raises(shoal.ShoalError, match="(?s)3.*4|4.*3"):
+    with pytest.raises(shoal.ShoalError, match=r"(?s)4.*3"):
         shoal.dask("small", workers=4, project=project, quiet=True)
     first = shoal.up("small", engine="dask", workers=1, name="one", project=project, quiet=True)
     second = shoal.up("small", engine="dask", workers=1, name="two", project=project, quiet=True)
@@ -228,10 +230,12 @@ def test_packages_are_there_before_work_starts(project: Path, tmp_path: Path) ->
         '[project]\nname = "tide"\nversion = "1"\n'
     )
     (package / "back.py").write_text(_BACKEND)
-    with shoal.dask("small", workers=1, packages=[str(package)], project=project, quiet=True) as cluster:
+    with shoal.dask(
+        "small", workers=1, packages=[f"tide @ file://{package}"], project=project, quiet=True
+    ) as cluster:
         assert cluster.client.submit(lambda: __import__("tide").HIGH).result() == 42
     with pytest.raises(ClusterEndedError, match="PackagesFailed"):
-        shoal.dask("small", workers=1, packages=[str(tmp_path / "nowhere")], project=project, quiet=True)
+        shoal.dask("small", workers=1, packages=[f"x @ file://{tmp_path}/no"], project=project, quiet=True)
 
 
 _BACKEND = """
@@ -241,7 +245,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
         wheel.writestr("tide.py", "HIGH = 42")
         wheel.writestr("tide-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tide\\nVersion: 1\\n")
-        wheel.writestr("tide-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("tide-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
         wheel.writestr("tide-1.dist-info/RECORD", "")
     return name
 """

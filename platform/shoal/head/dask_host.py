@@ -124,7 +124,7 @@ class DaskHost:
             *(nanny.close(timeout=5, reason="cluster ends") for nanny in nannies), return_exceptions=True
         )
         if self._scheduler is not None:
-            await self._scheduler.close(fast=True)
+            await self._scheduler.close(reason="cluster ends")
 
     async def _look(self) -> Observation:
         scheduler = self._scheduler

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -77,6 +78,9 @@ class Head:
         except ShoalError as error:
             failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
             return self._end(State.FAILED, failed, str(error), 1)
+        except Exception as error:  # a fault of ours or of an engine: the record says so, not only a log
+            traceback.print_exc()
+            return self._end(State.FAILED, Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}", 1)
         failure = reason in (Reason.HEAD_CRASHED, Reason.HEAD_LOST)
         return self._end(State.FAILED if failure else State.STOPPED, reason, message, int(failure))
 
@@ -188,9 +192,9 @@ class Head:
                 tx.move(self._id, State.STOPPING, reason, message)
         except ShoalError as error:
             print(f"shoal head: could not note that it stops: {error}", flush=True)
-        if self._engine is not None:
-            self._engine.stop()
+        self._stop_engine()
         endpoints.forget(self._folder)
+        paths.tidy(self._folder)
         try:
             with self._ledger.write() as tx:
                 tx.move(self._id, state, reason, message, report=self.report(), workers=0)
@@ -199,6 +203,16 @@ class Head:
             code = 1
         self._status.close()
         return code
+
+    def _stop_engine(self) -> None:
+        if self._engine is None:
+            return
+        try:
+            if (look := self._engine.observe()) is not None:
+                self._note(look)
+            self._engine.stop()
+        except Exception:  # whatever an engine does at its end, the record has to say that it ended
+            traceback.print_exc()
 
     def report(self) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from shoal.errors import InfrastructureError
 
+PACKAGES_PATH = "SHOAL_PACKAGES_PATH"  # the folder, for the workers (worker_setup)
+
 
 def install(packages: Sequence[str], folder: Path, deadline: float) -> None:
     """pip-install into ``folder`` and put it on the workers' path; InfrastructureError with pip's words."""
@@ -38,5 +40,4 @@ def install(packages: Sequence[str], folder: Path, deadline: float) -> None:
             hint="Check the names and versions in `packages=`.",
             packages=list(packages),
         )
-    known = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([known] if known else [])])
+    os.environ[PACKAGES_PATH] = str(folder)

@@ -25,18 +25,15 @@ from shoal.homes.base import Endpoint
 from shoal.homes.local.processes import die_with_parent
 from shoal.java import find_java
 from shoal.records import Reason
-from shoal.tables.catalog import settings
+from shoal.tables.catalog import catalog, settings
 from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _ATTEMPTS = 3  # starts, when another process takes the chosen port first
-# A worker's memory is its pod's: heap plus Spark's own overhead factor for Python work
-# (spark.kubernetes.memoryOverheadFactor 0.4), so heap = memory / 1.4.
-_OVERHEAD = 1.4
 
 
 class SparkHost:
-    """One Spark Connect server, ``local[k]``, with the plan's cores and memory."""
+    """One Spark Connect server, ``local[k]``, with the plan's cores; the plan's ``conf`` sets its heap."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -47,7 +44,8 @@ class SparkHost:
         self._cpu = 0.0
         group = site.plan.groups[0]
         self._slots = max(1, int(group.maximum * group.there.cores))
-        self._memory = int(group.maximum * group.there.memory)
+        head = site.plan.head_there or site.plan.head
+        self._memory = int(group.maximum * group.there.memory + head.memory)
 
     def start(self, say: Say, deadline: float) -> Endpoint:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -56,6 +54,8 @@ class SparkHost:
             what = "fetching the Iceberg jars, then starting" if "spark.jars.packages" in conf else "starting"
             say(Reason.HEAD_STARTING, f"{what} Spark Connect with {self._slots} cores")
             self._server = self._launch(conf)
+            # Made by us while the JVM starts: a Spark that has to make them locks an SQLite catalog.
+            catalog()
             if self._wait_for(port, deadline):
                 break
             tail = self._tail()
@@ -110,7 +110,6 @@ class SparkHost:
         return {
             "spark.app.name": f"shoal-{self._site.cluster_id}",
             "spark.master": f"local[{self._slots}]",
-            "spark.driver.memory": f"{int(self._memory / _OVERHEAD / 2**20)}m",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.connect.grpc.binding.address": "127.0.0.1",

@@ -71,6 +71,10 @@ class Home(Protocol):
         """Ask a cluster to end. Returns at once; :meth:`get` tells when it has."""
         ...
 
+    def remains(self, cluster_id: str) -> bool:
+        """Whether anything of it still runs: an ended cluster's last process or pod takes a moment."""
+        ...
+
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         """Set how many workers are wanted; goes through admission when it grows (QuotaExceeded)."""
         ...

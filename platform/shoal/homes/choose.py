@@ -17,6 +17,6 @@ def open_home(project: Project) -> LocalHome:
     if project.target.home == "local":
         return LocalHome(project)
     raise UsageError(
-        f"target {project.target.name!r} has home {project.target.home!r}, which this version cannot open yet",
+        f"target {project.target.name!r} has home {project.target.home!r}: not in this version",
         hint="Use a target with `home: local` (--target local).",
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from shoal.homes.base import Endpoint
+from shoal.homes.local.paths import TOKEN
 
 _ENDPOINT = "endpoint.json"
-_TOKEN = "token.json"  # noqa: S105 - a file name
 SPARK_CONF = "spark.conf"  # may hold the catalog's password
 
 
@@ -28,7 +28,7 @@ def write(folder: Path, endpoint: Endpoint) -> None:
 
 def write_token(folder: Path, token: str) -> None:
     """The token of the status endpoint, from the head's first moment on."""
-    _write(folder / _TOKEN, {"token": token})
+    _write(folder / TOKEN, {"token": token})
 
 
 def read(folder: Path) -> Endpoint | None:
@@ -42,14 +42,14 @@ def read(folder: Path) -> Endpoint | None:
 def read_token(folder: Path) -> str | None:
     """The status token; None before the head runs and after it ended."""
     try:
-        return str(json.loads((folder / _TOKEN).read_text())["token"])
+        return str(json.loads((folder / TOKEN).read_text())["token"])
     except FileNotFoundError:
         return None
 
 
 def forget(folder: Path) -> None:
     """Remove every secret of an ended cluster."""
-    for name in (_ENDPOINT, _TOKEN, SPARK_CONF):
+    for name in (_ENDPOINT, TOKEN, SPARK_CONF):
         (folder / name).unlink(missing_ok=True)
 
 

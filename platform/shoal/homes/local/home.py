@@ -14,21 +14,21 @@ import os
 import secrets
 import signal
 import urllib.request
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
-from shoal.account import Account, amounts
-from shoal.admission import Decision, Verdict, decide
-from shoal.project import Project
-from shoal.tables.catalog import settings
-
-from shoal.errors import InfrastructureError, QuotaExceededError, UsageError
+from shoal import admission
+from shoal.account import Account, amounts, real
+from shoal.admission import Decision, Place, Verdict, with_workers
+from shoal.errors import InfrastructureError, UsageError
 from shoal.homes.base import Ask, Endpoint
 from shoal.homes.local import endpoints, paths
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger, Transaction
-from shoal.homes.local.processes import end_marked, is_alive, signal_process
+from shoal.homes.local.processes import end_marked, is_alive, marked, signal_process
+from shoal.project import Project, look_up
 from shoal.records import Cluster, Reason, State
+from shoal.tables.catalog import settings
 
 HEADLESS = 30.0  # s that an admitted cluster may be without a head before its quota is free again
 SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
@@ -66,10 +66,11 @@ class LocalHome:
                 cluster, decision = self._decide(tx, ask)
                 tx.insert(cluster)
         self._tidy(ended)
+        paths.prune()
         if found is not None:
             return found
         if cluster.state is State.REFUSED:
-            raise QuotaExceededError.of(decision, cluster.id)
+            raise decision.error()
         return self._launch(cluster)
 
     def get(self, cluster_id: str) -> Cluster:
@@ -108,6 +109,12 @@ class LocalHome:
             signal_process(cluster.head, signal.SIGTERM)
         return self.get(cluster_id)
 
+    def remains(self, cluster_id: str) -> bool:
+        with self.ledger.read() as tx:
+            head = tx.get(cluster_id).head
+        reap()
+        return bool(is_alive(head)) or bool(marked(cluster_id))
+
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         if workers < 1:
             raise UsageError(
@@ -120,14 +127,11 @@ class LocalHome:
                 raise InfrastructureError(
                     f"{cluster.name} has ended ({cluster.reason}: {cluster.message})", hint="Start a new one."
                 )
-            group = replace(
-                cluster.plan.groups[0], count=workers, maximum=max(workers, cluster.plan.groups[0].maximum)
-            )
-            plan = replace(cluster.plan, groups=(group, *cluster.plan.groups[1:]))
-            others = [other for other in tx.live() if other.id != cluster_id]
-            decision = self._verdict(others, plan, cluster.owner, cluster.name)
+            plan = with_workers(cluster.plan, workers)
+            ask = admission.Ask(cluster_id, cluster.name, plan)
+            decision = self._verdict(tx.live(), ask, cluster.owner)
             if decision.verdict is not Verdict.ADMIT:
-                raise QuotaExceededError.of(decision, cluster_id)
+                raise decision.error()
             tx.update(cluster_id, wanted=workers, plan=plan.to_json())
             return tx.get(cluster_id)
 
@@ -170,23 +174,25 @@ class LocalHome:
     def held(self, owner: str) -> Account:
         """What the owner's live clusters hold."""
         with self.ledger.read() as tx:
-            return _account([cluster for cluster in tx.live() if cluster.owner == owner])
+            return _account(cluster for cluster in tx.live() if cluster.owner == owner)
 
     # -- decisions -------------------------------------------------------------------------------------
 
     def _decide(self, tx: Transaction, ask: Ask) -> tuple[Cluster, Decision]:
-        decision = self._verdict(tx.live(), ask.plan, ask.owner, ask.name)
+        cluster_id = secrets.token_hex(6)
+        asked = admission.Ask(cluster_id, ask.name, ask.plan)
+        decision = self._verdict(tx.live(), asked, ask.owner)
         admitted = decision.verdict is Verdict.ADMIT
         cluster = Cluster(
-            id=secrets.token_hex(6),
+            id=cluster_id,
             name=ask.name,
             owner=ask.owner,
             team=self._project.policy.limits_of(ask.owner).team,
             workload=ask.workload,
             plan=ask.plan,
             state=State.ADMITTED if admitted else State.REFUSED,
-            reason=Reason.ADMITTED if admitted else Reason.OVER_LIMIT,
-            message="fits in the quota" if admitted else decision.message,
+            reason=decision.reason,
+            message=decision.message,
             since=tx.now,
             created=tx.now,
             admitted_at=tx.now if admitted else None,
@@ -195,17 +201,16 @@ class LocalHome:
         )
         return cluster, decision
 
-    def _verdict(self, live: list[Cluster], plan: Any, owner: str, name: str) -> Decision:
+    def _verdict(self, live: list[Cluster], ask: admission.Ask, owner: str) -> Decision:
         limits = self._project.policy.limits_of(owner)
-        team = [cluster for cluster in live if limits.team is not None and cluster.team == limits.team]
-        return decide(
-            plan,
-            name,
+        machine = self._project.target.machine
+        return admission.decide(
+            ask,
             limits,
-            _account([cluster for cluster in live if cluster.owner == owner]),
-            _account(team),
-            self._project.machine(),
-            _account(live),
+            _account(cluster for cluster in live if cluster.owner == owner),
+            _account(c for c in live if c.team == limits.team) if limits.team is not None else None,
+            Place(look_up(machine), Account({c.id: real(c.plan) for c in live})) if machine else None,
+            {cluster.id: cluster.name for cluster in live},
         )
 
     # -- heads -----------------------------------------------------------------------------------------
@@ -278,10 +283,11 @@ class LocalHome:
         for cluster in ended:
             end_marked(cluster.id)
             endpoints.forget(paths.run_folder(cluster.id))
+            paths.tidy(paths.run_folder(cluster.id))
 
 
-def _account(clusters: list[Cluster]) -> Account:
-    return Account({c.id: amounts(c.plan) for c in clusters}, {c.id: c.name for c in clusters})
+def _account(clusters: Iterable[Cluster]) -> Account:
+    return Account({cluster.id: amounts(cluster.plan) for cluster in clusters})
 
 
 def _same(known: Cluster, ask: Ask) -> Cluster:
@@ -289,7 +295,7 @@ def _same(known: Cluster, ask: Ask) -> Cluster:
     if (known.plan.template, known.plan.engine) == (ask.plan.template, ask.plan.engine):
         return known
     raise UsageError(
-        f"you have a live cluster named {ask.name!r} already, made from {known.plan.template} ({known.plan.engine})",
+        f"you have a live cluster named {ask.name!r}, and it is {known.plan.template} on {known.plan.engine}",
         hint=f"Choose another name, or end it: shoal down {ask.name}",
         name=ask.name,
     )

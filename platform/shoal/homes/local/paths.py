@@ -15,6 +15,8 @@ import platformdirs
 
 from shoal.errors import InfrastructureError
 
+TOKEN = "token.json"  # in a live cluster's folder
+
 
 def data_folder() -> Path:
     """Where the ledger and run folders are: ``SHOAL_DATA``, else the user's data folder."""
@@ -31,6 +33,23 @@ def cache_folder() -> Path:
 def run_folder(cluster_id: str) -> Path:
     """One cluster's own folder: its logs, its token, its scratch space."""
     return data_folder() / "run" / cluster_id
+
+
+def tidy(folder: Path) -> None:
+    """Remove from an ended cluster's folder all that takes room; its logs stay."""
+    for name in ("scratch", "packages"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def prune(keep: int = 100) -> None:
+    """Remove the folders of the oldest ended clusters (those without a token), all but ``keep``."""
+    root = data_folder() / "run"
+    if not root.is_dir():
+        return
+    folders = [(entry.stat().st_mtime, entry.path) for entry in os.scandir(root) if entry.is_dir()]
+    for _, path in sorted(folders, reverse=True)[keep:]:
+        if not (Path(path) / TOKEN).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def make_private(folder: Path) -> Path:
