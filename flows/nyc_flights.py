@@ -231,7 +231,9 @@ def assert_history(before: dict[str, Any], after: dict[str, Any]) -> None:
         if now_uuid != uuid:
             raise WrongResultError(f"{name} was replaced by another table: {uuid} became {now_uuid}")
         if now_snapshots <= snapshots:
-            raise WrongResultError(f"{name} had {snapshots} snapshots and has {now_snapshots}: nothing was added")
+            raise WrongResultError(
+                f"{name} had {snapshots} snapshots and has {now_snapshots}: nothing was added"
+            )
 
 
 def identities() -> dict[str, tuple[str, int]]:

@@ -26,7 +26,9 @@ from shoal.progress import doing
 from shoal.units import Seconds
 
 FLOW = Path("flows") / "nyc_flights.py"
-SERVER_START = 120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
+SERVER_START = (
+    120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
+)
 _WIDTH = 150  # columns of the report where there is no terminal
 
 

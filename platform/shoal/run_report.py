@@ -19,7 +19,15 @@ from shoal.records import Cluster
 from shoal.report import Report
 from shoal.units import Bytes, Money, Seconds
 
-COLUMNS = ("phase", "took", "of it starting", "peak memory (fullest worker)", "held", "price or hours", "quota used")
+COLUMNS = (
+    "phase",
+    "took",
+    "of it starting",
+    "peak memory (fullest worker)",
+    "held",
+    "price or hours",
+    "quota used",
+)
 
 
 def quota_used(held: Amounts, limits: Limits) -> str:

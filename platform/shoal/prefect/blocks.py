@@ -99,9 +99,7 @@ def _obtain(
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
-        verdict = clear(
-            home, name, request.user, request.plan, why, quiet=bool(options.get("quiet", False))
-        )
+        verdict = clear(home, name, request.user, request.plan, why, quiet=bool(options.get("quiet", False)))
         try:
             return start(template, name=name, **options), request.limits
         except ClusterEndedError:

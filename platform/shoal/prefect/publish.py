@@ -61,4 +61,6 @@ def publish(key: str, markdown: str, description: str) -> None:
     try:
         create_markdown_artifact(markdown, key=key, description=description, _sync=True)
     except Exception as error:  # the API may fail in any way, and none of them undoes the run
-        get_run_logger().warning("the report could not be published as artifact %s: %s\n%s", key, error, markdown)
+        get_run_logger().warning(
+            "the report could not be published as artifact %s: %s\n%s", key, error, markdown
+        )

@@ -73,6 +73,13 @@ class LocalHome:
             raise decision.error()
         return self._launch(cluster)
 
+    def would(self, ask: Ask) -> Decision:
+        """What :meth:`request` would decide now; changes nothing."""
+        with self.ledger.read() as tx:
+            live = [cluster for cluster in tx.live() if self._gone(cluster, tx.now) is None]
+        same = [c.id for c in live if (c.name, c.owner) == (ask.name, ask.owner)]
+        return self._verdict(live, admission.Ask(same[0] if same else "", ask.name, ask.plan), ask.owner)
+
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
             cluster = tx.get(cluster_id)
