@@ -19,7 +19,6 @@ from typing import Protocol
 from shoal.records import Cluster
 from shoal.units import Seconds
 
-
 STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
 
 

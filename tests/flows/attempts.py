@@ -30,7 +30,12 @@ def attempts() -> None:
                 twice = "a second one opened"
         except shoal.ShoalError as error:
             twice = str(error)
-        said = {"cluster": cluster.id, "name": cluster.name, "tags": cluster.record.tags, "head": cluster.record.head["pid"]}
+        said = {
+            "cluster": cluster.id,
+            "name": cluster.name,
+            "tags": cluster.record.tags,
+            "head": cluster.record.head["pid"],
+        }
         print(json.dumps({"flow_run": str(run.id), "number": number, "twice": twice, **said}), flush=True)
         if what == "hold":
             time.sleep(600)

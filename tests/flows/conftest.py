@@ -183,11 +183,20 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
             run.peak = max(run.peak, total)
 
     process = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     assert process.stdout is not None
-    threads = [threading.Thread(target=sample), threading.Thread(target=lambda: out.append(process.stdout.read()))]
+    threads = [
+        threading.Thread(target=sample),
+        threading.Thread(target=lambda: out.append(process.stdout.read())),
+    ]
     out: list[str] = []
     timer = threading.Timer(timeout, process.kill)
     for thread in (*threads, timer):
@@ -240,7 +249,13 @@ def deployed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
         if "server start" in line or "config set" in line or line == worker:
             continue
         done = subprocess.run(
-            [*PREFECT, *shlex.split(line)[1:]], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            [*PREFECT, *shlex.split(line)[1:]],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=400)
@@ -255,8 +270,12 @@ def demo(deployed: DemoRun) -> DemoRun:
     """The second run in the same home: `shoal demo`, which starts and ends a Prefect API of its own."""
     home = deployed.home
     env = environment(home)
-    del env["DO_NOT_TRACK"], env["PREFECT_SERVER_ANALYTICS_ENABLED"], env["CI"]  # the demo sees to that itself
-    command = [sys.executable, "-c", "import shoal.demo; raise SystemExit(shoal.demo.run())"]
+    del (
+        env["DO_NOT_TRACK"],
+        env["PREFECT_SERVER_ANALYTICS_ENABLED"],
+        env["CI"],
+    )  # the demo sees to that itself
+    command = [sys.executable, "-m", "shoal", "demo", "--yes"]
     run = observed(command, home, env, timeout=400)
     run.tables = tables_of(home)
     return run

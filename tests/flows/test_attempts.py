@@ -27,7 +27,9 @@ def attempt(api: Any, project: Path) -> Callable[..., Any]:
     """Start an attempt; gives the process and what it said once it had its cluster."""
 
     @contextmanager
-    def start(flow_run: str, workers: int, what: str, *more: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    def start(
+        flow_run: str, workers: int, what: str, *more: str
+    ) -> Iterator[tuple[subprocess.Popen[str], Any]]:
         env = dict(os.environ, PREFECT_API_URL=api.url, DO_NOT_TRACK="1", PREFECT_LOGGING_LEVEL="WARNING")
         env["PREFECT_HOME"] = str(project.parent / "prefect")
         process = subprocess.Popen(

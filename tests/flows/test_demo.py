@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from pathlib import Path
@@ -35,13 +36,17 @@ def test_the_report_of_each_cluster_and_of_the_run_are_artifacts(deployed: Any, 
 
 
 def test_what_it_waits_for_is_in_prefects_logs_too(deployed: Any, api: Any) -> None:
-    logs = api.post("logs/filter", {"logs": {"flow_run_id": {"any_": [deployed.flow_run["id"]]}}, "limit": 200})
+    logs = api.post(
+        "logs/filter", {"logs": {"flow_run_id": {"any_": [deployed.flow_run["id"]]}}, "limit": 200}
+    )
     messages = "\n".join(entry["message"] for entry in logs)
     assert "Spark: nyc.delays, nyc.flights and nyc.airlines -> nyc.carrier_report" in messages
     assert re.search(r"analytics-[0-9a-f]{10}: Ready", messages)
 
 
-def test_a_second_run_gives_the_same_rows_in_the_same_tables_with_more_history(deployed: Any, demo: Any) -> None:
+def test_a_second_run_gives_the_same_rows_in_the_same_tables_with_more_history(
+    deployed: Any, demo: Any
+) -> None:
     assert set(demo.tables) == {"nyc.flights", "nyc.delays", "nyc.airlines", "nyc.carrier_report"}
     for name, (uuid, snapshots, rows) in deployed.tables.items():
         again_uuid, again_snapshots, again_rows = demo.tables[name]
@@ -52,7 +57,11 @@ def test_a_second_run_gives_the_same_rows_in_the_same_tables_with_more_history(d
 
 def test_the_tables_are_what_they_claim(demo: Any) -> None:
     flights = demo.tables["nyc.flights"][2]
-    assert (len(flights), int(flights["cancelled"].sum()), int(flights["dep_delay"].sum())) == (336_776, 8_255, 4_152_200)
+    assert (len(flights), int(flights["cancelled"].sum()), int(flights["dep_delay"].sum())) == (
+        336_776,
+        8_255,
+        4_152_200,
+    )
     report = demo.tables["nyc.carrier_report"][2].set_index("carrier")
     assert sorted(set(flights["carrier"]) - set(report.index)) == ["HA", "OO"], "Spark deleted the tiny ones"
     assert set(report["rating"]) == {"late", "on time"}, "Spark updated some"
@@ -61,7 +70,9 @@ def test_the_tables_are_what_they_claim(demo: Any) -> None:
 
 
 def test_it_says_what_was_real_and_what_it_took(demo: Any) -> None:
-    assert re.search(r"Dask in processes \[\d+, \d+\].* written by 2 workers, Spark in a JVM of process \d+", demo.out)
+    assert re.search(
+        r"Dask in processes \[\d+, \d+\].* written by 2 workers, Spark in a JVM of process \d+", demo.out
+    )
     assert "336,776 flights; counts and sums equal" in demo.out
     for phase in ("etl, dask", "analytics, spark", "read-back, dask"):
         assert phase in demo.out
@@ -73,7 +84,7 @@ def test_it_says_what_was_real_and_what_it_took(demo: Any) -> None:
 
 def test_it_is_never_silent_for_long_and_never_noisy(demo: Any) -> None:
     times = [0.0, *(at for at, _ in demo.lines), demo.seconds]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert max(gaps) < 30, "something is waited for without a word"
     text = "\n".join(line for _, line in demo.lines)
     for noise in ("Traceback", "ERROR", "WARN", "telemetry", "Flow run"):
