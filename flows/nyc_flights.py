@@ -139,14 +139,14 @@ def report_in_sql(cluster: shoal.SparkCluster) -> dict[str, Any]:
             join shoal.nyc.airlines a on a.carrier = d.carrier
             join (select carrier, count_if(wind_speed > 25) as windy
                   from shoal.nyc.flights group by carrier) f on f.carrier = d.carrier""",
-        "rate the late carriers": f"""
+        "rate the late carriers": """
             update shoal.nyc.carrier_report set rating = 'late'
-            where dep_delay > {LATE} * (flights - cancelled)""",
-        "leave out the tiny carriers": f"delete from shoal.nyc.carrier_report where flights < {TINY}",
+            where dep_delay > :late * (flights - cancelled)""",
+        "leave out the tiny carriers": "delete from shoal.nyc.carrier_report where flights < :tiny",
     }
     for what, statement in statements.items():
         with doing(f"Spark: {what}"):
-            cluster.sql(statement).collect()
+            cluster.sql(statement, args={"late": LATE, "tiny": TINY}).collect()
     pid = cluster.sql("select java_method('java.lang.ProcessHandle', 'current') as pid").collect()[0].pid
     return {"jvm_pid": int(pid)}
 
@@ -251,6 +251,9 @@ def identities() -> dict[str, tuple[str, int]]:
 def nyc_flights(workers: int = 2, project: str | None = None, target: str | None = None) -> dict[str, Any]:
     """All of it. ``workers`` per cluster, at least 2. Returns what was checked, as plain values."""
     where: dict[str, Any] = {"workers": workers, "project": project, "target": target}
+    shoal.plan(
+        "etl", **where
+    )  # refuses before anything is started; the project's catalog is in force from here
     before = identities()
 
     with dask_cluster("etl", **where) as dask:

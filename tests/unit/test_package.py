@@ -40,6 +40,7 @@ _ONLY_IN = {
     "kr8s": "homes/kubernetes/",
 }
 
+
 def _imports(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):

@@ -7,8 +7,6 @@ What it must not do: hold the job (``shoal.demo`` does).
 
 from __future__ import annotations
 
-import os
-
 import typer
 
 from shoal.cli import options as o
@@ -16,7 +14,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal demo
-  shoal demo --target local
+  shoal demo --yes -o json
 """
 
 
@@ -29,10 +27,9 @@ def demo(
     yes: o.Yes = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
 
-    if target is not None:
-        os.environ["SHOAL_TARGET"] = target  # the flow opens the project by itself, in tasks of its own
-    raise typer.Exit(job.run(project))
+    raise typer.Exit(job.run(project, target=target, as_json=output is o.Output.JSON))
