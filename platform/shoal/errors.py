@@ -47,6 +47,14 @@ class UnitError(UsageError, ValueError):
     """A size, duration or amount that cannot be read, such as memory without a unit."""
 
 
+class ContradictionError(UsageError, ValueError):
+    """Values that cannot hold together, such as a minimum above the maximum."""
+
+
+class WorkloadError(UsageError, ValueError):
+    """What was asked for a cluster makes no sense. ``values["faults"]`` lists what, by name."""
+
+
 class NotFoundError(UsageError):
     """Something named does not exist: a template, a cluster, a table."""
 
@@ -55,9 +63,28 @@ class RefusedError(ShoalError):
     """A limit says no. Nothing was started."""
 
 
+class QuotaExceededError(RefusedError):
+    """A limit of the policy is in the way now; it would fit once others free what they hold.
+
+    ``values["shortages"]`` lists every limit in the way, for programs.
+    """
+
+
+class NeverFitsError(QuotaExceededError):
+    """More than a limit of the policy gives in all: waiting would not help."""
+
+
+class CapacityError(RefusedError):
+    """The policy allows it, but the machine does not hold it (``values["shortages"]``)."""
+
+
 class InfrastructureError(ShoalError):
     """A part that Shoal stands on failed: a head, a store, Java, the disk."""
 
 
 class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A part of Shoal needs packages that are not installed. ``values["extra"]`` names the extra."""

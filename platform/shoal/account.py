@@ -1,0 +1,216 @@
+"""Accounts: what is admitted, to whom, by which cluster; and what stands against a limit.
+
+Why it exists: an account is the one thing on which two requests collide. It is keyed by the cluster's id, so
+that doing a step twice changes nothing.
+
+What it must not do: decide (``admission``), or keep anything itself (the home's store does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from shoal.policy import Limit, Limits
+from shoal.units import Bytes, Seconds
+from shoal.words import count
+from shoal.workload import Plan, Size
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What one cluster, or several together, hold.
+
+    ``memory`` and ``cores`` are the workers', as asked for; ``heads`` is the heads' memory, which has a limit
+    of its own; ``scratch`` is local disk.
+    """
+
+    clusters: int = 0
+    workers: int = 0
+    cores: float = 0.0
+    memory: Bytes = Bytes(0)
+    gpus: int = 0
+    scratch: Bytes = Bytes(0)
+    heads: Bytes = Bytes(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return _combine(self, other, lambda a, b: a + b)
+
+    def __sub__(self, other: Amounts) -> Amounts:
+        return _combine(self, other, lambda a, b: a - b)
+
+    def of(self, what: str) -> float:
+        """The amount called ``what`` (a field's name)."""
+        return float(getattr(self, what))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Amounts:
+        known = dict(data)
+        for key in ("memory", "scratch", "heads"):
+            known[key] = Bytes(known.get(key, 0))
+        return cls(**known)
+
+
+def _combine(one: Amounts, other: Amounts, how: Callable[[Any, Any], Any]) -> Amounts:
+    values = {}
+    for part in fields(Amounts):
+        value = how(getattr(one, part.name), getattr(other, part.name))
+        values[part.name] = Bytes(value) if part.name in ("memory", "scratch", "heads") else value
+    return Amounts(**values)
+
+
+def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
+    total = Amounts(clusters=1, heads=head.memory)
+    for group in plan.groups:
+        size = group.there if really else group.size
+        total += Amounts(
+            workers=group.count,
+            cores=group.count * size.cores,
+            memory=Bytes(group.count * size.memory),
+            gpus=group.count * group.gpus,
+            scratch=Bytes(group.count * group.scratch),
+        )
+    return total
+
+
+def amounts(plan: Plan) -> Amounts:
+    """What quota counts for ``plan``: its workers as asked for, at their count."""
+    return _sum(plan, plan.head, really=False)
+
+
+def real(plan: Plan) -> Amounts:
+    """What ``plan`` really takes of the place where it runs: ``memory`` has its head's in it."""
+    total = _sum(plan, plan.head_there or plan.head, really=True)
+    return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is admitted, by cluster id."""
+
+    admitted: Mapping[str, Amounts] = field(default_factory=dict)
+
+    @property
+    def held(self) -> Amounts:
+        """The sum over all clusters."""
+        total = Amounts()
+        for each in self.admitted.values():
+            total += each
+        return total
+
+    def with_(self, cluster: str, its: Amounts) -> Account:
+        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had."""
+        return Account({**self.admitted, cluster: its})
+
+    def without(self, cluster: str) -> Account:
+        """As if ``cluster`` held nothing."""
+        return Account({key: value for key, value in self.admitted.items() if key != cluster})
+
+    def holders(self, what: str) -> tuple[str, ...]:
+        """The clusters that hold some of ``what``, the largest first."""
+        holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
+        return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one request is held against limits for: its amounts, and what it is per cluster."""
+
+    amounts: Amounts
+    head: Bytes
+    duration: Seconds
+
+    @classmethod
+    def of(cls, plan: Plan) -> Need:
+        return cls(amounts(plan), plan.head.memory, plan.timeouts.max)
+
+    def per_cluster(self, what: str) -> float:
+        """The value that a limit per cluster of this name is about."""
+        return {"workers": self.amounts.workers, "head": self.head, "duration": self.duration}[what]
+
+
+# How an amount is said, by its name: (what it is of, how its value is written, one of it).
+_SAID: dict[str, tuple[str, Callable[[float], str]]] = {
+    "clusters": ("clusters", lambda value: f"{value:g}"),
+    "workers": ("workers", lambda value: f"{value:g}"),
+    "cores": ("cores", lambda value: f"{value:g}"),
+    "memory": ("of memory", lambda value: str(Bytes(value))),
+    "gpus": ("GPUs", lambda value: f"{value:g}"),
+    "scratch": ("of scratch disk", lambda value: str(Bytes(value))),
+    "head": ("for its head", lambda value: str(Bytes(value))),
+    "duration": ("of life", lambda value: str(Seconds(value))),
+}
+
+
+def written(what: str, value: float) -> str:
+    """The value alone: ``written("memory", 14e9)`` is ``"14 GB"``."""
+    return _SAID[what][1](value)
+
+
+def said(what: str, value: float) -> str:
+    """An amount as people say it: ``"14 GB of memory"``, ``"1 GPU"``, ``"no GPUs"``."""
+    noun = _SAID[what][0]
+    if noun.startswith(("of ", "for ")):
+        return f"{written(what, value)} {noun}"
+    return f"no {noun}" if not value else count(value, noun.removesuffix("s"))
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """One limit in the way.
+
+    ``scope``: whose limit (``"you"``, ``"team growth"``, ``"the machine"``). ``held``: what others of that
+    scope hold already, by the clusters ``by``. ``never``: it would not fit an empty account either.
+    """
+
+    what: str
+    scope: str
+    limit: float
+    held: float
+    asked: float
+    source: str
+    by: tuple[str, ...] = ()
+    never: bool = False
+
+    def sentence(self, name: str, names: Mapping[str, str]) -> str:
+        """Who needs what, and what is in the way; ``names`` says what to call clusters, by id."""
+        needs = f"{name} needs {said(self.what, self.asked)}"
+        you, machine = self.scope == "you", self.scope == "the machine"
+        if self.never:
+            if self.what in ("workers", "head", "duration"):
+                may = "a cluster may have"
+            else:
+                may = "you may have" if you else f"{self.scope} has" if machine else f"{self.scope} may have"
+            return f"{needs}; {may} {said(self.what, self.limit)}: {self.source}"
+        hold = "you hold" if you else f"{self.scope} holds"
+        share = f"{written(self.what, self.held)} of {written(self.what, self.limit)}"
+        holders = "; ".join(names.get(key, key) for key in self.by)
+        return f"{needs}; {hold} {share} ({holders}): {self.source}"
+
+
+def never_fits(need: Need, limits: Limits) -> tuple[Shortage, ...]:
+    """Every limit that ``need`` is over by itself, with nothing else running."""
+    found = [
+        Shortage(what, "you", limit.value, 0, need.per_cluster(what), limit.source, never=True)
+        for what, limit in limits.per_cluster.items()
+        if need.per_cluster(what) > limit.value
+    ]
+    found += short_of(need.amounts, Account(), limits.totals, "you")
+    found += short_of(need.amounts, Account(), limits.team_totals, f"team {limits.team}")
+    return tuple(found)
+
+
+def short_of(asked: Amounts, account: Account, limits: Mapping[str, Limit], scope: str) -> Iterable[Shortage]:
+    """Every total in ``limits`` that ``account`` would be over with ``asked`` added."""
+    held = account.held
+    for what, limit in limits.items():
+        need = asked.of(what)
+        # What is not asked for does not collide, even where a lowered limit is already exceeded.
+        if need > 0 and held.of(what) + need > limit.value:
+            never = need > limit.value
+            by = account.holders(what)
+            yield Shortage(what, scope, limit.value, held.of(what), need, limit.source, by, never)

@@ -1,0 +1,257 @@
+"""``shoal.dask``, ``shoal.spark``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
+
+Why it exists: it is the way in for notebooks, flows and the CLI alike.
+
+What it must not do: hold state, or import an engine before a cluster is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shoal.admission import Verdict
+from shoal.asking import ask
+from shoal.errors import (
+    CapacityError,
+    DeadlineError,
+    NeverFitsError,
+    NotFoundError,
+    QuotaExceededError,
+    UsageError,
+)
+from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
+from shoal.homes.base import Ask
+from shoal.homes.choose import open_home
+from shoal.homes.local.home import LocalHome
+from shoal.java import find_java
+from shoal.policy import Limits
+from shoal.project import Project, load
+from shoal.records import Cluster
+from shoal.sizing import plan as size
+from shoal.wiring import wire
+from shoal.workload import Engine, Plan, Workload
+
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
+QUEUE_WAIT = 24 * 3600.0  # s that `queue=True` waits for room
+_QUEUE_POLL = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that is settled before anything is spent."""
+
+    project: Project
+    workload: Workload
+    plan: Plan
+    limits: Limits
+    user: str
+
+
+def dask(template: str = "etl", **options: Any) -> DaskCluster:
+    """Start a Dask cluster from a template and connect to it; use it in a ``with`` block.
+
+    Options, all with the template's value as default: ``data`` (size of the input, ``"25 GB"``),
+    ``workers`` (a number or ``(min, max)``), ``cores`` and ``memory`` per worker, ``gpu`` per worker,
+    ``spot`` (share, 0 to 1), ``packages`` (pip requirements for the workers), ``max_duration``, ``idle``,
+    ``no_client`` (``"2 h"``), ``name`` (asking again under the name of your live cluster gives that one),
+    ``target``, ``project`` (folder), ``tags``, ``quiet``.
+
+    Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
+    """
+    handle = _attached(Engine.DASK, options) or up(template, engine=Engine.DASK, **options)
+    if not isinstance(handle, DaskCluster):
+        raise UsageError(f"{handle.name} is not a Dask cluster", hint="Use shoal.spark().")
+    return _opened(handle)
+
+
+def spark(template: str = "analytics", **options: Any) -> SparkCluster:
+    """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
+    handle = _attached(Engine.SPARK, options) or up(template, engine=Engine.SPARK, **options)
+    if not isinstance(handle, SparkCluster):
+        raise UsageError(f"{handle.name} is not a Spark cluster", hint="Use shoal.dask().")
+    return _opened(handle)
+
+
+def connect(
+    name: str, *, target: str | None = None, project: str | Path | None = None
+) -> DaskCluster | SparkCluster:
+    """A handle on your live cluster of that name. Closing it disconnects, and the cluster stays."""
+    opened = open_project(project, target)
+    home = open_home(opened)
+    cluster = find(home, name)
+    handle = _handle(home, cluster, owns=False, quiet=True)
+    return handle.wait()
+
+
+def up(
+    template: str | None = None,
+    *,
+    engine: Engine | str | None = None,
+    name: str | None = None,
+    detach: bool = False,
+    quiet: bool = False,
+    tags: Mapping[str, str] | None = None,
+    project: str | Path | None = None,
+    target: str | None = None,
+    **options: Any,
+) -> DaskCluster | SparkCluster:
+    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
+    request = prepare(template, engine=engine, project=project, target=target, **options)
+    if not quiet:
+        print(describe(request.plan), file=sys.stderr)
+    return start(request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags)
+
+
+def start(
+    request: Request,
+    *,
+    name: str | None = None,
+    keep: bool = False,
+    detach: bool = False,
+    quiet: bool = False,
+    tags: Mapping[str, str] | None = None,
+) -> DaskCluster | SparkCluster:
+    """Admit and start what was settled, and wait until it is Ready.
+
+    ``keep``: it does not end with the handle; ``detach``: nor for want of a client. A start that fails or is
+    interrupted leaves nothing, but never ends a cluster of that name that was there before.
+    """
+    plan = request.plan
+    if plan.engine is Engine.SPARK:
+        find_java()  # before anything is admitted: without it nothing would come up
+    if detach:
+        plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
+    home = open_home(request.project)
+    chosen = name or f"{plan.template}-{secrets.token_hex(2)}"
+    known = home.find(chosen, request.user)
+    was_there = known is not None and not known.state.ended
+    asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
+    cluster = _admitted(home, asked, quiet) if request.workload.queue else home.request(asked)
+    handle = _handle(home, cluster, owns=not (keep and was_there), quiet=quiet)
+    try:
+        handle.wait()
+    except BaseException:
+        handle.close()
+        raise
+    if keep:
+        handle.release()
+    return handle
+
+
+def _admitted(home: LocalHome, asked: Ask, quiet: bool) -> Cluster:
+    """Ask again until there is room; what it waits for is told when it changes."""
+    begin = time.monotonic()
+    told = ""
+    while True:
+        decision = home.would(asked)
+        if decision.verdict is not Verdict.WAIT:
+            try:
+                return home.request(asked)
+            except NeverFitsError:
+                raise
+            except (QuotaExceededError, CapacityError) as error:
+                decision_message = error.message  # somebody was quicker
+        else:
+            decision_message = decision.message
+        if decision_message != told and not quiet:
+            print(f"waiting: {decision_message}", file=sys.stderr, flush=True)
+        told = decision_message
+        if time.monotonic() - begin > QUEUE_WAIT:
+            raise DeadlineError(f"{asked.name} waited {QUEUE_WAIT / 3600:.0f} h for room: {told}")
+        time.sleep(_QUEUE_POLL)
+
+
+def _attached(engine: Engine, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
+    """The cluster that `shoal submit` brought up for this script, if it is of this engine."""
+    name = os.environ.get(ATTACH)
+    if not name:
+        return None
+    home = open_home(open_project(options.get("project"), options.get("target")))
+    cluster = find(home, name)
+    if cluster.plan.engine is not engine:
+        return None
+    return _handle(home, cluster, owns=False, quiet=True).wait()
+
+
+def plan(template: str | None = None, **options: Any) -> Plan:
+    """What :func:`up` would start with these options; changes nothing."""
+    return prepare(template, **options).plan
+
+
+def prepare(
+    template: str | None = None,
+    *,
+    project: str | Path | None = None,
+    target: str | None = None,
+    **options: Any,
+) -> Request:
+    """Read the project and settle every number; ``options`` as :func:`shoal.asking.ask` takes them."""
+    opened = open_project(project, target)
+    workload = ask(template or "etl", **options)
+    user = LocalHome.user()
+    limits = opened.policy.limits_of(user)
+    settled = size(workload, opened.template(workload.template), limits, opened.target)
+    return Request(opened, workload, settled, limits, user)
+
+
+def describe(plan: Plan) -> str:
+    """The plan in a few lines, with the reason for each number."""
+    group = plan.groups[0]
+    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no prices known"
+    head = (
+        f"{plan.template} on {plan.engine}, target {plan.target}: {group.count} workers "
+        f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
+    )
+    if group.there != group.size:
+        head += f" (here: {group.there.cores:g} cores, {group.there.memory})"
+    return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
+
+
+def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
+    """The project in force, with its catalog made the one that tables are read from."""
+    project = load(Path(folder) if folder is not None else None, target)
+    wire(project)
+    return project
+
+
+def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
+    """The user's live cluster of that name; NotFoundError with names that are like it.
+
+    ``ended``: else the last one of that name that has ended.
+    """
+    found = home.find(name, home.user())
+    if found is not None and (ended or not found.state.ended):
+        return found
+    live = [cluster.name for cluster in home.clusters(owner=home.user())]
+    like = difflib.get_close_matches(name, live, n=3)
+    if like:
+        hint = f"Did you mean {' or '.join(like)}?"
+    else:
+        hint = f"Your live clusters: {', '.join(live)}." if live else "You have no live cluster."
+    last = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
+    raise NotFoundError(f"you have no live cluster named {name!r}{last}", hint=hint, name=name, live=live)
+
+
+def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> DaskCluster | SparkCluster:
+    kind = DaskCluster if cluster.plan.engine is Engine.DASK else SparkCluster
+    return kind(home, cluster, owns=owns, quiet=quiet)
+
+
+def _opened(handle: _Handle) -> _Handle:
+    """Connect; a cluster that cannot be connected to is not left behind."""
+    try:
+        handle.open()
+    except BaseException:
+        handle.close()
+        raise
+    return handle

@@ -1,0 +1,272 @@
+"""The head's life: start the engine, look after it, keep its lease, end for a reason.
+
+Why it exists: a running cluster is owned by exactly one program, which ends it with nobody calling.
+
+What it must not do: admit (its home did), or know more of an engine than ``engine`` says.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from shoal.errors import DeadlineError, InfrastructureError, ShoalError
+from shoal.head.engine import EngineHost, Observation, Site
+from shoal.head.packages import install
+from shoal.head.status import StatusServer
+from shoal.head.watch import Watch
+from shoal.homes.local import endpoints, paths
+from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.processes import identity
+from shoal.records import Reason, State
+from shoal.units import Seconds
+from shoal.workload import Engine
+
+TICK = 0.5  # s between looks
+RENEW = 5.0  # s between renewals of the lease
+LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
+START_LIMIT = 300.0  # s that an engine may take to start, the first fetch of jars included
+
+
+class _ToldToEnd(Exception):
+    """A signal came while the engine was starting."""
+
+
+class Head:
+    """Owns the cluster of one record, from Admitted to its end."""
+
+    def __init__(self, cluster_id: str, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._id = cluster_id
+        self._folder = paths.make_private(paths.run_folder(cluster_id))
+        self._token = secrets.token_urlsafe(32)
+        self._engine: EngineHost | None = None
+        self._look = Observation()
+        self._samples: list[list[float]] = []
+        self._watch: Watch | None = None
+        self._ends_in: tuple[Reason, Seconds] | None = None
+        self._terminated = False
+        self._renewed = time.monotonic()
+        self._since = time.monotonic()
+        self._phase = State.STARTING
+        with ledger.write() as tx:
+            self._cluster = tx.get(cluster_id)
+            self._status = StatusServer(self.status, self._token)
+            head = identity() | {"status_url": self._status.url}
+            tx.update(cluster_id, head=head, renewed_at=tx.now)
+
+    def run(self) -> int:
+        """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        if self._cluster.state.ended:
+            return 0
+        endpoints.write_token(self._folder, self._token)
+        try:
+            reason, message = self._start()
+            if reason is None:
+                reason, message = self._serve()
+        except _ToldToEnd:
+            _, reason, message = self._read_wishes(time.monotonic())
+            return self._end(State.STOPPED, reason or Reason.STOPPED_BY_USER, message, 0)
+        except ShoalError as error:
+            failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
+            return self._end(State.FAILED, failed, str(error), 1)
+        except Exception as error:  # a fault of ours or of an engine: the record says so, not only a log
+            traceback.print_exc()
+            return self._end(State.FAILED, Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}", 1)
+        failure = reason in (Reason.HEAD_CRASHED, Reason.HEAD_LOST)
+        return self._end(State.FAILED if failure else State.STOPPED, reason, message, int(failure))
+
+    def status(self) -> dict[str, Any]:
+        """What ``GET /v1/status`` tells. Times in seconds, memory in bytes."""
+        return {
+            "id": self._id,
+            "phase": self._phase.value,
+            "ends_in": None
+            if self._ends_in is None
+            else {"reason": self._ends_in[0].value, "seconds": round(float(self._ends_in[1]), 1)},
+            **asdict(self._look),
+        }
+
+    def _start(self) -> tuple[Reason | None, str]:
+        """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
+        plan = self._cluster.plan
+        deadline = time.monotonic() + START_LIMIT
+        self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        if plan.packages:
+            self._say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
+            install(plan.packages, self._folder / "packages", deadline)
+        site = Site(self._id, plan, self._folder, self._token)
+        self._engine = _engine(plan.engine, site)
+        endpoint = self._engine.start(self._say, deadline)
+        endpoints.write(self._folder, endpoint)
+        self._look = self._engine.observe() or self._look
+        with self._ledger.write() as tx:
+            _, stop, message = tx.wishes(self._id)
+            if stop is not None:
+                return stop, message
+            tx.move(
+                self._id,
+                State.READY,
+                Reason.SERVING,
+                f"{self._look.workers} workers serve",
+                ready_at=tx.now,
+                renewed_at=tx.now,
+                workers=self._look.workers,
+            )
+        self._phase = State.READY
+        return None, ""
+
+    def _serve(self) -> tuple[Reason, str]:
+        """Until there is a reason to end."""
+        engine = self._engine
+        if engine is None:
+            raise InfrastructureError("the engine was not started")
+        timeouts = self._cluster.plan.timeouts
+        self._watch = Watch.begin(time.monotonic())
+        wanted: int | None = None
+        restarts = 0
+        while True:
+            time.sleep(TICK)
+            if (failure := engine.failure()) is not None:
+                return Reason.HEAD_CRASHED, failure
+            look = engine.observe()
+            now = time.monotonic()
+            self._watch = self._watch.seen(look, now)
+            self._ends_in = self._watch.ends_in(timeouts, self._since, now)
+            if look is not None:
+                self._note(look)
+                if look.restarts > restarts:
+                    restarts = look.restarts
+                    self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
+            asked, stop, message = self._read_wishes(now)
+            if stop is not None:
+                return stop, message
+            if asked is not None and asked != wanted:
+                wanted = asked
+                engine.scale(asked)
+            if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
+                return verdict
+
+    def _read_wishes(self, now: float) -> tuple[int | None, Reason | None, str]:
+        """Wanted workers and reason to stop, by the ledger; renews the lease when it is time to."""
+        if self._terminated:
+            try:
+                with self._ledger.read() as tx:
+                    _, reason, message = tx.wishes(self._id)
+            except InfrastructureError:
+                reason, message = None, ""
+            return None, reason or Reason.STOPPED_BY_USER, message or "its head was told to end by a signal"
+        try:
+            if now - self._renewed >= RENEW or self._look.workers != self._cluster.workers:
+                with self._ledger.write() as tx:
+                    state = tx.get(self._id).state
+                    if state.ended:
+                        return None, Reason.HEAD_LOST, "its record says that it ended"
+                    tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
+                    answer = tx.wishes(self._id)
+                self._cluster = replace(self._cluster, workers=self._look.workers)
+            else:
+                with self._ledger.read() as tx:
+                    answer = tx.wishes(self._id)
+                if answer[1] is None:
+                    return answer
+            self._renewed = now
+            return answer
+        except InfrastructureError as error:
+            if now - self._renewed > LEASE:
+                return None, Reason.HEAD_LOST, f"its lease could not be renewed for {LEASE:.0f} s: {error}"
+            return None, None, ""
+
+    def _end(self, state: State, reason: Reason, message: str, code: int) -> int:
+        self._phase = State.STOPPING
+        try:
+            with self._ledger.write() as tx:
+                tx.move(self._id, State.STOPPING, reason, message)
+        except ShoalError as error:
+            print(f"shoal head: could not note that it stops: {error}", flush=True)
+        self._stop_engine()
+        endpoints.forget(self._folder)
+        paths.tidy(self._folder)
+        try:
+            with self._ledger.write() as tx:
+                tx.move(self._id, state, reason, message, report=self.report(), workers=0)
+        except ShoalError as error:
+            print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
+            code = 1
+        self._status.close()
+        return code
+
+    def _stop_engine(self) -> None:
+        if self._engine is None:
+            return
+        try:
+            if (look := self._engine.observe()) is not None:
+                self._note(look)
+            self._engine.stop()
+        except Exception:  # whatever an engine does at its end, the record has to say that it ended
+            traceback.print_exc()
+
+    def report(self) -> dict[str, Any]:
+        """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""
+        look = self._look
+        return {
+            "peak_worker_memory": look.peak_memory,
+            "peak_memory": max((int(sample[2]) for sample in self._samples), default=look.memory),
+            "worker_memory_limit": look.limit,
+            "spilled": look.spilled,
+            "cpu_seconds": round(look.cpu_seconds, 2),
+            "restarts": look.restarts,
+            "restart_note": look.note,
+            "samples": self._samples,
+        }
+
+    def _note(self, look: Observation) -> None:
+        note = look.note or self._look.note
+        self._look = replace(
+            look,
+            note=note,
+            peak_memory=max(look.peak_memory, self._look.peak_memory),
+            spilled=max(look.spilled, self._look.spilled),
+        )
+        self._samples.append([round(time.monotonic() - self._since, 1), look.workers, look.memory])
+        if len(self._samples) > 400:  # halve: a long life keeps its shape in some hundred points
+            self._samples = self._samples[::2]
+
+    def _say(self, reason: Reason, message: str, state: State = State.STARTING) -> None:
+        print(f"shoal head: {message}", flush=True)
+        with self._ledger.write() as tx:
+            if not tx.move(self._id, state, reason, message, renewed_at=tx.now):
+                raise DeadlineError("its record says that it ended while it was starting")
+        self._renewed = time.monotonic()
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        self._terminated = True
+        if self._phase is State.STARTING:
+            # A start may wait for minutes; leave it at once, and let _end tidy up after it.
+            raise _ToldToEnd
+
+
+def _engine(engine: Engine, site: Site) -> EngineHost:
+    """Engines are imported here, after admission, and only the one that is asked for."""
+    makers: dict[Engine, Callable[[Site], EngineHost]] = {Engine.DASK: _dask, Engine.SPARK: _spark}
+    return makers[engine](site)
+
+
+def _dask(site: Site) -> EngineHost:
+    from shoal.head.dask_host import DaskHost
+
+    return DaskHost(site)
+
+
+def _spark(site: Site) -> EngineHost:
+    from shoal.head.spark_host import SparkHost
+
+    return SparkHost(site)

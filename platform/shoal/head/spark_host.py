@@ -1,0 +1,194 @@
+"""Spark inside the head: a Spark Connect server as a child that dies with it, behind a counting relay.
+
+Why it exists: one server per cluster, guarded by a token, on free ports, with the shared catalog already
+configured.
+
+What it must not do: decide when to end (``watch`` does), or know the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from shoal.errors import DeadlineError, InfrastructureError
+from shoal.head import jars, measure
+from shoal.head.engine import Observation, Say, Site
+from shoal.head.proxy import CountingProxy
+from shoal.homes.base import Endpoint
+from shoal.homes.local.processes import die_with_parent
+from shoal.java import find_java
+from shoal.records import Reason
+from shoal.tables.catalog import catalog, settings
+from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf
+
+_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+_ATTEMPTS = 3  # starts, when another process takes the chosen port first
+
+
+class SparkHost:
+    """One Spark Connect server, ``local[k]``, with the plan's cores; the plan's ``conf`` sets its heap."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._log = site.folder / "spark.log"
+        self._server: subprocess.Popen[bytes] | None = None
+        self._proxy: CountingProxy | None = None
+        self._peak = 0
+        self._cpu = 0.0
+        group = site.plan.groups[0]
+        self._slots = max(1, int(group.maximum * group.there.cores))
+        head = site.plan.head_there or site.plan.head
+        self._memory = int(group.maximum * group.there.memory + head.memory)
+
+    def start(self, say: Say, deadline: float) -> Endpoint:
+        for attempt in range(1, _ATTEMPTS + 1):
+            port = _free_port()
+            conf = self._conf(port)
+            what = "fetching the Iceberg jars, then starting" if "spark.jars.packages" in conf else "starting"
+            say(Reason.HEAD_STARTING, f"{what} Spark Connect with {self._slots} cores")
+            self._server = self._launch(conf)
+            # Made by us while the JVM starts: a Spark that has to make them locks an SQLite catalog.
+            catalog()
+            if self._wait_for(port, deadline):
+                break
+            tail = self._tail()
+            if "BindException" not in tail or attempt == _ATTEMPTS:
+                raise InfrastructureError(
+                    f"Spark Connect ended with exit code {self._server.returncode} while starting:\n{tail}",
+                    hint=f"The whole log is {self._log}.",
+                )
+        self._proxy = CountingProxy(port)
+        return Endpoint(address=f"sc://localhost:{self._proxy.start()}", token=self._site.token)
+
+    def observe(self) -> Observation | None:
+        if self._server is None or self._proxy is None:
+            return None
+        pid = self._server.pid
+        self._peak = max(self._peak, measure.peak_resident(pid))
+        self._cpu = measure.cpu_seconds(pid) or self._cpu
+        return Observation(
+            clients=self._proxy.clients,
+            busy=self._proxy.busy,
+            workers=self._site.plan.groups[0].maximum,
+            memory=measure.resident(pid),
+            peak_memory=self._peak,
+            limit=self._memory,
+            cpu_seconds=self._cpu,
+            worker_pids=(pid,),
+        )
+
+    def failure(self) -> str | None:
+        if self._server is None or self._server.poll() is None:
+            return None
+        return f"Spark Connect ended with exit code {self._server.returncode}:\n{self._tail()}"
+
+    def scale(self, workers: int) -> None:
+        """Nothing to do: local[k] holds its maximum from the start."""
+
+    def stop(self) -> None:
+        if self._proxy is not None:
+            self._proxy.close()
+        if self._server is not None and self._server.poll() is None:
+            self._server.terminate()
+            try:
+                self._server.wait(5)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._server.wait(5)
+
+    def _conf(self, port: int) -> dict[str, str]:
+        scratch = self._site.folder / "scratch"
+        scratch.mkdir(exist_ok=True, mode=0o700)
+        return {
+            "spark.app.name": f"shoal-{self._site.cluster_id}",
+            "spark.master": f"local[{self._slots}]",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.connect.grpc.binding.address": "127.0.0.1",
+            "spark.connect.grpc.binding.port": str(port),
+            "spark.ui.enabled": "false",
+            "spark.local.dir": str(scratch),
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+            "spark.sql.session.timeZone": "UTC",
+            # Both sides of a Python UDF have to be the same interpreter.
+            "spark.pyspark.python": sys.executable,
+            **jars.jar_conf(SPARK_PACKAGES),
+            **spark_conf(settings()),
+            **self._site.plan.conf,
+        }
+
+    def _launch(self, conf: dict[str, str]) -> subprocess.Popen[bytes]:
+        import pyspark
+
+        home = Path(pyspark.__file__).parent
+        # Settings go by file: a command line is readable by every user of the machine.
+        properties = self._site.folder / "spark.conf"
+        descriptor = os.open(properties, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.writelines(f"{key} {_escaped(value)}\n" for key, value in conf.items())
+        environment = dict(os.environ)
+        environment.update(
+            JAVA_HOME=str(find_java().home),
+            SPARK_HOME=str(home),
+            SPARK_CONNECT_AUTHENTICATE_TOKEN=self._site.token,
+            SPARK_LOCAL_IP="127.0.0.1",
+        )
+        environment.pop("SPARK_REMOTE", None)
+        command = [str(home / "bin" / "spark-submit"), "--properties-file", str(properties)]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--class", _SERVER, "spark-internal"],
+                cwd=self._site.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_prepare_child,  # noqa: PLW1509 - the head starts it before any other thread of ours
+            )
+
+    def _wait_for(self, port: int, deadline: float) -> bool:
+        """Until the port answers (True) or the server ended (False); DeadlineError."""
+        started = time.monotonic()
+        while time.monotonic() < deadline:
+            if self._server is not None and self._server.poll() is not None:
+                return False
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return True
+            time.sleep(0.1)
+        raise DeadlineError(
+            f"Spark Connect did not answer within {time.monotonic() - started:.0f} s:\n{self._tail()}",
+            hint=f"The whole log is {self._log}.",
+        )
+
+    def _tail(self, lines: int = 15) -> str:
+        try:
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return "(it wrote no log)"
+
+
+def _prepare_child() -> None:
+    """In the child, before exec: die with the head, and hear signals again."""
+    die_with_parent()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _escaped(value: str) -> str:
+    """A value as java.util.Properties reads it back."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n")

@@ -1,0 +1,92 @@
+"""The ports of a home: what everything above it may ask of the place where clusters live.
+
+Why it exists: handles, CLI and governor work alike on a laptop and on Kubernetes because they speak to
+this, and to nothing below it.
+
+What it must not do: know any home, or decide (decisions come from the pure core, as values).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shoal.records import Cluster, Reason
+from shoal.workload import Plan, Workload
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request for a cluster: who asks for what, and what it was settled to.
+
+    ``name`` is unique among the owner's live clusters; asking again under the name of a live one with the
+    same template and engine gives that cluster.
+    """
+
+    name: str
+    owner: str
+    workload: Workload
+    plan: Plan
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where clients connect. ``token`` is a secret: it is not in ``repr`` and never stored."""
+
+    address: str
+    token: str = field(repr=False)
+    dashboard: str = ""
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Home(Protocol):
+    """A place where clusters live. All methods may be called again with the same arguments."""
+
+    @property
+    def name(self) -> str: ...
+
+    def user(self) -> str:
+        """Who is asking."""
+        ...
+
+    def request(self, ask: Ask) -> Cluster:
+        """One decision: an admitted (or queued) record with its head started, or QuotaExceeded."""
+        ...
+
+    def get(self, cluster_id: str) -> Cluster:
+        """The record by id; NotFoundError."""
+        ...
+
+    def find(self, name: str, owner: str) -> Cluster | None:
+        """The owner's live cluster of that name, else the last ended one, else None."""
+        ...
+
+    def clusters(self, *, owner: str | None = None, ended: bool = False) -> list[Cluster]:
+        """Records, newest first; live ones only unless ``ended``."""
+        ...
+
+    def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
+        """Ask a cluster to end. Returns at once; :meth:`get` tells when it has."""
+        ...
+
+    def remains(self, cluster_id: str) -> bool:
+        """Whether anything of it still runs: an ended cluster's last process or pod takes a moment."""
+        ...
+
+    def scale(self, cluster_id: str, workers: int) -> Cluster:
+        """Set how many workers are wanted; goes through admission when it grows (QuotaExceeded)."""
+        ...
+
+    def endpoint(self, cluster_id: str) -> Endpoint:
+        """Where to connect; InfrastructureError while it is not Ready."""
+        ...
+
+    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+        """Every state the cluster was in (``state``, ``reason``, ``message``, ``at``), oldest first."""
+        ...
+
+    def logs(self, cluster_id: str, lines: int = 200) -> str:
+        """The last lines that the head and its children wrote."""
+        ...

@@ -1,0 +1,62 @@
+"""Starts head processes.
+
+Why it exists: a head belongs to nobody's terminal. It runs in a session of its own, knows its cluster by
+its arguments and its mark, and outlives the command that asked for it.
+
+What it must not do: wait for it, or touch the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import InfrastructureError
+from shoal.homes.local import paths
+from shoal.homes.local.processes import MARK, identity
+
+CLIENT_PATH = "SHOAL_CLIENT_PATH"  # JSON list of the client's sys.path, for its modules on the workers
+LOG = "head.log"
+
+# Heads started by this process: kept, so that an ended one is reaped instead of staying a zombie.
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def launch(cluster_id: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Start the head of a cluster; returns its identity. InfrastructureError when it cannot be started."""
+    reap()
+    folder = paths.make_private(paths.run_folder(cluster_id))
+    ours = {
+        MARK: cluster_id,
+        CLIENT_PATH: json.dumps([str(Path(entry or os.getcwd()).absolute()) for entry in sys.path]),
+        # One worker is one process with its own threads: libraries must not start more under them.
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    try:
+        with (folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "shoal.head", cluster_id],
+                cwd=folder,
+                env=dict(os.environ) | ours | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise InfrastructureError(
+            f"the head of {cluster_id} could not be started: {error}", hint="Check the machine's limits."
+        ) from error
+    _started.append(process)
+    return identity(process.pid)
+
+
+def reap() -> None:
+    """Take note of heads that have ended."""
+    _started[:] = [process for process in _started if process.poll() is None]

@@ -1,0 +1,210 @@
+"""The ledger: the local home's store of clusters, in SQLite, or in PostgreSQL for a shared server.
+
+Why it exists: two requests collide only here. A decision is one write transaction that no other can
+overlap: ``BEGIN IMMEDIATE`` on SQLite, an advisory lock on PostgreSQL.
+
+What it must not do: decide; what a transaction writes is worked out by the pure core.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from shoal.errors import InfrastructureError, NotFoundError
+from shoal.homes.local import paths, schema
+from shoal.records import Cluster, Reason, State
+
+_LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
+_ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
+_BUSY = ("locked", "busy", "lock timeout", "deadlock")
+
+
+class Transaction:
+    """Reads and writes inside one transaction of the ledger."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self._connection = connection
+        self.now = now  # the store's clock: heads on several machines agree on it
+
+    def live(self) -> list[Cluster]:
+        """All clusters that have not ended, oldest first."""
+        return self._select(schema.clusters.c.ended_at.is_(None))
+
+    def get(self, cluster_id: str) -> Cluster:
+        found = self._select(schema.clusters.c.id == cluster_id)
+        if not found:
+            raise NotFoundError(
+                f"there is no cluster {cluster_id!r}", hint="`shoal ls --all` lists the clusters."
+            )
+        return found[0]
+
+    def named(self, name: str, owner: str) -> list[Cluster]:
+        """All clusters of the owner with that name, ended ones too, oldest first."""
+        return self._select(schema.clusters.c.name == name, schema.clusters.c.owner == owner)
+
+    def all(self, owner: str | None = None) -> list[Cluster]:
+        """All clusters, ended ones too, oldest first."""
+        return self._select(*([schema.clusters.c.owner == owner] if owner else []))
+
+    def wishes(self, cluster_id: str) -> tuple[int | None, Reason | None, str]:
+        """What the head is asked to do: wanted workers, and why to stop with a sentence, if it is to."""
+        columns = schema.clusters.c
+        row = self._connection.execute(
+            sa.select(columns.wanted, columns.stop_reason, columns.stop_message).where(
+                columns.id == cluster_id
+            )
+        ).one_or_none()
+        if row is None:
+            return None, Reason.HEAD_LOST, "its record is gone from the ledger"
+        return row[0], Reason(row[1]) if row[1] else None, row[2] or ""
+
+    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+        """Every state the cluster was in, with reason, sentence and time, oldest first."""
+        query = sa.select(schema.events).where(schema.events.c.cluster == cluster_id)
+        rows = self._connection.execute(query.order_by(schema.events.c.number)).mappings()
+        return [dict(row) for row in rows]
+
+    def insert(self, cluster: Cluster) -> None:
+        self._connection.execute(sa.insert(schema.clusters).values(**schema.to_row(cluster)))
+        self._note(cluster.id, cluster.state, cluster.reason, cluster.message)
+
+    def update(self, cluster_id: str, **columns: Any) -> None:
+        """Set columns that are not the state (``head``, ``workers``, ``renewed_at``, ``wanted``, …)."""
+        self._connection.execute(
+            sa.update(schema.clusters).where(schema.clusters.c.id == cluster_id).values(**columns)
+        )
+
+    def move(self, cluster_id: str, state: State, reason: Reason, message: str, **columns: Any) -> bool:
+        """To another state. False, and nothing changes, where the cluster has ended already."""
+        columns |= {"state": state.value, "reason": reason.value, "message": message, "since": self.now}
+        if state.ended:
+            columns["ended_at"] = self.now
+        change = (
+            sa.update(schema.clusters)
+            .where(schema.clusters.c.id == cluster_id, schema.clusters.c.ended_at.is_(None))
+            .values(**columns)
+        )
+        if self._connection.execute(change).rowcount == 0:
+            return False
+        self._note(cluster_id, state, reason, message)
+        return True
+
+    def make_tables(self) -> None:
+        """Make the tables where they are not there yet, and note their version."""
+        schema.metadata.create_all(self._connection)
+        if self._connection.execute(sa.select(schema.meta)).first() is None:
+            self._connection.execute(sa.insert(schema.meta).values(key="version", value=str(schema.VERSION)))
+
+    def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
+        self._connection.execute(
+            sa.insert(schema.events).values(
+                cluster=cluster_id, at=self.now, state=state.value, reason=reason.value, message=message
+            )
+        )
+
+    def _select(self, *conditions: Any) -> list[Cluster]:
+        query = sa.select(schema.clusters).where(*conditions).order_by(schema.clusters.c.created)
+        return [schema.from_row(row) for row in self._connection.execute(query).mappings()]
+
+
+class Ledger:
+    """Opens the store at ``url`` (default: ``ledger.db`` in the data folder), making it at first use."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.file: Path | None = None
+        if url is None:
+            self.file = paths.make_private(paths.data_folder()) / "ledger.db"
+            url = f"sqlite:///{self.file}"
+        self.url = sa.make_url(url)
+        self._sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
+        if self._sqlite:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        self._create()
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.url.render_as_string(hide_password=True)!r})"
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction that no other writer overlaps; rolled back when its body raises."""
+        with self._guard(), self._engine.connect() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                with connection.begin():
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(_LOCK_WAIT)}s'")
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                    yield Transaction(connection, self._now(connection))
+                return
+            try:
+                yield Transaction(connection, self._now(connection))
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Reads only; waits for nobody."""
+        with self._guard(), self._engine.connect() as connection:
+            yield Transaction(connection, self._now(connection))
+
+    def _now(self, connection: Connection) -> float:
+        if self._sqlite:
+            return time.time()
+        return float(connection.execute(sa.text("select extract(epoch from clock_timestamp())")).scalar_one())
+
+    def _create(self) -> None:
+        with self._guard():
+            if self._sqlite and self.file is not None:
+                # Made with our own mode first: SQLite would make it readable for everybody.
+                os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
+            with self._engine.connect() as connection:
+                known = sa.inspect(connection).has_table(schema.meta.name)
+            if not known:
+                with self.write() as tx:
+                    tx.make_tables()
+            with self._engine.connect() as connection:
+                version = connection.execute(
+                    sa.select(schema.meta.c.value).where(schema.meta.c.key == "version")
+                ).scalar_one_or_none()
+        if version is not None and int(version) > schema.VERSION:
+            raise InfrastructureError(
+                f"the ledger {self!r} was written by a newer Shoal (its version is {version}, "
+                f"this Shoal knows {schema.VERSION})",
+                hint="Upgrade Shoal here, or point SHOAL_DATA at another folder.",
+            )
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Database faults as our own errors; the user's errors pass."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            text = str(error.orig)
+            if any(word in text for word in _BUSY):
+                raise InfrastructureError(
+                    f"the ledger {self!r} stayed locked for {_LOCK_WAIT:.0f} s: {text}",
+                    hint="Another process holds it; try again, or look which with `fuser` on the file.",
+                ) from error
+            raise InfrastructureError(
+                f"the ledger {self!r} cannot be used: {text}",
+                hint="Check the disk and the rights of its folder (`shoal doctor`).",
+            ) from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by us alone
+    connection.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,0 +1,128 @@
+"""Processes of this machine: who they are, whether they live, which carry a cluster's mark.
+
+Why it exists: a pid alone is not an identity. It is reused, means nothing on another host, and nothing
+after a reboot; so an identity is host + boot + pid + start time, and only that is ever signalled.
+
+What it must not do: decide who should live.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
+_START_TOLERANCE = 2.0  # s; psutil derives the start from the boot time, which clock changes move
+
+
+@cache
+def boot_id() -> str:
+    """The kernel's id of this boot; where there is none (macOS), the boot time."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"boot-{psutil.boot_time():.0f}"
+
+
+def identity(pid: int | None = None) -> dict[str, Any]:
+    """Identity of a live process (default: this one), as a record's ``head`` keeps it."""
+    pid = os.getpid() if pid is None else pid
+    return {
+        "host": socket.gethostname(),
+        "boot": boot_id(),
+        "pid": pid,
+        "pid_start": psutil.Process(pid).create_time(),
+    }
+
+
+def is_alive(head: Mapping[str, Any]) -> bool | None:
+    """Whether the process of this identity lives. None: cannot be known from here (another host)."""
+    if not head.get("pid") or head.get("host") != socket.gethostname():
+        return None
+    if head.get("boot") != boot_id():
+        return False
+    try:
+        process = psutil.Process(int(head["pid"]))
+        same = abs(process.create_time() - float(head["pid_start"])) < _START_TOLERANCE
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return None
+
+
+def signal_process(head: Mapping[str, Any], number: signal.Signals) -> bool:
+    """Send a signal to exactly this process. False: it is gone, or not on this host."""
+    if not is_alive(head):
+        return False
+    try:
+        psutil.Process(int(head["pid"])).send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def marked(cluster_id: str) -> list[int]:
+    """Pids of all live processes whose environment carries this cluster's mark, but this one."""
+    return [pid for pid, cluster in all_marked().items() if cluster == cluster_id]
+
+
+def all_marked() -> dict[int, str]:
+    """Pid -> cluster id of all live processes that carry a cluster's mark, but this one.
+
+    Reads the environment each process was started with, so children of user code are found as well.
+    Processes of other users cannot be read and are not looked at.
+    """
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            cluster = process.environ().get(MARK)
+            if cluster and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = cluster
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+            continue
+    return found
+
+
+def end_marked(cluster_id: str, grace: float = 3.0) -> list[int]:
+    """End what carries the mark: SIGTERM, then after ``grace`` seconds SIGKILL. Returns pids it met."""
+    met: set[int] = set()
+    deadline = time.monotonic() + grace
+    number = signal.SIGTERM
+    for _ in range(100):
+        pids = marked(cluster_id)
+        if not pids:
+            break
+        if time.monotonic() > deadline:
+            number = signal.SIGKILL
+        for pid in pids:
+            if pid in met and number is signal.SIGTERM:
+                continue
+            met.add(pid)
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue
+        time.sleep(0.1)
+    return sorted(met)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that started it ends (Linux; else nothing).
+
+    Only this holds when the parent is killed with -9 and this process is busy in native code.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1  # <linux/prctl.h>
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

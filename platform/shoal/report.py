@@ -1,0 +1,102 @@
+"""What a run took: times per phase, peaks, what was held, price or hours. Pure: records in, text out.
+
+Why it exists: every run ends with what it cost, and says hours where nobody told prices.
+
+What it must not do: measure (the head does) or advise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from shoal.records import Cluster
+from shoal.units import Bytes, Money, Seconds
+
+
+@dataclass(frozen=True)
+class Report:
+    """One cluster's run, settled. Shares are 0 to 1; ``price`` is None where no prices are known."""
+
+    name: str
+    engine: str
+    template: str
+    reason: str
+    message: str
+    lived: Seconds
+    phases: Mapping[str, Seconds]
+    workers: int
+    worker_hours: float
+    price: Money | None
+    peak_worker_memory: Bytes
+    worker_memory_limit: Bytes
+    peak_memory: Bytes
+    spilled: Bytes
+    cpu_share: float
+    restarts: int
+    restart_note: str
+
+    @property
+    def memory_share(self) -> float:
+        """The fullest worker's peak over its limit."""
+        return self.peak_worker_memory / self.worker_memory_limit if self.worker_memory_limit else 0.0
+
+    def line(self) -> str:
+        """One line, as it ends a run."""
+        cost = str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
+        parts = [self.name, str(self.lived), cost, f"peak memory {self.memory_share:.0%}"]
+        parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
+        if self.restarts:
+            parts.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
+        return " · ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: times in seconds, sizes in bytes, the price as text."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("price", "phases")}
+        plain["phases"] = {phase: round(float(took), 3) for phase, took in self.phases.items()}
+        plain["lived"] = round(float(self.lived), 3)
+        plain["price"] = str(self.price) if self.price is not None else None
+        plain["memory_share"] = round(self.memory_share, 4)
+        return plain
+
+
+def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float) -> Report:
+    """The report of a cluster that ended, or as it stands ``now`` (seconds since the epoch)."""
+    end = cluster.ended_at if cluster.ended_at is not None else now
+    phases: dict[str, Seconds] = {}
+    for entry, following in zip(history, [*history[1:], {"at": end}], strict=True):
+        phase = str(entry["state"])
+        took = max(0.0, float(following["at"]) - float(entry["at"]))
+        if took > 0 or phase not in phases:
+            phases[phase] = Seconds(phases.get(phase, 0.0) + took)
+    for phase in ("Stopped", "Failed", "Refused"):
+        phases.pop(phase, None)
+    lived = Seconds(max(0.0, end - (cluster.admitted_at or cluster.created)))
+    ready = float(phases.get("Ready", 0.0))
+    used = cluster.report
+    workers = cluster.plan.workers
+    cores = sum(group.count * group.there.cores for group in cluster.plan.groups)
+    price = cluster.plan.price_per_hour
+    if price is not None:
+        price = Money(price.amount * Decimal(str(lived)) / 3600, price.currency)
+    return Report(
+        name=cluster.name,
+        engine=cluster.plan.engine.value,
+        template=cluster.plan.template,
+        reason=cluster.reason.value,
+        message=cluster.message,
+        lived=lived,
+        phases=phases,
+        workers=workers,
+        worker_hours=workers * float(lived) / 3600,
+        price=price,
+        peak_worker_memory=Bytes(used.get("peak_worker_memory", 0)),
+        worker_memory_limit=Bytes(used.get("worker_memory_limit", 0)),
+        peak_memory=Bytes(used.get("peak_memory", 0)),
+        spilled=Bytes(used.get("spilled", 0)),
+        cpu_share=used.get("cpu_seconds", 0.0) / (cores * ready) if cores and ready else 0.0,
+        restarts=used.get("restarts", 0),
+        restart_note=used.get("restart_note", ""),
+    )

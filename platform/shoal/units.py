@@ -1,0 +1,134 @@
+"""Amounts as value types: bytes, seconds, money.
+
+Why it exists: ``"2G"`` read as 2 GiB, or a size without a unit read as bytes, costs people money and
+clusters. An amount is parsed once, here, and carries its meaning from then on.
+
+What it must not do: guess a missing unit, or import anything but the errors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from pydantic_core import core_schema
+
+from shoal.errors import UnitError
+
+# SI: powers of 1000 (GB); IEC 80000-13: powers of 1024 (GiB). Bare "G" is ambiguous and refused.
+_BYTE_UNITS = {"B": 1} | {
+    f"{prefix}{infix}B": base**power
+    for power, prefix in enumerate("kMGTP", start=1)
+    for infix, base in (("", 1000), ("i", 1024))
+}
+_BYTE_UNITS |= {"KB": 1000, "KiB": 1024}
+_SECOND_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([A-Za-z]*)\s*")
+
+
+def _split(text: str, units: dict[str, Any], what: str, example: str) -> tuple[Decimal, Any]:
+    match = _NUMBER.fullmatch(text)
+    known = ", ".join(units)
+    if match is None:
+        raise UnitError(f"{text!r} is not {what}", hint=f"Write a number and a unit, such as {example!r}.")
+    number, unit = match.groups()
+    if not unit:
+        raise UnitError(f"{text!r} has no unit", hint=f"Write {what} as {example!r} (units: {known}).")
+    if unit not in units:
+        raise UnitError(
+            f"{text!r}: {unit!r} is not a unit of {what}",
+            hint=f"Known units: {known}; for example {example!r}.",
+        )
+    return Decimal(number), units[unit]
+
+
+class Bytes(int):
+    """A size in bytes. ``Bytes.parse("14 GB")`` is 14 x 1000^3, ``"14 GiB"`` is 14 x 1024^3."""
+
+    @classmethod
+    def parse(cls, value: object) -> Bytes:
+        """From text with a unit, or from another :class:`Bytes`; a bare number is refused (UnitError)."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (int, float)):
+            raise UnitError(f"{value!r} has no unit", hint="Write a size as '14 GB' (or '14 GiB').")
+        number, factor = _split(str(value), _BYTE_UNITS, "a size", "14 GB")
+        if number < 0:
+            raise UnitError(f"{value!r} is negative", hint="A size is 0 B or more.")
+        return cls(number * factor)
+
+    def __str__(self) -> str:
+        for unit in ("PB", "TB", "GB", "MB", "kB"):
+            if self >= _BYTE_UNITS[unit]:
+                amount = int(self) / _BYTE_UNITS[unit]
+                return f"{amount:.0f} {unit}" if amount == int(amount) else f"{amount:.1f} {unit}"
+        return f"{int(self)} B"
+
+    def __repr__(self) -> str:
+        return f"Bytes({int(self)})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls.parse)
+
+
+class Seconds(float):
+    """A duration in seconds. ``Seconds.parse("4 h")``, ``"20 min"``, ``"90 s"``, ``"500 ms"``, ``"2 d"``."""
+
+    @classmethod
+    def parse(cls, value: object) -> Seconds:
+        """From text with a unit, or from another :class:`Seconds`; a bare number is refused (UnitError)."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (int, float)):
+            raise UnitError(f"{value!r} has no unit", hint="Write a duration as '20 min' or '4 h'.")
+        number, factor = _split(str(value), _SECOND_UNITS, "a duration", "20 min")
+        if number < 0:
+            raise UnitError(f"{value!r} is negative", hint="A duration is 0 s or more.")
+        return cls(float(number) * factor)
+
+    def __str__(self) -> str:
+        total = float(self)
+        if total < 1:
+            return f"{total * 1000:.0f} ms"
+        if total < 60:
+            return f"{total:.0f} s" if total == int(total) else f"{total:.1f} s"
+        minutes, seconds = divmod(round(total), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
+        return " ".join(f"{n} {unit}" for n, unit in parts if n)
+
+    def __repr__(self) -> str:
+        return f"Seconds({float(self)})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls.parse)
+
+
+@dataclass(frozen=True, order=True)
+class Money:
+    """An amount in one currency. ``Money.parse("200 USD")``."""
+
+    amount: Decimal
+    currency: str = "USD"
+
+    @classmethod
+    def parse(cls, value: object) -> Money:
+        """From text such as ``"200 USD"``; a bare number is refused (UnitError)."""
+        if isinstance(value, cls):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]{3})\s*", str(value))
+        if match is None:
+            raise UnitError(f"{value!r} is not an amount of money", hint="Write it as '200 USD'.")
+        return cls(Decimal(match[1]), match[2])
+
+    def __str__(self) -> str:
+        places = Decimal("0.01") if self.amount >= Decimal("0.1") or not self.amount else Decimal("0.0001")
+        return f"{self.amount.quantize(places, ROUND_HALF_UP)} {self.currency}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls.parse)

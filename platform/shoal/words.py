@@ -1,0 +1,37 @@
+"""Small helpers for sentences that people read.
+
+Why it exists: "did you mean", lists and plurals are said the same way in every error.
+
+What it must not do: know anything about clusters; it is below everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'etl'? Known: analytics, etl"``, or only what is known when nothing is near.
+
+    >>> did_you_mean("elt", ["etl", "analytics"])
+    "did you mean 'etl'? Known: analytics, etl"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    listed = f"Known: {', '.join(names)}" if names else "None is defined"
+    return f"did you mean {near[0]!r}? {listed}" if near else listed
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """``"a, b and c"``."""
+    items = list(names)
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def count(number: float, one: str, many: str | None = None) -> str:
+    """``"1 worker"``, ``"3 workers"``."""
+    shown = f"{number:g}"
+    return f"{shown} {one if shown == '1' else many or one + 's'}"

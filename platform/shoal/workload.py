@@ -1,0 +1,170 @@
+"""What a person asks for (:class:`Workload`) and what it was settled to (:class:`Plan`).
+
+Why it exists: these two values travel everywhere: through sizing and admission, into the store, to the
+head and back to the person. They are plain data and know how to become JSON and come back.
+
+What it must not do: decide anything (that is ``sizing`` and ``admission``) or do I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from shoal.units import Bytes, Money, Seconds
+
+
+class Engine(StrEnum):
+    """The engines a cluster can run."""
+
+    DASK = "dask"
+    SPARK = "spark"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked for. None means: not said, the template decides.
+
+    ``data`` is the size of the input on disk; ``workers`` either a number or ``(min, max)``; ``memory`` and
+    ``cores`` are per worker; ``spot`` is a share from 0 to 1; ``max_duration`` how long at most;
+    ``packages`` are pip requirements that the workers get; ``queue`` whether to wait for quota.
+    """
+
+    template: str
+    engine: Engine | None = None
+    data: Bytes | None = None
+    workers: int | tuple[int, int] | None = None
+    cores: int | None = None
+    memory: Bytes | None = None
+    gpu: int | None = None
+    spot: float | None = None
+    max_duration: Seconds | None = None
+    idle: Seconds | None = None
+    no_client: Seconds | None = None
+    packages: tuple[str, ...] = ()
+    queue: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Workload:
+        known = dict(data)
+        for key, kind in (("engine", Engine), ("data", Bytes), ("memory", Bytes)):
+            if known.get(key) is not None:
+                known[key] = kind(known[key])
+        for key in ("max_duration", "idle", "no_client"):
+            if known.get(key) is not None:
+                known[key] = Seconds(known[key])
+        if isinstance(known.get("workers"), list):
+            known["workers"] = tuple(known["workers"])
+        known["packages"] = tuple(known.get("packages", ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Cores and memory of one process or pod."""
+
+    cores: float
+    memory: Bytes
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Size:
+        return cls(data["cores"], Bytes(data["memory"]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of worker.
+
+    ``minimum <= count <= maximum``: count is what the cluster starts with. ``size`` is what a worker was
+    asked for and what quota counts; ``there`` is how big it really is at the target (a laptop's are
+    smaller). ``gpus`` and ``scratch`` are per worker; ``spot`` is the share of spot machines, 0 to 1.
+    """
+
+    name: str
+    minimum: int
+    count: int
+    maximum: int
+    size: Size
+    there: Size
+    gpus: int = 0
+    spot: float = 0.0
+    scratch: Bytes = Bytes(0)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Group:
+        known = dict(data)
+        known.update(size=Size.from_json(data["size"]), there=Size.from_json(data["there"]))
+        known["scratch"] = Bytes(data["scratch"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """When a cluster ends by itself: nothing computed, no client connected, whole life."""
+
+    idle: Seconds
+    no_client: Seconds
+    max: Seconds
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Timeouts:
+        return cls(**{key: Seconds(value) for key, value in data.items()})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every number of a cluster, settled, and why each. Made by ``sizing``, stored with the cluster.
+
+    ``head`` is what quota counts for the head, ``reasons`` one sentence per number, by its name
+    (``"workers"``, ``"memory"``, ``"cores"``, ``"head"``, ``"timeouts"``, ``"price"``, …).
+    ``head_there`` is how big the head really is at the target (None: as ``head``).
+    ``price_per_hour`` is for all workers at ``count`` and the head; None where no prices are known.
+    ``mounts`` are names of shared folders of the project.
+    """
+
+    template: str
+    engine: Engine
+    target: str
+    head: Size
+    groups: tuple[Group, ...]
+    timeouts: Timeouts
+    image: str = ""
+    conf: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    price_per_hour: Money | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    head_there: Size | None = None
+    mounts: tuple[str, ...] = ()
+
+    @property
+    def workers(self) -> int:
+        """Workers at the start, over all groups."""
+        return sum(group.count for group in self.groups)
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        if self.price_per_hour is not None:
+            data["price_per_hour"]["amount"] = str(self.price_per_hour.amount)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        known = dict(data)
+        known["engine"] = Engine(data["engine"])
+        known["head"] = Size.from_json(data["head"])
+        known["groups"] = tuple(Group.from_json(group) for group in data["groups"])
+        known["timeouts"] = Timeouts.from_json(data["timeouts"])
+        known["packages"] = tuple(data.get("packages", ()))
+        known["mounts"] = tuple(data.get("mounts", ()))
+        if data.get("head_there"):
+            known["head_there"] = Size.from_json(data["head_there"])
+        if data.get("price_per_hour"):
+            price = data["price_per_hour"]
+            known["price_per_hour"] = Money(Decimal(price["amount"]), price["currency"])
+        return cls(**known)

@@ -1,0 +1,276 @@
+"""A Dask cluster of home ``local``, used as a person would, and killed in every way that matters."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.handles import ClusterEndedError
+from shoal.homes.local import endpoints, paths
+from shoal.records import Reason, State
+
+Marked = Callable[[], dict[int, str]]
+Eventually = Callable[..., Any]
+
+
+def of(marked: Marked, cluster_id: str) -> set[int]:
+    return {pid for pid, cluster in marked().items() if cluster == cluster_id}
+
+
+def test_a_cluster_computes_on_its_workers_and_is_gone_after_the_block(project: Path, marked: Marked) -> None:
+    with shoal.dask("small", workers=2, project=project, quiet=True) as cluster:
+        pids = cluster.client.run(os.getpid)
+        marks = cluster.client.run(lambda: os.environ["SHOAL_CLUSTER"])
+        assert len(set(pids.values())) == 2
+        assert os.getpid() not in pids.values()
+        assert set(marks.values()) == {cluster.id}
+        assert set(pids.values()) < of(marked, cluster.id)
+        assert cluster.client.submit(sum, range(10)).result() == 45
+        assert cluster.record.state is State.READY
+    record = cluster.record
+    assert (record.state, record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+    assert not of(marked, cluster.id)
+    assert cluster.report().peak_worker_memory > 30e6
+    assert {"Starting", "Ready"} <= set(cluster.report().phases)
+    assert endpoints.read(paths.run_folder(cluster.id)) is None, "secrets end with the cluster"
+
+
+def test_the_status_endpoint_wants_the_token_and_tells_what_the_head_sees(project: Path) -> None:
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        url = cluster.record.head["status_url"]
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(url)
+        refusal.value.close()
+        assert refusal.value.code == 401
+        token = endpoints.read_token(paths.run_folder(cluster.id))
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        deadline = time.monotonic() + 5
+        status: dict[str, Any] = {}
+        while time.monotonic() < deadline and status.get("clients") != 1:
+            with urllib.request.urlopen(request) as answer:
+                status = json.load(answer)
+            time.sleep(0.1)
+        assert status["clients"] == 1
+        assert status["workers"] == 1
+        assert status["ends_in"]["reason"] in {"Idle", "DeadlineReached"}
+        for secret_file in paths.run_folder(cluster.id).glob("*.json"):
+            assert secret_file.stat().st_mode & 0o077 == 0, secret_file
+        assert token is not None
+        assert token not in repr(cluster.record)
+
+
+def test_who_does_not_hold_its_key_cannot_speak_to_the_scheduler(project: Path) -> None:
+    import ssl
+
+    from distributed import Client
+
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        endpoint = endpoints.read(paths.run_folder(cluster.id))
+        assert endpoint is not None
+        assert endpoint.address.startswith("tls://")
+        assert "PRIVATE KEY" not in repr(endpoint)
+        host, port = endpoint.address.removeprefix("tls://").split(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain) as stranger,
+            pytest.raises(ssl.SSLError),  # TLS 1.3 tells a missing certificate at the first read
+        ):
+            stranger.recv(1)
+        with pytest.raises(OSError, match=r"Timed out|reset by peer"):
+            Client(f"tcp://{host}:{port}", timeout="2s", set_as_default=False)
+
+
+def test_killing_the_head_with_9_leaves_no_process_after_5_s_and_frees_the_quota(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    handle = shoal.up("small", engine="dask", workers=2, project=project, quiet=True, detach=True)
+    assert len(of(marked, handle.id)) >= 3
+    os.kill(handle.record.head["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    eventually(lambda: not of(marked, handle.id), 5, "all processes of the cluster gone with nobody calling")
+    assert time.monotonic() - killed < 5
+    record = handle.record
+    assert (record.state, record.reason) == (State.FAILED, Reason.HEAD_CRASHED)
+    assert str(record.head["pid"]) in record.message
+    with pytest.raises(ClusterEndedError, match="HeadCrashed"):
+        handle.wait()
+
+
+def test_a_worker_busy_in_native_code_dies_with_its_head_too(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    with shoal.connect(handle.name, project=project) as second:
+        assert isinstance(second, shoal.DaskCluster)
+        # re matching of this pattern holds the interpreter's lock for minutes: no thread of the worker runs
+        stuck = second.client.submit(__import__("re").match, "(a+)+$", "a" * 40 + "b", pure=False)
+        time.sleep(1)
+        os.kill(handle.record.head["pid"], signal.SIGKILL)
+        eventually(lambda: not of(marked, handle.id), 5, "the stuck worker gone")
+        stuck.release()
+    handle.close()
+
+
+def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    script = textwrap.dedent(
+        f"""
+        import shoal, time
+        options = dict(no_client="2 s", name="orphan", project={str(project)!r}, quiet=True)
+        with shoal.dask("small", workers=1, **options) as c:
+            print(c.id, flush=True)
+            time.sleep(600)
+        """
+    )
+    client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    cluster_id = client.stdout.readline().strip()
+    assert of(marked, cluster_id), "it runs"
+    time.sleep(3)
+    assert of(marked, cluster_id), "it lives longer than its no-client time while its client is connected"
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    eventually(lambda: not of(marked, cluster_id), 2 + 8, "the cluster gone after its no-client time")
+    record = shoal.clusters.open_home(shoal.clusters.open_project(project)).get(cluster_id)
+    assert (record.state, record.reason) == (State.STOPPED, Reason.CLIENT_GONE)
+
+
+def test_a_task_over_its_workers_memory_restarts_that_worker_and_the_cluster_lives(project: Path) -> None:
+    from distributed.scheduler import KilledWorker
+
+    def hog() -> int:
+        import time
+
+        held = [bytearray(50_000_000) for _ in range(20)]  # 1 GB where a worker has 500 MB
+        time.sleep(60)
+        return len(held)
+
+    def one_failure_is_enough(dask_scheduler: Any) -> None:
+        dask_scheduler.allowed_failures = 0
+
+    with shoal.dask("small", workers=2, project=project, quiet=True) as cluster:
+        cluster.client.run_on_scheduler(one_failure_is_enough)
+        with pytest.raises(KilledWorker):
+            cluster.client.submit(hog, pure=False).result(timeout=60)
+        assert cluster.client.submit(sum, [1, 2]).result(timeout=60) == 3
+        deadline = time.monotonic() + 10
+        while cluster.record.reason is not Reason.WORKER_RESTARTED and time.monotonic() < deadline:
+            time.sleep(0.1)
+        record = cluster.record
+        assert (record.state, record.reason) == (State.READY, Reason.WORKER_RESTARTED)
+        assert "500 MB" in record.message
+    assert cluster.report().restarts >= 1
+    assert "restarted" in cluster.report().line()
+
+
+def test_scaling_goes_through_admission(project: Path) -> None:
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        cluster.scale(3)
+        assert len(cluster.client.scheduler_info()["workers"]) == 3
+        with pytest.raises(shoal.ShoalError, match="3"):
+            cluster.scale(4)
+        assert cluster.record.workers == 3
+        cluster.scale(1)
+        assert len(cluster.client.scheduler_info(n_workers=-1)["workers"]) == 1
+
+
+def test_another_process_connects_by_name_and_leaves_the_cluster_alive(project: Path) -> None:
+    with shoal.dask("small", workers=1, name="shared", project=project, quiet=True) as cluster:
+        script = (
+            f"import shoal\nwith shoal.connect('shared', project={str(project)!r}) as c:\n"
+            "    print(c.id, c.client.submit(sum, [1, 2]).result())"
+        )
+        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert answer.stdout.split() == [cluster.id, "3"]
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
+        again = shoal.up("small", engine="dask", name="shared", project=project, quiet=True, detach=True)
+        assert again.id == cluster.id, "asking again under the same name gives the same cluster"
+        again.close()
+        with pytest.raises(shoal.ShoalError, match=r"(?s)no live cluster named 'sharde'.*shared"):
+            shoal.connect("sharde", project=project)
+
+
+def test_a_dropped_handle_warns_and_its_cluster_ends(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    cluster = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
+    cluster_id = cluster.id
+    handles = [cluster]
+    del cluster
+    with pytest.warns(ResourceWarning, match="dropped without close"):
+        handles.clear()
+    gc.collect()
+    eventually(lambda: not of(marked, cluster_id), 10, "its cluster ended")
+
+
+def test_an_idle_cluster_ends_and_says_so(project: Path, eventually: Eventually) -> None:
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True, idle="1 s")
+    eventually(lambda: handle.record.state.ended, 10, "ended by idle time")
+    assert handle.record.reason is Reason.IDLE
+    assert "1 s" in handle.record.message
+
+
+def test_the_fourth_worker_and_the_third_cluster_are_refused_and_leave_nothing(
+    project: Path, marked: Marked
+) -> None:
+    with pytest.raises(shoal.ShoalError, match=r"(?s)4.*3"):
+        shoal.dask("small", workers=4, project=project, quiet=True)
+    first = shoal.up("small", engine="dask", workers=1, name="one", project=project, quiet=True)
+    second = shoal.up("small", engine="dask", workers=1, name="two", project=project, quiet=True)
+    held = len(marked())
+    with pytest.raises(shoal.ShoalError) as refusal:
+        shoal.up("small", engine="dask", workers=1, name="three", project=project, quiet=True)
+    for word in ("one", "two", "shoal down"):
+        assert word in str(refusal.value)
+    assert len(marked()) == held, "a refused request starts no process"
+    first.close()
+    second.close()
+
+
+def test_packages_are_there_before_work_starts(project: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "back"\nbackend-path = ["."]\n'
+        '[project]\nname = "tide"\nversion = "1"\n'
+    )
+    (package / "back.py").write_text(_BACKEND)
+    with shoal.dask(
+        "small", workers=1, packages=[f"tide @ file://{package}"], project=project, quiet=True
+    ) as cluster:
+        assert cluster.client.submit(lambda: __import__("tide").HIGH).result() == 42
+    with pytest.raises(ClusterEndedError, match="PackagesFailed"):
+        shoal.dask("small", workers=1, packages=[f"x @ file://{tmp_path}/no"], project=project, quiet=True)
+
+
+_BACKEND = """
+import zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "tide-1-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.writestr("tide.py", "HIGH = 42")
+        wheel.writestr("tide-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tide\\nVersion: 1\\n")
+        wheel.writestr("tide-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr("tide-1.dist-info/RECORD", "")
+    return name
+"""

@@ -1,0 +1,149 @@
+"""The ledger with real processes and real databases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shoal
+from shoal.errors import InfrastructureError
+from shoal.homes.local.ledger import Ledger
+from shoal.records import State
+
+# Each process asks for one cluster, at a moment that all share, and says what it was told.
+_ASK = """
+import sys, time
+from pathlib import Path
+import shoal
+from shoal.clusters import open_home, open_project, prepare
+from shoal.homes.base import Ask
+project, start, number = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+request = prepare("small", engine="dask", workers=1, project=project)
+home = open_home(request.project)
+time.sleep(max(0, start - time.time()))
+try:
+    cluster = home.request(Ask(f"c{number}", request.user, request.workload, request.plan))
+    print("admitted", cluster.id)
+except shoal.ShoalError as error:
+    print("refused", type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of its own on loopback; the URL of an empty database."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    binaries = str(found[-1].parent) if found else os.path.dirname(shutil.which("initdb") or "")
+    if not binaries:
+        reason = "no PostgreSQL: apt install postgresql"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must skip nothing, but: {reason}")
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("postgresql")
+    as_user: dict[str, object] = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        import pwd
+
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        for parent in folder.parents:
+            if parent == Path("/tmp"):
+                break
+            parent.chmod(parent.stat().st_mode | 0o011)
+        as_user = {"user": user.pw_uid, "group": user.pw_gid}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run = {"check": True, "capture_output": True, "cwd": folder, "timeout": 60, **as_user}
+    subprocess.run([f"{binaries}/initdb", "-D", f"{folder}/db", "-A", "trust", "-U", "shoal"], **run)  # type: ignore[call-overload]
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    control = [f"{binaries}/pg_ctl", "-D", f"{folder}/db", "-w", "-l", f"{folder}/log"]
+    subprocess.run([*control, "-o", options, "start"], **run)  # type: ignore[call-overload]
+    yield f"postgresql+psycopg2://shoal@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "-m", "immediate", "stop"], **{**run, "check": False})  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_of_eight_processes_that_ask_at_once_exactly_two_get_the_two_slots(
+    project: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    if store == "postgresql":
+        url = request.getfixturevalue("postgresql")
+        settings = (project / "shoal.yaml").read_text()
+        (project / "shoal.yaml").write_text(settings.replace("home: local", f"home: local\n    store: {url}"))
+    import time
+
+    start = time.time() + 6
+    asking = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ASK, str(project), str(start), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(8)
+    ]
+    answers = [process.communicate(timeout=60)[0].split() for process in asking]
+    home = shoal.clusters.open_home(shoal.clusters.open_project(project))
+    live = home.clusters()
+    try:
+        assert sorted(answer[0] for answer in answers) == ["admitted"] * 2 + ["refused"] * 6
+        assert {answer[1] for answer in answers if answer[0] == "refused"} == {"QuotaExceededError"}
+        assert {cluster.id for cluster in live} == {a[1] for a in answers if a[0] == "admitted"}
+        assert len([c for c in home.clusters(ended=True) if c.state is State.REFUSED]) == 6
+    finally:
+        for cluster in live:
+            home.stop(cluster.id, shoal.records.Reason.STOPPED_BY_USER, "the test is over")
+        deadline = time.monotonic() + 20
+        while home.clusters() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert home.clusters() == []
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(empty_home: Path) -> None:
+    Ledger()
+    with sqlite3.connect(empty_home / "ledger.db") as database:
+        database.execute("update shoal_meta set value = '99' where key = 'version'")
+    database.close()
+    before = (empty_home / "ledger.db").read_bytes()
+    with pytest.raises(InfrastructureError, match=r"newer Shoal.*99"):
+        Ledger()
+    assert (empty_home / "ledger.db").read_bytes() == before
+
+
+def test_a_ledger_that_is_no_database_is_said_to_be_one(empty_home: Path) -> None:
+    empty_home.mkdir()
+    (empty_home / "ledger.db").write_text(textwrap.dedent("not a database " * 100))
+    with pytest.raises(InfrastructureError, match="not a database"):
+        Ledger()
+
+
+def test_a_data_folder_that_cannot_be_written_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SHOAL_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(InfrastructureError, match=r"cannot write in .*data.*\n.*SHOAL_DATA"):
+        Ledger()
+
+
+def test_the_ledger_is_readable_by_its_owner_alone(empty_home: Path) -> None:
+    Ledger()
+    assert (empty_home / "ledger.db").stat().st_mode & 0o077 == 0
+    assert empty_home.stat().st_mode & 0o077 == 0
+
+
+def test_its_repr_hides_the_password() -> None:
+    ledger = Ledger.__new__(Ledger)
+    import sqlalchemy
+
+    ledger.url = sqlalchemy.make_url("postgresql://shoal:hunter2@db/shoal")
+    assert "hunter2" not in repr(ledger)

@@ -1,0 +1,86 @@
+"""A Spark Connect cluster of home ``local``: the same promises as Dask's, with a JVM under them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.homes.local import endpoints, paths
+from shoal.java import JavaError
+from shoal.records import Reason, State
+
+Marked = Callable[[], dict[int, str]]
+Eventually = Callable[..., Any]
+
+
+def of(marked: Marked, cluster_id: str) -> set[int]:
+    return {pid for pid, cluster in marked().items() if cluster == cluster_id}
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_session_computes_wants_its_token_and_dies_with_its_head(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    """One server for all of it: a start costs some ten seconds."""
+    handle = shoal.up("small", engine="spark", workers=2, project=project, quiet=True, detach=True)
+    with shoal.connect(handle.name, project=project) as cluster:
+        assert isinstance(cluster, shoal.SparkCluster)
+        assert cluster.sql("select sum(id) as s from range(10)").collect()[0].s == 45
+        cluster.sql("create namespace if not exists shoal.nyc")
+        cluster.sql("create table shoal.nyc.t (a bigint) using iceberg")
+        cluster.sql("insert into shoal.nyc.t values (1), (2)")
+        assert shoal.catalog().load_table("nyc.t").scan().to_arrow().num_rows == 2
+        status = eventually(
+            lambda: (s := handle._home.status(handle.id)) and s["clients"] >= 1 and s, 10, "a client is seen"
+        )
+        assert status["peak_memory"] > 100e6
+    eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
+    endpoint = endpoints.read(paths.run_folder(handle.id))
+    assert endpoint is not None
+    assert_refused_without_token(endpoint.address)
+    java = [pid for pid in of(marked, handle.id) if Path(f"/proc/{pid}/exe").resolve().name == "java"]
+    assert len(java) == 1
+    os.kill(handle.record.head["pid"], signal.SIGKILL)
+    eventually(lambda: not of(marked, handle.id), 5, "the JVM is gone with nobody calling")
+    assert (handle.record.state, handle.record.reason) == (State.FAILED, Reason.HEAD_CRASHED)
+    handle.close()
+
+
+def assert_refused_without_token(address: str) -> None:
+    import grpc
+    from pyspark.sql.connect.proto import base_pb2, base_pb2_grpc
+
+    with grpc.insecure_channel(address.removeprefix("sc://")) as channel:
+        stub = base_pb2_grpc.SparkConnectServiceStub(channel)
+        request = base_pb2.AnalyzePlanRequest(session_id="00112233-4455-6677-8899-aabbccddeeff")
+        request.spark_version.SetInParent()
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.AnalyzePlan(request)
+    assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_without_a_java_nothing_is_admitted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(JavaError, match=r"(?s)Java 17.*apt install"):
+        shoal.spark("small", project=project, quiet=True)
+    home = shoal.clusters.open_home(shoal.clusters.open_project(project))
+    assert home.clusters(ended=True) == []
+
+
+def test_a_wrong_java_is_told_by_its_version(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java = tmp_path / "jdk" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_432\"' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    with pytest.raises(JavaError, match="is 8"):
+        shoal.spark("small", project=project, quiet=True)

@@ -1,0 +1,76 @@
+"""The package as a whole: its names, what importing it costs, and what the wheel ships."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shoal
+
+_HEAVY = {"dask", "distributed", "pandas", "pyarrow", "pyiceberg", "pyspark", "prefect", "kr8s", "sqlalchemy"}
+
+
+def test_every_public_name_is_there_and_nothing_else() -> None:
+    assert sorted(shoal.__all__) == shoal.__all__
+    for name in shoal.__all__:
+        assert getattr(shoal, name).__module__.startswith("shoal."), name
+    assert set(shoal._HOME_OF) == set(shoal.__all__)
+    assert set(dir(shoal)) >= set(shoal.__all__)
+
+
+def test_importing_it_pulls_in_no_engine() -> None:
+    code = "import sys, shoal; print(*{name.partition('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not _HEAVY & set(answer.stdout.split())
+
+
+def test_planning_pulls_in_no_engine_either() -> None:
+    code = "import sys, shoal; shoal.plan; print(*{name.partition('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not (_HEAVY - {"sqlalchemy"}) & set(answer.stdout.split())
+
+
+# Private parts of others that we follow, and the one module that may know each (import-linter cannot look
+# inside other packages).
+_ONLY_IN = {
+    "dask.dataframe.dask_expr": "tables/dask_private.py",
+    "kubernetes": "homes/kubernetes/",
+    "kr8s": "homes/kubernetes/",
+}
+
+_PYICEBERG_PRIVATE = "tables/pyiceberg_private.py"
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize(("private", "home"), _ONLY_IN.items())
+def test_only_one_module_knows_a_private_part_of_others(private: str, home: str) -> None:
+    package = Path(shoal.__file__).parent
+    knowing = [
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if any(name == private or name.startswith(f"{private}.") for name in _imports(file))
+    ]
+    assert [name for name in knowing if not name.startswith(home)] == []
+
+
+def test_only_one_module_knows_the_private_writers_of_pyiceberg() -> None:
+    package = Path(shoal.__file__).parent
+    knowing = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if any(name.startswith("pyiceberg.") and "._" in name for name in _imports(file))
+    }
+    assert knowing == {_PYICEBERG_PRIVATE}

@@ -1,0 +1,63 @@
+"""When a cluster ends by itself, as a table of moments."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.head.engine import Observation
+from shoal.head.watch import Watch
+from shoal.records import Reason
+from shoal.units import Seconds
+from shoal.workload import Timeouts
+
+TIMEOUTS = Timeouts(idle=Seconds(20), no_client=Seconds(5), max=Seconds(100))
+BUSY, IDLE = Observation(clients=1, busy=True), Observation(clients=1, busy=False)
+ALONE, ALONE_BUSY = Observation(clients=0, busy=False), Observation(clients=0, busy=True)
+
+
+def live(looks: list[tuple[float, Observation | None]]) -> Watch:
+    watch = Watch.begin(0)
+    for now, look in looks:
+        watch = watch.seen(look, now)
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("what", "looks", "now", "reason"),
+    [
+        ("nobody ever came", [], 5, Reason.CLIENT_GONE),
+        ("nobody came yet", [], 4.9, None),
+        ("a client that does nothing", [(1, IDLE)], 20, Reason.IDLE),
+        ("a client that works", [(1, BUSY), (30, BUSY)], 31, None),
+        ("idle counts from when work ended", [(1, BUSY), (30, IDLE)], 49, None),
+        ("idle for long after work", [(1, BUSY), (30, IDLE)], 50, Reason.IDLE),
+        ("the client left, its work goes on", [(1, BUSY), (10, ALONE_BUSY)], 15, Reason.CLIENT_GONE),
+        ("the client came back in time", [(1, BUSY), (10, ALONE), (14, BUSY)], 16, None),
+        ("no answer is not idleness", [(1, BUSY), (10, ALONE), (11, None)], 60, None),
+        ("no answer is no licence to live for ever", [(1, BUSY), (11, None)], 100, Reason.DEADLINE_REACHED),
+        ("busy at the deadline", [(1, BUSY), (99, BUSY)], 100, Reason.DEADLINE_REACHED),
+    ],
+)
+def test_it_ends(
+    what: str, looks: list[tuple[float, Observation | None]], now: float, reason: Reason | None
+) -> None:
+    verdict = live(looks).verdict(TIMEOUTS, started=0, now=now)
+    assert (verdict[0] if verdict else None) is reason, what
+
+
+@given(
+    st.lists(st.sampled_from([BUSY, IDLE, ALONE, ALONE_BUSY, None]), max_size=60),
+    st.floats(0.1, 10),
+)
+def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Observation | None], step: float) -> None:
+    watch = live([((number + 1) * step, look) for number, look in enumerate(looks)])
+    now = len(looks) * step
+    reason, left = watch.ends_in(TIMEOUTS, 0, now)
+    verdict = watch.verdict(TIMEOUTS, 0, now)
+    assert (verdict is not None) == (left == 0)
+    later = watch.verdict(TIMEOUTS, 0, now + float(left) + 1e-6)
+    assert later is not None
+    if verdict is None:
+        assert later[0] is reason
