@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import project
-from shoal.errors import MissingExtraError, NotFoundError
+from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
 from shoal.java import find_java
 from shoal.progress import doing
 from shoal.units import Seconds
@@ -102,7 +102,18 @@ def _quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, is no news there.
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
-    import prefect  # noqa: F401
+    from prefect.settings import PREFECT_HOME
+
+    home = Path(PREFECT_HOME.value())
+    try:
+        home.mkdir(
+            parents=True, exist_ok=True
+        )  # Prefect would wait two minutes for a server that cannot start
+    except OSError as error:
+        raise InfrastructureError(
+            f"Prefect cannot keep its data in {home}: {error.strerror}",
+            hint="Point PREFECT_HOME at a folder that can be written.",
+        ) from error
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.WARNING)

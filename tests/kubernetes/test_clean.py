@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """A cluster leaves nothing: not when it is ended, nor when who asked for it dies or its keeper is killed."""
+=======
+"""A cluster leaves nothing: ended by us, by the death of who asked for it, or by that of its keeper."""
+>>>>>>> kube
 
 from __future__ import annotations
 
@@ -18,13 +22,7 @@ from cluster.errors import ClusterError, Unavailable
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 _FOLDERS = ("/run", "/var/log", "/var/lib", "/etc", "/opt", "/usr/libexec")
-_SYSCTLS = (
-    "vm.overcommit_memory",
-    "vm.panic_on_oom",
-    "kernel.panic",
-    "kernel.panic_on_oops",
-    "net.ipv4.ip_forward",
-)
+_SYSCTLS = ("vm.overcommit_memory", "kernel.panic", "kernel.panic_on_oops", "net.ipv4.ip_forward")
 Trace = set[tuple[str, str]]
 
 
@@ -37,7 +35,11 @@ def _lines(*command: str) -> list[str]:
 
 
 def _traces(name: str) -> Trace:
+<<<<<<< HEAD
     """What a cluster could leave on this machine; of what others change too, only what bears its name."""
+=======
+    """All that a cluster could leave here; of what others also change, only what bears its name."""
+>>>>>>> kube
     found: Trace = set()
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
@@ -160,9 +162,7 @@ def test_a_program_that_fails_is_said_and_nothing_stays(
 
 
 def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        needs, "where", lambda program: None if program in ("runc", "ptp") else f"/usr/bin/{program}"
-    )
+    monkeypatch.setattr(needs, "where", lambda program: program if program not in ("runc", "ptp") else None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable) as said:
         needs.check("node")

@@ -132,6 +132,11 @@ def _keep(folder: Path) -> None:
         )  # fmt: skip
     (folder / "keeper.pid").write_text(str(process.pid))
     _children[process.pid] = process
+    # The lock is held until then: a sweep by somebody else must not take a cluster for a dead one.
+    state = folder / "state.json"
+    waiting.until(
+        "the keeper runs", lambda: state.exists() or process.poll() is not None, seconds=20, every=0.02
+    )
 
 
 # Keepers that this very process started: to be buried when they end.
@@ -178,8 +183,8 @@ def _phase(folder: Path) -> str:
 def _keeper_lives(folder: Path) -> bool:
     try:
         pid = _keeper_pid(folder)
-        if pid in _children and _children[pid].poll() is not None:
-            return False
+        if pid in _children:
+            return _children[pid].poll() is None
         keeper_process = psutil.Process(pid)
         # Pids are used again: it is ours only if it was started for this folder.
         return str(folder) in keeper_process.cmdline() and keeper_process.status() != psutil.STATUS_ZOMBIE
