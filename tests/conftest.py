@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Kubernetes is started by the first test that wants it, and only then.
+pytest_plugins = ["cluster.fixtures"]
+
 MARK = "SHOAL_CLUSTER"
 
 

@@ -36,7 +36,8 @@ from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster
 from shoal.sizing import plan as size
-from shoal.tables.catalog import CatalogSettings, use
+from shoal.wiring import wire
+from shoal.words import count
 from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -213,21 +214,14 @@ def describe(plan: Plan) -> str:
         f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
     )
     if group.there != group.size:
-        head += f" (here: {group.there.cores:g} cores, {group.there.memory})"
+        head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
     return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
 
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
     project = load(Path(folder) if folder is not None else None, target)
-    catalog = project.target.catalog
-    use(
-        CatalogSettings(
-            uri=catalog.uri or "", warehouse=catalog.warehouse or "", properties=catalog.properties
-        )
-        if catalog
-        else None
-    )
+    wire(project)
     return project
 
 

@@ -84,3 +84,7 @@ class InfrastructureError(ShoalError):
 
 class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A part of Shoal needs packages that are not installed. ``values["extra"]`` names the extra."""

@@ -32,4 +32,4 @@ def demo(
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
 
-    job.run(target=target, project=project, yes=yes, json=output is o.Output.JSON)
+    raise typer.Exit(job.run(project, target=target, as_json=output is o.Output.JSON))
