@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Iterable
 from typing import Any
 
+from shoal.tables.catalog import settings
+
 from shoal import admission
 from shoal.account import Account, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
@@ -28,7 +30,6 @@ from shoal.homes.local.ledger import Ledger, Transaction
 from shoal.homes.local.processes import end_marked, is_alive, marked, signal_process
 from shoal.project import Project, look_up
 from shoal.records import Cluster, Reason, State
-from shoal.tables.catalog import settings
 
 HEADLESS = 30.0  # s that an admitted cluster may be without a head before its quota is free again
 SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
