@@ -13,24 +13,58 @@ if TYPE_CHECKING:
     from shoal.clusters import connect, dask, plan, spark, up
     from shoal.errors import ShoalError
     from shoal.handles import DaskCluster, SparkCluster
+    from shoal.tables.catalog import catalog
+    from shoal.tables.create import create_table
+    from shoal.tables.read import read_table
+    from shoal.tables.refs import branch, history, rollback, snapshots, tag
+    from shoal.tables.write import write_table
 
 _HOME_OF = {
     "DaskCluster": "shoal.handles",
     "ShoalError": "shoal.errors",
     "SparkCluster": "shoal.handles",
+    "branch": "shoal.tables.refs",
+    "catalog": "shoal.tables.catalog",
     "connect": "shoal.clusters",
+    "create_table": "shoal.tables.create",
     "dask": "shoal.clusters",
+    "history": "shoal.tables.refs",
     "plan": "shoal.clusters",
+    "read_table": "shoal.tables.read",
+    "rollback": "shoal.tables.refs",
+    "snapshots": "shoal.tables.refs",
     "spark": "shoal.clusters",
+    "tag": "shoal.tables.refs",
     "up": "shoal.clusters",
+    "write_table": "shoal.tables.write",
 }
 
-__all__ = ["DaskCluster", "ShoalError", "SparkCluster", "connect", "dask", "plan", "spark", "up"]
+__all__ = [
+    "DaskCluster",
+    "ShoalError",
+    "SparkCluster",
+    "branch",
+    "catalog",
+    "connect",
+    "create_table",
+    "dask",
+    "history",
+    "plan",
+    "read_table",
+    "rollback",
+    "snapshots",
+    "spark",
+    "tag",
+    "up",
+    "write_table",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+    if _HOME_OF[name].startswith("shoal.tables."):
+        importlib.import_module("shoal.wiring").wire()
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

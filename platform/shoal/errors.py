@@ -92,3 +92,7 @@ class ConflictError(InfrastructureError):
 
 class OutcomeUnknownError(InfrastructureError):
     """No reply came: it was done, or it was not. Look it up; never assume."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A part of Shoal needs packages that are not installed. ``values["extra"]`` names the extra."""

@@ -17,7 +17,7 @@ from shoal import lifecycle
 from shoal.account import Account, Amounts, amounts, real
 from shoal.admission import Ask, Place, with_workers
 from shoal.errors import ConflictError, OutcomeUnknownError, UsageError
-from shoal.homes.governed import Governed, Key, Sight, Snapshot, Wishes
+from shoal.governed import Governed, Key, Sight, Snapshot, Wishes
 from shoal.lifecycle import Action, Charge, EndRemains, Free, KillHead, Move, Observation, Scope
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, Waiting, admit

@@ -101,6 +101,12 @@ class ClusterHandle(ABC):
         """What it took so far, or in all once it ended."""
         return report_of(self.record, self._home.history(self.id), time.time())
 
+    def release(self) -> None:
+        """From now on the cluster lives on without this handle, until its own timeouts."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+
     def close(self) -> None:
         """Disconnect; an owned cluster ends, and its report is printed. May be called again."""
         if self._closed:
@@ -167,10 +173,13 @@ class DaskCluster(ClusterHandle):
     def client(self) -> Client:
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
-            from distributed import Client
+            from distributed import Client, Security
 
             endpoint = self._home.endpoint(self.id)
-            self._client = Client(endpoint.address, timeout="30s", name=f"shoal-{self.name}")
+            security = Security(require_encryption=True, **endpoint.security)
+            self._client = Client(
+                endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+            )
         return self._client
 
     @property

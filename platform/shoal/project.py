@@ -73,8 +73,11 @@ def defaults() -> Path:
 def find(start: Path | None = None) -> Path:
     """The nearest folder from ``start`` (default: the current one) upwards with a ``shoal.yaml``.
 
-    Without one: the shipped defaults.
+    Without ``start``, the environment's ``SHOAL_PROJECT`` goes before it. Without any: the shipped defaults.
     """
+    chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
+    if chosen:
+        return Path(chosen)
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / FILE).is_file():

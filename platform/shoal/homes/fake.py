@@ -20,9 +20,9 @@ from shoal.account import Account
 from shoal.admission import Ask as Request
 from shoal.admission import Decision, Place, Verdict
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
+from shoal.governed import Key, Sight, Snapshot, Wishes
 from shoal.governor import Governor
 from shoal.homes.base import Ask, Endpoint
-from shoal.homes.governed import Key, Sight, Snapshot, Wishes
 from shoal.lifecycle import Scope, Seen
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain

@@ -17,8 +17,6 @@ import urllib.request
 from collections.abc import Iterable
 from typing import Any
 
-from shoal.tables.catalog import settings
-
 from shoal import admission
 from shoal.account import Account, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
@@ -30,6 +28,7 @@ from shoal.homes.local.ledger import Ledger, Transaction
 from shoal.homes.local.processes import end_marked, is_alive, marked, signal_process
 from shoal.project import Project, look_up
 from shoal.records import Cluster, Reason, State
+from shoal.tables.catalog import settings
 
 HEADLESS = 30.0  # s that an admitted cluster may be without a head before its quota is free again
 SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
@@ -73,6 +72,13 @@ class LocalHome:
         if cluster.state is State.REFUSED:
             raise decision.error()
         return self._launch(cluster)
+
+    def would(self, ask: Ask) -> Decision:
+        """What :meth:`request` would decide now; changes nothing."""
+        with self.ledger.read() as tx:
+            live = [cluster for cluster in tx.live() if self._gone(cluster, tx.now) is None]
+        same = [c.id for c in live if (c.name, c.owner) == (ask.name, ask.owner)]
+        return self._verdict(live, admission.Ask(same[0] if same else "", ask.name, ask.plan), ask.owner)
 
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:

@@ -1,0 +1,320 @@
+"""Which catalog, where it lives, and how it is reached.
+
+Why it exists: every engine has to see the same tables, so one value, :class:`CatalogSettings`, names the
+catalog, and everything else (PyIceberg's catalog here, Spark's settings in ``spark_conf``) is made from it.
+
+What it must not do: read project files (whoever owns those calls :func:`use`), or put secrets where they
+can be seen: not in ``repr``, not in what is sent to workers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import platformdirs
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
+
+from shoal.errors import UsageError
+from shoal.tables.errors import CatalogUnavailableError, TableNotFoundError
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+T = TypeVar("T")
+Identifier = tuple[str, ...]
+
+_SECRET = re.compile(r"secret|password|token|credential|access-key|session|sas|account-key", re.IGNORECASE)
+
+
+def is_secret(key: str) -> bool:
+    """Whether a catalog or storage property of this name holds something that nobody may read."""
+    return _SECRET.search(key) is not None
+
+
+@dataclass(frozen=True)
+class CatalogSettings:
+    """Where the tables are. Its ``repr`` shows no secrets."""
+
+    name: str = "shoal"
+    """The catalog's name, in Spark's SQL too (``shoal.nyc.flights``). It keys the catalog's rows, so it has
+    to be the same for every engine."""
+    uri: str = ""
+    """``sqlite:///...``, ``postgresql+psycopg2://...``, ``http(s)://...`` (Iceberg REST) or ``thrift://...``
+    (Hive). Default: an SQLite file in the user's data folder, which is right for one machine; teams use
+    PostgreSQL or REST."""
+    warehouse: str = ""
+    """Where the tables' files go: a folder or an ``s3://`` URI. Default: beside the SQLite file."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """Further PyIceberg properties, such as ``s3.endpoint``."""
+    timeout: float = 30.0
+    """Seconds for which a catalog that is locked or down is tried before :class:`CatalogUnavailableError`."""
+
+    @property
+    def kind(self) -> str:
+        """``sqlite``, ``postgresql``, ``rest`` or ``hive``, by the URI's scheme."""
+        scheme = self.uri.split(":", 1)[0].split("+", 1)[0].lower()
+        kinds = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
+        kinds |= {"http": "rest", "https": "rest", "thrift": "hive"}
+        if scheme not in kinds:
+            raise UsageError(
+                f"The catalog's URI starts with {scheme!r}, which names no catalog that is known here.",
+                hint="Use sqlite:///PATH, postgresql+psycopg2://..., https://... or thrift://...",
+            )
+        return kinds[scheme]
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI without its password."""
+        try:
+            return make_url(self.uri).render_as_string(hide_password=True)
+        except ArgumentError:
+            return re.sub(r"//[^/@]*@", "//***@", self.uri)
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The SQLite catalog's file; ``None`` for other kinds and for a database in memory."""
+        if self.kind != "sqlite":
+            return None
+        database = make_url(self.uri).database
+        return Path(database) if database and database != ":memory:" else None
+
+    def __repr__(self) -> str:
+        shown = {k: "***" if is_secret(k) else v for k, v in sorted(self.properties.items())}
+        return (
+            f"CatalogSettings(name={self.name!r}, uri={self.shown_uri!r}, warehouse={self.warehouse!r}, "
+            f"properties={shown!r}, timeout={self.timeout!r})"
+        )
+
+    def __hash__(self) -> int:
+        return hash(
+            (self.name, self.uri, self.warehouse, tuple(sorted(self.properties.items())), self.timeout)
+        )
+
+
+_hook: Callable[[], CatalogSettings | None] | None = None
+
+
+def use(source: CatalogSettings | Callable[[], CatalogSettings | None] | None) -> None:
+    """Set what :func:`settings` falls back on before its own defaults.
+
+    ``source`` is a value, a function that is asked each time (``None`` from it means "no opinion"), or
+    ``None`` to take the hook away. Fields left empty in it are filled by the defaults.
+    """
+    global _hook
+    if isinstance(source, CatalogSettings):
+        value = source
+        _hook = lambda: value  # noqa: E731 - a named function would say no more
+    else:
+        _hook = source
+
+
+def settings(
+    explicit: CatalogSettings | None = None, *, uri: str | None = None, warehouse: str | None = None
+) -> CatalogSettings:
+    """The catalog in force: arguments, else ``SHOAL_CATALOG_URI`` / ``SHOAL_CATALOG_WAREHOUSE`` /
+    ``SHOAL_CATALOG_PROPERTIES`` (a JSON object), else what :func:`use` was given, else the default.
+
+    Settled field by field; an ``explicit`` settings object with a URI is taken as it is. Touches no file.
+    """
+    if explicit is not None and explicit.uri:
+        return _complete(explicit)
+    base = explicit or (_hook() if _hook is not None else None) or CatalogSettings()
+    env = os.environ
+    # A URI from a nearer source must not be joined with the warehouse of a farther one.
+    chosen_uri = uri or env.get("SHOAL_CATALOG_URI") or ""
+    chosen_warehouse = (
+        warehouse or env.get("SHOAL_CATALOG_WAREHOUSE") or ("" if chosen_uri else base.warehouse)
+    )
+    properties = dict(base.properties)
+    if raw := env.get("SHOAL_CATALOG_PROPERTIES"):
+        try:
+            properties |= {str(k): str(v) for k, v in json.loads(raw).items()}
+        except (ValueError, AttributeError) as error:
+            raise UsageError(
+                "SHOAL_CATALOG_PROPERTIES is not a JSON object.",
+                hint='For example: {"s3.endpoint": "http://..."}',
+            ) from error
+    return _complete(
+        replace(base, uri=chosen_uri or base.uri, warehouse=chosen_warehouse, properties=properties)
+    )
+
+
+def _complete(given: CatalogSettings) -> CatalogSettings:
+    uri, warehouse = given.uri, given.warehouse
+    if not uri:
+        folder = platformdirs.user_data_path("shoal")
+        uri = f"sqlite:///{folder / 'catalog.db'}"
+    elif (file := replace(given, uri=uri).sqlite_file) and not file.is_absolute():
+        uri = f"sqlite:///{file.absolute()}"
+    settled = replace(given, uri=uri)
+    if not warehouse:
+        if (file := settled.sqlite_file) is not None:
+            warehouse = str(file.parent / "warehouse")
+        elif settled.kind in ("postgresql", "sqlite"):
+            raise UsageError(
+                f"The catalog {settled.shown_uri} does not say where the tables' files go.",
+                hint="Set the warehouse (SHOAL_CATALOG_WAREHOUSE) to a folder or an s3:// URI.",
+            )
+    if warehouse and "://" not in warehouse and not warehouse.startswith("file:") and settled.kind != "rest":
+        warehouse = f"file://{Path(warehouse).expanduser().absolute()}"
+    return replace(settled, warehouse=warehouse)
+
+
+def _make_folders(given: CatalogSettings) -> None:
+    """The folders of a local catalog, readable by their owner alone. What exists keeps its mode."""
+    folders = []
+    if (file := given.sqlite_file) is not None:
+        folders.append(file.parent)
+    if given.warehouse.startswith("file://"):
+        folders.append(Path(given.warehouse.removeprefix("file://")))
+    for folder in folders:
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        for path in reversed(missing):
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
+def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
+    """What ``pyiceberg.catalog.load_catalog`` is told."""
+    types = {"sqlite": "sql", "postgresql": "sql", "rest": "rest", "hive": "hive"}
+    properties = {"type": types[given.kind], "uri": given.uri, **given.properties}
+    if given.warehouse:
+        properties["warehouse"] = given.warehouse
+    if given.kind == "sqlite":
+        # Seconds that SQLite itself waits for a lock before `reach` tries again: short, so that
+        # a given deadline is kept, long enough that a commit next door is waited for in one go.
+        url = make_url(given.uri).update_query_dict({"timeout": str(min(5.0, given.timeout))})
+        properties["uri"] = url.render_as_string(hide_password=False)
+    return properties
+
+
+_open: dict[
+    tuple[int, CatalogSettings], Catalog
+] = {}  # one per process, so that a fork never shares a connection
+_lock = threading.Lock()
+
+
+def catalog(given: CatalogSettings | None = None) -> Catalog:
+    """The PyIceberg catalog of these settings (default: those in force), with its own tables made.
+
+    PyIceberg makes the catalog's tables and Spark is told not to: on SQLite, a Spark that finds them
+    missing keeps a read transaction open and locks everyone out.
+
+    Raises :class:`CatalogUnavailableError` when it cannot be reached within ``timeout``.
+    """
+    settled = settings(given)
+    key = (os.getpid(), settled)
+    with _lock:
+        if key not in _open:
+            _make_folders(settled)
+            _open[key] = reach(settled, "open the catalog", lambda: _load(settled))
+        return _open[key]
+
+
+def _load(settled: CatalogSettings) -> Catalog:
+    from pyiceberg.catalog import load_catalog
+
+    try:
+        return load_catalog(settled.name, **pyiceberg_properties(settled))
+    except (OperationalError, ProgrammingError) as error:
+        # Two processes made the tables at once; the second finds them on its next look.
+        if "already exists" not in str(error):
+            raise
+        return load_catalog(settled.name, **pyiceberg_properties(settled))
+
+
+def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
+    """Run ``action`` against the catalog; while the catalog is locked or down, try again until ``timeout``.
+
+    Only for actions that may be repeated. Raises :class:`CatalogUnavailableError` with the time tried.
+    """
+    import requests
+
+    start, wait = time.monotonic(), 0.05
+    while True:
+        try:
+            return action()
+        except (OperationalError, InterfaceError, requests.ConnectionError, ConnectionError) as error:
+            tried_for = time.monotonic() - start
+            if tried_for + wait > given.timeout:
+                reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+                raise CatalogUnavailableError(
+                    f"Could not {doing}: the catalog {given.shown_uri} did not answer "
+                    f"for {tried_for:.1f} s ({reason}).",
+                    hint="Is its server running, and is no other process holding a lock on it?",
+                    tried_for=tried_for,
+                ) from error
+        time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        wait = min(wait * 2, 1.0)
+
+
+def identifier(name: str, given: CatalogSettings) -> Identifier:
+    """``"nyc.flights"`` or ``"shoal.nyc.flights"`` -> ``("nyc", "flights")``.
+
+    The catalog's own name in front, as Spark's SQL wants it, is taken off.
+    """
+    parts = tuple(name.split(".")) if isinstance(name, str) else ()
+    if len(parts) > 2 and parts[0] == given.name:
+        parts = parts[1:]
+    if len(parts) < 2 or not all(part.strip() == part and part for part in parts):
+        raise UsageError(
+            f"{name!r} is no table name.", hint='A table is named "namespace.table", such as "nyc.flights".'
+        )
+    return parts
+
+
+def load(name: str, given: CatalogSettings | None = None) -> Table:
+    """The table as it is now. Raises :class:`TableNotFoundError`, with the names that are like it."""
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+    settled = settings(given)
+    ident = identifier(name, settled)
+    opened = catalog(settled)
+    try:
+        return reach(settled, f"load the table {name}", lambda: opened.load_table(ident))
+    except (NoSuchTableError, NoSuchNamespaceError) as error:
+        known = reach(settled, "list the tables", lambda: table_names(opened))
+        similar = difflib.get_close_matches(".".join(ident), known, n=3, cutoff=0.6)
+        raise TableNotFoundError(
+            f"There is no table {'.'.join(ident)} in the catalog {settled.shown_uri}.",
+            hint=f"Did you mean {' or '.join(similar)}?" if similar else _known_hint(known),
+            table=".".join(ident),
+            similar=similar,
+        ) from error
+
+
+def _known_hint(known: list[str]) -> str:
+    if not known:
+        return "The catalog holds no tables yet. Is it the right one? (SHOAL_CATALOG_URI)"
+    return f"It holds {len(known)}: {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
+
+
+def table_names(opened: Catalog) -> list[str]:
+    """Every table of the catalog as ``namespace.table``, sorted."""
+    from pyiceberg.exceptions import NoSuchNamespaceError
+
+    names: set[str] = set()
+    pending = list(opened.list_namespaces())
+    seen = set()
+    while pending:
+        namespace = pending.pop()
+        if namespace in seen:
+            continue
+        seen.add(namespace)
+        try:
+            names |= {".".join(t) for t in opened.list_tables(namespace)}
+            pending += [n for n in opened.list_namespaces(namespace) if len(n) > len(namespace)]
+        except NoSuchNamespaceError:
+            continue  # dropped while we looked
+    return sorted(names)

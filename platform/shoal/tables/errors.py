@@ -1,0 +1,70 @@
+"""What can go wrong with tables, each kind with its own type.
+
+Why it exists: a flow has to tell "run me again" (:class:`ConflictError`) from "the data is wrong"
+(:class:`ValueError`-like ones) and both from "nobody knows yet" (:class:`CommitUnknownError`) without
+reading sentences.
+"""
+
+from __future__ import annotations
+
+from shoal.errors import InfrastructureError, NotFoundError, ShoalError, UsageError
+
+
+class TableNotFoundError(NotFoundError):
+    """The table is not in the catalog; ``values["similar"]`` lists names like it."""
+
+
+class SnapshotNotFoundError(NotFoundError):
+    """The snapshot, tag, branch or time asked for is not in the table's history."""
+
+
+class TableExistsError(UsageError):
+    """``create_table`` was asked for a table that is there already."""
+
+
+class ColumnNotFoundError(NotFoundError):
+    """A column that was named is not in the table or the frame."""
+
+
+class FilterError(UsageError):
+    """A filter that cannot be read, or whose value does not fit its column."""
+
+
+class SchemaMismatchError(UsageError):
+    """The frame's columns are not the table's. ``values["differences"]`` lists every difference."""
+
+
+class TypeNotSupportedError(UsageError):
+    """A column has a type that Iceberg (or this writer) has no place for."""
+
+
+class ValueNotRepresentableError(UsageError):
+    """A value does not fit its column's type. ``values`` holds ``column``, ``row`` and ``value``."""
+
+
+class DuplicateKeysError(UsageError):
+    """An upsert's frame holds a key more than once. ``values["examples"]`` shows some."""
+
+
+class NotSupportedError(UsageError):
+    """The table uses a feature that cannot be read or written correctly, so it is refused."""
+
+
+class TableChangedError(ShoalError):
+    """The table vanished, or its schema or partitioning changed, while a job was at work on it."""
+
+
+class ConflictError(ShoalError):
+    """Another writer changed the very rows that this write replaces. Nothing was written; run it again."""
+
+
+class CommitUnknownError(InfrastructureError):
+    """The catalog never answered whether a commit landed. The written files were left in place."""
+
+
+class CatalogUnavailableError(InfrastructureError):
+    """The catalog is locked or down. ``values["tried_for"]`` is the number of seconds it was tried."""
+
+
+class StorageError(InfrastructureError):
+    """A file could not be read or written: no space left, no permission, a file that is gone."""

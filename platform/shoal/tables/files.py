@@ -1,0 +1,223 @@
+"""Data files, written where the data is.
+
+Why it exists: it is what a write runs on the workers: give a partition the table's types, cut and sort it,
+and write Parquet files of a good size with the statistics by which both engines prune. What it must not do:
+commit, or talk to a catalog. A file's name is random per execution, because Dask may run a task twice and
+a name made from the task would let the second run overwrite a file that is already referenced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
+from pyiceberg.table.locations import load_location_provider
+
+from shoal.tables.errors import StorageError
+from shoal.tables.fit import fit
+from shoal.tables.partitioning import split
+from shoal.tables.plan import unpack_metadata
+from shoal.tables.pyiceberg_private import (
+    DataFile,
+    FileIO,
+    Record,
+    Schema,
+    TableMetadata,
+    make_data_file,
+    sanitize_column_names,
+    schema_to_pyarrow,
+)
+from shoal.tables.scan import file_io
+
+ROW_GROUP_BYTES = 64 * 2**20
+"""Bytes in memory of a row group: small enough to split a file well under a worker's memory."""
+TARGET_FILE_BYTES = 512 * 2**20
+"""Bytes on disk of a file, unless the table has ``write.target-file-size-bytes``; Iceberg's own default."""
+
+
+@dataclass(frozen=True)
+class WriteContext:
+    """What every task of a write has to know. Holds no secret."""
+
+    metadata: bytes
+    table: str
+    data_path: str
+    """Where this attempt's files go; nothing else is in there."""
+    index_names: tuple[str, ...] = ()
+    """Names of index levels that are stored as columns."""
+    sort: tuple[tuple[str, bool], ...] = ()
+    io_properties: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A data file that a worker wrote, and who wrote it."""
+
+    data_file: DataFile
+    rows: int
+    worker: str
+    """The worker's address, or ``"local"`` without a cluster."""
+    pid: int
+
+
+def here() -> str:
+    """The address of the Dask worker that runs this, or ``"local"``."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with suppress(ValueError):
+            return str(get_worker().address)
+    return "local"
+
+
+def write_frame(frame: pd.DataFrame, context: WriteContext, number: int = 0) -> pd.DataFrame:
+    """Write one partition; give back one row per file, as Dask wants a frame. Empty frames write nothing."""
+    written = write_partition(frame, context, number)
+    return pd.DataFrame({"written": pd.Series(written, dtype=object)})
+
+
+def write_partition(frame: pd.DataFrame | pa.Table, context: WriteContext, number: int = 0) -> list[Written]:
+    """Write one partition's files. If it fails, what it wrote is deleted again."""
+    if isinstance(frame, pd.DataFrame) and context.index_names:
+        frame = frame.reset_index(list(context.index_names))
+    if len(frame) == 0:
+        return []
+    metadata = unpack_metadata(context.metadata)
+    io = file_io(metadata.location, context.io_properties)
+    table = fit(frame, metadata.schema(), context.table, number)
+    written: list[Written] = []
+    try:
+        for record, part in split(table, metadata.spec(), metadata.schema(), context.sort):
+            for data_file in _write_files(part, record, metadata, io, context.data_path):
+                written.append(Written(data_file, data_file.record_count, here(), os.getpid()))
+    except BaseException as error:
+        for one in written:
+            with suppress(OSError):
+                io.delete(one.data_file.file_path)
+        if isinstance(error, OSError):
+            raise _storage_error(error, context) from error
+        raise
+    return written
+
+
+def _storage_error(error: OSError, context: WriteContext) -> StorageError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return StorageError(
+        f"{'No space is left' if full else 'A file could not be written'} at {context.data_path}: {error}",
+        hint="Free some and run it again; the table is as it was, and this task's files are deleted."
+        if full
+        else "Does the worker have permission (and credentials) to write there?",
+    )
+
+
+def file_arrow_schema(metadata: TableMetadata) -> tuple[Schema, pa.Schema]:
+    """The schema inside the files: names that Avro and Parquet can bear, with Iceberg's field ids."""
+    file_schema = sanitize_column_names(metadata.schema())
+    return file_schema, schema_to_pyarrow(file_schema, include_field_ids=True)
+
+
+def _path(metadata: TableMetadata, data_path: str, record: Record) -> str:
+    provider = load_location_provider(
+        table_location=metadata.location,
+        table_properties={**metadata.properties, "write.data.path": data_path},
+    )
+    name = f"{uuid.uuid4().hex}.parquet"
+    spec = metadata.spec()
+    if spec.is_unpartitioned():
+        return str(provider.new_data_location(name))
+    values = [PartitionFieldValue(field=f, value=record[i]) for i, f in enumerate(spec.fields)]
+    return str(provider.new_data_location(name, PartitionKey(values, spec, metadata.schema())))
+
+
+def _write_files(
+    table: pa.Table, record: Record, metadata: TableMetadata, io: FileIO, data_path: str
+) -> Iterator[DataFile]:
+    file_schema, arrow_schema = file_arrow_schema(metadata)
+    table = table.rename_columns(arrow_schema.names).cast(arrow_schema)
+    target = int(metadata.properties.get("write.target-file-size-bytes", TARGET_FILE_BYTES))
+    step = rows_per_group(table, metadata.properties)
+    begin = 0
+    while begin < table.num_rows:
+        path = _path(metadata, data_path, record)
+        output = io.new_output(path)
+        try:
+            with output.create(overwrite=False) as sink:
+                writer = pq.ParquetWriter(
+                    sink, arrow_schema, **_writer_options(arrow_schema, metadata.properties)
+                )
+                with writer:
+                    while begin < table.num_rows:
+                        writer.write_table(table.slice(begin, step), row_group_size=step)
+                        begin += step
+                        if sink.tell() >= target:
+                            break
+                size = sink.tell()
+        except BaseException:
+            with suppress(OSError):
+                io.delete(path)
+            raise
+        yield make_data_file(path, size, writer.writer.metadata, record, metadata, file_schema)
+
+
+def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
+    """Rows of a row group: some :data:`ROW_GROUP_BYTES`, and at most the table's own limit."""
+    limit = int(properties.get("write.parquet.row-group-limit", 1_048_576))
+    width = max(1.0, table.nbytes / max(1, table.num_rows))
+    return max(1, min(limit, int(ROW_GROUP_BYTES / width)))
+
+
+def _writer_options(schema: pa.Schema, properties: dict[str, str]) -> dict[str, Any]:
+    codec = properties.get("write.parquet.compression-codec", "zstd")
+    level = properties.get("write.parquet.compression-level")
+    return {
+        "compression": "none" if codec == "uncompressed" else codec,
+        "compression_level": int(level) if level else None,
+        "store_decimal_as_integer": True,
+        "use_dictionary": _worth_a_dictionary(schema),
+        # The page index lets readers (Spark, pyarrow) skip pages inside a row group.
+        "write_page_index": True,
+    }
+
+
+def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
+    """All but floating point columns: measurements seldom repeat, and trying costs a third of the time."""
+    names: list[str] = []
+
+    def walk(kind: pa.DataType, path: str) -> None:
+        if pa.types.is_struct(kind):
+            for i in range(kind.num_fields):
+                walk(kind.field(i).type, f"{path}.{kind.field(i).name}")
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            walk(kind.value_type, f"{path}.list.element")
+        elif pa.types.is_map(kind):
+            walk(kind.key_type, f"{path}.key_value.key")
+            walk(kind.item_type, f"{path}.key_value.value")
+        elif not pa.types.is_floating(kind) and not pa.types.is_boolean(kind):
+            names.append(path)
+
+    for column in schema:
+        walk(column.type, column.name)
+    return names or False
+
+
+def delete_files(io: FileIO, paths: Sequence[str]) -> list[str]:
+    """Delete files; give back those that could not be deleted."""
+    left = []
+    for path in paths:
+        try:
+            io.delete(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            left.append(path)
+    return left

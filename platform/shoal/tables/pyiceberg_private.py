@@ -1,0 +1,230 @@
+"""The one module that touches PyIceberg's private parts.
+
+Why it exists: PyIceberg plans, reads and commits in one process; to do its work on many, a few of its inner
+functions have to be called one by one. They may change with any release, so they are named here, once, and
+the tests of this package run over every supported release. What it must not do: hold logic of its own
+beyond making those parts fit.
+
+Written against PyIceberg 0.12.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions.visitors import (
+    ROWS_MUST_MATCH,
+    _StrictMetricsEvaluator,
+    bind,
+    extract_field_ids,
+    translate_column_names,
+)
+from pyiceberg.io import FileIO, load_file_io
+from pyiceberg.io.pyarrow import (
+    _get_column_projection_values,
+    _read_deletes,
+    _to_requested_schema,
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    expression_to_pyarrow,
+    parquet_path_to_id_mapping,
+    pyarrow_to_schema,
+    schema_to_pyarrow,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.schema import Schema, assign_fresh_schema_ids, sanitize_column_names
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update import (
+    AssertCurrentSchemaId,
+    AssertDefaultSpecId,
+    AssertTableUUID,
+    TableRequirement,
+)
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
+from pyiceberg.typedef import Record
+from pyiceberg.types import IcebergType
+
+__all__ = [
+    "AlwaysTrue",
+    "BooleanExpression",
+    "CommitFailedException",
+    "DataFile",
+    "DataFileContent",
+    "FileFormat",
+    "FileIO",
+    "Record",
+    "Schema",
+    "TableMetadata",
+    "append_producer",
+    "arrow_filter",
+    "bind",
+    "column_projection_values",
+    "extract_field_ids",
+    "file_schema_of",
+    "guard",
+    "iceberg_schema",
+    "iceberg_type",
+    "load_file_io",
+    "make_data_file",
+    "matches_whole_file",
+    "overwrite_producer",
+    "read_deletes",
+    "sanitize_column_names",
+    "schema_to_pyarrow",
+    "to_requested_schema",
+]
+
+read_deletes = _read_deletes
+column_projection_values = _get_column_projection_values
+
+
+def iceberg_schema(schema: pa.Schema | Schema) -> Schema:
+    """An Arrow schema as an Iceberg one, with the field ids that a new table will give it."""
+    return assign_fresh_schema_ids(Catalog._convert_schema_if_needed(schema))
+
+
+def iceberg_type(kind: pa.DataType) -> IcebergType:
+    """An Arrow type as an Iceberg one."""
+    return Catalog._convert_schema_if_needed(pa.schema([pa.field("x", kind)])).fields[0].field_type
+
+
+def file_schema_of(physical: pa.Schema, metadata: TableMetadata) -> Schema:
+    """The Iceberg schema of a data file: by the field ids inside it, else by the table's name mapping."""
+    return pyarrow_to_schema(
+        physical,
+        metadata.name_mapping(),
+        downcast_ns_timestamp_to_us=metadata.format_version <= 2,
+        format_version=metadata.format_version,
+    )
+
+
+def arrow_filter(bound: BooleanExpression, file_schema: Schema, missing: dict[int, Any]) -> Any:
+    """A filter on the table's columns as an Arrow expression on one file's columns."""
+    translated = translate_column_names(
+        bound, file_schema, case_sensitive=True, projected_field_values=missing
+    )
+    return expression_to_pyarrow(bind(file_schema, translated, case_sensitive=True), file_schema)
+
+
+def to_requested_schema(
+    requested: Schema, file_schema: Schema, batch: pa.RecordBatch, missing: dict[int, Any], *, downcast: bool
+) -> pa.RecordBatch:
+    """A file's batch as the table's columns are now: renamed, added, widened, nested ones too."""
+    return _to_requested_schema(
+        requested,
+        file_schema,
+        batch,
+        downcast_ns_timestamp_to_us=downcast,
+        projected_missing_fields=missing,
+        allow_timestamp_tz_mismatch=True,
+    )
+
+
+def matches_whole_file(schema: Schema, row_filter: BooleanExpression) -> Callable[[DataFile], bool]:
+    """A test for "every row of this file passes the filter", by the file's statistics."""
+    evaluate = _StrictMetricsEvaluator(schema, row_filter, case_sensitive=True).eval
+    return lambda data_file: bool(evaluate(data_file) == ROWS_MUST_MATCH)
+
+
+def make_data_file(
+    path: str,
+    size: int,
+    parquet_metadata: Any,
+    partition: Record,
+    metadata: TableMetadata,
+    file_schema: Schema,
+) -> DataFile:
+    """The manifest entry of a Parquet file just written, with the statistics by which both engines prune."""
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=parquet_metadata,
+        stats_columns=compute_statistics_plan(file_schema, metadata.properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(file_schema),
+    )
+    data_file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=size,
+        sort_order_id=None,
+        spec_id=metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+    data_file.spec_id = metadata.default_spec_id
+    return data_file
+
+
+def guard(transaction: Transaction, metadata: TableMetadata) -> None:
+    """Make the commit fail if the schema or the partitioning is no longer what the files were written for.
+
+    Without it a change between write and commit leaves files that point filters silently skip.
+    """
+    requirements: tuple[TableRequirement, ...] = (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
+        AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
+    )
+    transaction._stage((), requirements)
+
+
+def append_producer(
+    transaction: Transaction,
+    snapshot_id: int,
+    files: Iterable[DataFile],
+    properties: dict[str, str],
+    branch: str,
+) -> _FastAppendFiles:
+    """An append of these files as one snapshot under a given id (merging manifests if the table says so)."""
+    producer = transaction._append_snapshot_producer(properties, branch=branch)
+    producer._snapshot_id = snapshot_id
+    for data_file in files:
+        producer.append_data_file(data_file)
+    return producer
+
+
+class _Replace(_OverwriteFiles):
+    """One snapshot that takes files out and puts files in.
+
+    Whether it conflicts with other writers is decided by ``shoal.tables.commit`` against a fresh look at the
+    table, so PyIceberg's own retry must never re-plan it.
+    """
+
+    def _validate_concurrency(self) -> None:
+        raise CommitFailedException("The branch moved; the replacement has to be planned again.")
+
+
+def overwrite_producer(
+    transaction: Transaction,
+    table: Table,
+    snapshot_id: int,
+    remove: Iterable[DataFile],
+    add: Iterable[DataFile],
+    properties: dict[str, str],
+    branch: str,
+) -> _Replace:
+    """A replacement of files as one snapshot under a given id."""
+    exists = transaction.table_metadata.snapshot_by_name(branch) is not None
+    producer = _Replace(
+        operation=Operation.OVERWRITE if exists else Operation.APPEND,
+        transaction=transaction,
+        io=table.io,
+        commit_uuid=uuid.uuid4(),
+        snapshot_properties=properties,
+        branch=branch,
+    )
+    producer._snapshot_id = snapshot_id
+    for data_file in remove:
+        producer.delete_data_file(data_file)
+    for data_file in add:
+        producer.append_data_file(data_file)
+    return producer

@@ -1,0 +1,260 @@
+"""How a task reads its pieces.
+
+Why it exists: it is what runs on a worker: open the file, take the row groups, drop deleted rows, filter, and
+give the columns the table's present names and types. What it must not do: talk to a catalog, plan, or keep
+credentials that were sent to it (they come from the worker's own surroundings).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyiceberg.schema import prune_columns
+
+from shoal.tables import catalog
+from shoal.tables.dtypes import Backend, to_pandas
+from shoal.tables.errors import NotSupportedError, StorageError, TableChangedError
+from shoal.tables.plan import DeleteFile, Piece, unpack_metadata
+from shoal.tables.pyiceberg_private import (
+    AlwaysTrue,
+    BooleanExpression,
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    FileIO,
+    Record,
+    Schema,
+    TableMetadata,
+    arrow_filter,
+    bind,
+    column_projection_values,
+    extract_field_ids,
+    file_schema_of,
+    load_file_io,
+    read_deletes,
+    schema_to_pyarrow,
+    to_requested_schema,
+)
+
+
+@dataclass(frozen=True)
+class ScanContext:
+    """What every task of a read has to know. Holds no secret."""
+
+    metadata: bytes
+    table: str
+    row_filter: BooleanExpression
+    backend: Backend
+    io_properties: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def public_properties(properties: dict[str, str]) -> dict[str, str]:
+    """The storage properties that may travel in a graph: all but the secret ones and the catalog's URI."""
+    return {k: v for k, v in properties.items() if not catalog.is_secret(k) and k not in ("uri", "warehouse")}
+
+
+@lru_cache(maxsize=16)
+def _file_io(location: str, shipped: tuple[tuple[str, str], ...], pid: int) -> FileIO:
+    found = catalog.settings().properties
+    secrets = {k: v for k, v in found.items() if catalog.is_secret(k)}
+    return load_file_io({**secrets, **dict(shipped)}, location)
+
+
+def file_io(location: str, shipped: dict[str, str]) -> FileIO:
+    """Access to the table's files: what was sent, and the secrets that this process finds around itself."""
+    return _file_io(location, tuple(sorted(shipped.items())), os.getpid())
+
+
+def read_partition(
+    pieces: Sequence[Piece], context: ScanContext, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """One partition as a frame. ``columns``: these of the table's columns, in this order; ``None``: all."""
+    metadata = unpack_metadata(context.metadata)
+    names = list(columns) if columns is not None else [f.name for f in metadata.schema().fields]
+    table = read_arrow(pieces, context, names)
+    if not names:
+        return pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+    return to_pandas(table, context.backend)
+
+
+def read_arrow(pieces: Sequence[Piece], context: ScanContext, columns: Sequence[str]) -> pa.Table:
+    """The pieces as one Arrow table with these columns, in the table's types.
+
+    With no columns asked for, one column is returned nonetheless, so that the rows can be counted.
+    """
+    metadata = unpack_metadata(context.metadata)
+    io = file_io(metadata.location, context.io_properties)
+    schema = metadata.schema()
+    names = list(columns) or [_narrowest(schema)]
+    projected = Schema(*(schema.find_field(name) for name in names), schema_id=schema.schema_id)
+    target = schema_to_pyarrow(projected, include_field_ids=False)
+    target = pa.schema([f.with_nullable(True).remove_metadata() for f in target])
+    tables = [_read_piece(piece, metadata, io, projected, target, context) for piece in pieces]
+    return pa.concat_tables(tables) if tables else target.empty_table()
+
+
+def _narrowest(schema: Schema) -> str:
+    primitive = [f.name for f in schema.fields if f.field_type.is_primitive]
+    return primitive[0] if primitive else schema.fields[0].name
+
+
+def _read_piece(
+    piece: Piece,
+    metadata: TableMetadata,
+    io: FileIO,
+    projected: Schema,
+    target: pa.Schema,
+    context: ScanContext,
+) -> pa.Table:
+    if piece.format != "PARQUET":
+        raise NotSupportedError(
+            f"{piece.path} is {piece.format}, and only Parquet is read.",
+            hint="Rewrite the table's files with Spark: CALL shoal.system.rewrite_data_files(...).",
+        )
+    try:
+        with io.new_input(piece.path).open() as stream:
+            return _read_parquet(stream, piece, metadata, io, projected, target, context)
+    except FileNotFoundError as error:
+        raise TableChangedError(
+            f"A data file of {context.table} vanished while it was read: {piece.path}",
+            hint="Was the table dropped, or its snapshot expired, by someone else? Read it anew.",
+        ) from error
+    except PermissionError as error:
+        raise StorageError(
+            f"No permission to read {piece.path}: {error}",
+            hint="Credentials are taken from the worker's surroundings, never sent: does it have them?",
+        ) from error
+
+
+def _read_parquet(
+    stream: Any,
+    piece: Piece,
+    metadata: TableMetadata,
+    io: FileIO,
+    projected: Schema,
+    target: pa.Schema,
+    context: ScanContext,
+) -> pa.Table:
+    # Text is read straight into the type that pandas keeps it in; a cast afterwards would copy it.
+    file_format = ds.ParquetFileFormat(
+        read_options=ds.ParquetReadOptions(binary_type=pa.large_binary(), list_type=pa.LargeListType),
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True),
+    )
+    fragment = file_format.make_fragment(stream)
+    if piece.span is not None:
+        start, end = piece.span
+        groups = [i for i, at in enumerate(_row_group_starts(fragment.metadata)) if start <= at < end]
+        if not groups:
+            return target.empty_table()
+        fragment = fragment.subset(row_group_ids=groups)
+    physical = fragment.physical_schema
+    file_schema = file_schema_of(physical, metadata)
+    data_file = _as_data_file(piece)
+    missing = column_projection_values(
+        data_file, projected, metadata.schema(), metadata.specs().get(piece.spec_id), file_schema.field_ids
+    )
+    row_filter = AlwaysTrue() if piece.exact else context.row_filter
+    bound = bind(metadata.schema(), row_filter, case_sensitive=True)
+    expression = None
+    if not isinstance(bound, AlwaysTrue):
+        extra = column_projection_values(
+            data_file,
+            metadata.schema(),
+            metadata.schema(),
+            metadata.specs().get(piece.spec_id),
+            file_schema.field_ids,
+        )
+        expression = arrow_filter(bound, file_schema, extra)
+
+    direct = _direct_names(projected, file_schema)
+    if direct is not None:
+        names, pruned = direct, None
+    else:
+        wanted = {
+            i
+            for i in projected.field_ids
+            if projected.find_type(i).is_primitive or projected.find_type(i).is_struct
+        }
+        pruned = prune_columns(file_schema, wanted | extract_field_ids(bound), select_full_types=False)
+        names = [column.name for column in pruned.columns]
+    if not names:
+        # None of the columns is in this file (all were added later); its rows still count.
+        names = [file_schema.fields[0].name]
+        pruned = Schema(file_schema.fields[0])
+    columns = list(dict.fromkeys(names))
+    if piece.deletes:
+        needed = columns if expression is None else [f.name for f in physical]
+        table = fragment.to_table(schema=physical, columns=needed, batch_size=2**31 - 1)
+        table = table.filter(pa.array(_kept(piece.deletes, piece.path, table.num_rows, io)))
+        if expression is not None:
+            table = table.filter(expression)
+        table = table.select(columns)
+    else:
+        table = fragment.to_table(schema=physical, columns=columns, filter=expression, batch_size=2**31 - 1)
+    if pruned is None:
+        return table.rename_columns(target.names).cast(target)
+    batches = [
+        to_requested_schema(projected, pruned, batch, missing, downcast=metadata.format_version <= 2)
+        for batch in table.to_batches()
+    ]
+    loose = [pa.Table.from_batches([b]).cast(target) for b in batches]
+    return pa.concat_tables(loose) if loose else target.empty_table()
+
+
+def _row_group_starts(parquet: Any) -> list[int]:
+    starts = []
+    for i in range(parquet.num_row_groups):
+        first = parquet.row_group(i).column(0)
+        dictionary, data = first.dictionary_page_offset, first.data_page_offset
+        starts.append(min(dictionary, data) if first.has_dictionary_page and dictionary else data)
+    return starts
+
+
+def _as_data_file(piece: Piece) -> DataFile:
+    data_file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=piece.path,
+        file_format=FileFormat.PARQUET,
+        partition=Record(*piece.partition),
+        record_count=piece.rows,
+        file_size_in_bytes=0,
+    )
+    data_file.spec_id = piece.spec_id
+    return data_file
+
+
+def _direct_names(projected: Schema, file_schema: Schema) -> list[str] | None:
+    """The file's own names of the columns, if each is in it with the very type that the table has now."""
+    by_id = {f.field_id: f for f in file_schema.fields}
+    names = []
+    for column in projected.fields:
+        found = by_id.get(column.field_id)
+        if found is None or found.field_type != column.field_type:
+            return None
+        names.append(found.name)
+    return names if len(set(names)) == len(names) else None
+
+
+def _kept(deletes: Sequence[DeleteFile], path: str, rows: int, io: FileIO) -> Any:
+    keep = np.ones(rows, dtype=bool)
+    for delete in deletes:
+        delete_file = DataFile.from_args(
+            content=DataFileContent.POSITION_DELETES,
+            file_path=delete.path,
+            file_format=FileFormat(delete.format),
+            partition=Record(),
+            record_count=0,
+            file_size_in_bytes=0,
+        )
+        for deleted_in, positions in read_deletes(io, delete_file).items():
+            if deleted_in == path:
+                keep[positions.to_numpy()] = False
+    return keep

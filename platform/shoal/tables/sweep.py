@@ -1,0 +1,82 @@
+"""Files of a write that did not become part of the table, deleted.
+
+Why it exists: a task that Dask ran twice, a worker that was killed, a try that lost the race to its own retry
+all leave files that nothing refers to. Every try writes under a folder of its own, so what is left over is
+found by listing that folder. What it must not do: delete a file whose commit may have landed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Any
+
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table.metadata import TableMetadata
+
+
+def run_folder(metadata: TableMetadata, key: str) -> str:
+    """Where all tries of a run write."""
+    base = metadata.properties.get("write.data.path") or f"{metadata.location.rstrip('/')}/data"
+    return f"{base.rstrip('/')}/run-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+
+
+def sweep(io: FileIO, folder: str, keep: Collection[str]) -> int:
+    """Delete every file under a folder but those to keep, then folders that are empty; count the deleted.
+
+    What cannot be listed or deleted is left for the orphan clean-up: the write itself is done.
+    """
+    kept = {_bare(path) for path in keep}
+    deleted = 0
+    with suppress(OSError):
+        for path in list(_files(io, folder)):
+            if _bare(path) not in kept:
+                with suppress(OSError):
+                    io.delete(path)
+                    deleted += 1
+        _remove_empty(io, folder)
+    return deleted
+
+
+def _bare(path: str) -> str:
+    """A path without its scheme: ``file:/x``, ``file:///x`` and ``/x`` are one file."""
+    if "://" in path:
+        path = path.split("://", 1)[1]
+    return path.removeprefix("file:")
+
+
+def _filesystem(io: FileIO, folder: str) -> tuple[Any, str, str]:
+    assert isinstance(io, PyArrowFileIO)
+    scheme, netloc, path = PyArrowFileIO.parse_location(folder, io.properties)
+    return io.fs_by_scheme(scheme, netloc), path, folder[: len(folder) - len(path)]
+
+
+def _files(io: FileIO, folder: str) -> Iterator[str]:
+    import pyarrow.fs as pafs
+
+    if isinstance(io, PyArrowFileIO):
+        filesystem, path, prefix = _filesystem(io, folder)
+        for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
+            if info.type == pafs.FileType.File:
+                yield prefix + info.path
+    elif hasattr(io, "get_fs"):
+        scheme, bare = folder.split("://", 1) if "://" in folder else ("file", folder)
+        for found in io.get_fs(scheme).find(bare):
+            yield f"{scheme}://{found}"
+
+
+def _remove_empty(io: FileIO, folder: str) -> None:
+    """Folders exist only on file systems; deepest first."""
+    import pyarrow.fs as pafs
+
+    if not isinstance(io, PyArrowFileIO) or not folder.startswith(("file:", "/")):
+        return
+    filesystem, path, _ = _filesystem(io, folder)
+    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    folders = sorted((i.path for i in infos if i.type == pafs.FileType.Directory), key=len, reverse=True)
+    for found in [*folders, path]:
+        if not filesystem.get_file_info(pafs.FileSelector(found, allow_not_found=True)):
+            with suppress(OSError):
+                filesystem.delete_dir(found)
