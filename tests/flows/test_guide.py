@@ -1,4 +1,4 @@
-"""The how-to's Python is run, block after block, against a Prefect server; its shell lines are ``deployed``'s."""
+"""The how-to's Python is run, block after block, against a Prefect server; ``deployed`` runs its shell."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def test_the_examples_of_the_how_to_run(
     env = dict(
         os.environ, PREFECT_API_URL=api.url, PREFECT_HOME=str(empty_home / "prefect"), DO_NOT_TRACK="1"
     )
+    before = set(marked().values())
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     late, names, lived = json.loads(done.stdout.splitlines()[-1])
