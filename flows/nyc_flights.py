@@ -142,8 +142,8 @@ def report_in_sql(cluster: shoal.SparkCluster) -> dict[str, Any]:
         # Iceberg's update and delete take no parameter markers; these are constants of this file.
         "rate the late carriers": f"""
             update shoal.nyc.carrier_report set rating = 'late'
-            where dep_delay > {LATE} * (flights - cancelled)""",  # noqa: S608
-        "leave out the tiny carriers": f"delete from shoal.nyc.carrier_report where flights < {TINY}",  # noqa: S608
+            where dep_delay > {LATE} * (flights - cancelled)""",
+        "leave out the tiny carriers": f"delete from shoal.nyc.carrier_report where flights < {TINY}",
     }
     for what, statement in statements.items():
         with doing(f"Spark: {what}"):

@@ -171,7 +171,7 @@ def test_ctrl_c_ends_what_submit_started(
         assert process.stdout.readline() == "on it\n"
     else:
         eventually(reached, 30, phase)
-    children = [child for child in psutil.Process(process.pid).children()]
+    children = list(psutil.Process(process.pid).children())
     for each in [
         process.pid,
         *(child.pid for child in children if "endless.py" in " ".join(child.cmdline())),
