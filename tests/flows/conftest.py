@@ -182,7 +182,7 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
                     continue
             run.peak = max(run.peak, total)
 
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         env=env,
@@ -190,27 +190,25 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    assert process.stdout is not None
-    threads = [
-        threading.Thread(target=sample),
-        threading.Thread(target=lambda: out.append(process.stdout.read())),
-    ]
-    out: list[str] = []
-    timer = threading.Timer(timeout, process.kill)
-    for thread in (*threads, timer):
-        thread.start()
-    try:
-        for line in process.stderr:
-            run.lines.append((time.monotonic() - begin, line.rstrip("\n")))
+    ) as process:
+
+        def listen() -> None:
+            assert process.stderr is not None
+            for line in process.stderr:
+                run.lines.append((time.monotonic() - begin, line.rstrip("\n")))
+
+        assert process.stdout is not None
+        threads = [threading.Thread(target=sample), threading.Thread(target=listen)]
+        timer = threading.Timer(timeout, process.kill)
+        for thread in (*threads, timer):
+            thread.start()
+        out = process.stdout.read()
         code = process.wait()
-    finally:
         timer.cancel()
         done.set()
         for thread in threads:
             thread.join()
-    run.out, run.seconds = "".join(out), time.monotonic() - begin
+    run.out, run.seconds = out, time.monotonic() - begin
     assert code == 0, f"{command} ended with {code}\n{run.out}\n" + "\n".join(line for _, line in run.lines)
     deadline = time.monotonic() + 5  # the last process needs a moment to be gone
     while (left := processes_of(home)) and time.monotonic() < deadline:

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A cluster leaves nothing: not when it is ended, nor when who asked for it dies or its keeper is killed."""
-=======
 """A cluster leaves nothing: ended by us, by the death of who asked for it, or by that of its keeper."""
->>>>>>> kube
 
 from __future__ import annotations
 
@@ -35,11 +31,7 @@ def _lines(*command: str) -> list[str]:
 
 
 def _traces(name: str) -> Trace:
-<<<<<<< HEAD
-    """What a cluster could leave on this machine; of what others change too, only what bears its name."""
-=======
     """All that a cluster could leave here; of what others also change, only what bears its name."""
->>>>>>> kube
     found: Trace = set()
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
