@@ -12,20 +12,33 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from shoal.account import Account
 from shoal.errors import InfrastructureError, NotFoundError
 from shoal.homes.local import paths, schema
+from shoal.homes.local.turns import turn
 from shoal.records import Cluster, Reason, State
 
 _LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a head is asked to do: a number of workers, an end with its reason, a longer life (seconds)."""
+
+    workers: int | None = None
+    stop: Reason | None = None
+    message: str = ""
+    longest: float | None = None
 
 
 class Transaction:
@@ -55,17 +68,36 @@ class Transaction:
         """All clusters, ended ones too, oldest first."""
         return self._select(*([schema.clusters.c.owner == owner] if owner else []))
 
-    def wishes(self, cluster_id: str) -> tuple[int | None, Reason | None, str]:
-        """What the head is asked to do: wanted workers, and why to stop with a sentence, if it is to."""
+    def wishes(self, cluster_id: str) -> Wishes:
+        """What the head is asked to do."""
         columns = schema.clusters.c
         row = self._connection.execute(
-            sa.select(columns.wanted, columns.stop_reason, columns.stop_message).where(
+            sa.select(columns.wanted, columns.stop_reason, columns.stop_message, columns.longest).where(
                 columns.id == cluster_id
             )
         ).one_or_none()
         if row is None:
-            return None, Reason.HEAD_LOST, "its record is gone from the ledger"
-        return row[0], Reason(row[1]) if row[1] else None, row[2] or ""
+            return Wishes(stop=Reason.HEAD_LOST, message="its record is gone from the ledger")
+        return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3])
+
+    def history_of(self, key: tuple[str, str]) -> Account:
+        """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
+        columns = schema.accounts.c
+        row = self._connection.execute(
+            sa.select(columns.account).where(columns.scope == key[0], columns.name == key[1])
+        ).scalar_one_or_none()
+        return Account.from_json(row) if row is not None else Account()
+
+    def keep_history(self, key: tuple[str, str], account: Account) -> None:
+        """Keep what the account held until now; what it holds now is in the live clusters."""
+        past = replace(account, admitted={}, until={}).to_json()
+        columns = schema.accounts.c
+        mine = (columns.scope == key[0], columns.name == key[1])
+        changed = self._connection.execute(sa.update(schema.accounts).where(*mine).values(account=past))
+        if changed.rowcount == 0:
+            self._connection.execute(
+                sa.insert(schema.accounts).values(scope=str(key[0]), name=key[1], account=past)
+            )
 
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         """Every state the cluster was in, with reason, sentence and time, oldest first."""
@@ -137,7 +169,7 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises."""
-        with self._guard(), self._engine.connect() as connection:
+        with self._turn(), self._guard(), self._engine.connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -152,6 +184,15 @@ class Ledger:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
             connection.exec_driver_sql("COMMIT")
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """SQLite's own wait for its lock starves whoever waits long; a lock file in front is fair to all.
+
+        PostgreSQL queues by itself.
+        """
+        if not self._sqlite or not self.url.database:
+            return nullcontext()
+        return turn(Path(f"{self.url.database}.turn"), _LOCK_WAIT)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
