@@ -46,11 +46,14 @@ class Transaction:
 
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection = connection
+        self._live: list[Cluster] | None = None
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
         """All clusters that have not ended, oldest first."""
-        return self._select(schema.clusters.c.ended_at.is_(None))
+        if self._live is None:
+            self._live = self._select(schema.clusters.c.ended_at.is_(None))
+        return list(self._live)
 
     def get(self, cluster_id: str) -> Cluster:
         found = self._select(schema.clusters.c.id == cluster_id)
@@ -106,17 +109,20 @@ class Transaction:
         return [dict(row) for row in rows]
 
     def insert(self, cluster: Cluster) -> None:
+        self._live = None
         self._connection.execute(sa.insert(schema.clusters).values(**schema.to_row(cluster)))
         self._note(cluster.id, cluster.state, cluster.reason, cluster.message)
 
     def update(self, cluster_id: str, **columns: Any) -> None:
         """Set columns that are not the state (``head``, ``workers``, ``renewed_at``, ``wanted``, …)."""
+        self._live = None
         self._connection.execute(
             sa.update(schema.clusters).where(schema.clusters.c.id == cluster_id).values(**columns)
         )
 
     def move(self, cluster_id: str, state: State, reason: Reason, message: str, **columns: Any) -> bool:
         """To another state. False, and nothing changes, where the cluster has ended already."""
+        self._live = None
         columns |= {"state": state.value, "reason": reason.value, "message": message, "since": self.now}
         if state.ended:
             columns["ended_at"] = self.now
@@ -158,7 +164,8 @@ class Ledger:
             url = f"sqlite:///{self.file}"
         self.url = sa.make_url(url)
         self._sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
+        # Kept open: the last connection of an SQLite file to be closed rewrites the file.
+        self._engine = sa.create_engine(self.url, pool_size=1, max_overflow=8, pool_pre_ping=not self._sqlite)
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         self._create()
