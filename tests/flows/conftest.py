@@ -41,6 +41,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return known | more
 
 
+@pytest.fixture(scope="session")
+def clean_environment() -> Callable[..., dict[str, str]]:
+    return environment
+
+
 @dataclass
 class Api:
     """A Prefect server, asked without Prefect's own client."""
@@ -148,6 +153,8 @@ class DemoRun:
     seconds: float = 0.0
     peak: int = 0
     """Largest sum of the resident memory of all its processes, in bytes."""
+    servers: list[dict[str, str]] = field(default_factory=list)
+    """The environments of Prefect APIs that ran with this home."""
     left: list[str] = field(default_factory=list)
     """Command lines of processes that were still there afterwards."""
     tables: dict[str, tuple[str, int, Any]] = field(default_factory=dict)
@@ -178,6 +185,8 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
             for process in processes_of(home):
                 try:
                     total += process.memory_info().rss
+                    if not run.servers and any("server:create_app" in word for word in process.cmdline()):
+                        run.servers.append(process.environ())
                 except psutil.Error:
                     continue
             run.peak = max(run.peak, total)

@@ -76,7 +76,9 @@ def test_a_retry_takes_over_what_a_crash_left_or_replaces_it(
         assert third["cluster"] != first["cluster"]
         assert third["name"] == first["name"]
         assert json.loads(process.stdout.readline()) == {"phases": 2}
-        assert process.wait(60) == 0, process.stderr.read()
+        errors = process.stderr.read()
+        assert process.wait(60) == 0, errors
+        assert "the report could not be published as artifact no key for Prefect" in errors
     with Ledger().read() as tx:
         old, new = tx.get(first["cluster"]), tx.get(third["cluster"])
     assert (old.state, old.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
