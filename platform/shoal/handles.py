@@ -9,7 +9,6 @@ What it must not do: decide, or know how a home works inside.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import warnings
 import weakref
@@ -17,6 +16,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from shoal import card
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.homes.base import Home
 from shoal.progress import Progress, line, progress
@@ -46,6 +46,7 @@ class ClusterHandle(ABC):
         self._cluster = cluster
         self._quiet = quiet
         self._closed = False
+        self._shown: Progress | None = None
         self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name) if owns else None
 
     @property
@@ -72,11 +73,13 @@ class ClusterHandle(ABC):
         Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
         """
         asked = begin = time.monotonic()
-        with shown if shown is not None else progress(self._quiet) as bar:
+        self._shown = shown if shown is not None else progress(self._quiet)
+        with self._shown as bar:
             while True:
                 cluster = self.record
                 bar.show(cluster)
                 if cluster.state is State.READY:
+                    bar.follow(self._home, self.id)
                     return self
                 self._raise_if_ended(cluster)
                 now = time.monotonic()
@@ -122,6 +125,8 @@ class ClusterHandle(ABC):
         with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
             self._disconnect()
         if self._finalizer is None:
+            if self._shown is not None:
+                self._shown.settle(self.record, None)
             return
         self._finalizer.detach()
         self._home.stop(self.id, Reason.STOPPED_BY_USER, "closed by its user")
@@ -133,8 +138,8 @@ class ClusterHandle(ABC):
                     hint=f"It ends by itself; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
                 )
             time.sleep(_POLL)
-        if not self._quiet:
-            print(self.report().line(), file=sys.stderr)
+        if self._shown is not None:
+            self._shown.settle(self._cluster, self.report())
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +155,12 @@ class ClusterHandle(ABC):
             f"<{type(self).__name__} {self.name}: {cluster.state}, {cluster.workers} workers, "
             f"{cluster.reason} ({cluster.message})>"
         )
+
+    def _repr_html_(self) -> str:
+        cluster = self._cluster if self._closed else self.record
+        history = self._home.history(self.id)
+        status = None if self._closed else self._home.status(self.id)
+        return card.html(cluster, history, status, time.time())
 
     @abstractmethod
     def open(self) -> None:
