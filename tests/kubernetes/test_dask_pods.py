@@ -18,7 +18,13 @@ from cluster.errors import ClusterError
 from cluster.namespaces import Namespace
 from distributed import Client
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # The image has Debian's Python 3.11; the patch of the one that runs the tests may differ.
+    pytest.mark.filterwarnings("ignore:Mismatched versions found:distributed.versions.VersionMismatchWarning"),
+]
 Image = Callable[[str], str]
 _SMALL = {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}}
 _SCHEDULER_PROBE = {"tcpSocket": {"port": 8786}, "periodSeconds": 1, "failureThreshold": 60}
