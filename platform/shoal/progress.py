@@ -19,6 +19,8 @@ from typing import Protocol
 from shoal.records import Cluster
 from shoal.units import Seconds
 
+STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
+
 
 class Progress(Protocol):
     """Is shown every record while somebody waits."""
@@ -51,17 +53,20 @@ class Silent:
 
 
 class Lines:
-    """One line on standard error per change of state or reason, with the seconds since the beginning."""
+    """One line on standard error per change of state or reason, and every 10 s while nothing changes.
+
+    Each with the seconds since the beginning.
+    """
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
+        self._begin = self._shown = time.monotonic()
         self._last = ""
 
     def show(self, cluster: Cluster) -> None:
-        now = line(cluster)
-        if now != self._last:
-            self._last = now
-            print(f"[{time.monotonic() - self._begin:5.1f} s] {now}", file=sys.stderr, flush=True)
+        now, at = line(cluster), time.monotonic()
+        if now != self._last or at - self._shown > STILL:
+            self._last, self._shown = now, at
+            print(f"[{at - self._begin:5.1f} s] {now}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Lines:
         return self
@@ -107,9 +112,6 @@ def progress(quiet: bool = False) -> Progress:
     if quiet:
         return Silent()
     return Spinner() if sys.stderr.isatty() else Lines()
-
-
-STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
 
 
 @contextmanager

@@ -34,15 +34,11 @@ def test_planning_pulls_in_no_engine_either() -> None:
     assert not (_HEAVY - {"sqlalchemy"}) & set(answer.stdout.split())
 
 
-# Private parts of others that we follow, and the one module that may know each (import-linter cannot look
-# inside other packages).
+# Clients of Kubernetes, and the one package that may know each.
 _ONLY_IN = {
-    "dask.dataframe.dask_expr": "tables/dask_private.py",
     "kubernetes": "homes/kubernetes/",
     "kr8s": "homes/kubernetes/",
 }
-
-_PYICEBERG_PRIVATE = "tables/pyiceberg_private.py"
 
 
 def _imports(file: Path) -> set[str]:
@@ -56,7 +52,7 @@ def _imports(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("private", "home"), _ONLY_IN.items())
-def test_only_one_module_knows_a_private_part_of_others(private: str, home: str) -> None:
+def test_only_one_package_knows_a_client_of_kubernetes(private: str, home: str) -> None:
     package = Path(shoal.__file__).parent
     knowing = [
         str(file.relative_to(package))
@@ -64,13 +60,3 @@ def test_only_one_module_knows_a_private_part_of_others(private: str, home: str)
         if any(name == private or name.startswith(f"{private}.") for name in _imports(file))
     ]
     assert [name for name in knowing if not name.startswith(home)] == []
-
-
-def test_only_one_module_knows_the_private_writers_of_pyiceberg() -> None:
-    package = Path(shoal.__file__).parent
-    knowing = {
-        str(file.relative_to(package))
-        for file in package.rglob("*.py")
-        if any(name.startswith("pyiceberg.") and "._" in name for name in _imports(file))
-    }
-    assert knowing == {_PYICEBERG_PRIVATE}

@@ -62,7 +62,7 @@ def clear(home: LocalHome, name: str, owner: str, plan: Plan, why: str, *, quiet
         while not home.get(found.id).state.ended:
             if time.monotonic() - begin > _END_WAIT:
                 raise DeadlineError(
-                    f"waited {_END_WAIT:.0f} s for {name}, left by an earlier attempt of this flow run, to end",
+                    f"waited {_END_WAIT:.0f} s for {name} of an earlier attempt of this flow run to end",
                     hint=f"`shoal logs {name}` shows what it does; `shoal down {name}` ends it.",
                 )
             time.sleep(_POLL)

@@ -44,11 +44,13 @@ def run_report(
     return RunReport(f"Clusters of {run.flow_run_name or run.flow_run_id}", phases)
 
 
-def publish_report(key: str = "shoal-run", **where: str | Path | None) -> RunReport:
+def publish_report(
+    key: str = "shoal-run", *, project: str | Path | None = None, target: str | None = None
+) -> RunReport:
     """:func:`run_report` of this run, also as a markdown artifact under ``key`` (a-z, 0-9 and dashes)."""
     if not re.fullmatch(r"[a-z0-9-]+", key):
         raise UsageError(f"key={key!r} is no artifact key", hint="Lower-case letters, digits and dashes.")
-    report = run_report(**where)
+    report = run_report(project=project, target=target)
     publish(key, report.markdown(), "What the clusters of this run took")
     return report
 

@@ -74,7 +74,7 @@ def cluster_name(flow_run_id: str, role: str, task_key: str = "") -> str:
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", role) or len(role) > _LONGEST_ROLE:
         raise UsageError(
             f"role={role!r} cannot be part of a cluster's name",
-            hint=f"Lower-case letters, digits and dashes, at most {_LONGEST_ROLE}, such as 'etl' or 'read-back'.",
+            hint=f"Lower-case letters, digits and dashes, at most {_LONGEST_ROLE}, such as 'read-back'.",
             role=role,
         )
     digest = hashlib.sha256("/".join((flow_run_id, task_key, role)).encode()).hexdigest()

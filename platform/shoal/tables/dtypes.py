@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyiceberg import types as iceberg
@@ -19,8 +18,8 @@ from shoal.errors import UsageError
 
 Backend = Literal["pyarrow", "numpy_nullable"]
 
-STRING = pd.StringDtype("pyarrow", na_value=np.nan)
-"""Dask's own type for text: operations on it are as in plain pandas, the data is Arrow's."""
+STRING = pd.StringDtype("pyarrow")
+"""Dask's own type for text, so that such columns join and compare with those of any other Dask frame."""
 
 _NULLABLE: dict[pa.DataType, Any] = {
     pa.int32(): pd.Int32Dtype(),

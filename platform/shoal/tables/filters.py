@@ -7,10 +7,13 @@ that does not fit its column is an error.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from pyiceberg import expressions as ex
+from pyiceberg import types as iceberg
 from pyiceberg.expressions.parser import parse
 from pyiceberg.schema import Schema
 
@@ -110,6 +113,57 @@ def _predicate(item: Any) -> Any:
         f"{operator!r} is no operator of a filter.",
         hint=f"Known: {', '.join([*_OPERATORS, 'in', 'not in', 'is'])}",
     )
+
+
+def exact_literal(value: Any, kind: iceberg.IcebergType) -> Any:
+    """A value as the literal of a comparison that Iceberg decides exactly as pandas does, or ``None``.
+
+    Only values of the column's own kind: pandas and Iceberg convert others by rules of their own.
+    """
+    import pandas as pd
+
+    value = plain_timestamp(value) if isinstance(kind, _TIMES) else plain(value)
+    if value is None or value is pd.NA or value != value:
+        return None
+    match kind:
+        case iceberg.IntegerType() | iceberg.LongType():
+            bits = 31 if isinstance(kind, iceberg.IntegerType) else 63
+            fits = type(value) is int and -(2**bits) <= value < 2**bits
+            return value if fits else None
+        case iceberg.DoubleType():
+            if type(value) is int and abs(value) <= 2**53:
+                return float(value)
+            return value if type(value) is float else None
+        case iceberg.StringType():
+            return value if type(value) is str else None
+        case iceberg.DateType():
+            return value if type(value) is dt.date else None
+        case iceberg.TimestampType():
+            return value if isinstance(value, dt.datetime) and value.tzinfo is None else None
+        case iceberg.TimestamptzType():
+            return value.astimezone(dt.UTC) if isinstance(value, dt.datetime) and value.tzinfo else None
+        case iceberg.DecimalType(precision=precision, scale=scale) if isinstance(value, Decimal):
+            _, digits, exponent = value.as_tuple()
+            fits = isinstance(exponent, int) and -exponent <= scale and len(digits) <= precision
+            return value.quantize(Decimal(1).scaleb(-scale)) if fits else None
+        case iceberg.BooleanType():
+            return value if type(value) is bool else None
+    return None
+
+
+_TIMES = (iceberg.TimestampType, iceberg.TimestamptzType)
+
+
+def plain_timestamp(value: Any) -> Any:
+    """A timestamp as a ``datetime``, unless it holds fractions of a microsecond; anything else: ``None``."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    if isinstance(value, pd.Timestamp):
+        return None if value is pd.NaT or value.nanosecond else value.to_pydatetime(warn=False)
+    return value if isinstance(value, dt.datetime) else None
 
 
 def plain(value: Any) -> Any:

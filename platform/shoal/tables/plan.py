@@ -163,6 +163,7 @@ def make_plan(
     since: int | None,
     row_filter: BooleanExpression,
     partition_size: int,
+    columns: Sequence[str] | None = None,
 ) -> tuple[Plan, dict[str, float]]:
     """Plan the read of a snapshot (``None``: of an empty table), and say what each column weighs."""
     pinned = metadata.model_copy(update={"current_schema_id": schema_id})
@@ -192,13 +193,14 @@ def make_plan(
         ) from error
     weights = column_weights(schema, tasks)
     whole = matches_whole_file(schema, row_filter)
+    row_width = sum(weights[c] for c in columns) if columns else sum(weights.values())
     always = isinstance(row_filter, AlwaysTrue)
     pieces: list[Piece] = []
     for task in tasks:
         exact = (
             always or isinstance(task.residual, AlwaysTrue) or (not task.delete_files and whole(task.file))
         )
-        pieces.extend(_split(task, exact, sum(weights.values()), partition_size))
+        pieces.extend(_split(task, exact, row_width, partition_size))
     return Plan(tuple(_pack(pieces, partition_size))), weights
 
 

@@ -48,7 +48,7 @@ def read_table(
     carrier = 'AA'"``), ``[("dep_delay", ">", 0)]`` as in ``dd.read_parquet``, or a PyIceberg expression;
     exact, to the row. ``snapshot``: its id, or a tag. ``as_of``: a time, UTC if it has no zone. ``branch``:
     its head. ``since``: only rows added after that snapshot; refused if rows were changed or deleted since,
-    for those could not be told. ``partition_size``: of a partition in memory, about, all columns (128 MiB).
+    for those could not be told. ``partition_size``: of a partition in memory, about (128 MiB).
 
     Columns are Arrow-backed, text is Dask's string type: a column has one type, with nulls or without.
     ``dtype_backend="numpy_nullable"`` gives ``Int64`` and the like for numbers.
@@ -76,8 +76,17 @@ def read_table(
         backend=dtype_backend,
         io_properties=public_properties(dict(table.io.properties)),
     )
-    source = Source(table.metadata, table.io, context, schema_id, snapshot_id, after, size)
-    return frame_of(source, wanted)
+    source = Source(table.metadata, table.io, context, schema_id, snapshot_id, after, size, wanted)
+    return _frame_of(source, wanted)
+
+
+def _frame_of(source: Source, columns: Sequence[str] | None) -> dd.DataFrame:
+    try:
+        from shoal.tables.expression import frame_of as pushing
+    except (ImportError, AttributeError):
+        # A Dask whose private expressions have moved on: the same frame, only without push-down.
+        return frame_of(source, columns)
+    return pushing(source, columns)
 
 
 def _since(table: Table, name: str, since: int | str | None, to: int | None) -> int | None:

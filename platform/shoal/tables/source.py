@@ -7,12 +7,15 @@ must not do: travel with credentials, or plan anything twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
 from dask.base import normalize_token
+from pyiceberg.types import DoubleType, FloatType, IcebergType
 
 from shoal.tables.dtypes import to_pandas
 from shoal.tables.plan import Plan, make_plan, unpack_metadata
@@ -32,6 +35,7 @@ class Source:
         snapshot_id: int | None,
         since: int | None,
         partition_size: int,
+        columns: Sequence[str] | None = None,
     ) -> None:
         self.metadata: TableMetadata | None = metadata
         self.io: FileIO | None = io
@@ -40,12 +44,15 @@ class Source:
         self.snapshot_id = snapshot_id
         self.since = since
         self.partition_size = partition_size
+        self.columns = tuple(columns) if columns is not None else None
+        """Those of the first request: partitions are sized by them."""
         self.identity = (
             str(metadata.table_uuid),
             schema_id,
             snapshot_id,
             since,
             partition_size,
+            self.columns,
             context.backend,
         )
         self._plans: dict[str, tuple[Plan, dict[str, float]]] = {}
@@ -64,10 +71,23 @@ class Source:
                 since=self.since,
                 row_filter=row_filter,
                 partition_size=self.partition_size,
+                columns=self.columns,
             )
         return self._plans[key]
 
-    @property
+    def context_for(self, row_filter: BooleanExpression) -> ScanContext:
+        """What the tasks of a plan for this filter have to know."""
+        return replace(self.context, row_filter=row_filter)
+
+    def field_type(self, column: str) -> IcebergType:
+        """A column's Iceberg type."""
+        return unpack_metadata(self.context.metadata).schema().find_field(column).field_type
+
+    def is_floating(self, column: str) -> bool:
+        """Whether a column can hold NaN."""
+        return isinstance(self.field_type(column), (FloatType, DoubleType))
+
+    @functools.cached_property
     def meta(self) -> pd.DataFrame:
         """The frame with no rows: all columns, with their types."""
         schema = schema_to_pyarrow(unpack_metadata(self.context.metadata).schema(), include_field_ids=False)
