@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from shoal import card
+from shoal.environment import EnvironmentMismatchWarning, differences, versions
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.homes.base import Home
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State
 from shoal.report import Report, report_of
@@ -32,6 +34,7 @@ START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself 
 QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
 _POLL = 0.05
+_COMPARE = 5.0  # s that workers get to tell their versions
 
 
 class ClusterEndedError(InfrastructureError):
@@ -79,6 +82,7 @@ class ClusterHandle(ABC):
                 cluster = self.record
                 bar.show(cluster)
                 if cluster.state is State.READY:
+                    reached(CrashPoint.CLIENT_READY)
                     bar.follow(self._home, self.id)
                     return self
                 self._raise_if_ended(cluster)
@@ -192,13 +196,25 @@ class DaskCluster(ClusterHandle):
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
             from distributed import Client, Security
+            from distributed.versions import VersionMismatchWarning
 
             endpoint = self._home.endpoint(self.id)
             security = Security(require_encryption=True, **endpoint.security)
-            self._client = Client(
-                endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
-            )
+            with warnings.catch_warnings():
+                # _compare says the same, of more packages, and once.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                self._client = Client(
+                    endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+                )
+            self._compare(self._client)
         return self._client
+
+    @staticmethod
+    def _compare(client: Client) -> None:
+        """Warn where workers have other packages. Workers that do not answer are not held against it."""
+        with contextlib.suppress(OSError, TimeoutError):
+            theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
+            _warn(differences(versions(), theirs))
 
     @property
     def dashboard(self) -> str:
@@ -233,7 +249,8 @@ class SparkCluster(ClusterHandle):
             session: Any = SparkSession.builder.remote(url).create()
             # pyspark's own policy retries a dead server for ten minutes without a word.
             session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
-            session.version  # noqa: B018 - the first call connects: the cluster sees its client
+            there = session.version  # the first call connects: the cluster sees its client
+            _warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
             self._session = session
         return self._session
 
@@ -252,6 +269,12 @@ class SparkCluster(ClusterHandle):
         if self._session is not None:
             self._session.stop()
             self._session = None
+
+
+def _warn(different: list[str]) -> None:
+    if different:
+        message = f"client and workers differ: {'; '.join(different)}. Results may fail or differ."
+        warnings.warn(message, EnvironmentMismatchWarning, stacklevel=4)
 
 
 def _dropped(home: Home, cluster_id: str, name: str) -> None:
