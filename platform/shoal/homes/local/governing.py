@@ -121,7 +121,7 @@ class Governing:
         decision, _ = self._decide(tx, larger)
         if decision.verdict is Verdict.ADMIT:
             self._charge(tx, larger)
-            tx.update(cluster.id, wanted=workers, plan=plan.to_json())
+            tx.update(cluster.id, plan=plan.to_json())
         return decision
 
     def would(self, tx: Transaction, ask: Ask) -> Decision:
