@@ -24,7 +24,7 @@ from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger, Transaction, Wishes
 from shoal.homes.local.processes import identity
@@ -66,6 +66,7 @@ class Head:
             self._status = StatusServer(self.status, self._token)
             head = identity() | {"status_url": self._status.url}
             tx.update(cluster_id, head=head, renewed_at=tx.now)
+            self._copy(tx)
 
     def run(self) -> int:
         """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
@@ -228,6 +229,7 @@ class Head:
                     if tx.get(self._id).state.ended:
                         return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
                     tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
+                    self._copy(tx)
                     wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
                 self._renewed = now
@@ -271,6 +273,10 @@ class Head:
             return []
         governing.end(tx, tx.get(self._id), state, reason, message)
         return governing.settle(tx)
+
+    def _copy(self, tx: Transaction) -> None:
+        """Its own copy of its record, for the day that the ledger's file is damaged."""
+        rebuild.write_record(self._folder, schema.to_row(tx.get(self._id)))
 
     def _stop_engine(self) -> None:
         if self._engine is None:
