@@ -50,6 +50,18 @@ class Amounts:
             Bytes(self.heads - other.heads),
         )
 
+    def __or__(self, other: Amounts) -> Amounts:
+        """The larger of each."""
+        return Amounts(
+            max(self.clusters, other.clusters),
+            max(self.workers, other.workers),
+            max(self.cores, other.cores),
+            max(self.memory, other.memory),
+            max(self.gpus, other.gpus),
+            max(self.scratch, other.scratch),
+            max(self.heads, other.heads),
+        )
+
     def of(self, what: str) -> float:
         """The amount called ``what`` (a field's name)."""
         return float(getattr(self, what))

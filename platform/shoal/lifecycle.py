@@ -182,7 +182,11 @@ def _in_the_queue(cluster: Cluster, seen: Observation) -> list[Action]:
 
 def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
     floors = {Scope.TEAM: outcome.floors[0], Scope.USER: outcome.floors[1]}
-    return [Charge(scope, its, outcome.share, floors.get(scope, 0.0)) for scope, its in seen.wants.items()]
+    return [
+        # Never less than it holds: workers that are being retired still count.
+        Charge(scope, its | seen.charged.get(scope, its), outcome.share, floors.get(scope, 0.0))
+        for scope, its in seen.wants.items()
+    ]
 
 
 def waits(outcome: Outcome) -> tuple[Reason, str]:

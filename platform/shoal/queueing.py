@@ -242,6 +242,11 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     end = now + ask.plan.timeouts.max
     # What it holds already (it grows, or a governor died while charging it) is not in its own way.
     own = [(scope, scope.drop(ask.cluster)) for scope, _ in pairs]
+    # Nor does it give anything back by asking: workers that are being retired still count.
+    pairs = [
+        (scope, need if has is None else tuple(map(max, need, has[0])))
+        for (scope, need), (_, has) in zip(pairs, own, strict=True)
+    ]
     short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
     blocking = [scope.reserved for scope, need in pairs if scope.delays(need, end) and scope.reserved]
     if not short and not blocking:
