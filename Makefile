@@ -49,7 +49,10 @@ kube-down: venv ## End what `make kube` started (NAME= one alone)
 kube-build: venv ## Compile Kubernetes, etcd, CoreDNS and kwok (once, ten minutes)
 	@$(KUBE) build
 
-.PHONY: kube kube-status kube-down kube-build
+kube-images: venv ## Build the project's images for tests and load them into what runs
+	@$(KUBE) images
+
+.PHONY: kube kube-status kube-down kube-build kube-images
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

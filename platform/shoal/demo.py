@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +22,11 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from shoal import project
 from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
+from shoal.homes.local.processes import identity
 from shoal.java import find_java
 from shoal.progress import doing
 from shoal.units import Seconds
@@ -31,6 +35,8 @@ FLOW = Path("flows") / "nyc_flights.py"
 SERVER_START = (
     120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
 )
+_SERVER = "prefect.server.api.server:create_app"  # in the command line of Prefect's own local API
+_guards: list[subprocess.Popen[bytes]] = []  # kept: collecting one would close its pipe
 _WIDTH = 150  # columns of the report where there is no terminal
 
 
@@ -127,10 +133,38 @@ def _connect_to() -> str:
 
 
 def _connect() -> None:
+    """Until the API answers; InfrastructureError when it does not."""
+    import httpx
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        client.hello().raise_for_status()
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello().raise_for_status()
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
+        raise InfrastructureError(
+            f"the demo waited in vain for {_connect_to()}: {error}",
+            hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
+        ) from error
+    _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
+
+
+def _end_with_this_process(pids: list[int]) -> None:
+    """Prefect ends its API when this process exits, but not when it is killed with -9: a guard does then.
+
+    The guard reads from a pipe that only this process holds, so it wakes up at its end, however that comes.
+    """
+    code = (
+        "import json, signal, sys\n"
+        "from shoal.homes.local.processes import signal_process\n"
+        "sys.stdin.read()\n"
+        "for one in json.loads(sys.argv[1]): signal_process(one, signal.SIGTERM)\n"
+    )
+    if pids:
+        known = json.dumps([identity(pid) for pid in pids])
+        guard = subprocess.Popen(
+            [sys.executable, "-c", code, known], stdin=subprocess.PIPE, start_new_session=True
+        )
+        _guards.append(guard)
 
 
 @contextmanager

@@ -41,6 +41,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return known | more
 
 
+@pytest.fixture(scope="session")
+def clean_environment() -> Callable[..., dict[str, str]]:
+    return environment
+
+
 @dataclass
 class Api:
     """A Prefect server, asked without Prefect's own client."""
@@ -148,6 +153,8 @@ class DemoRun:
     seconds: float = 0.0
     peak: int = 0
     """Largest sum of the resident memory of all its processes, in bytes."""
+    servers: list[dict[str, str]] = field(default_factory=list)
+    """The environments of Prefect APIs that ran with this home."""
     left: list[str] = field(default_factory=list)
     """Command lines of processes that were still there afterwards."""
     tables: dict[str, tuple[str, int, Any]] = field(default_factory=dict)
@@ -178,11 +185,13 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
             for process in processes_of(home):
                 try:
                     total += process.memory_info().rss
+                    if not run.servers and any("server:create_app" in word for word in process.cmdline()):
+                        run.servers.append(process.environ())
                 except psutil.Error:
                     continue
             run.peak = max(run.peak, total)
 
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         env=env,
@@ -190,27 +199,25 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    assert process.stdout is not None
-    threads = [
-        threading.Thread(target=sample),
-        threading.Thread(target=lambda: out.append(process.stdout.read())),
-    ]
-    out: list[str] = []
-    timer = threading.Timer(timeout, process.kill)
-    for thread in (*threads, timer):
-        thread.start()
-    try:
-        for line in process.stderr:
-            run.lines.append((time.monotonic() - begin, line.rstrip("\n")))
+    ) as process:
+
+        def listen() -> None:
+            assert process.stderr is not None
+            for line in process.stderr:
+                run.lines.append((time.monotonic() - begin, line.rstrip("\n")))
+
+        assert process.stdout is not None
+        threads = [threading.Thread(target=sample), threading.Thread(target=listen)]
+        timer = threading.Timer(timeout, process.kill)
+        for thread in (*threads, timer):
+            thread.start()
+        out = process.stdout.read()
         code = process.wait()
-    finally:
         timer.cancel()
         done.set()
         for thread in threads:
             thread.join()
-    run.out, run.seconds = "".join(out), time.monotonic() - begin
+    run.out, run.seconds = out, time.monotonic() - begin
     assert code == 0, f"{command} ended with {code}\n{run.out}\n" + "\n".join(line for _, line in run.lines)
     deadline = time.monotonic() + 5  # the last process needs a moment to be gone
     while (left := processes_of(home)) and time.monotonic() < deadline:

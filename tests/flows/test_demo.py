@@ -105,6 +105,12 @@ def test_the_report_is_an_artifact_of_the_demos_own_prefect_too(demo: Any) -> No
     assert "nyc-flights" in keys
 
 
+def test_its_prefect_tells_nobody_about_it(demo: Any) -> None:
+    (environment,) = demo.servers
+    assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert environment["DO_NOT_TRACK"] == "1"
+
+
 def test_clusters_of_the_demo_are_gone_and_their_records_say_who_ended_them(demo: Any) -> None:
     from shoal.homes.local.ledger import Ledger
 

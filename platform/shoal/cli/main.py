@@ -40,6 +40,18 @@ class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # before typer turns it into a failure
+            from shoal.cli.console import stop_writing
+
+            stop_writing()
+            return Code.CLOSED_PIPE
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+            return Code.INTERRUPTED
+
 
 app = typer.Typer(
     cls=_Commands,

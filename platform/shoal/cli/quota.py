@@ -42,7 +42,7 @@ def quota(
 
     opened = open_project(project, target)
     home = open_home(opened)
-    limits = opened.policy.limits_of(user or home.user())
+    limits = opened.policy.limits_of(home.user() if user is None else user)
     live = home.clusters()
     mine = Account({c.id: amounts(c.plan) for c in live if c.owner == limits.user})
     team = Account({c.id: amounts(c.plan) for c in live if c.team == limits.team}) if limits.team else None

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from . import binaries, clusters, needs
+from . import binaries, clusters, images, needs
 from .errors import ClusterError
 
 
@@ -66,6 +66,15 @@ def _build(given: argparse.Namespace) -> None:
         print(f"{name}: {path}")
 
 
+def _images(given: argparse.Namespace) -> None:
+    for name, archive in images.ensure().items():
+        print(f"{name}: {archive} ({archive.stat().st_size / 1e6:.0f} MB)")
+        for running, shape, _ in clusters.running():
+            if shape == "node":
+                clusters.load(clusters.find(running), archive)
+                print(f"  loaded into {running} as {images.REFERENCE.format(name)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="cluster", description="A real Kubernetes for the tests.")
     commands = parser.add_subparsers(required=True)
@@ -82,6 +91,8 @@ def main() -> int:
     down.set_defaults(run=_down)
     build = commands.add_parser("build", help="compile all programs now")
     build.set_defaults(run=_build)
+    build_images = commands.add_parser("images", help="build the project's images; load them into what runs")
+    build_images.set_defaults(run=_images)
     given = parser.parse_args()
     try:
         given.run(given)

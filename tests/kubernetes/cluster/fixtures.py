@@ -6,12 +6,12 @@ A machine that cannot run a shape skips, with the reason; with CI=true it fails 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from . import archives, binaries, clusters, needs, paths
+from . import archives, binaries, clusters, images, needs, paths
 from .clusters import Cluster
 from .errors import Unavailable
 from .namespaces import Namespace
@@ -94,6 +94,25 @@ def tools_archive() -> Path:
     links = tuple(f"bin/{name}" for name in _APPLETS)
     files = {"bin/busybox": Path(program), "bin/fetch": binaries.ensure(["fetch"])["fetch"]}
     return archives.single(TOOLS_IMAGE, files, ["sleep", "3600"], paths.images() / "tools.tar", links)
+
+
+@pytest.fixture(scope="session")
+def kube_image(kube_node: Cluster) -> Callable[[str], str]:
+    """Gives the reference of one of the project's images, built if it changed and loaded at its first use."""
+    loaded: dict[str, str] = {}
+
+    def give(name: str) -> str:
+        if name not in loaded:
+            if kube_node.folder is not None:
+                try:
+                    archive = images.ensure((name,))[name]
+                except Unavailable as reason:
+                    unavailable(str(reason))
+                clusters.load(kube_node, archive)
+            loaded[name] = images.REFERENCE.format(name)
+        return loaded[name]
+
+    return give
 
 
 def _namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
