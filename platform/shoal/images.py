@@ -12,6 +12,7 @@ from __future__ import annotations
 import compileall
 import hashlib
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from shoal.errors import InfrastructureError, NotFoundError
+from shoal.homes.local import paths
 from shoal.java import find_java
 from shoal.tables.spark_conf import ICEBERG_RUNTIME, POSTGRESQL_JDBC, SQLITE_JDBC
 
@@ -165,17 +167,18 @@ def _one(
     archive = archives / f"{name}-{inputs}.tar" if archives else None
     if not again and (archive.exists() if archive else _label(tool, reference) == inputs):
         return Built(name, reference, inputs, time.monotonic() - began, False, archive)
-    with tempfile.TemporaryDirectory(prefix="shoal-image-") as temporary:
+    with tempfile.TemporaryDirectory(prefix=".context-", dir=_cache("contexts")) as temporary:
         context = Path(temporary)
         shutil.copytree(folder / name, context, dirs_exist_ok=True)
         shutil.copy(folder / "entry.py", context)
-        say(f"{name}: laying out {len(pinned.splitlines())} packages")
-        _lay_out(pinned, context)
+        # Linked, not copied: the same hundreds of megabytes serve until a version changes.
+        shutil.copytree(_site(name, pinned, say), context / "site", copy_function=os.link, symlinks=True)
+        _copy_shoal(context)
         if jars:
-            say(f"{name}: fetching {len(jars)} jars")
             fetch_jars(jars, context / "jars")
         say(f"{name}: building {reference} with {tool}")
         arguments = ["--build-arg", f"BASE={base}"] if base else []
+        arguments += ["--layers"] if tool != "docker" else []  # only what changed is copied again
         _run([tool, "build", *arguments, "--label", f"{LABEL}={inputs}", "--tag", reference, str(context)])
     if archive:
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -216,32 +219,55 @@ def _label(tool: str, reference: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _lay_out(pinned: str, context: Path) -> None:
-    """site/: every package of `pinned`, and this very Shoal. Needs an image with this Python's version."""
-    file, site = context / "pinned.txt", context / "site"
-    file.write_text(pinned)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _run(
-        [*pip, "--no-compile", "--root-user-action=ignore", "--target", str(site), "--requirement", str(file)]
-    )
+def _cache(part: str) -> Path:
+    return paths.make_private(paths.cache_folder() / "images" / part)
+
+
+def _site(name: str, pinned: str, say: Callable[[str], None]) -> Path:
+    """A folder with every package of `pinned`, laid out once. Needs an image with this Python's version."""
+    kept = _cache("sites") / f"{name}-{_PYTHON}-{hashlib.sha256(pinned.encode()).hexdigest()[:12]}"
+    if kept.exists():
+        return kept
+    say(f"{name}: laying out {len(pinned.splitlines())} packages")
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=kept.parent) as temporary:
+        file, site = Path(temporary, "pinned.txt"), Path(temporary, "site")
+        file.write_text(pinned)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        _run([*pip, "--no-compile", "--root-user-action=ignore", "--target", str(site), "-r", str(file)])
+        for script in (site / "bin").iterdir():  # they name the Python that installed them
+            first, _, rest = script.read_bytes().partition(b"\n")
+            if first.startswith(b"#!") and b"python" in first:
+                script.write_bytes(b"#!/usr/bin/env python3\n" + rest)
+        for tests in [folder for folder in site.rglob("tests") if folder.is_dir()]:
+            shutil.rmtree(tests)
+        _compile(site)
+        for old in kept.parent.glob(f"{name}-*"):
+            shutil.rmtree(old)
+        site.rename(kept)
+    return kept
+
+
+def _copy_shoal(context: Path) -> None:
+    """shoal/: this very Shoal, as a distribution of its own that other tools can see."""
+    site = context / "shoal"
     shutil.copytree(Path(__file__).parent, site / "shoal", ignore=shutil.ignore_patterns("__pycache__"))
-    for script in (site / "bin").iterdir():  # they name the Python that installed them
-        lines = script.read_bytes().split(b"\n", 1)
-        if lines[0].startswith(b"#!") and b"python" in lines[0]:
-            script.write_bytes(b"#!/usr/bin/env python3\n" + lines[1])
-    for tests in [folder for folder in site.rglob("tests") if folder.is_dir()]:
-        shutil.rmtree(tests)
-    # Contents, not times, decide whether compiled code is valid: the copy into the image may change times.
-    checked = compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH  # type: ignore[attr-defined]
-    compileall.compile_dir(site, quiet=2, workers=os.cpu_count() or 1, invalidation_mode=checked)
+    facts = site / f"shoal-{metadata.version('shoal')}.dist-info"
+    facts.mkdir()
+    for file in ("METADATA", "entry_points.txt"):
+        (facts / file).write_text(metadata.distribution("shoal").read_text(file) or "")
+    _compile(site)
+
+
+def _compile(folder: Path) -> None:
+    # Contents, not times, say whether compiled code is valid: the copy into the image may change times.
+    checked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    compileall.compile_dir(folder, quiet=2, workers=os.cpu_count() or 1, invalidation_mode=checked)
 
 
 def fetch_jars(coordinates: Sequence[str], target: Path) -> list[Path]:
     """The jars of `group:artifact:version` in `target`, by the Ivy of PySpark; kept in the cache."""
-    from shoal.homes.local import paths
-
     target.mkdir(parents=True, exist_ok=True)
-    cache = paths.make_private(paths.cache_folder() / "jars")
+    cache = _cache("jars")
     found = []
     for coordinate in coordinates:
         group, artifact, version = coordinate.split(":")
@@ -256,10 +282,21 @@ def fetch_jars(coordinates: Sequence[str], target: Path) -> list[Path]:
 
 def _ivy(group: str, artifact: str, version: str, cache: Path) -> None:
     jars = Path(str(metadata.distribution("pyspark").locate_file("pyspark"))) / "jars"
-    java = ["java" if not os.environ.get("JAVA_HOME") else str(find_java().command)]
     pattern = f"{cache}/[artifact]-[revision].[ext]"
     ivy = ["-cp", f"{jars}/*", "org.apache.ivy.Main", "-cache", str(cache / "ivy"), "-types", "jar"]
-    _run([*java, *ivy, "-notransitive", "-dependency", group, artifact, version, "-retrieve", pattern])
+    _run(
+        [
+            str(find_java().command),
+            *ivy,
+            "-notransitive",
+            "-dependency",
+            group,
+            artifact,
+            version,
+            "-retrieve",
+            pattern,
+        ]
+    )
 
 
 def _run(command: Sequence[str]) -> None:

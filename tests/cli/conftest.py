@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
@@ -97,6 +98,19 @@ class Place:
         assert "Traceback" not in err, err
         return Answer(process.returncode, out, err)
 
+    def marked(self) -> dict[int, str]:
+        """Pid -> cluster id of every live process of a cluster of this home."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                ours = environment.get("SHOAL_DATA") == self.environment["SHOAL_DATA"]
+                if ours and "SHOAL_CLUSTER" in environment and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = environment["SHOAL_CLUSTER"]
+            except (psutil.Error, OSError):
+                continue
+        return found
+
     def write(self, name: str, text: str) -> Path:
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,16 +134,14 @@ def _place(folder: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def shoal(tmp_path_factory: pytest.TempPathFactory, marked: Callable[[], dict[int, str]]) -> Iterator[Place]:
+def shoal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The command in a project with small clusters; at the end everything is gone."""
     place = _place(tmp_path_factory.mktemp("cli"))
     for name, text in PROJECT.items():
         place.write(name, text)
-    before = set(marked().values())
     yield place
     place("down", "--all", "--yes")
-    left = {pid: cluster for pid, cluster in marked().items() if cluster not in before}
-    assert not left, f"left running: {left}"
+    assert not place.marked(), f"left running: {place.marked()}"
 
 
 @pytest.fixture

@@ -31,5 +31,14 @@ def demo(
 ) -> None:
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
+    from shoal.cli.console import confirm
+    from shoal.project import load
 
+    prices = load(project, target).prices
+    if prices is not None and not confirm(
+        "It starts a Dask and a Spark cluster for some minutes, at the target's prices. Go on?",
+        yes=yes,
+        unattended="this would start clusters that cost money",
+    ):
+        raise typer.Exit(0)
     raise typer.Exit(job.run(project, target=target, as_json=output is o.Output.JSON))

@@ -48,6 +48,9 @@ class _Commands(TyperGroup):
 
             stop_writing()
             return Code.CLOSED_PIPE
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+            return Code.INTERRUPTED
 
 
 app = typer.Typer(

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
@@ -22,9 +23,12 @@ from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
 from shoal.homes.local import endpoints, paths
-from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.governing import Governing
+from shoal.homes.local.ledger import Ledger, Transaction, Wishes
 from shoal.homes.local.processes import identity
-from shoal.records import Reason, State
+from shoal.homes.local.tidy import tidy_up
+from shoal.project import load
+from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 from shoal.workload import Engine
 
@@ -73,8 +77,8 @@ class Head:
             if reason is None:
                 reason, message = self._serve()
         except _ToldToEnd:
-            _, reason, message = self._read_wishes(time.monotonic())
-            return self._end(State.STOPPED, reason or Reason.STOPPED_BY_USER, message, 0)
+            wishes = self._read_wishes(time.monotonic())
+            return self._end(State.STOPPED, wishes.stop or Reason.STOPPED_BY_USER, wishes.message, 0)
         except ShoalError as error:
             failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
             return self._end(State.FAILED, failed, str(error), 1)
@@ -109,9 +113,9 @@ class Head:
         endpoints.write(self._folder, endpoint)
         self._look = self._engine.observe() or self._look
         with self._ledger.write() as tx:
-            _, stop, message = tx.wishes(self._id)
-            if stop is not None:
-                return stop, message
+            wishes = tx.wishes(self._id)
+            if wishes.stop is not None:
+                return wishes.stop, wishes.message
             tx.move(
                 self._id,
                 State.READY,
@@ -146,44 +150,46 @@ class Head:
                 if look.restarts > restarts:
                     restarts = look.restarts
                     self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
-            asked, stop, message = self._read_wishes(now)
-            if stop is not None:
-                return stop, message
-            if asked is not None and asked != wanted:
-                wanted = asked
-                engine.scale(asked)
+            wishes = self._read_wishes(now)
+            if wishes.stop is not None:
+                return wishes.stop, wishes.message
+            if wishes.longest is not None:
+                timeouts = replace(timeouts, max=Seconds(wishes.longest))
+            if wishes.workers is not None and wishes.workers != wanted:
+                wanted = wishes.workers
+                engine.scale(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
 
-    def _read_wishes(self, now: float) -> tuple[int | None, Reason | None, str]:
-        """Wanted workers and reason to stop, by the ledger; renews the lease when it is time to."""
-        if self._terminated:
-            try:
-                with self._ledger.read() as tx:
-                    _, reason, message = tx.wishes(self._id)
-            except InfrastructureError:
-                reason, message = None, ""
-            return None, reason or Reason.STOPPED_BY_USER, message or "its head was told to end by a signal"
+    def _read_wishes(self, now: float) -> Wishes:
+        """What it is asked to do, by the ledger; renews the lease when it is time to."""
         try:
+            if self._terminated:
+                with self._ledger.read() as tx:
+                    wishes = tx.wishes(self._id)
+                return replace(
+                    wishes,
+                    stop=wishes.stop or Reason.STOPPED_BY_USER,
+                    message=wishes.message or "its head was told to end by a signal",
+                )
             if now - self._renewed >= RENEW or self._look.workers != self._cluster.workers:
                 with self._ledger.write() as tx:
-                    state = tx.get(self._id).state
-                    if state.ended:
-                        return None, Reason.HEAD_LOST, "its record says that it ended"
+                    if tx.get(self._id).state.ended:
+                        return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
                     tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
-                    answer = tx.wishes(self._id)
+                    wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
-            else:
-                with self._ledger.read() as tx:
-                    answer = tx.wishes(self._id)
-                if answer[1] is None:
-                    return answer
-            self._renewed = now
-            return answer
+                self._renewed = now
+                return wishes
+            with self._ledger.read() as tx:
+                return tx.wishes(self._id)
         except InfrastructureError as error:
+            if self._terminated:
+                return Wishes(stop=Reason.STOPPED_BY_USER, message="its head was told to end by a signal")
             if now - self._renewed > LEASE:
-                return None, Reason.HEAD_LOST, f"its lease could not be renewed for {LEASE:.0f} s: {error}"
-            return None, None, ""
+                message = f"its lease could not be renewed for {LEASE:.0f} s: {error}"
+                return Wishes(stop=Reason.HEAD_LOST, message=message)
+            return Wishes()
 
     def _end(self, state: State, reason: Reason, message: str, code: int) -> int:
         self._phase = State.STOPPING
@@ -197,12 +203,25 @@ class Head:
         paths.tidy(self._folder)
         try:
             with self._ledger.write() as tx:
-                tx.move(self._id, state, reason, message, report=self.report(), workers=0)
+                tx.update(self._id, report=self.report())
+                gone = self._release(tx, state, reason, message)
+            tidy_up(gone)
         except ShoalError as error:
             print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
             code = 1
         self._status.close()
         return code
+
+    def _release(self, tx: Transaction, state: State, reason: Reason, message: str) -> list[Cluster]:
+        """Write the end, and let whoever waits for what it held go on; returns whom it found gone."""
+        try:
+            governing = Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+        except (KeyError, ShoalError) as error:  # the project folder may be gone or broken by now
+            print(f"shoal head: the queue is left to others: {error}", flush=True)
+            tx.move(self._id, state, reason, message, workers=0)
+            return []
+        governing.end(tx, tx.get(self._id), state, reason, message)
+        return governing.settle(tx)
 
     def _stop_engine(self) -> None:
         if self._engine is None:
@@ -218,6 +237,10 @@ class Head:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""
         look = self._look
         return {
+            "idle": round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
+            "ends_in": None
+            if self._ends_in is None
+            else [self._ends_in[0].value, round(self._ends_in[1], 1)],
             "peak_worker_memory": look.peak_memory,
             "peak_memory": max((int(sample[2]) for sample in self._samples), default=look.memory),
             "worker_memory_limit": look.limit,

@@ -177,6 +177,7 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
     _remember(request, transaction, metadata, snapshot_id)
     properties = _summary(request)
     if request.removal is None:
+        # Adding rows conflicts with nothing, so PyIceberg may try again by itself.
         append_producer(transaction, snapshot_id, request.files, properties, request.branch).commit()
     else:
         remove = request.removal(table)

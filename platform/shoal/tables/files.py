@@ -27,6 +27,7 @@ from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
 from shoal.tables.plan import unpack_metadata
+from shoal.tables.points import CrashPoint, reached
 from shoal.tables.pyiceberg_private import (
     DataFile,
     FileIO,
@@ -92,13 +93,35 @@ def write_partition(frame: pd.DataFrame | pa.Table, context: WriteContext, numbe
         frame = frame.reset_index(list(context.index_names))
     if len(frame) == 0:
         return []
+    reached(CrashPoint.WORKER_BEFORE_FILE)
+    schema = unpack_metadata(context.metadata).schema()
+    written = write_stream(iter([fit(frame, schema, context.table, number)]), context)
+    reached(CrashPoint.WORKER_AFTER_FILES)
+    return written
+
+
+def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Written]:
+    """Write tables that have the target's columns and types, one after the other, without holding two.
+
+    Without partitions they share files; with partitions each table makes its own. If it fails, what it
+    wrote is deleted again.
+    """
     metadata = unpack_metadata(context.metadata)
     io = file_io(metadata.location, context.io_properties)
-    table = fit(frame, metadata.schema(), context.table, number)
+    spec, schema = metadata.spec(), metadata.schema()
     written: list[Written] = []
     try:
-        for record, part in split(table, metadata.spec(), metadata.schema(), context.sort):
-            for data_file in _write_files(part, record, metadata, io, context.data_path):
+        if spec.is_unpartitioned():
+            parts = ((p for table in tables for _, p in split(table, spec, schema, context.sort)),)
+            groups: Iterator[tuple[Record, Iterator[pa.Table]]] = iter([(Record(), parts[0])])
+        else:
+            groups = (
+                (record, iter([part]))
+                for table in tables
+                for record, part in split(table, spec, schema, context.sort)
+            )
+        for record, stream in groups:
+            for data_file in _write_files(stream, record, metadata, io, context.data_path):
                 written.append(Written(data_file, data_file.record_count, here(), os.getpid()))
     except BaseException as error:
         for one in written:
@@ -140,14 +163,20 @@ def _path(metadata: TableMetadata, data_path: str, record: Record) -> str:
 
 
 def _write_files(
-    table: pa.Table, record: Record, metadata: TableMetadata, io: FileIO, data_path: str
+    tables: Iterator[pa.Table], record: Record, metadata: TableMetadata, io: FileIO, data_path: str
 ) -> Iterator[DataFile]:
     file_schema, arrow_schema = file_arrow_schema(metadata)
-    table = table.rename_columns(arrow_schema.names).cast(arrow_schema)
     target = int(metadata.properties.get("write.target-file-size-bytes", TARGET_FILE_BYTES))
-    step = rows_per_group(table, metadata.properties)
-    begin = 0
-    while begin < table.num_rows:
+
+    def row_groups() -> Iterator[pa.Table]:
+        for table in tables:
+            step = rows_per_group(table, metadata.properties)
+            ready = table.rename_columns(arrow_schema.names).cast(arrow_schema)
+            yield from (ready.slice(begin, step) for begin in range(0, ready.num_rows, step))
+
+    groups = row_groups()
+    following = next(groups, None)
+    while following is not None:
         path = _path(metadata, data_path, record)
         output = io.new_output(path)
         try:
@@ -156,9 +185,10 @@ def _write_files(
                     sink, arrow_schema, **_writer_options(arrow_schema, metadata.properties)
                 )
                 with writer:
-                    while begin < table.num_rows:
-                        writer.write_table(table.slice(begin, step), row_group_size=step)
-                        begin += step
+                    while following is not None:
+                        writer.write_table(following, row_group_size=following.num_rows)
+                        reached(CrashPoint.WORKER_IN_FILE)
+                        following = next(groups, None)
                         if sink.tell() >= target:
                             break
                 size = sink.tell()

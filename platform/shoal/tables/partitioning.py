@@ -141,7 +141,22 @@ def _transformed(table: pa.Table, part: PartitionField, schema: Schema) -> Any:
     source = schema.find_field(part.column).field_type
     if isinstance(part.transform, IdentityTransform):
         return column
-    return part.transform.pyarrow_transform(source)(column)
+    return part.transform.pyarrow_transform(source)(_aligned(column))
+
+
+def _aligned(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with its buffers where Rust may read them.
+
+    What came over the network in one message starts at any byte; Arrow's C++ does not mind, but the Rust code
+    behind Iceberg's transforms panics, with an exception that ends a Dask worker's thread.
+    """
+    chunks = [
+        chunk
+        if all(b is None or b.address % 64 == 0 for b in chunk.buffers())
+        else pa.concat_arrays([chunk, chunk.slice(0, 0)])
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, type=column.type)
 
 
 def _plain(value: Any) -> Any:

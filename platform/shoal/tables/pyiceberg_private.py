@@ -213,9 +213,10 @@ def overwrite_producer(
     branch: str,
 ) -> _Replace:
     """A replacement of files as one snapshot under a given id."""
+    taken_out = list(remove)
     exists = transaction.table_metadata.snapshot_by_name(branch) is not None
     producer = _Replace(
-        operation=Operation.OVERWRITE if exists else Operation.APPEND,
+        operation=Operation.OVERWRITE if exists and taken_out else Operation.APPEND,
         transaction=transaction,
         io=table.io,
         commit_uuid=uuid.uuid4(),
@@ -223,7 +224,7 @@ def overwrite_producer(
         branch=branch,
     )
     producer._snapshot_id = snapshot_id
-    for data_file in remove:
+    for data_file in taken_out:
         producer.delete_data_file(data_file)
     for data_file in add:
         producer.append_data_file(data_file)

@@ -97,8 +97,11 @@ def new_table_schema(frame: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(f.name, kind, nullable=f.nullable) for f, kind in stored])
 
 
-def differences(frame: pa.Schema, table: Schema) -> list[Difference]:
-    """Every column in which the frame cannot be stored in the table as it is. Order does not matter."""
+def differences(frame: pa.Schema, table: Schema, *, widen: bool = False) -> list[Difference]:
+    """Every column in which the frame cannot be stored in the table as it is. Order does not matter.
+
+    ``widen``: a frame's wider type counts too, also where its values might fit.
+    """
     have = {f.name: f.type for f in frame}
     found = []
     for column in table.fields:
@@ -109,8 +112,9 @@ def differences(frame: pa.Schema, table: Schema) -> list[Difference]:
                     column.name, "missing", f"{column.field_type}, {need}", evolves=not column.required
                 )
             )
-        elif not storable(have[column.name], column.field_type):
-            wider = widened(column.field_type, have[column.name])
+            continue
+        wider = widened(column.field_type, have[column.name])
+        if not storable(have[column.name], column.field_type) or (widen and wider is not None):
             found.append(
                 Difference(
                     column.name,
@@ -132,7 +136,7 @@ def differences(frame: pa.Schema, table: Schema) -> list[Difference]:
 
 def check(name: str, frame: pa.Schema, table: Schema, *, evolve: bool) -> list[Difference]:
     """Raise :class:`SchemaMismatchError` unless the frame fits the table, or would after evolving it."""
-    found = differences(frame, table)
+    found = differences(frame, table, widen=evolve)
     wrong = [d for d in found if not (evolve and d.evolves)]
     if wrong:
         lines = "\n".join(f"  {d.column}: {d.kind}: {d.detail}" for d in wrong)

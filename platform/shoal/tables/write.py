@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import dask.dataframe as dd
@@ -20,19 +20,23 @@ from pyiceberg.table import Transaction
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
 from shoal.tables.catalog import CatalogSettings
-from shoal.tables.commit import Request, commit, find_landed
+from shoal.tables.commit import Landed, Request, commit, find_landed
 from shoal.tables.create import staged
-from shoal.tables.errors import CommitUnknownError, TableNotFoundError
+from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFoundError
 from shoal.tables.evolution import plan_evolution
 from shoal.tables.files import WriteContext, Written, delete_files, write_frame, write_partition
 from shoal.tables.partitioning import parse_field, parse_sort, same_spec, spec_fields
 from shoal.tables.plan import pack_metadata
 from shoal.tables.points import CrashPoint, reached
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
-from shoal.tables.replace import all_of_it, these_partitions
+from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
 from shoal.tables.sweep import run_folder, sweep
+from shoal.tables.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
+
+UPSERT_TRIES = 5
+"""How often an upsert looks for its keys again because someone else committed meanwhile."""
 
 Mode = Literal["append", "overwrite", "overwrite_partitions", "upsert"]
 
@@ -62,8 +66,8 @@ class WriteResult:
     replayed: bool
     """An earlier try of the same run had landed; this one wrote nothing, and ``files`` is empty."""
     seconds: float
-    deleted_files: int = 0
-    """Data files that the snapshot took out."""
+    replaced_rows: int = 0
+    """Rows that an upsert took out for new ones of the same keys."""
     workers: tuple[str, ...] = field(default=())
     """The addresses of the workers that wrote, each once."""
     pids: tuple[int, ...] = field(default=())
@@ -125,8 +129,9 @@ def write_table(
     if found is not None:
         sweep(job.io, run_folder(job.metadata, key), _paths_of(job.existing, found))
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
-    if mode == "upsert" and job.existing is not None:
-        raise NotImplementedError("upsert follows")
+    wanted_keys = (keys,) if isinstance(keys, str) else tuple(keys)
+    if wanted_keys:
+        check_keys(wanted_keys, job.metadata.schema(), job.columns)
     folder = run_folder(job.metadata, key)
     context = WriteContext(
         metadata=pack_metadata(job.metadata, job.metadata.current_schema_id),
@@ -138,8 +143,11 @@ def write_table(
     )
     reached(CrashPoint.CLIENT_BEFORE_WRITE)
     written: list[Written] = []
+    rewritten: list[Rewritten] = []
     try:
         written = _run(df, context)
+        if wanted_keys and written:
+            run_duplicate_check(written, context, wanted_keys)
         reached(CrashPoint.CLIENT_AFTER_FILES)
         if not written and mode in ("append", "overwrite_partitions", "upsert") and job.existing is not None:
             return WriteResult(name, 0, 0, (), replayed=False, seconds=time.monotonic() - started)
@@ -148,22 +156,23 @@ def write_table(
             removal = all_of_it(job.existing, name, branch)
         elif job.existing is not None and mode == "overwrite_partitions":
             removal = these_partitions(job.existing, [w.data_file for w in written], name, branch)
-        landed = commit(
-            Request(
-                name=name,
-                base=job.base,
-                files=[w.data_file for w in written],
-                key=key,
-                remember=run_key is not None,
-                attempt=attempt,
-                branch=branch,
-                properties=dict(properties or {}),
-                removal=removal,
-                change=job.change,
-                create=job.create,
-            ),
-            settled,
+        request = Request(
+            name=name,
+            base=job.base,
+            files=[w.data_file for w in written],
+            key=key,
+            remember=run_key is not None,
+            attempt=attempt,
+            branch=branch,
+            properties=dict(properties or {}),
+            removal=removal,
+            change=job.change,
+            create=job.create,
         )
+        if mode == "upsert" and job.existing is not None:
+            landed, rewritten = _upsert(job, request, written, context, wanted_keys, settled)
+        else:
+            landed = commit(request, settled)
     except CommitUnknownError:
         raise
     except BaseException:
@@ -175,8 +184,37 @@ def write_table(
         # Another try of this run was first. Its files are the table's, all others of the run are nobody's.
         sweep(job.io, folder, _paths_of(landed.table, landed.snapshot_id) if landed.table else ())
         return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
-    sweep(job.io, folder if run_key else context.data_path, [w.data_file.file_path for w in written])
-    return _result(name, landed.snapshot_id, written, time.monotonic() - started)
+    kept = [*written, *(w for r in rewritten for w in r.written)]
+    sweep(job.io, folder if run_key else context.data_path, [w.data_file.file_path for w in kept])
+    result = _result(name, landed.snapshot_id, kept, time.monotonic() - started)
+    return replace(
+        result, rows=sum(w.rows for w in written), replaced_rows=sum(r.replaced for r in rewritten)
+    )
+
+
+def _upsert(
+    job: _Job,
+    request: Request,
+    written: Sequence[Written],
+    context: WriteContext,
+    keys: tuple[str, ...],
+    settled: CatalogSettings,
+) -> tuple[Landed, list[Rewritten]]:
+    """Rewrite what holds the keys, and commit; if the table moved meanwhile, look for the keys again."""
+    table = job.existing
+    for again in range(UPSERT_TRIES):
+        rewritten = run_rewrites(table, job.metadata, written, context, keys, request.branch)
+        fresh = [w.data_file for r in rewritten for w in r.written]
+        removal = these_files(table, [r.path for r in rewritten], request.name, request.branch)
+        try:
+            full = replace(request, files=[*request.files, *fresh], removal=removal)
+            return commit(full, settled), rewritten
+        except ConflictError:
+            delete_files(job.io, [f.file_path for f in fresh])
+            if again == UPSERT_TRIES - 1:
+                raise
+            table = catalogs.load(request.name, settled)
+    raise AssertionError("the last try returns or raises")
 
 
 def _result(name: str, snapshot_id: int, written: Sequence[Written], seconds: float) -> WriteResult:
@@ -208,6 +246,8 @@ class _Job:
     io: FileIO
     sort: tuple[tuple[str, bool], ...]
     index_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    """The frame's."""
     change: Callable[[Transaction], None] | None = None
     create: Callable[[], Transaction] | None = None
 
@@ -248,7 +288,9 @@ def _prepare(
             for f in table.sort_order().fields
             if str(f.transform) == "identity" and table.schema().find_column_name(f.source_id) in schema.names
         )
-    return _Job(table, table.metadata, metadata, table.io, sort, index_names, change=change)
+    return _Job(
+        table, table.metadata, metadata, table.io, sort, index_names, tuple(schema.names), change=change
+    )
 
 
 def _prepare_new(
@@ -267,7 +309,9 @@ def _prepare_new(
     transaction = start()
     metadata = transaction.table_metadata
     again = _once(transaction, start)
-    return _Job(None, metadata, metadata, transaction._table.io, sort, index_names, create=again)
+    return _Job(
+        None, metadata, metadata, transaction._table.io, sort, index_names, tuple(schema.names), create=again
+    )
 
 
 def _once(first: Transaction, start: Callable[[], Transaction]) -> Callable[[], Transaction]:

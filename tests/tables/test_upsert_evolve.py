@@ -1,0 +1,281 @@
+"""Upserts, evolving tables, and everything that is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import shoal
+from shoal.errors import ShoalError, UsageError
+from shoal.tables import catalog as catalogs
+from shoal.tables import errors, points, write
+from shoal.tables.points import CrashPoint
+
+
+def rows(ids: Any, value: str = "old") -> pa.Table:
+    ids = list(ids)
+    return pa.table(
+        {"id": pa.array(ids, pa.int64()), "k": [f"k{i % 3}" for i in ids], "v": [value] * len(ids)}
+    )
+
+
+def state(name: str, **how: Any) -> dict[int, str]:
+    found = shoal.read_table(name, **how).compute()
+    assert found.id.is_unique
+    return dict(zip(found.id.tolist(), found.v.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("partition_by", [None, "k", "bucket(4, id)"])
+@pytest.mark.parametrize("keys", [["id"], ["id", "k"]])
+def test_upsert(
+    name: str, dask_cluster: Any, partition_by: str | None, keys: list[str], data_files: Any
+) -> None:
+    shoal.write_table(rows(range(100)), name, partition_by=partition_by)
+    shoal.write_table(rows(range(100, 200)), name)
+    new = dd.from_pandas(rows(range(150, 250), "new").to_pandas(), npartitions=3)
+    result = shoal.write_table(new, name, mode="upsert", keys=keys)
+    assert (result.rows, result.replaced_rows) == (100, 50)
+    assert state(name) == {i: "new" if i >= 150 else "old" for i in range(250)}
+    assert len(shoal.snapshots(name)) == 3
+    live = {Path(f.file.file_path.removeprefix("file://")) for f in catalogs.load(name).scan().plan_files()}
+    assert live <= data_files(name)
+
+
+def test_upsert_leaves_other_files_alone(name: str) -> None:
+    for start in range(0, 50, 10):
+        shoal.write_table(rows(range(start, start + 10)), name)
+    before = {f.file.file_path for f in catalogs.load(name).scan().plan_files()}
+    shoal.write_table(rows([12, 99], "new"), name, mode="upsert", keys="id")
+    after = {f.file.file_path for f in catalogs.load(name).scan().plan_files()}
+    assert len(before - after) == 1, "only the file that held row 12"
+    assert state(name)[12] == "new"
+
+
+def test_upsert_of_new_rows_only_is_an_append(name: str) -> None:
+    shoal.write_table(rows(range(10)), name, mode="upsert", keys="id")
+    shoal.write_table(rows(range(10, 20)), name, mode="upsert", keys="id")
+    assert shoal.snapshots(name).operation.tolist() == ["append", "append"]
+    assert len(state(name)) == 20
+
+
+def test_upsert_looks_again_when_the_table_moved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shoal.write_table(rows(range(10)), name)
+    meddled: list[bool] = []
+
+    def meddle(point: CrashPoint) -> None:
+        if point is CrashPoint.CLIENT_BEFORE_SWAP and not meddled:
+            meddled.append(True)
+            shoal.write_table(rows([77], "other"), name)
+
+    monkeypatch.setattr(points, "hook", meddle)
+    shoal.write_table(rows([5, 77], "new"), name, mode="upsert", keys="id")
+    assert meddled
+    assert state(name) == {**dict.fromkeys(range(10), "old"), 5: "new", 77: "new"}
+
+
+def test_duplicate_keys_are_refused(name: str, data_files: Any) -> None:
+    shoal.write_table(rows(range(3)), name)
+    twice = pa.concat_tables([rows([1, 2, 2]), rows([1])])
+    with pytest.raises(errors.DuplicateKeysError, match="2 keys") as caught:
+        shoal.write_table(twice, name, mode="upsert", keys="id")
+    assert sorted(caught.value.values["examples"]) == [(1,), (2,)]
+    null = pa.table({"id": pa.array([1, None], pa.int64()), "k": ["a", "b"], "v": ["x", "y"]})
+    with pytest.raises(errors.DuplicateKeysError, match="null"):
+        shoal.write_table(null, name, mode="upsert", keys="id")
+    assert len(data_files(name)) == 1, "nothing is left behind"
+    with pytest.raises(UsageError, match="keys="):
+        shoal.write_table(twice, name, mode="upsert")
+    with pytest.raises(errors.ColumnNotFoundError, match="Did you mean 'id'"):
+        shoal.write_table(twice, name, mode="upsert", keys="idd")
+
+
+def test_evolving(name: str) -> None:
+    shoal.write_table(pa.table({"a": pa.array([1], pa.int32()), "b": ["x"]}), name)
+    wider = pa.table({"a": pa.array([2**40], pa.int64()), "c": [1.5]})
+    with pytest.raises(errors.SchemaMismatchError, match="evolve=True") as caught:
+        shoal.write_table(wider, name)
+    assert [(c, k) for c, k, _ in caught.value.values["differences"]] == [("b", "missing"), ("c", "new")]
+    shoal.write_table(wider, name, evolve=True)
+    found = shoal.read_table(name).compute().sort_values("a")
+    assert found.a.tolist() == [1, 2**40] if str(found.a.dtype) == "int64[pyarrow]" else False
+    assert found.b.tolist() == ["x", pd.NA]
+    assert found.c.tolist() == [pd.NA, 1.5]
+    assert len(shoal.snapshots(name)) == 2
+    # As of its first snapshot the table has its first columns.
+    first = int(shoal.snapshots(name).snapshot_id[0])
+    assert list(shoal.read_table(name, snapshot=first).columns) == ["a", "b"]
+
+
+def test_evolving_fails_whole(name: str) -> None:
+    shoal.write_table(pa.table({"a": pa.array([1], pa.int32())}), name)
+    df = dd.from_pandas(pd.DataFrame({"a": [1, 2], "c": [1, 2]}), npartitions=1)
+    broken = df.map_partitions(lambda p: 1 / 0, meta=df._meta)
+    with pytest.raises(ZeroDivisionError):
+        shoal.write_table(broken, name, evolve=True)
+    assert list(shoal.read_table(name).columns) == ["a"], "the columns came with the rows, or not at all"
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "words"),
+    [
+        (
+            pa.table({"id": ["1"], "v": ["a"]}),
+            errors.SchemaMismatchError,
+            "long, the frame string",
+        ),
+        (pa.table({"id": [1]}), errors.SchemaMismatchError, "v: missing"),
+        (pa.table({"id": [1], "v": ["a"], "w": [1]}), errors.SchemaMismatchError, "w: new"),
+        (pa.table({"id": [1.5], "v": ["a"]}), errors.SchemaMismatchError, "frame double"),
+        (
+            pa.table({"id": pa.array([2**63], pa.uint64()), "v": ["a"]}),
+            errors.ValueNotRepresentableError,
+            "row 0",
+        ),
+        ("not a frame", UsageError, "is no frame"),
+        (pd.DataFrame({1: [1]}), UsageError, "mode"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    name: str, frame: Any, error: type, words: str, data_files: Any
+) -> None:
+    shoal.write_table(pa.table({"id": [1], "v": ["a"]}), name)
+    with pytest.raises(error, match=words):
+        shoal.write_table(frame, name, mode="oops" if words == "mode" else "append")
+    assert len(data_files(name)) == 1
+    assert len(shoal.snapshots(name)) == 1
+
+
+def test_a_value_too_large_is_named(name: str, dask_cluster: Any) -> None:
+    shoal.create_table(name, {"id": pa.int32()})
+    values = np.arange(1000)
+    values[777] = 2**40
+    df = dd.from_pandas(pd.DataFrame({"id": values}), npartitions=1)
+    with pytest.raises(errors.ValueNotRepresentableError, match=r"'id'.*1099511627776, in row 777") as caught:
+        shoal.write_table(df, name)
+    assert caught.value.values["row"] == 777
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert len(shoal.snapshots(name)) == 0
+    required = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+    shoal.create_table(name + "2", required)
+    with pytest.raises(errors.ValueNotRepresentableError, match="must not be null"):
+        shoal.write_table(pa.table({"id": [1, None]}), name + "2")
+    late = pa.table({"at": pa.array([1], pa.timestamp("ns"))})
+    with pytest.raises(errors.ValueNotRepresentableError, match="would lose data"):
+        shoal.write_table(late, name + "3")
+    with pytest.raises(errors.TableNotFoundError):
+        shoal.read_table(name + "3")
+
+
+def test_types_without_a_place(name: str) -> None:
+    with pytest.raises(errors.TypeNotSupportedError, match=r"d \(duration\[ns\]\)"):
+        shoal.write_table(pd.DataFrame({"d": [pd.Timedelta(1, "h")]}), name)
+    df = dd.from_pandas(pd.DataFrame({"o": [[1], [2]]}), npartitions=1, sort=False)
+    if df.o.dtype == object:
+        with pytest.raises(errors.TypeNotSupportedError, match="'object'"):
+            shoal.write_table(df, name)
+
+
+def test_integers_that_drifted_to_floats(name: str) -> None:
+    """pandas makes floats of integers where a null appears; whole numbers are taken back."""
+    shoal.create_table(name, {"id": pa.int64()})
+    meta = pd.DataFrame({"id": pd.Series([], dtype="int64")})
+    drifted = dd.from_map(lambda i: pd.DataFrame({"id": [1.0, None] if i else [2, 3]}), [0, 1], meta=meta)
+    shoal.write_table(drifted, name)
+    assert shoal.read_table(name).id.sum().compute() == 6
+
+
+@pytest.mark.parametrize("change", ["drop", "recreate", "schema", "spec"])
+def test_a_table_that_changes_mid_job(name: str, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    shoal.write_table(rows(range(5)), name)
+    location = Path(catalogs.load(name).location().removeprefix("file://"))
+    before = set((location / "data").rglob("*.parquet"))
+
+    def meddle(point: CrashPoint) -> None:
+        if point is not CrashPoint.CLIENT_AFTER_FILES:
+            return
+        monkeypatch.setattr(points, "hook", None)
+        table, catalog = catalogs.load(name), shoal.catalog()
+        if change in ("drop", "recreate"):
+            catalog.drop_table(name)
+        if change == "recreate":
+            shoal.create_table(name, rows([1]).schema)
+        if change == "schema":
+            with table.update_schema() as update:
+                update.rename_column("v", "w")
+        if change == "spec":
+            with table.update_spec() as update:
+                update.add_identity("k")
+
+    monkeypatch.setattr(points, "hook", meddle)
+    with pytest.raises(errors.TableChangedError, match="Nothing was written"):
+        shoal.write_table(rows(range(5, 9)), name)
+    assert set((location / "data").rglob("*.parquet")) == before, "its files are deleted again"
+
+
+def test_data_that_vanishes_under_a_reader(name: str) -> None:
+    shoal.write_table(rows(range(5)), name)
+    df = shoal.read_table(name)
+    for task in catalogs.load(name).scan().plan_files():
+        Path(task.file.file_path.removeprefix("file://")).unlink()
+    with pytest.raises(errors.TableChangedError, match="vanished while it was read"):
+        df.compute()
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "overwrite_partitions"])
+def test_two_writers_of_one_partition(name: str, monkeypatch: pytest.MonkeyPatch, mode: Any) -> None:
+    shoal.write_table(rows(range(9)), name, partition_by="k")
+
+    def meddle(with_rows: pa.Table) -> None:
+        def once(point: CrashPoint) -> None:
+            if point is CrashPoint.CLIENT_AFTER_FILES:
+                monkeypatch.setattr(points, "hook", None)
+                shoal.write_table(with_rows, name)
+
+        monkeypatch.setattr(points, "hook", once)
+
+    meddle(rows([30]))  # k0
+    with pytest.raises(errors.ConflictError, match="Someone else changed"):
+        shoal.write_table(rows([0, 3], "new"), name, mode=mode)
+    assert len(state(name)) == 10
+    if mode == "overwrite_partitions":
+        meddle(rows([31]))  # k1: another partition
+        shoal.write_table(rows([0, 3], "new"), name, mode=mode)
+        assert state(name) == {**dict.fromkeys((1, 2, 4, 5, 7, 8, 31), "old"), 0: "new", 3: "new"}
+
+
+def test_no_space_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real full file system: /dev/full answers every write with "no space left"."""
+    shoal.create_table(name, rows([1]).schema)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    location = Path(catalogs.load(name).location().removeprefix("file://"))
+    monkeypatch.setattr("shoal.tables.files._path", lambda *_: f"file://{location}/data/full.parquet")
+    (location / "data").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(
+        "pyiceberg.io.pyarrow.PyArrowFile.create", lambda *_, **__: pa.OSFile("/dev/full", "wb")
+    )
+    with pytest.raises(errors.StorageError, match="No space is left"):
+        shoal.write_table(rows(range(100_000)), name)
+    assert len(shoal.snapshots(name)) == 0
+
+
+def test_a_frame_without_known_divisions(name: str) -> None:
+    df = dd.from_pandas(rows(range(100)).to_pandas(), npartitions=4).clear_divisions().shuffle("k")
+    assert not df.known_divisions
+    shoal.write_table(df, name)
+    assert len(state(name)) == 100
+
+
+def test_every_error_is_one_of_ours_and_says_what_to_do() -> None:
+    kinds = [e for e in vars(errors).values() if isinstance(e, type) and e.__module__ == errors.__name__]
+    assert len(kinds) > 10
+    assert all(issubclass(e, ShoalError) and e.__doc__ for e in kinds)
+    assert write.UPSERT_TRIES > 1
