@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.tables.create import create_table
     from shoal.tables.read import read_table
     from shoal.tables.refs import branch, history, rollback, snapshots, tag
+    from shoal.tables.staging import staged
     from shoal.tables.write import write_table
 
 _HOME_OF = {
@@ -34,6 +35,7 @@ _HOME_OF = {
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
     "spark": "shoal.clusters",
+    "staged": "shoal.tables.staging",
     "tag": "shoal.tables.refs",
     "up": "shoal.clusters",
     "write_table": "shoal.tables.write",
@@ -54,6 +56,7 @@ __all__ = [
     "rollback",
     "snapshots",
     "spark",
+    "staged",
     "tag",
     "up",
     "write_table",

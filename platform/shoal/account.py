@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from shoal.policy import Limit, Limits
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan, Size
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,23 @@ def real(plan: Plan) -> Amounts:
     return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
 
 
-# Over which time past use counts towards a fair share: after so long it counts half.
-HALF_LIFE = Seconds(4 * 3600)
-# The resources of which a share is taken.
+# The resources of which a fair share is taken.
 SHARED = ("memory", "cores", "gpus")
 
 
 @dataclass(frozen=True)
 class Account:
-    """What is admitted, by cluster id; and what was held lately, for fair shares.
+    """What is admitted, by cluster id; and what was served so far, for fair shares.
 
     ``until``: when each cluster ends at the latest (seconds since the epoch; missing: not known).
-    ``average``: what was held of each of :data:`SHARED`, averaged over the past with :data:`HALF_LIFE`, as of
-    ``as_of``. ``last``: when something was last admitted.
+    ``shares``: the dominant share that each takes of the whole, 0 to 1. ``served``: the sum of share x
+    seconds as of ``as_of``. ``last``: when something was last admitted.
     """
 
     admitted: Mapping[str, Amounts] = field(default_factory=dict)
     until: Mapping[str, float] = field(default_factory=dict)
-    average: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    served: float = 0.0
     as_of: float = 0.0
     last: float = 0.0
 
@@ -128,44 +129,53 @@ class Account:
         return add_up(self.admitted.values())
 
     def at(self, now: float) -> Account:
-        """The account with its average brought up to ``now``. A clock that went back changes nothing.
+        """The account with ``served`` brought up to ``now``. A clock that went back changes nothing.
 
         What is held changes only through :meth:`with_` and :meth:`without`, so it was the same since
-        ``as_of``, and the average moves towards it exponentially.
+        ``as_of``.
         """
-        if now <= self.as_of:
-            return self
-        return replace(self, average=self.average_at(now), as_of=now)
+        return self if now <= self.as_of else replace(self, served=self.served_at(now), as_of=now)
 
-    def average_at(self, now: float) -> dict[str, float]:
-        """The average as it is at ``now``."""
-        kept = 0.5 ** (max(0.0, now - self.as_of) / HALF_LIFE)
-        return {
-            what: self.average.get(what, 0.0) * kept + held * (1 - kept)
-            for what, held in self.held_now().items()
-        }
+    def served_at(self, now: float) -> float:
+        """Share x seconds served until ``now``."""
+        return self.served + sum(self.shares.values()) * max(0.0, now - self.as_of)
 
-    def held_now(self) -> dict[str, float]:
-        """What is held of each of :data:`SHARED`."""
-        values = self.admitted.values()
-        return {what: float(sum(getattr(each, what) for each in values)) for what in SHARED}
+    def promised_at(self, now: float) -> float:
+        """Share x seconds that what runs will still take, if each takes half of the life it has left."""
+        return sum(part * max(0.0, self.until.get(key, now) - now) / 2 for key, part in self.shares.items())
 
     def with_(
-        self, cluster: str, its: Amounts, until: float | None = None, now: float | None = None
+        self,
+        cluster: str,
+        its: Amounts,
+        until: float | None = None,
+        now: float | None = None,
+        share: float = 0.0,
+        floor: float = 0.0,
     ) -> Account:
-        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had."""
+        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had.
+
+        ``share`` is the dominant share that it takes, ``floor`` the least that counts as served: both come
+        with the queue's answer.
+        """
         brought = self if now is None else self.at(now)
-        ends = brought.until if until is None else {**brought.until, cluster: until}
-        last = brought.last if now is None or cluster in self.admitted else max(brought.last, now)
-        return replace(brought, admitted={**brought.admitted, cluster: its}, until=ends, last=last)
+        return replace(
+            brought,
+            admitted={**brought.admitted, cluster: its},
+            until=brought.until if until is None else {**brought.until, cluster: until},
+            shares={**brought.shares, cluster: share},
+            served=max(brought.served, floor),
+            last=brought.last if now is None or cluster in self.admitted else max(brought.last, now),
+        )
 
     def without(self, cluster: str, now: float | None = None) -> Account:
         """As if ``cluster`` held nothing."""
         brought = self if now is None else self.at(now)
         return replace(
             brought,
-            admitted={key: value for key, value in brought.admitted.items() if key != cluster},
-            until={key: value for key, value in brought.until.items() if key != cluster},
+            admitted=_but(brought.admitted, cluster),
+            until=_but(brought.until, cluster),
+            shares=_but(brought.shares, cluster),
         )
 
     def holders(self, what: str) -> tuple[str, ...]:
@@ -178,7 +188,8 @@ class Account:
         return {
             "admitted": {key: value.to_json() for key, value in self.admitted.items()},
             "until": dict(self.until),
-            "average": dict(self.average),
+            "shares": dict(self.shares),
+            "served": self.served,
             "as_of": self.as_of,
             "last": self.last,
         }
@@ -187,6 +198,10 @@ class Account:
     def from_json(cls, data: Mapping[str, Any]) -> Account:
         admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
         return cls(**{**data, "admitted": admitted})
+
+
+def _but(values: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != key}
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,13 @@ import difflib
 import os
 import secrets
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shoal.admission import Verdict
 from shoal.asking import ask
-from shoal.errors import (
-    CapacityError,
-    DeadlineError,
-    NeverFitsError,
-    NotFoundError,
-    QuotaExceededError,
-    UsageError,
-)
+from shoal.errors import NotFoundError, UsageError
 from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
 from shoal.homes.base import Ask
 from shoal.homes.choose import open_home
@@ -43,8 +34,6 @@ from shoal.workload import Engine, Plan, Workload
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
 ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
-QUEUE_WAIT = 24 * 3600.0  # s that `queue=True` waits for room
-_QUEUE_POLL = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,8 +126,7 @@ def start(
     known = home.find(chosen, request.user)
     was_there = known is not None and not known.state.ended
     asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
-    cluster = _admitted(home, asked, quiet) if request.workload.queue else home.request(asked)
-    handle = _handle(home, cluster, owns=not (keep and was_there), quiet=quiet)
+    handle = _handle(home, home.request(asked), owns=not (keep and was_there), quiet=quiet)
     try:
         handle.wait()
     except BaseException:
@@ -147,29 +135,6 @@ def start(
     if keep:
         handle.release()
     return handle
-
-
-def _admitted(home: LocalHome, asked: Ask, quiet: bool) -> Cluster:
-    """Ask again until there is room; what it waits for is told when it changes."""
-    begin = time.monotonic()
-    told = ""
-    while True:
-        decision = home.would(asked)
-        if decision.verdict is not Verdict.WAIT:
-            try:
-                return home.request(asked)
-            except NeverFitsError:
-                raise
-            except (QuotaExceededError, CapacityError) as error:
-                decision_message = error.message  # somebody was quicker
-        else:
-            decision_message = decision.message
-        if decision_message != told and not quiet:
-            print(f"waiting: {decision_message}", file=sys.stderr, flush=True)
-        told = decision_message
-        if time.monotonic() - begin > QUEUE_WAIT:
-            raise DeadlineError(f"{asked.name} waited {QUEUE_WAIT / 3600:.0f} h for room: {told}")
-        time.sleep(_QUEUE_POLL)
 
 
 def _attached(engine: Engine, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:

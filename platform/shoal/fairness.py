@@ -4,14 +4,15 @@ Why it exists: whoever asks often must not get more than whoever asks rarely, an
 wait for ever while small ones slip past it.
 
 The rules:
- 1. Between teams: the team with the lowest use for its weight comes first. Use is the dominant share: of
-    memory, cores and GPUs, the one of which the team holds the largest part (Ghodsi et al., Dominant Resource
-    Fairness, NSDI 2011), and as much again what it held on average over the recent past
-    (``account.HALF_LIFE``), so that it is time and not luck that is shared. Users without a team are together
-    one team of weight 1.
- 2. Within a team: the higher priority first, then the user with the lowest use, by the same measure.
- 3. Within a user: the higher priority first, then the older request.
- 4. Whoever got nothing for :data:`PATIENCE` though asking comes nearer to the front with every hour.
+ 1. Between teams: the team that was served least for its weight comes first. What was served is measured in
+    share x seconds; the share is the dominant one: of memory, cores and GPUs, the one of which a cluster
+    takes the largest part (Ghodsi et al., Dominant Resource Fairness, NSDI 2011). What runs counts ahead with
+    half of the life it has left. Users without a team are together one team of weight 1.
+ 2. Nobody saves up while asking for nothing: whoever comes anew starts with what the one ahead of all others
+    was served (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
+ 3. Within a team: the higher priority first, then the user who was served least, by the same measure.
+ 4. Within a user: the higher priority first, then the older request.
+ 5. A team, or a user within a team, that got nothing for :data:`PATIENCE` though asking comes first, once.
 
 What it must not do: hold anything against limits (``admission``).
 """
@@ -19,15 +20,13 @@ What it must not do: hold anything against limits (``admission``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shoal.account import SHARED, Account, Amounts
 from shoal.policy import Limits
 from shoal.units import Seconds
 
 PATIENCE = Seconds(8 * 3600)
-# Past PATIENCE, use counts half after each of these.
-IMPATIENCE = Seconds(3600)
 NO_TEAM = ""
 
 
@@ -53,15 +52,12 @@ def capacity(limits: Iterable[Limits]) -> dict[str, float]:
     return {what: value for what, value in total.items() if value > 0}
 
 
-def use(account: Account, of: Mapping[str, float], now: float) -> float:
-    """The account's dominant share of ``of``: what it holds now plus what it held lately; from 0 to 2."""
-    held, average = account.held_now(), account.average_at(now)
-    return max(((held[what] + average[what]) / total for what, total in of.items()), default=0.0)
-
-
 def share(amounts: Amounts, of: Mapping[str, float]) -> float:
     """The dominant share of ``amounts`` in ``of``."""
     return max((amounts.of(what) / total for what, total in of.items()), default=0.0)
+
+
+_Key = tuple[str, str]
 
 
 class Order:
@@ -72,55 +68,74 @@ class Order:
         turns: Sequence[Turn],
         users: Mapping[str, Account],
         teams: Mapping[str, Account],
-        of: Mapping[str, float],
         now: float,
     ) -> None:
         self._now = now
-        self._of = of
-        self._accounts = {("team", turn.team): teams.get(turn.team, Account()).at(now) for turn in turns} | {
-            ("user", turn.user): users.get(turn.user, Account()).at(now) for turn in turns
-        }
         self._waiting: dict[str, list[Turn]] = {}
+        self._since: dict[_Key, float] = {}
+        weights: dict[_Key, float] = {}
         for turn in turns:
             self._waiting.setdefault(turn.team, []).append(turn)
-        self._since = {
-            ("team", team): min(turn.since for turn in mine) for team, mine in self._waiting.items()
+            weights["team", turn.team], weights["user", turn.user] = turn.weight, 1.0
+            for key in (("team", turn.team), ("user", turn.user)):
+                self._since[key] = min(self._since.get(key, turn.since), turn.since)
+        self._weights = weights
+        self._accounts = {
+            key: (teams if key[0] == "team" else users).get(key[1], Account()) for key in weights
         }
-        for turn in turns:
-            key = ("user", turn.user)
-            self._since[key] = min(self._since.get(key, turn.since), turn.since)
-        self._use = {key: self._used(key) for key in self._accounts}
+        # What was served and promised, for the weight: whoever has least is first.
+        self._level = {
+            key: (account.served_at(now) + account.promised_at(now)) / weights[key]
+            for key, account in self._accounts.items()
+        }
+        self._lift([key for key in weights if key[0] == "team"])
+        for team in self._waiting.values():
+            self._lift(list({("user", turn.user) for turn in team}))
+        self._floor = {
+            key: self._level[key] * weights[key] - account.promised_at(now)
+            for key, account in self._accounts.items()
+        }
 
-    def _used(self, key: tuple[str, str]) -> float:
-        account = self._accounts[key]
-        # A clock that went back makes nobody wait a negative time.
-        waited = max(0.0, self._now - max(self._since[key], account.last))
-        impatience: float = 0.5 ** (max(0.0, waited - PATIENCE) / IMPATIENCE)
-        return use(account, self._of, self._now) * impatience
+    def _lift(self, keys: Sequence[_Key]) -> None:
+        """Whoever comes anew starts level with those who have been waiting."""
+        # Something was admitted to them after their oldest request here: they never stopped asking.
+        asking = [key for key in keys if self._accounts[key].last > self._since[key]]
+        if not asking:
+            return
+        level = min(self._level[key] for key in asking)
+        for key in keys:
+            if key not in asking:
+                self._level[key] = max(self._level[key], level)
+
+    def _urgent(self, key: _Key) -> float:
+        """0 for whoever got nothing for too long, else 1. A clock that went back makes nobody urgent."""
+        return 0.0 if self._now - max(self._since[key], self._accounts[key].last) > PATIENCE else 1.0
 
     def next(self) -> Turn | None:
         """Whose turn it is; each request comes once. None at the end."""
         if not self._waiting:
             return None
-        team = min(
-            self._waiting,
-            key=lambda name: (
-                self._use["team", name] / self._waiting[name][0].weight,
-                self._since["team", name],
-                name,
-            ),
-        )
+        team = min(self._waiting, key=lambda name: (*self._rank(("team", name)), name))
         mine = self._waiting[team]
         turn = min(
             mine,
-            key=lambda each: (-each.priority, self._use["user", each.user], each.since, each.cluster),
+            key=lambda each: (-each.priority, *self._rank(("user", each.user)), each.since, each.cluster),
         )
         mine.remove(turn)
         if not mine:
             del self._waiting[team]
         return turn
 
-    def admitted(self, turn: Turn, more: float) -> None:
-        """``turn`` was admitted, and holds ``more`` (a dominant share) from now on."""
-        self._use["team", turn.team] += more
-        self._use["user", turn.user] += more
+    def _rank(self, key: _Key) -> tuple[float, float, float]:
+        return self._urgent(key), self._level[key], self._since[key]
+
+    def admitted(self, turn: Turn, most: float) -> tuple[float, float]:
+        """``turn`` was admitted, and takes at most ``most`` (share x seconds) from now on.
+
+        Returns the least that counts as served from now on, for the team and the user: where they came anew
+        it is more than they were served.
+        """
+        for key in (("team", turn.team), ("user", turn.user)):
+            self._level[key] += most / 2 / self._weights[key]
+            self._accounts[key] = replace(self._accounts[key], last=max(self._accounts[key].last, self._now))
+        return self._floor["team", turn.team], self._floor["user", turn.user]

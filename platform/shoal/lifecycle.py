@@ -81,6 +81,8 @@ class Charge:
 
     scope: Scope
     amounts: Amounts
+    share: float = 0.0
+    floor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,18 @@ def _in_the_queue(cluster: Cluster, seen: Observation) -> list[Action]:
     if outcome.verdict is Verdict.REFUSE:
         return [Move(State.REFUSED, Reason.OVER_LIMIT, outcome.message)]
     if outcome.verdict is Verdict.ADMIT:
-        charges: list[Action] = [Charge(scope, its) for scope, its in seen.wants.items()]
-        return [*charges, Move(State.ADMITTED, Reason.ADMITTED, "fits in every limit")]
+        return [*_charges(seen, outcome), Move(State.ADMITTED, Reason.ADMITTED, "fits in every limit")]
     reason, message = waits(outcome)
     move = Move(State.QUEUED, reason, message)
     if seen.charged:
         # Charged in part by somebody who died or came too late: give it back, the record first.
         return [move, *(Free(scope) for scope in reversed(Scope) if scope in seen.charged)]
     return [] if (cluster.reason, cluster.message) == (reason, message) else [move]
+
+
+def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
+    floors = {Scope.TEAM: outcome.floors[0], Scope.USER: outcome.floors[1]}
+    return [Charge(scope, its, outcome.share, floors.get(scope, 0.0)) for scope, its in seen.wants.items()]
 
 
 def waits(outcome: Outcome) -> tuple[Reason, str]:
@@ -223,8 +229,10 @@ def _resize(cluster: Cluster, seen: Observation) -> list[Action]:
     target, now_has = seen.target, cluster.plan.workers
     grows = target is not None and target > now_has
     if grows and seen.outcome is not None and seen.outcome.verdict is Verdict.ADMIT:
-        charges: list[Action] = [Charge(scope, its) for scope, its in seen.wants.items()]
-        return [*charges, Move(cluster.state, cluster.reason, cluster.message, workers=target)]
+        return [
+            *_charges(seen, seen.outcome),
+            Move(cluster.state, cluster.reason, cluster.message, workers=target),
+        ]
     if target is not None and target < now_has:
         return [Move(cluster.state, cluster.reason, cluster.message, workers=target)]
     over = [scope for scope in seen.charged if seen.charged[scope] != seen.by_plan.get(scope)]

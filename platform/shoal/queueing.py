@@ -14,6 +14,7 @@ What it must not do: do I/O or change an account; it says what should be.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -56,7 +57,8 @@ class Outcome:
     ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
     ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
-    told. ``message``: why it is refused.
+    told. ``message``: why it is refused. ``share`` and ``floors`` (team's, user's): what the accounts are
+    charged with for fairness, see ``Account.with_``.
     """
 
     ask: Ask
@@ -66,6 +68,8 @@ class Outcome:
     behind: str | None = None
     latest: float | None = None
     message: str = ""
+    share: float = 0.0
+    floors: tuple[float, float] = (0.0, 0.0)
 
 
 class _Scope:
@@ -91,12 +95,12 @@ class _Scope:
 
     def frees(self, need: _Vector) -> float:
         """When ``need`` fits at the latest: enough clusters have reached their longest life by then."""
-        held = list(self.held)
+        held = self.held
         for end, vector in sorted((self._ends(key), its) for key, its in self.running.items()):
             if end == math.inf:
                 break
-            held = [has - its for has, its in zip(held, vector, strict=True)]
-            if self.fits(need, tuple(held)):
+            held = tuple(map(operator.sub, held, vector))
+            if self.fits(need, held):
                 return end
         return math.inf
 
@@ -120,13 +124,21 @@ class _Scope:
         return self.until.get(cluster, math.inf)
 
     def take(self, cluster: str, need: _Vector, end: float) -> None:
-        before = self.running.get(cluster, (0.0,) * len(need))
-        self.running[cluster] = tuple(a + b for a, b in zip(before, need, strict=True))
-        self.held = tuple(a + b for a, b in zip(self.held, need, strict=True))
+        self.running[cluster], self.until[cluster] = need, end
+        self.held = tuple(map(operator.add, self.held, need))
         if self.reserved and end > self.reserved.at:
-            longer = need if self._ends(cluster) > self.reserved.at else self.running[cluster]
-            self.left = tuple(a + b for a, b in zip(self.left, longer, strict=True))
-        self.until[cluster] = end
+            self.left = tuple(map(operator.add, self.left, need))
+
+    def drop(self, cluster: str) -> tuple[_Vector, float] | None:
+        """Forget what ``cluster`` holds here; returns it with its end, for :meth:`take`."""
+        if cluster not in self.running:
+            return None
+        end = self._ends(cluster)
+        has = self.running.pop(cluster)
+        self.held = tuple(map(operator.sub, self.held, has))
+        if self.reserved and end > self.reserved.at:
+            self.left = tuple(map(operator.sub, self.left, has))
+        return has, end
 
 
 @dataclass(frozen=True)
@@ -171,13 +183,15 @@ def admit(
     whole = capacity(
         scopes.limits_of(user, policy) for user in {turn.user for turn in turns} | set(books.users)
     )
-    order = Order(turns, books.users, books.teams, whole, now)
+    order = Order(turns, books.users, books.teams, now)
     position = 0
     while (turn := order.next()) is not None:
         waiting, limits = asked[turn.cluster]
         outcome = _answer(waiting, limits, scopes, position + 1, now)
         if outcome.verdict is Verdict.ADMIT:
-            order.admitted(turn, share(amounts(waiting.ask.plan), whole))
+            part = share(amounts(waiting.ask.plan), whole)
+            floors = order.admitted(turn, part * waiting.ask.plan.timeouts.max)
+            outcome = replace(outcome, share=part, floors=floors)
         position += outcome.verdict is Verdict.WAIT
         outcomes.append(outcome)
     return outcomes
@@ -198,7 +212,7 @@ class _Scopes:
         return self._limits[user]
 
     def of(self, ask: Ask, limits: Limits) -> list[tuple[_Scope, _Vector]]:
-        """Each account that ``ask`` is held against, with what it needs of it beyond what it has there."""
+        """Each account that ``ask`` is held against, with what it needs of it."""
         found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
         if limits.team is not None:
             name = f"team {limits.team}"
@@ -207,7 +221,7 @@ class _Scopes:
         pairs = [(scope, counted) for scope in found]
         if self._place is not None:
             pairs.append((self._place, _vector(real(ask.plan))))
-        return [(scope, _beyond(need, scope.running.get(ask.cluster))) for scope, need in pairs]
+        return pairs
 
     def _scope(
         self, kind: str, key: str, name: str, accounts: Mapping[str, Account], limits: Mapping[str, Limit]
@@ -215,10 +229,6 @@ class _Scopes:
         if (kind, key) not in self._made:
             self._made[kind, key] = _Scope(name, accounts.get(key, Account()), limits)
         return self._made[kind, key]
-
-
-def _beyond(need: _Vector, has: _Vector | None) -> _Vector:
-    return need if has is None else tuple(a - b for a, b in zip(need, has, strict=True))
 
 
 def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
@@ -230,12 +240,17 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
         return Outcome(ask, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
     end = now + ask.plan.timeouts.max
+    # What it holds already (it grows, or a governor died while charging it) is not in its own way.
+    own = [(scope, scope.drop(ask.cluster)) for scope, _ in pairs]
     short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
     blocking = [scope.reserved for scope, need in pairs if scope.delays(need, end) and scope.reserved]
     if not short and not blocking:
         for scope, need in pairs:
             scope.take(ask.cluster, need, end)
         return Outcome(ask, Verdict.ADMIT)
+    for scope, has in own:
+        if has is not None:
+            scope.take(ask.cluster, *has)
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
     latest = math.inf
     if not blocking and any(scope.reserved is None for scope, _ in short):

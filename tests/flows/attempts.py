@@ -1,8 +1,8 @@
 """A flow whose attempts are separate processes, as after a crash. Run by tests, never imported.
 
-    python attempts.py FLOW_RUN_ID|new PROJECT WORKERS hold|finish [OPTION=VALUE ...]
+    python attempts.py FLOW_RUN_ID|new PROJECT WORKERS hold|finish|retry [OPTION=VALUE ...]
 
-Writes one line of JSON when it has its cluster; ``hold`` then waits to be killed.
+Writes one line of JSON when it has its cluster. ``hold`` waits to be killed; ``retry`` fails the first time.
 """
 
 import json
@@ -22,7 +22,7 @@ _, flow_run_id, folder, workers, what, *more = sys.argv
 options = dict(pair.split("=", 1) for pair in more)
 
 
-@flow(name="attempts")
+@flow(name="attempts", retries=1 if what == "retry" else 0)
 def attempts() -> None:
     with dask_cluster("small", workers=int(workers), project=folder, quiet=True, **options) as cluster:
         number = cluster.client.submit(lambda: 42).result(30)
@@ -38,6 +38,8 @@ def attempts() -> None:
             "head": cluster.record.head["pid"],
         }
         print(json.dumps({"flow_run": str(run.id), "number": number, "twice": twice, **said}), flush=True)
+        if what == "retry" and cluster.record.tags["prefect.attempt"] == "1":
+            raise RuntimeError("the first attempt fails")
         if what == "hold":
             time.sleep(600)
     publish_report("attempts", project=folder)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from shoal.errors import UsageError
 from shoal.homes.local.ledger import Ledger
+from shoal.prefect import dask_cluster
 from shoal.prefect.runs import cluster_name
 from shoal.records import Reason, State
 
@@ -87,6 +89,34 @@ def test_a_retry_takes_over_what_a_crash_left_or_replaces_it(
     assert old.ended_at is not None
     assert old.ended_at <= new.created
     assert set(api.artifacts(first["flow_run"])) == {"shoal-small", "attempts"}
+
+
+def test_a_retry_after_an_error_gets_a_cluster_of_its_own_under_the_same_name(
+    attempt: Callable[..., Any],
+) -> None:
+    with attempt("new", 1, "retry") as (process, first):
+        second = json.loads(process.stdout.readline())
+        errors = process.stderr.read()
+        assert process.wait(60) == 0, errors
+    assert (second["name"], second["number"]) == (first["name"], 42)
+    assert second["cluster"] != first["cluster"]
+    assert [said["tags"]["prefect.attempt"] for said in (first, second)] == ["1", "2"]
+    with Ledger().read() as tx:
+        assert {tx.get(said["cluster"]).state for said in (first, second)} == {State.STOPPED}
+
+
+def test_outside_of_a_flow_it_is_a_cluster_like_any_other(project: Path) -> None:
+    with dask_cluster("small", workers=1, project=project, quiet=True) as cluster:
+        assert cluster.client.submit(lambda: 42).result(30) == 42
+        assert cluster.record.tags == {}
+    assert cluster.record.state is State.STOPPED
+
+
+def test_detach_contradicts_a_block(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"shoal\.up"), dask_cluster("small", project=project, detach=True):
+        pass
+    with Ledger().read() as tx:
+        assert tx.all() == []
 
 
 def test_after_kill_9_of_the_flow_its_cluster_ends_by_itself(

@@ -194,6 +194,24 @@ def test_scaling_goes_through_admission(project: Path) -> None:
         assert len(cluster.client.scheduler_info(n_workers=-1)["workers"]) == 1
 
 
+def test_a_range_of_workers_grows_with_the_work_as_far_as_quota_goes(
+    project: Path, eventually: Eventually
+) -> None:
+    def work(number: int) -> int:
+        import time
+
+        time.sleep(1)
+        return number
+
+    with shoal.dask("small", workers=(1, 3), project=project, quiet=True) as cluster:
+        begin = cluster.record.plan.workers
+        futures = cluster.client.map(work, range(60), pure=False)
+        eventually(lambda: cluster.record.workers == 3, 30, "it grew to three workers")
+        assert begin < 3
+        assert cluster.record.plan.workers == 3, "and they count"
+        cluster.client.cancel(futures)
+
+
 def test_another_process_connects_by_name_and_leaves_the_cluster_alive(project: Path) -> None:
     with shoal.dask("small", workers=1, name="shared", project=project, quiet=True) as cluster:
         script = (

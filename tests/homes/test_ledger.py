@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,15 +109,20 @@ def test_of_eight_processes_that_ask_at_once_exactly_two_get_the_two_slots(
     assert home.clusters() == []
 
 
+def dump(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as database:
+        return list(database.iterdump())
+
+
 def test_a_ledger_of_a_newer_version_is_left_alone(empty_home: Path) -> None:
     Ledger()
     with sqlite3.connect(empty_home / "ledger.db") as database:
         database.execute("update shoal_meta set value = '99' where key = 'version'")
     database.close()
-    before = (empty_home / "ledger.db").read_bytes()
+    before = dump(empty_home / "ledger.db")
     with pytest.raises(InfrastructureError, match=r"newer Shoal.*99"):
         Ledger()
-    assert (empty_home / "ledger.db").read_bytes() == before
+    assert dump(empty_home / "ledger.db") == before
 
 
 def test_a_ledger_that_is_no_database_is_said_to_be_one(empty_home: Path) -> None:

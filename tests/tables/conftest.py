@@ -85,7 +85,7 @@ def spark(lake: CatalogSettings, tmp_path_factory: pytest.TempPathFactory) -> It
     with warnings.catch_warnings():
         # The server has these; PySpark sets them once more on the session, where they are fixed.
         warnings.filterwarnings("ignore", message="Failed to set spark", category=UserWarning)
-        session = builder.create()
+        session = builder.getOrCreate()
     yield session
     session.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import dask.dataframe as dd
@@ -12,6 +13,8 @@ import pandas as pd
 import pytest
 
 import shoal
+from shoal.tables.catalog import CatalogSettings
+from shoal.tables.errors import TableNotFoundError
 
 pytestmark = pytest.mark.spark
 
@@ -77,3 +80,23 @@ def test_a_table_made_by_spark(name: str, lake: Any, sql: Sql) -> None:
     shoal.write_table(df, name)
     assert sql(f"select name from shoal.{name} where id = 3").name[0] == "c"
     assert sql(f"select sum(price) p from shoal.{name}").p[0] == 6
+
+
+def test_a_frame_crosses_both_ways_and_leaves_nothing(
+    lake: CatalogSettings, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = Path(lake.warehouse.removeprefix("file://"))
+    with shoal.staged(dd.from_pandas(frame(20), npartitions=2)) as name:
+        summed = spark.sql(f"select carrier, sum(id) s from shoal.{name} group by carrier")
+        with shoal.staged(summed) as back:
+            found = shoal.read_table(back).compute()
+    assert dict(zip(found.carrier, found.s, strict=True)) == frame(20).groupby("carrier").id.sum().to_dict()
+    assert list((warehouse / "shoal_staging").rglob("*.*")) == []
+    # A process that was killed inside its block left one behind; a day later it is dropped.
+    monkeypatch.setattr("shoal.tables.staging.KEPT_SECONDS", -2)
+    stale = "shoal_staging.t_1_" + "0" * 32
+    shoal.write_table(frame(2), stale)
+    with shoal.staged(frame(2)):
+        pass
+    with pytest.raises(TableNotFoundError):
+        shoal.read_table(stale)

@@ -7,7 +7,9 @@ What it must not do: stop at the first failure, or hide an error that is no Shoa
 
 from __future__ import annotations
 
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,7 +82,9 @@ def _one(name: str, prove: Callable[[], str]) -> Finding:
     except ShoalError as error:
         return found(FAIL, error.message, error.hint or "shoal doctor")
     except Exception as error:  # other people's libraries fail in their own ways, and each is a finding
-        return found(FAIL, f"{type(error).__name__}: {error}", "SHOAL_DEBUG=1 shows more in other commands")
+        if os.environ.get("SHOAL_DEBUG"):
+            traceback.print_exc()
+        return found(FAIL, f"{type(error).__name__}: {error}", "SHOAL_DEBUG=1 shows where it comes from")
 
 
 def _show(finding: Finding) -> None:

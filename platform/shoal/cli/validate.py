@@ -164,11 +164,13 @@ class _Proofs:
         return _right(int(got), sum(range(_ROWS)))
 
     def _spark_tables(self) -> str:
-        from shoal.tables.catalog import catalog
+        from shoal.tables.catalog import catalog, settings
 
         opened = catalog()
         self._make_room(opened)
-        self._cluster.session.range(_ROWS).withColumnRenamed("id", "n").writeTo(self._table).create()
+        self._cluster.session.range(_ROWS).withColumnRenamed("id", "n").writeTo(
+            f"{settings().name}.{self._table}"
+        ).create()
         self._stack.callback(opened.drop_table, self._table)
         got = opened.load_table(self._table).scan().to_arrow()["n"].to_pylist()
         return f"Spark wrote {self._table}, read here without Spark; {_right(sum(got), sum(range(_ROWS)))}"

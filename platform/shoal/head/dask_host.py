@@ -67,6 +67,12 @@ class DaskHost:
         self._wanted = workers
         threading.Thread(target=self._rescale, name="scale", daemon=True).start()
 
+    def desired(self) -> int | None:
+        try:
+            return self._call(self._target(), time.monotonic() + _LOOK, "the scheduler's wish")
+        except DeadlineError:
+            return None
+
     def stop(self) -> None:
         with contextlib.suppress(DeadlineError, InfrastructureError):
             self._call(self._close(), time.monotonic() + 10, "workers to end")
@@ -136,6 +142,9 @@ class DaskHost:
         names = await self._scheduler.retire_workers(n=count, remove=True, close_workers=False)
         gone = {worker["name"] for worker in names.values()}
         await asyncio.gather(*(self._nannies.pop(name).close(reason="scaled down") for name in gone))
+
+    async def _target(self) -> int:
+        return int(self._scheduler.adaptive_target())
 
     async def _close(self) -> None:
         nannies = list(self._nannies.values())

@@ -17,7 +17,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from shoal.admission import Verdict
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
+from shoal.head.adapt import Adapt
 from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
@@ -135,6 +137,8 @@ class Head:
             raise InfrastructureError("the engine was not started")
         timeouts = self._cluster.plan.timeouts
         self._watch = Watch.begin(time.monotonic())
+        group = self._cluster.plan.groups[0]
+        adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
         restarts = 0
         while True:
@@ -156,10 +160,57 @@ class Head:
             if wishes.longest is not None:
                 timeouts = replace(timeouts, max=Seconds(wishes.longest))
             if wishes.workers is not None and wishes.workers != wanted:
+                adapt = None  # a person said how many: from now on it stays at that
                 wanted = wishes.workers
                 engine.scale(wanted)
+            if adapt is not None and look is not None:
+                adapt, target = adapt.seen(self._cluster.plan.workers, engine.desired(), now)
+                if target is not None and target > self._cluster.plan.workers:
+                    wanted = self._grow(target) or wanted
+                elif target is not None:
+                    wanted = target
+                    engine.scale(target)
+            if wanted is not None and look is not None and look.workers <= wanted:
+                self._give_back(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
+
+    def _grow(self, workers: int) -> int | None:
+        """Ask admission for this many workers, or as many as fit now; how many it is to have, if it grows."""
+        engine, governing = self._engine, self._governing()
+        if engine is None or governing is None:
+            return None
+        have = self._cluster.plan.workers
+        with self._ledger.write() as tx:
+            decision = governing.resize(tx, tx.get(self._id), workers)
+            if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
+                decision = governing.resize(tx, tx.get(self._id), decision.workers or have)
+            self._cluster = tx.get(self._id)
+        if decision.verdict is not Verdict.ADMIT:
+            return None
+        grown = self._cluster.plan.workers
+        print(f"shoal head: grows from {have} to {grown} workers", flush=True)
+        engine.scale(grown)
+        return grown
+
+    def _give_back(self, workers: int) -> None:
+        """Workers are gone: what was held for them is free for others, now and not before."""
+        governing = self._governing()
+        if governing is None or workers >= self._cluster.plan.workers:
+            return
+        with self._ledger.write() as tx:
+            governing.resize(tx, tx.get(self._id), workers)
+            self._cluster = tx.get(self._id)
+            gone = governing.settle(tx)
+        tidy_up(gone)
+
+    def _governing(self) -> Governing | None:
+        """The project's decisions; None when its folder is gone or broken by now."""
+        try:
+            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+        except (KeyError, ShoalError) as error:
+            print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
+            return None
 
     def _read_wishes(self, now: float) -> Wishes:
         """What it is asked to do, by the ledger; renews the lease when it is time to."""
@@ -214,10 +265,8 @@ class Head:
 
     def _release(self, tx: Transaction, state: State, reason: Reason, message: str) -> list[Cluster]:
         """Write the end, and let whoever waits for what it held go on; returns whom it found gone."""
-        try:
-            governing = Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
-        except (KeyError, ShoalError) as error:  # the project folder may be gone or broken by now
-            print(f"shoal head: the queue is left to others: {error}", flush=True)
+        governing = self._governing()
+        if governing is None:
             tx.move(self._id, state, reason, message, workers=0)
             return []
         governing.end(tx, tx.get(self._id), state, reason, message)

@@ -34,7 +34,8 @@ T = TypeVar("T")
 START_TIME = 3.0  # s from a head's start to Ready
 RENEW = 5.0  # s between renewals
 LEASE = 30.0  # s without a renewal after which a head ends itself
-FOLLOW = 2.0  # s that workers outlive a head that was killed
+FOLLOW = 8.0  # s that workers outlive a head that was killed
+RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
 
 class Fault(StrEnum):
@@ -67,6 +68,7 @@ class FakeHead:
     workers: int = 0
     renewed: float = 0.0
     died: float = 0.0
+    retiring: float | None = None
 
 
 @dataclass
@@ -223,7 +225,12 @@ class FakeHome:
     def _serve(self, head: FakeHead, cluster: Cluster, version: int) -> None:
         workers = cluster.plan.workers
         head.renewed = self.clock.elapsed
-        if head.workers != workers or cluster.state is not State.READY or self._due(cluster):
+        if workers >= head.workers:
+            head.retiring = None
+        elif head.retiring is None or self.clock.elapsed - head.retiring < RETIRE:
+            head.retiring = head.retiring or self.clock.elapsed
+            workers = head.workers
+        if cluster.workers != workers or cluster.state is not State.READY or self._due(cluster):
             head.workers = workers
             ready = replace(
                 cluster,

@@ -91,10 +91,19 @@ class Governing:
             project=str(self.project.folder),
         )
         decision, outcome = self._decide(tx, cluster)
-        if decision.verdict is Verdict.WAIT and ask.workload.queue:
+        if decision.verdict is Verdict.ADMIT:
+            self._charge(tx, cluster)
+            cluster = replace(
+                cluster,
+                state=State.ADMITTED,
+                reason=Reason.ADMITTED,
+                message="within every limit",
+                admitted_at=tx.now,
+            )
+        elif decision.verdict is Verdict.WAIT and ask.workload.queue:
             reason, message = waits(outcome)
             cluster = replace(cluster, reason=reason, message=message)
-        elif decision.verdict is not Verdict.ADMIT:
+        else:
             cluster = replace(
                 cluster,
                 state=State.REFUSED,
@@ -103,9 +112,6 @@ class Governing:
                 ended_at=tx.now,
             )
         tx.insert(cluster)
-        if decision.verdict is Verdict.ADMIT:
-            self._admit(tx, cluster)
-            cluster = tx.get(cluster.id)
         return cluster, decision
 
     def resize(self, tx: Transaction, cluster: Cluster, workers: int) -> Decision:
@@ -114,10 +120,8 @@ class Governing:
         larger = replace(cluster, plan=plan)
         decision, _ = self._decide(tx, larger)
         if decision.verdict is Verdict.ADMIT:
-            for key in _keys(cluster.owner, cluster.team):
-                account = _account(tx, key, tx.live())
-                tx.keep_history(key, account.with_(cluster.id, amounts(plan), None, tx.now))
-            tx.update(cluster.id, wanted=workers, plan=plan.to_json())
+            self._charge(tx, larger)
+            tx.update(cluster.id, plan=plan.to_json())
         return decision
 
     def would(self, tx: Transaction, ask: Ask) -> Decision:
@@ -168,7 +172,9 @@ class Governing:
 
     def _follow(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
         if outcome.verdict is Verdict.ADMIT:
-            self._admit(tx, cluster)
+            self._charge(tx, cluster)
+            message = f"within every limit, after {Seconds(tx.now - cluster.created)} in the queue"
+            tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, admitted_at=tx.now)
         elif outcome.verdict is Verdict.REFUSE:
             tx.move(cluster.id, State.REFUSED, Reason.OVER_LIMIT, outcome.message)
         else:
@@ -176,16 +182,11 @@ class Governing:
             if (reason, message) != (cluster.reason, cluster.message):
                 tx.update(cluster.id, reason=reason.value, message=message)
 
-    def _admit(self, tx: Transaction, cluster: Cluster) -> None:
+    def _charge(self, tx: Transaction, cluster: Cluster) -> None:
         live = tx.live()
         for key in _keys(cluster.owner, cluster.team):
             account = _account(tx, key, live)
             tx.keep_history(key, account.with_(cluster.id, amounts(cluster.plan), None, tx.now))
-        waited = tx.now - cluster.created
-        message = (
-            f"within every limit, after {Seconds(waited)} in the queue" if waited else "within every limit"
-        )
-        tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, admitted_at=tx.now)
 
     def _books(self, tx: Transaction, live: list[Cluster], owners: set[str]) -> Books:
         owners = owners | {cluster.owner for cluster in live}

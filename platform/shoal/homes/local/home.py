@@ -141,11 +141,16 @@ class LocalHome:
                 raise InfrastructureError(
                     f"{cluster.name} has ended ({cluster.reason}: {cluster.message})", hint="Start a new one."
                 )
-            decision = self._governing.resize(tx, cluster, workers)
+            refusal = None
+            if workers > cluster.plan.workers:  # fewer: the head gives back what is gone, once it is gone
+                decision = self._governing.resize(tx, cluster, workers)
+                refusal = decision.error() if decision.verdict is not Verdict.ADMIT else None
+            if refusal is None:
+                tx.update(cluster_id, wanted=workers)
             cluster = tx.get(cluster_id)
         tidy_up(gone)
-        if decision.verdict is not Verdict.ADMIT:
-            raise decision.error()
+        if refusal is not None:
+            raise refusal
         return cluster
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:

@@ -1,0 +1,363 @@
+"""Tables: reading, writing and upserting, against PyIceberg alone, Dask's read_parquet, Spark and Daft.
+
+``SHOAL_BENCH_ROWS`` scales it (default 20,000,000 rows x 6 columns).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+from harness import Bench, versions_of
+
+ROWS = int(os.environ.get("SHOAL_BENCH_ROWS", 20_000_000))
+PARTS = 16
+COLUMNS = ["id", "at", "carrier", "distance", "delay", "price"]
+
+
+def make_part(number: int, rows: int, first: int = 0) -> pd.DataFrame:
+    """One partition: a key, a time, a category of text, an integer with nulls, two floats."""
+    random = np.random.default_rng(number)
+    ids = np.arange(first + number * rows, first + (number + 1) * rows)
+    carriers = pa.array([f"carrier-{i:02d}" for i in range(40)]).take(pa.array(random.integers(0, 40, rows)))
+    table = pa.table(
+        {
+            "id": ids,
+            "at": pa.array(ids * 1_000_000, pa.timestamp("us")),
+            "carrier": carriers.cast(pa.large_string()),
+            "distance": pa.array(random.integers(50, 5000, rows), mask=random.random(rows) < 0.05),
+            "delay": random.normal(5, 30, rows),
+            "price": random.random(rows) * 1000,
+        }
+    )
+    return table.to_pandas(
+        types_mapper=lambda t: pd.StringDtype("pyarrow") if t == pa.large_string() else pd.ArrowDtype(t)
+    )
+
+
+def frame(rows: int, parts: int = PARTS, first: int = 0) -> dd.DataFrame:
+    return dd.from_map(make_part, range(parts), args=(rows // parts, first), meta=make_part(0, 1).head(0))
+
+
+def count(df: Any) -> int:
+    """Rows, by making every partition's pandas frame."""
+    return int(df.map_partitions(len).sum().compute())
+
+
+def reads(bench: Bench, settings: Any, spark: Any) -> None:
+    import shoal
+    from shoal.tables import catalog as catalogs
+
+    table = catalogs.load("bench.t")
+    files = [t.file.file_path.removeprefix("file://") for t in table.scan().plan_files()]
+    parquet = dd.read_parquet(files, filesystem="arrow")
+    everything = ROWS // PARTS * PARTS
+    low, high = pd.Timestamp(0), pd.Timestamp(ROWS // 40, unit="s")
+
+    def right(run: Callable[[], Any], expected: int) -> Callable[[], Any]:
+        def checked() -> None:
+            assert run() == expected
+
+        return checked
+
+    def pandas_of(columns: list[str], where: str = "true") -> Callable[[], int]:
+        def lengths(batches: Any) -> Any:
+            for batch in batches:
+                yield pd.DataFrame({"n": [len(batch)]})
+
+        def run() -> int:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = spark.sql(f"select {', '.join(columns)} from shoal.bench.t where {where}")
+                return int(found.mapInPandas(lengths, "n long").groupBy().sum("n").collect()[0][0])
+
+        return run
+
+    def daft_of(columns: list[str]) -> Callable[[], int]:
+        import daft
+
+        return lambda: (
+            sum(len(p) for p in daft.read_iceberg(table).select(*columns).to_pandas_iter())
+            if hasattr(daft.DataFrame, "to_pandas_iter")
+            else len(daft.read_iceberg(table).select(*columns).to_pandas())
+        )
+
+    def all_of(columns: list[str]) -> dict[str, Callable[[], Any]]:
+        runs: dict[str, Callable[[], Any]] = {
+            "shoal": lambda: count(shoal.read_table("bench.t")[columns]),
+            "dask read_parquet": lambda: count(parquet[columns]),
+            "pyiceberg": lambda: len(table.scan(selected_fields=tuple(columns)).to_pandas()),
+            "spark": pandas_of(columns),
+        }
+        try:
+            import daft  # noqa: F401
+        except ImportError:
+            if not any("daft" in s for s in bench.skipped):
+                bench.skip("daft is not installed (pip install 'shoal[bench]')")
+        else:
+            runs["daft"] = daft_of(columns)
+        return {who: right(run, everything) for who, run in runs.items()}
+
+    every = f"{everything:,} rows x 6 columns into pandas"
+    bench.compare(every, all_of(COLUMNS), against="dask read_parquet", at_most=1.0)
+    bench.compare("two of six columns", all_of(["id", "delay"]), against="dask read_parquet", at_most=1.0)
+
+    def ours() -> int:
+        df = shoal.read_table("bench.t")
+        return count(df[(df["at"] >= low) & (df["at"] < high)])
+
+    def peers() -> int:
+        # Naive of null semantics, but right here: `at` has no nulls.
+        return count(parquet[(parquet["at"] >= low) & (parquet["at"] < high)])
+
+    text = f"at >= '{low.isoformat()}' and at < '{high.isoformat()}'"
+    bench.compare(
+        "a filter that keeps a fortieth",
+        {
+            "shoal": right(ours, ROWS // 40),
+            "dask read_parquet": right(peers, ROWS // 40),
+            "pyiceberg": right(lambda: len(table.scan(row_filter=text).to_pandas()), ROWS // 40),
+            "spark": right(
+                pandas_of(COLUMNS, f"`at` >= timestamp_ntz'{low}' and `at` < timestamp_ntz'{high}'"),
+                ROWS // 40,
+            ),
+        },
+        against="dask read_parquet",
+        at_most=1.0,
+    )
+    bench.compare(
+        "len()",
+        {
+            "shoal": right(lambda: len(shoal.read_table("bench.t")), everything),
+            "dask read_parquet": right(lambda: len(dd.read_parquet(files, filesystem="arrow")), everything),
+            "pyiceberg": right(lambda: table.scan().count(), everything),
+            "spark": right(
+                lambda: spark.sql("select count(*) from shoal.bench.t").collect()[0][0], everything
+            ),
+        },
+        against="pyiceberg",
+    )
+
+
+def writes(bench: Bench, client: Any) -> None:
+    import shoal
+    from shoal.tables import catalog as catalogs
+
+    rows = min(ROWS, 20_000_000)
+    data = frame(rows).persist()
+    dask.compute(data.map_partitions(len))
+    whole = pa.Table.from_pandas(data.compute(), preserve_index=False)
+    shoal.create_table("bench.w1", data)
+    shoal.create_table("bench.w2", data)
+    alone = catalogs.load("bench.w2")
+    whole = whole.cast(alone.schema().as_arrow())
+    bench.compare(
+        f"write {rows:,} rows",
+        {
+            "shoal": lambda: shoal.write_table(data, "bench.w1"),
+            "pyiceberg": lambda: catalogs.load("bench.w2").append(whole),
+        },
+        n=2,
+        against="pyiceberg",
+        at_most=0.45,
+        note="data in the workers' memory, and in the client's",
+    )
+    drop("bench.w1", "bench.w2")
+
+
+def drop(*names: str) -> None:
+    from shoal.tables import catalog as catalogs
+    from shoal.tables.sweep import sweep
+
+    for name in names:
+        table = catalogs.load(name)
+        catalogs.catalog().drop_table(name)
+        sweep(table.io, table.location(), ())
+
+
+def upserts(bench: Bench) -> None:
+    import shoal
+    from shoal.tables import catalog as catalogs
+
+    base, change = min(1_000_000, ROWS // 20), min(50_000, ROWS // 400)
+    old = frame(base, 4)
+    new = pa.Table.from_pandas(make_part(1, change, base - change * 3 // 2 - change), preserve_index=False)
+    for name in ("bench.u1", "bench.u2"):
+        shoal.write_table(old, name)
+    new = new.cast(catalogs.load("bench.u2").schema().as_arrow())
+    frame_of_new = dd.from_pandas(new.to_pandas(types_mapper=pd.ArrowDtype), npartitions=2)
+    bench.compare(
+        f"upsert {change:,} rows into {base:,}",
+        {
+            "shoal": lambda: shoal.write_table(frame_of_new, "bench.u1", mode="upsert", keys="id"),
+            "pyiceberg": lambda: catalogs.load("bench.u2").upsert(new, join_cols=["id"]),
+        },
+        n=1,
+        against="pyiceberg",
+        at_most=1.0,
+    )
+    drop("bench.u1", "bench.u2")
+    many, much = min(10_000_000, ROWS // 2), min(1_000_000, ROWS // 20)
+    shoal.write_table(frame(many, 16), "bench.u3")
+    scattered = dd.from_map(
+        _every_nth, range(4), args=(much // 4, many // much), meta=make_part(0, 1).head(0)
+    )
+    start = time.perf_counter()
+    result = shoal.write_table(scattered, "bench.u3", mode="upsert", keys="id")
+    assert (result.rows, result.replaced_rows) == (much, much)
+    seconds = time.perf_counter() - start
+    bench.limit(f"upsert {much:,} rows, in every file, into {many:,}", "s", seconds, at_most=30)
+    drop("bench.u3")
+
+
+def _every_nth(number: int, rows: int, step: int) -> pd.DataFrame:
+    part = make_part(number, rows)
+    part["id"] = pd.array((np.arange(rows) + number * rows) * step, dtype=pd.ArrowDtype(pa.int64()))
+    return part
+
+
+def many_files(bench: Bench, settings: Any) -> None:
+    """Plan and commit of 20,000 files: real manifests, of files that are copies of one in name only."""
+    import copy
+
+    import shoal
+    from shoal.tables import catalog as catalogs
+    from shoal.tables.commit import Request, commit
+
+    shoal.write_table(make_part(0, 1000), "bench.m")
+    table = catalogs.load("bench.m")
+    (one,) = [t.file for t in table.scan().plan_files()]
+    files = []
+    for i in range(20_000):
+        clone = copy.copy(one)
+        clone._data = list(one._data)
+        clone._data[1] = f"{one.file_path}.{i}"
+        files.append(clone)
+    request = Request("bench.m", table.metadata, files, uuid.uuid4().hex, False, uuid.uuid4().hex)
+    start = time.perf_counter()
+    commit(request, settings)
+    bench.limit("commit 20,000 files", "s", time.perf_counter() - start, at_most=2)
+    start = time.perf_counter()
+    shoal.read_table("bench.m")
+    bench.limit("plan 20,000 files", "s", time.perf_counter() - start, at_most=2)
+    catalogs.catalog().drop_table("bench.m")
+
+
+def large_file(bench: Bench) -> None:
+    """A file four times a worker's memory, read whole by one worker."""
+    from distributed import Client, LocalCluster
+
+    import shoal
+    from shoal.tables import catalog as catalogs
+
+    limit = 768 * 2**20
+    width = 60.0
+    rows = int(4 * limit / width)
+    parts = 24
+    shoal.create_table("bench.big", make_part(0, 1), properties={"write.target-file-size-bytes": str(2**40)})
+    from shoal.tables.files import WriteContext, write_stream
+    from shoal.tables.plan import pack_metadata
+
+    table = catalogs.load("bench.big")
+    schema, size = table.schema().as_arrow(), rows // parts
+    context = WriteContext(pack_metadata(table.metadata, 0), "bench.big", f"{table.location()}/data/one")
+    stream = (
+        pa.Table.from_pandas(make_part(i, size), preserve_index=False).cast(schema) for i in range(parts)
+    )
+    (written,) = write_stream(stream, context)
+    with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
+        append.append_data_file(written.data_file)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, memory_limit=limit, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        pid = next(iter(client.run(os.getpid).values()))
+        peak, stop = [0], threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.05):
+                peak[0] = max(peak[0], psutil.Process(pid).memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        found = count(shoal.read_table("bench.big", partition_size="48 MiB"))
+        stop.set()
+        watcher.join()
+        assert found == rows // parts * parts
+        assert next(iter(client.run(os.getpid).values())) == pid, "the worker was killed"
+        spilled = next(iter(client.run(lambda dask_worker: dask_worker.data.spilled_total.disk).values()))
+    note = f"{rows // parts * parts:,} rows in one file of {written.data_file.file_size_in_bytes / 2**20:.0f} MiB"
+    bench.limit(
+        "peak of a worker, of a file 4 x its memory", "of its limit", peak[0] / limit, at_most=0.7, note=note
+    )
+    bench.limit("spilled by it", "bytes", float(spilled), at_most=0)
+    drop("bench.big")
+
+
+def start_spark(settings: Any) -> Any:
+    from pyspark.sql import SparkSession
+
+    from shoal.tables.spark_conf import spark_conf
+
+    builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.memory", "4g")
+    for key, value in spark_conf(settings, packages=True).items():
+        builder = builder.config(key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return builder.getOrCreate()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        os.environ["SHOAL_CATALOG_URI"] = f"sqlite:///{Path(folder) / 'catalog.db'}"
+        os.environ["SHOAL_CATALOG_WAREHOUSE"] = f"{folder}/warehouse"
+        from distributed import Client, LocalCluster
+
+        import shoal
+        from shoal.tables.catalog import catalog, settings
+
+        catalog()
+        bench = Bench(
+            "tables",
+            "Iceberg tables on Dask",
+            "Two Dask workers of one thread each (separate processes), Spark `local[2]`, everybody on the same "
+            "local disk. Reading means a pandas frame per partition, counted where it is.",
+            versions=versions_of("dask", "pyarrow", "pyiceberg", "pyspark", "pandas"),
+        )
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="5GiB"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            print(f"{ROWS:,} rows", flush=True)
+            shoal.write_table(frame(ROWS), "bench.t", sort_by="at")
+            spark = start_spark(settings())
+            reads(bench, settings(), spark)
+            spark.stop()
+            drop("bench.t")
+            writes(bench, client)
+            upserts(bench)
+            many_files(bench, settings())
+        large_file(bench)
+        print(bench.save())
+
+
+if __name__ == "__main__":
+    main()
