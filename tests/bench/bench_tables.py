@@ -317,7 +317,8 @@ def start_spark(settings: Any) -> Any:
     from shoal.tables.spark_conf import spark_conf
 
     builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.driver.memory", "4g").config("spark.pyspark.python", sys.executable)
+    builder = builder.config("spark.driver.memory", "4g")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     for key, value in spark_conf(settings, packages=True).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
