@@ -35,5 +35,24 @@ lock: ## Rewrite requirements.lock from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
 
+KUBE := PYTHONPATH=tests/kubernetes $(BIN)/python -m cluster
+
+kube: venv ## Start a real Kubernetes for tests (SHAPE=node|fleet, NAME=, ARGS=--audit)
+	@$(KUBE) up $(if $(SHAPE),--shape $(SHAPE)) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+kube-status: venv ## Say what of Kubernetes can run here, and what runs
+	@$(KUBE) status
+
+kube-down: venv ## End what `make kube` started (NAME= one alone)
+	@$(KUBE) down $(if $(NAME),--name $(NAME))
+
+kube-build: venv ## Compile Kubernetes, etcd, CoreDNS and kwok (once, ten minutes)
+	@$(KUBE) build
+
+kube-images: venv ## Build the project's images for tests and load them into what runs
+	@$(KUBE) images
+
+.PHONY: kube kube-status kube-down kube-build kube-images
+
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

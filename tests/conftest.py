@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Kubernetes is started by the first test that wants it, and only then.
+pytest_plugins = ["cluster.fixtures"]
+
 MARK = "SHOAL_CLUSTER"
 
 
@@ -31,11 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def marked_processes() -> dict[int, str]:
-    """Pid -> cluster id of every live process of this machine that carries a cluster's mark."""
+    """Pid -> cluster id of every live process that carries the mark of a cluster of this test's home."""
     found = {}
     for process in psutil.process_iter():
         try:
-            cluster = process.environ().get(MARK)
+            environment = process.environ()
+            cluster = environment.get(MARK)
+            if environment.get("SHOAL_DATA") != os.environ.get("SHOAL_DATA"):
+                continue  # somebody else's, on the same machine
             if cluster and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = cluster
         except (psutil.Error, OSError):

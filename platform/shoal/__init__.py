@@ -66,6 +66,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+    if _HOME_OF[name].startswith("shoal.tables."):
+        importlib.import_module("shoal.wiring").wire()
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

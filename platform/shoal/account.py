@@ -9,13 +9,15 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from shoal.policy import Limit, Limits
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan, Size
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,18 @@ class Amounts:
     heads: Bytes = Bytes(0)
 
     def __add__(self, other: Amounts) -> Amounts:
-        return _combine(self, other, lambda a, b: a + b)
+        return add_up((self, other))
 
     def __sub__(self, other: Amounts) -> Amounts:
-        return _combine(self, other, lambda a, b: a - b)
+        return Amounts(
+            self.clusters - other.clusters,
+            self.workers - other.workers,
+            self.cores - other.cores,
+            Bytes(self.memory - other.memory),
+            self.gpus - other.gpus,
+            Bytes(self.scratch - other.scratch),
+            Bytes(self.heads - other.heads),
+        )
 
     def of(self, what: str) -> float:
         """The amount called ``what`` (a field's name)."""
@@ -55,26 +65,31 @@ class Amounts:
         return cls(**known)
 
 
-def _combine(one: Amounts, other: Amounts, how: Callable[[Any, Any], Any]) -> Amounts:
-    values = {}
-    for part in fields(Amounts):
-        value = how(getattr(one, part.name), getattr(other, part.name))
-        values[part.name] = Bytes(value) if part.name in ("memory", "scratch", "heads") else value
-    return Amounts(**values)
+def add_up(each: Iterable[Amounts]) -> Amounts:
+    """The sum. Written out by field, as it runs for every account in every decision."""
+    parts = tuple(each)
+    return Amounts(
+        sum(part.clusters for part in parts),
+        sum(part.workers for part in parts),
+        sum(part.cores for part in parts),
+        Bytes(sum(part.memory for part in parts)),
+        sum(part.gpus for part in parts),
+        Bytes(sum(part.scratch for part in parts)),
+        Bytes(sum(part.heads for part in parts)),
+    )
 
 
 def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
-    total = Amounts(clusters=1, heads=head.memory)
-    for group in plan.groups:
-        size = group.there if really else group.size
-        total += Amounts(
-            workers=group.count,
-            cores=group.count * size.cores,
-            memory=Bytes(group.count * size.memory),
-            gpus=group.count * group.gpus,
-            scratch=Bytes(group.count * group.scratch),
-        )
-    return total
+    sized = [(group, group.there if really else group.size) for group in plan.groups]
+    return Amounts(
+        clusters=1,
+        workers=plan.workers,
+        cores=sum(group.count * size.cores for group, size in sized),
+        memory=Bytes(sum(group.count * size.memory for group, size in sized)),
+        gpus=sum(group.count * group.gpus for group in plan.groups),
+        scratch=Bytes(sum(group.count * group.scratch for group in plan.groups)),
+        heads=head.memory,
+    )
 
 
 def amounts(plan: Plan) -> Amounts:
@@ -88,32 +103,105 @@ def real(plan: Plan) -> Amounts:
     return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
 
 
+# The resources of which a fair share is taken.
+SHARED = ("memory", "cores", "gpus")
+
+
 @dataclass(frozen=True)
 class Account:
-    """What is admitted, by cluster id."""
+    """What is admitted, by cluster id; and what was served so far, for fair shares.
+
+    ``until``: when each cluster ends at the latest (seconds since the epoch; missing: not known).
+    ``shares``: the dominant share that each takes of the whole, 0 to 1. ``served``: the sum of share x
+    seconds as of ``as_of``. ``last``: when something was last admitted.
+    """
 
     admitted: Mapping[str, Amounts] = field(default_factory=dict)
+    until: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    served: float = 0.0
+    as_of: float = 0.0
+    last: float = 0.0
 
     @property
     def held(self) -> Amounts:
         """The sum over all clusters."""
-        total = Amounts()
-        for each in self.admitted.values():
-            total += each
-        return total
+        return add_up(self.admitted.values())
 
-    def with_(self, cluster: str, its: Amounts) -> Account:
-        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had."""
-        return Account({**self.admitted, cluster: its})
+    def at(self, now: float) -> Account:
+        """The account with ``served`` brought up to ``now``. A clock that went back changes nothing.
 
-    def without(self, cluster: str) -> Account:
+        What is held changes only through :meth:`with_` and :meth:`without`, so it was the same since
+        ``as_of``.
+        """
+        return self if now <= self.as_of else replace(self, served=self.served_at(now), as_of=now)
+
+    def served_at(self, now: float) -> float:
+        """Share x seconds served until ``now``."""
+        return self.served + sum(self.shares.values()) * max(0.0, now - self.as_of)
+
+    def promised_at(self, now: float) -> float:
+        """Share x seconds that what runs will still take, if each takes half of the life it has left."""
+        return sum(part * max(0.0, self.until.get(key, now) - now) / 2 for key, part in self.shares.items())
+
+    def with_(
+        self,
+        cluster: str,
+        its: Amounts,
+        until: float | None = None,
+        now: float | None = None,
+        share: float = 0.0,
+        floor: float = 0.0,
+    ) -> Account:
+        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had.
+
+        ``share`` is the dominant share that it takes, ``floor`` the least that counts as served: both come
+        with the queue's answer.
+        """
+        brought = self if now is None else self.at(now)
+        return replace(
+            brought,
+            admitted={**brought.admitted, cluster: its},
+            until=brought.until if until is None else {**brought.until, cluster: until},
+            shares={**brought.shares, cluster: share},
+            served=max(brought.served, floor),
+            last=brought.last if now is None or cluster in self.admitted else max(brought.last, now),
+        )
+
+    def without(self, cluster: str, now: float | None = None) -> Account:
         """As if ``cluster`` held nothing."""
-        return Account({key: value for key, value in self.admitted.items() if key != cluster})
+        brought = self if now is None else self.at(now)
+        return replace(
+            brought,
+            admitted=_but(brought.admitted, cluster),
+            until=_but(brought.until, cluster),
+            shares=_but(brought.shares, cluster),
+        )
 
     def holders(self, what: str) -> tuple[str, ...]:
         """The clusters that hold some of ``what``, the largest first."""
         holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
         return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as both homes keep it."""
+        return {
+            "admitted": {key: value.to_json() for key, value in self.admitted.items()},
+            "until": dict(self.until),
+            "shares": dict(self.shares),
+            "served": self.served,
+            "as_of": self.as_of,
+            "last": self.last,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Account:
+        admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
+        return cls(**{**data, "admitted": admitted})
+
+
+def _but(values: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != key}
 
 
 @dataclass(frozen=True)

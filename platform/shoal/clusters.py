@@ -8,6 +8,7 @@ What it must not do: hold state, or import an engine before a cluster is asked f
 from __future__ import annotations
 
 import difflib
+import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -26,10 +27,13 @@ from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster
 from shoal.sizing import plan as size
-from shoal.tables.catalog import CatalogSettings, use
+from shoal.wiring import wire
+from shoal.words import count
 from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
 
     Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
     """
-    handle = up(template, engine=Engine.DASK, **options)
+    handle = _attached(Engine.DASK, options) or up(template, engine=Engine.DASK, **options)
     if not isinstance(handle, DaskCluster):
         raise UsageError(f"{handle.name} is not a Dask cluster", hint="Use shoal.spark().")
     return _opened(handle)
@@ -62,7 +66,7 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
 
 def spark(template: str = "analytics", **options: Any) -> SparkCluster:
     """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
-    handle = up(template, engine=Engine.SPARK, **options)
+    handle = _attached(Engine.SPARK, options) or up(template, engine=Engine.SPARK, **options)
     if not isinstance(handle, SparkCluster):
         raise UsageError(f"{handle.name} is not a Spark cluster", hint="Use shoal.dask().")
     return _opened(handle)
@@ -93,22 +97,56 @@ def up(
 ) -> DaskCluster | SparkCluster:
     """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
     request = prepare(template, engine=engine, project=project, target=target, **options)
-    if request.plan.engine is Engine.SPARK:
-        find_java()  # before anything is admitted: without it nothing would come up
+    if not quiet:
+        print(describe(request.plan), file=sys.stderr)
+    return start(request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags)
+
+
+def start(
+    request: Request,
+    *,
+    name: str | None = None,
+    keep: bool = False,
+    detach: bool = False,
+    quiet: bool = False,
+    tags: Mapping[str, str] | None = None,
+) -> DaskCluster | SparkCluster:
+    """Admit and start what was settled, and wait until it is Ready.
+
+    ``keep``: it does not end with the handle; ``detach``: nor for want of a client. A start that fails or is
+    interrupted leaves nothing, but never ends a cluster of that name that was there before.
+    """
     plan = request.plan
+    if plan.engine is Engine.SPARK:
+        find_java()  # before anything is admitted: without it nothing would come up
     if detach:
         plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
     home = open_home(request.project)
     chosen = name or f"{plan.template}-{secrets.token_hex(2)}"
-    if not quiet:
-        print(describe(plan), file=sys.stderr)
-    cluster = home.request(Ask(chosen, request.user, request.workload, plan, dict(tags or {})))
-    handle = _handle(home, cluster, owns=not detach, quiet=quiet)
+    known = home.find(chosen, request.user)
+    was_there = known is not None and not known.state.ended
+    asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
+    handle = _handle(home, home.request(asked), owns=not (keep and was_there), quiet=quiet)
     try:
-        return handle.wait()
+        handle.wait()
     except BaseException:
         handle.close()
         raise
+    if keep:
+        handle.release()
+    return handle
+
+
+def _attached(engine: Engine, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
+    """The cluster that `shoal submit` brought up for this script, if it is of this engine."""
+    name = os.environ.get(ATTACH)
+    if not name:
+        return None
+    home = open_home(open_project(options.get("project"), options.get("target")))
+    cluster = find(home, name)
+    if cluster.plan.engine is not engine:
+        return None
+    return _handle(home, cluster, owns=False, quiet=True).wait()
 
 
 def plan(template: str | None = None, **options: Any) -> Plan:
@@ -141,28 +179,24 @@ def describe(plan: Plan) -> str:
         f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
     )
     if group.there != group.size:
-        head += f" (here: {group.there.cores:g} cores, {group.there.memory})"
+        head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
     return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
 
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
     project = load(Path(folder) if folder is not None else None, target)
-    catalog = project.target.catalog
-    use(
-        CatalogSettings(
-            uri=catalog.uri or "", warehouse=catalog.warehouse or "", properties=catalog.properties
-        )
-        if catalog
-        else None
-    )
+    wire(project)
     return project
 
 
-def find(home: LocalHome, name: str) -> Cluster:
-    """The user's live cluster of that name; NotFoundError with names that are like it."""
+def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
+    """The user's live cluster of that name; NotFoundError with names that are like it.
+
+    ``ended``: else the last one of that name that has ended.
+    """
     found = home.find(name, home.user())
-    if found is not None and not found.state.ended:
+    if found is not None and (ended or not found.state.ended):
         return found
     live = [cluster.name for cluster in home.clusters(owner=home.user())]
     like = difflib.get_close_matches(name, live, n=3)
@@ -170,8 +204,8 @@ def find(home: LocalHome, name: str) -> Cluster:
         hint = f"Did you mean {' or '.join(like)}?"
     else:
         hint = f"Your live clusters: {', '.join(live)}." if live else "You have no live cluster."
-    ended = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
-    raise NotFoundError(f"you have no live cluster named {name!r}{ended}", hint=hint, name=name, live=live)
+    last = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
+    raise NotFoundError(f"you have no live cluster named {name!r}{last}", hint=hint, name=name, live=live)
 
 
 def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> DaskCluster | SparkCluster:

@@ -84,3 +84,15 @@ class InfrastructureError(ShoalError):
 
 class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
+
+
+class ConflictError(InfrastructureError):
+    """Somebody else wrote in between. Nothing was changed; look again and decide anew."""
+
+
+class OutcomeUnknownError(InfrastructureError):
+    """No reply came: it was done, or it was not. Look it up; never assume."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A part of Shoal needs packages that are not installed. ``values["extra"]`` names the extra."""

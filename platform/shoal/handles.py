@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
+QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
 _POLL = 0.05
 
@@ -66,8 +67,11 @@ class ClusterHandle(ABC):
         return self._cluster
 
     def wait(self, timeout: float = START_WAIT, shown: Progress | None = None) -> Self:
-        """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds."""
-        begin = time.monotonic()
+        """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds.
+
+        Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
+        """
+        asked = begin = time.monotonic()
         with shown if shown is not None else progress(self._quiet) as bar:
             while True:
                 cluster = self.record
@@ -75,12 +79,15 @@ class ClusterHandle(ABC):
                 if cluster.state is State.READY:
                     return self
                 self._raise_if_ended(cluster)
-                if time.monotonic() - begin > timeout:
+                now = time.monotonic()
+                if cluster.state is State.QUEUED and now - asked < QUEUE_WAIT:
+                    begin = now
+                if now - begin > timeout:
                     raise DeadlineError(
                         f"{line(cluster)} and was not Ready after {timeout:.0f} s",
                         hint=f"`shoal logs {self.name}` shows what it wrote.",
                     )
-                time.sleep(_POLL)
+                time.sleep(_POLL if cluster.state is not State.QUEUED else 10 * _POLL)
 
     def scale(self, workers: int, timeout: float = 120.0) -> Self:
         """To this many workers: through admission when it grows (QuotaExceededError), then waits for them."""
@@ -100,6 +107,12 @@ class ClusterHandle(ABC):
     def report(self) -> Report:
         """What it took so far, or in all once it ended."""
         return report_of(self.record, self._home.history(self.id), time.time())
+
+    def release(self) -> None:
+        """From now on the cluster lives on without this handle, until its own timeouts."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
 
     def close(self) -> None:
         """Disconnect; an owned cluster ends, and its report is printed. May be called again."""
@@ -167,10 +180,13 @@ class DaskCluster(ClusterHandle):
     def client(self) -> Client:
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
-            from distributed import Client
+            from distributed import Client, Security
 
             endpoint = self._home.endpoint(self.id)
-            self._client = Client(endpoint.address, timeout="30s", name=f"shoal-{self.name}")
+            security = Security(require_encryption=True, **endpoint.security)
+            self._client = Client(
+                endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+            )
         return self._client
 
     @property

@@ -134,6 +134,8 @@ class Policy:
     teams: Mapping[str, Team] = field(default_factory=dict)
     default: User | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+    # A policy never changes, and every decision asks it for everybody.
+    _known: dict[str, Limits] = field(default_factory=dict, repr=False, compare=False)
 
     def user(self, name: str) -> User:
         """The user called ``name``, or the default; NotFoundError without one, UsageError for no name."""
@@ -151,6 +153,11 @@ class Policy:
 
     def limits_of(self, name: str) -> Limits:
         """What the user called ``name`` may have, each limit with where it is written."""
+        if name not in self._known:
+            self._known[name] = self._combine(name)
+        return self._known[name]
+
+    def _combine(self, name: str) -> Limits:
         user = self.user(name)
         tier = self.tiers[user.tier]
         team = self.teams[user.team] if user.team else None

@@ -9,12 +9,17 @@ What it must not do: write to standard output, which belongs to the user's data.
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
 from shoal.records import Cluster
 from shoal.units import Seconds
+
+STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
 
 
 class Progress(Protocol):
@@ -48,17 +53,20 @@ class Silent:
 
 
 class Lines:
-    """One line on standard error per change of state or reason, with the seconds since the beginning."""
+    """One line on standard error per change of state or reason, and every 10 s while nothing changes.
+
+    Each with the seconds since the beginning.
+    """
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
+        self._begin = self._shown = time.monotonic()
         self._last = ""
 
     def show(self, cluster: Cluster) -> None:
-        now = line(cluster)
-        if now != self._last:
-            self._last = now
-            print(f"[{time.monotonic() - self._begin:5.1f} s] {now}", file=sys.stderr, flush=True)
+        now, at = line(cluster), time.monotonic()
+        if now != self._last or at - self._shown > STILL:
+            self._last, self._shown = now, at
+            print(f"[{at - self._begin:5.1f} s] {now}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Lines:
         return self
@@ -104,3 +112,39 @@ def progress(quiet: bool = False) -> Progress:
     if quiet:
         return Silent()
     return Spinner() if sys.stderr.isatty() else Lines()
+
+
+@contextmanager
+def doing(what: str, *, quiet: bool = False, still: float = STILL) -> Iterator[None]:
+    """Says what the block waits for: when it begins, every ``still`` seconds, and how long it took.
+
+    On standard error: a spinner on a terminal, lines elsewhere, nothing when quiet.
+    """
+    if quiet:
+        yield
+        return
+    begin = time.monotonic()
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        with console.status(what):
+            yield
+        took = Seconds(time.monotonic() - begin)
+        console.print(f"[green]✓[/green] {what} [dim]{took}[/dim]", highlight=False)
+        return
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(still):
+            print(f"{what} ... {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+
+    watcher = threading.Thread(target=repeat, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    print(f"{what}: done in {Seconds(time.monotonic() - begin)}", file=sys.stderr, flush=True)

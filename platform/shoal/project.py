@@ -73,8 +73,11 @@ def defaults() -> Path:
 def find(start: Path | None = None) -> Path:
     """The nearest folder from ``start`` (default: the current one) upwards with a ``shoal.yaml``.
 
-    Without one: the shipped defaults.
+    Without ``start``, the environment's ``SHOAL_PROJECT`` goes before it. Without any: the shipped defaults.
     """
+    chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
+    if chosen:
+        return Path(chosen)
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / FILE).is_file():
@@ -138,10 +141,13 @@ def _cgroup(name: str) -> str:
 
 def _settings(root: Path, faults: list[Fault]) -> _Settings | None:
     document = read(root / FILE, FILE, faults)
-    settings = document and check(_Settings, document, faults)
-    if not document or not settings:
+    if document is None:
         return None
-    _refuse_reserved(Target, document, ("targets",), settings.targets, faults)
+    settings = check(_Settings, document, faults)
+    for name in document.get("targets") or ():
+        _refuse_reserved(Target.not_in_file, document, ("targets", name), faults)
+    if settings is None:
+        return None
     if settings.default_target not in settings.targets:
         wrong = f"there is no target {settings.default_target!r}"
         faults.append(
@@ -154,20 +160,12 @@ def _settings(root: Path, faults: list[Fault]) -> _Settings | None:
 
 
 def _refuse_reserved(
-    model: type[Target] | type[Template],
-    document: Document,
-    at: tuple[str, ...],
-    names: Mapping[str, Any] | None,
-    faults: list[Fault],
+    keys: tuple[str, ...], document: Document, at: tuple[str, ...], faults: list[Fault]
 ) -> None:
     """Fields that the loader fills in are no keys of the file."""
-    for path in [(*at, name) for name in names] if names is not None else [at]:
-        data = document.data
-        for part in path:
-            data = data[part]
-        for key in model.not_in_file:
-            if key in data:
-                faults.append(document.fault((*path, key), "is not a known key", "it follows from the place"))
+    for key in keys:
+        if document.get(*at, key) is not None:
+            faults.append(document.fault((*at, key), "is not a known key", "it follows from the place"))
 
 
 def _choose(settings: _Settings, target: str | None) -> Target:
@@ -226,20 +224,24 @@ def _all_templates(
     found: dict[str, Template] = {}
     for path in sorted(_part(root, "clusters").glob("*.yaml")):
         document = read(path, f"clusters/{path.name}", faults)
-        template = document and check(Template, document, faults)
-        if not document or not template:
+        if document is None:
             continue
-        _refuse_reserved(Template, document, (), None, faults)
-        for engine, its in template.engines.items():
-            if its.image not in images:
-                at = ("engines", engine.value, "image")
+        template = check(Template, document, faults)
+        # From the raw data, so that these are said together with whatever else is wrong.
+        _refuse_reserved(Template.not_in_file, document, (), faults)
+        for engine in document.get("engines") or ():
+            image = document.get("engines", engine, "image")
+            if isinstance(image, str) and image not in images:
+                wrong = f"there is no image {image!r}"
                 faults.append(
-                    document.fault(at, f"there is no image {its.image!r}", did_you_mean(its.image, images))
+                    document.fault(("engines", engine, "image"), wrong, did_you_mean(image, images))
                 )
-        for index, mount in enumerate(template.mounts):
-            if settings and mount not in settings.mounts:
+        for index, mount in enumerate(document.get("mounts") or ()):
+            if settings and isinstance(mount, str) and mount not in settings.mounts:
                 wrong = f"there is no mount {mount!r} in {FILE}"
                 faults.append(document.fault(("mounts", index), wrong, did_you_mean(mount, settings.mounts)))
+        if template is None:
+            continue
         found[path.stem] = template.model_copy(update={"name": path.stem, "where": document.file})
     if not found and not faults:
         faults.append(Fault("clusters/", 1, "", "holds no template", "add a file such as clusters/etl.yaml"))

@@ -72,7 +72,7 @@ class Cluster:
 
     ``head`` says where the head is, once it is known: ``host``, ``boot`` (the machine's boot id), ``pid``,
     ``pid_start`` (the process's start, to tell it from a later one of the same pid) and ``status_url``.
-    Secrets (tokens) are never in it.
+    ``project`` is the folder whose policy admits it. Secrets (tokens) are never in it.
     """
 
     id: str
@@ -94,3 +94,4 @@ class Cluster:
     workers: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    project: str = ""

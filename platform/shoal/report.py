@@ -80,7 +80,7 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
     cores = sum(group.count * group.there.cores for group in cluster.plan.groups)
     price = cluster.plan.price_per_hour
     if price is not None:
-        price = Money(price.amount * Decimal(str(lived)) / 3600, price.currency)
+        price = Money(price.amount * Decimal(str(float(lived))) / 3600, price.currency)
     return Report(
         name=cluster.name,
         engine=cluster.plan.engine.value,

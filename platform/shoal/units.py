@@ -84,10 +84,17 @@ class Seconds(float):
             return value
         if isinstance(value, (int, float)):
             raise UnitError(f"{value!r} has no unit", hint="Write a duration as '20 min' or '4 h'.")
-        number, factor = _split(str(value), _SECOND_UNITS, "a duration", "20 min")
-        if number < 0:
-            raise UnitError(f"{value!r} is negative", hint="A duration is 0 s or more.")
-        return cls(float(number) * factor)
+        # Several parts, as durations are shown: "1 h 30 min".
+        parts = re.findall(r"[^\sA-Za-z]+\s*[A-Za-z]+", str(value))
+        if len(parts) < 2 or "".join(parts).replace(" ", "") != str(value).replace(" ", ""):
+            parts = [str(value)]
+        total = 0.0
+        for part in parts:
+            number, factor = _split(part, _SECOND_UNITS, "a duration", "20 min")
+            if number < 0:
+                raise UnitError(f"{value!r} is negative", hint="A duration is 0 s or more.")
+            total += float(number) * factor
+        return cls(total)
 
     def __str__(self) -> str:
         total = float(self)

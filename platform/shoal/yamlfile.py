@@ -71,6 +71,13 @@ class Document:
         """``"policies/tiers.yaml:3"``."""
         return f"{self.file}:{self.line(path)}"
 
+    def get(self, *path: str) -> Any:
+        """The data at ``path``; None when there is nothing."""
+        data = self.data
+        for part in path:
+            data = data.get(part) if isinstance(data, dict) else None
+        return data
+
     def fault(self, path: Path_, wrong: str, right: str = "") -> Fault:
         return Fault(self.file, self.line(path), dotted(path), wrong, right)
 
@@ -185,7 +192,7 @@ def _say(detail: ErrorDetails, kind: Any, path: Path_) -> tuple[str, str]:
             return "is not a known key", did_you_mean(str(path[-1]), known)
         case "value_error" if isinstance(context.get("error"), ShoalError):
             error: ShoalError = context["error"]
-            return error.message, error.hint
+            return error.message, f"{error.hint[:1].lower()}{error.hint[1:]}".rstrip(".")
         case "value_error":
             return str(context.get("error")), ""
         case "greater_than_equal":

@@ -49,9 +49,8 @@ def project(empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str
     }
     for name, text in write.items():
         (folder / name).write_text(textwrap.dedent(text).lstrip())
-    before = set(marked().values())
     yield folder
     deadline = time.monotonic() + 10
-    while left := {pid: cluster for pid, cluster in marked().items() if cluster not in before}:
+    while left := marked():
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.1)

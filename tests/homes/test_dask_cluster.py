@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -71,6 +72,30 @@ def test_the_status_endpoint_wants_the_token_and_tells_what_the_head_sees(projec
             assert secret_file.stat().st_mode & 0o077 == 0, secret_file
         assert token is not None
         assert token not in repr(cluster.record)
+
+
+def test_who_does_not_hold_its_key_cannot_speak_to_the_scheduler(project: Path) -> None:
+    import ssl
+
+    from distributed import Client
+
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        endpoint = endpoints.read(paths.run_folder(cluster.id))
+        assert endpoint is not None
+        assert endpoint.address.startswith("tls://")
+        assert "PRIVATE KEY" not in repr(endpoint)
+        host, port = endpoint.address.removeprefix("tls://").split(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain) as stranger,
+            pytest.raises(ssl.SSLError),  # TLS 1.3 tells a missing certificate at the first read
+        ):
+            stranger.recv(1)
+        with pytest.raises(OSError, match=r"Timed out|reset by peer"):
+            Client(f"tcp://{host}:{port}", timeout="2s", set_as_default=False)
 
 
 def test_killing_the_head_with_9_leaves_no_process_after_5_s_and_frees_the_quota(
@@ -167,6 +192,24 @@ def test_scaling_goes_through_admission(project: Path) -> None:
         assert cluster.record.workers == 3
         cluster.scale(1)
         assert len(cluster.client.scheduler_info(n_workers=-1)["workers"]) == 1
+
+
+def test_a_range_of_workers_grows_with_the_work_as_far_as_quota_goes(
+    project: Path, eventually: Eventually
+) -> None:
+    def work(number: int) -> int:
+        import time
+
+        time.sleep(1)
+        return number
+
+    with shoal.dask("small", workers=(1, 3), project=project, quiet=True) as cluster:
+        begin = cluster.record.plan.workers
+        futures = cluster.client.map(work, range(60), pure=False)
+        eventually(lambda: cluster.record.workers == 3, 30, "it grew to three workers")
+        assert begin < 3
+        assert cluster.record.plan.workers == 3, "and they count"
+        cluster.client.cancel(futures)
 
 
 def test_another_process_connects_by_name_and_leaves_the_cluster_alive(project: Path) -> None:

@@ -206,3 +206,12 @@ def test_dask_without_its_private_parts(table: str, monkeypatch: pytest.MonkeyPa
 )
 def test_literals_are_exact_or_not_pushed(value: Any, kind: Any, expected: Any) -> None:
     assert exact_literal(value, kind) == expected
+
+
+def test_a_read_whose_partitions_nobody_asked_for_travels_with_its_plan(table: str) -> None:
+    """A lone reduction is optimised without them, and the scheduler, which needs them, cannot plan."""
+    df = shoal.read_table(table)
+    there = pickle.loads(pickle.dumps(df[df.i > 40].f.max().optimize(fuse=False).expr))
+    (read,) = there.find_operations(ReadIceberg)
+    assert read.npartitions >= 1
+    assert read.source.metadata is None, "it was made where it was needed"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import shoal
 
@@ -28,3 +32,31 @@ def test_planning_pulls_in_no_engine_either() -> None:
     code = "import sys, shoal; shoal.plan; print(*{name.partition('.')[0] for name in sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not (_HEAVY - {"sqlalchemy"}) & set(answer.stdout.split())
+
+
+# Clients of Kubernetes, and the one package that may know each.
+_ONLY_IN = {
+    "kubernetes": "homes/kubernetes/",
+    "kr8s": "homes/kubernetes/",
+}
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize(("private", "home"), _ONLY_IN.items())
+def test_only_one_package_knows_a_client_of_kubernetes(private: str, home: str) -> None:
+    package = Path(shoal.__file__).parent
+    knowing = [
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if any(name == private or name.startswith(f"{private}.") for name in _imports(file))
+    ]
+    assert [name for name in knowing if not name.startswith(home)] == []

@@ -36,6 +36,8 @@ class DaskHost:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dask", daemon=True)
         self._scheduler: Any = None
+        self._security: dict[str, str] = {}
+        self._tls: Any = None
         self._nannies: dict[str, Any] = {}
         self._slots = itertools.count()
         self._wanted = site.plan.workers
@@ -50,7 +52,7 @@ class DaskHost:
         group = self._site.plan.groups[0]
         say(Reason.WORKERS_STARTING, f"starting {self._wanted} workers of {group.there.memory} each")
         self._call(self._add(self._wanted), deadline, f"{self._wanted} workers to register")
-        return Endpoint(address=address, token=self._site.token, dashboard=self._dashboard())
+        return Endpoint(address, self._site.token, self._dashboard(), self._security)
 
     def observe(self) -> Observation | None:
         try:
@@ -64,6 +66,12 @@ class DaskHost:
     def scale(self, workers: int) -> None:
         self._wanted = workers
         threading.Thread(target=self._rescale, name="scale", daemon=True).start()
+
+    def desired(self) -> int | None:
+        try:
+            return self._call(self._target(), time.monotonic() + _LOOK, "the scheduler's wish")
+        except DeadlineError:
+            return None
 
     def stop(self) -> None:
         with contextlib.suppress(DeadlineError, InfrastructureError):
@@ -83,9 +91,24 @@ class DaskHost:
         import dask
         import distributed
 
+        from shoal.head.certificate import make_certificate
+
         dask.config.set({"distributed.worker.preload": ["shoal.head.worker_setup"]})
+        certificate, key = make_certificate(f"{self._site.cluster_id}.shoal.internal")
+        self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
+        roles = {
+            f"tls_{role}_{what}": self._security[f"tls_client_{what}"]
+            for role in ("scheduler", "worker")
+            for what in ("cert", "key")
+        }
+        self._tls = distributed.Security(require_encryption=True, **self._security, **roles)
         self._scheduler = await distributed.Scheduler(
-            host="127.0.0.1", port=0, dashboard_address="127.0.0.1:0", dashboard=True
+            host="127.0.0.1",
+            port=0,
+            protocol="tls",
+            security=self._tls,
+            dashboard_address="127.0.0.1:0",
+            dashboard=True,
         )
         return str(self._scheduler.address)
 
@@ -103,6 +126,8 @@ class DaskHost:
             fresh[name] = distributed.Nanny(
                 self._scheduler.address,
                 host="127.0.0.1",
+                protocol="tls",
+                security=self._tls,
                 name=name,
                 nthreads=max(1, int(group.there.cores)),
                 memory_limit=int(group.there.memory),
@@ -117,6 +142,9 @@ class DaskHost:
         names = await self._scheduler.retire_workers(n=count, remove=True, close_workers=False)
         gone = {worker["name"] for worker in names.values()}
         await asyncio.gather(*(self._nannies.pop(name).close(reason="scaled down") for name in gone))
+
+    async def _target(self) -> int:
+        return int(self._scheduler.adaptive_target())
 
     async def _close(self) -> None:
         nannies = list(self._nannies.values())

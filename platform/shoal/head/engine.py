@@ -60,6 +60,10 @@ class EngineHost(Protocol):
         """Towards this many workers; returns at once."""
         ...
 
+    def desired(self) -> int | None:
+        """How many workers the work at hand could use; None: cannot tell, or it cannot change."""
+        ...
+
     def stop(self) -> None:
         """End it, within some seconds."""
         ...

@@ -14,17 +14,23 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from shoal.admission import Verdict
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
+from shoal.head.adapt import Adapt
 from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
 from shoal.homes.local import endpoints, paths
-from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.governing import Governing
+from shoal.homes.local.ledger import Ledger, Transaction, Wishes
 from shoal.homes.local.processes import identity
-from shoal.records import Reason, State
+from shoal.homes.local.tidy import tidy_up
+from shoal.project import load
+from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 from shoal.workload import Engine
 
@@ -73,8 +79,8 @@ class Head:
             if reason is None:
                 reason, message = self._serve()
         except _ToldToEnd:
-            _, reason, message = self._read_wishes(time.monotonic())
-            return self._end(State.STOPPED, reason or Reason.STOPPED_BY_USER, message, 0)
+            wishes = self._read_wishes(time.monotonic())
+            return self._end(State.STOPPED, wishes.stop or Reason.STOPPED_BY_USER, wishes.message, 0)
         except ShoalError as error:
             failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
             return self._end(State.FAILED, failed, str(error), 1)
@@ -109,9 +115,9 @@ class Head:
         endpoints.write(self._folder, endpoint)
         self._look = self._engine.observe() or self._look
         with self._ledger.write() as tx:
-            _, stop, message = tx.wishes(self._id)
-            if stop is not None:
-                return stop, message
+            wishes = tx.wishes(self._id)
+            if wishes.stop is not None:
+                return wishes.stop, wishes.message
             tx.move(
                 self._id,
                 State.READY,
@@ -131,6 +137,8 @@ class Head:
             raise InfrastructureError("the engine was not started")
         timeouts = self._cluster.plan.timeouts
         self._watch = Watch.begin(time.monotonic())
+        group = self._cluster.plan.groups[0]
+        adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
         restarts = 0
         while True:
@@ -146,44 +154,93 @@ class Head:
                 if look.restarts > restarts:
                     restarts = look.restarts
                     self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
-            asked, stop, message = self._read_wishes(now)
-            if stop is not None:
-                return stop, message
-            if asked is not None and asked != wanted:
-                wanted = asked
-                engine.scale(asked)
+            wishes = self._read_wishes(now)
+            if wishes.stop is not None:
+                return wishes.stop, wishes.message
+            if wishes.longest is not None:
+                timeouts = replace(timeouts, max=Seconds(wishes.longest))
+            if wishes.workers is not None and wishes.workers != wanted:
+                adapt = None  # a person said how many: from now on it stays at that
+                wanted = wishes.workers
+                engine.scale(wanted)
+            if adapt is not None and look is not None:
+                adapt, target = adapt.seen(self._cluster.plan.workers, engine.desired(), now)
+                if target is not None and target > self._cluster.plan.workers:
+                    wanted = self._grow(target) or wanted
+                elif target is not None:
+                    wanted = target
+                    engine.scale(target)
+            if wanted is not None and look is not None and look.workers <= wanted:
+                self._give_back(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
 
-    def _read_wishes(self, now: float) -> tuple[int | None, Reason | None, str]:
-        """Wanted workers and reason to stop, by the ledger; renews the lease when it is time to."""
-        if self._terminated:
-            try:
-                with self._ledger.read() as tx:
-                    _, reason, message = tx.wishes(self._id)
-            except InfrastructureError:
-                reason, message = None, ""
-            return None, reason or Reason.STOPPED_BY_USER, message or "its head was told to end by a signal"
+    def _grow(self, workers: int) -> int | None:
+        """Ask admission for this many workers, or as many as fit now; how many it is to have, if it grows."""
+        engine, governing = self._engine, self._governing()
+        if engine is None or governing is None:
+            return None
+        have = self._cluster.plan.workers
+        with self._ledger.write() as tx:
+            decision = governing.resize(tx, tx.get(self._id), workers)
+            if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
+                decision = governing.resize(tx, tx.get(self._id), decision.workers or have)
+            self._cluster = tx.get(self._id)
+        if decision.verdict is not Verdict.ADMIT:
+            return None
+        grown = self._cluster.plan.workers
+        print(f"shoal head: grows from {have} to {grown} workers", flush=True)
+        engine.scale(grown)
+        return grown
+
+    def _give_back(self, workers: int) -> None:
+        """Workers are gone: what was held for them is free for others, now and not before."""
+        governing = self._governing()
+        if governing is None or workers >= self._cluster.plan.workers:
+            return
+        with self._ledger.write() as tx:
+            governing.resize(tx, tx.get(self._id), workers)
+            self._cluster = tx.get(self._id)
+            gone = governing.settle(tx)
+        tidy_up(gone)
+
+    def _governing(self) -> Governing | None:
+        """The project's decisions; None when its folder is gone or broken by now."""
         try:
+            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+        except (KeyError, ShoalError) as error:
+            print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
+            return None
+
+    def _read_wishes(self, now: float) -> Wishes:
+        """What it is asked to do, by the ledger; renews the lease when it is time to."""
+        try:
+            if self._terminated:
+                with self._ledger.read() as tx:
+                    wishes = tx.wishes(self._id)
+                return replace(
+                    wishes,
+                    stop=wishes.stop or Reason.STOPPED_BY_USER,
+                    message=wishes.message or "its head was told to end by a signal",
+                )
             if now - self._renewed >= RENEW or self._look.workers != self._cluster.workers:
                 with self._ledger.write() as tx:
-                    state = tx.get(self._id).state
-                    if state.ended:
-                        return None, Reason.HEAD_LOST, "its record says that it ended"
+                    if tx.get(self._id).state.ended:
+                        return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
                     tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
-                    answer = tx.wishes(self._id)
+                    wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
-            else:
-                with self._ledger.read() as tx:
-                    answer = tx.wishes(self._id)
-                if answer[1] is None:
-                    return answer
-            self._renewed = now
-            return answer
+                self._renewed = now
+                return wishes
+            with self._ledger.read() as tx:
+                return tx.wishes(self._id)
         except InfrastructureError as error:
+            if self._terminated:
+                return Wishes(stop=Reason.STOPPED_BY_USER, message="its head was told to end by a signal")
             if now - self._renewed > LEASE:
-                return None, Reason.HEAD_LOST, f"its lease could not be renewed for {LEASE:.0f} s: {error}"
-            return None, None, ""
+                message = f"its lease could not be renewed for {LEASE:.0f} s: {error}"
+                return Wishes(stop=Reason.HEAD_LOST, message=message)
+            return Wishes()
 
     def _end(self, state: State, reason: Reason, message: str, code: int) -> int:
         self._phase = State.STOPPING
@@ -197,12 +254,23 @@ class Head:
         paths.tidy(self._folder)
         try:
             with self._ledger.write() as tx:
-                tx.move(self._id, state, reason, message, report=self.report(), workers=0)
+                tx.update(self._id, report=self.report())
+                gone = self._release(tx, state, reason, message)
+            tidy_up(gone)
         except ShoalError as error:
             print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
             code = 1
         self._status.close()
         return code
+
+    def _release(self, tx: Transaction, state: State, reason: Reason, message: str) -> list[Cluster]:
+        """Write the end, and let whoever waits for what it held go on; returns whom it found gone."""
+        governing = self._governing()
+        if governing is None:
+            tx.move(self._id, state, reason, message, workers=0)
+            return []
+        governing.end(tx, tx.get(self._id), state, reason, message)
+        return governing.settle(tx)
 
     def _stop_engine(self) -> None:
         if self._engine is None:
@@ -218,6 +286,10 @@ class Head:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""
         look = self._look
         return {
+            "idle": round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
+            "ends_in": None
+            if self._ends_in is None
+            else [self._ends_in[0].value, round(self._ends_in[1], 1)],
             "peak_worker_memory": look.peak_memory,
             "peak_memory": max((int(sample[2]) for sample in self._samples), default=look.memory),
             "worker_memory_limit": look.limit,

@@ -92,6 +92,10 @@ class SparkHost:
     def scale(self, workers: int) -> None:
         """Nothing to do: local[k] holds its maximum from the start."""
 
+    def desired(self) -> int | None:
+        """Unknown: local[k] holds its maximum from the start."""
+        return None
+
     def stop(self) -> None:
         if self._proxy is not None:
             self._proxy.close()

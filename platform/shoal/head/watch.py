@@ -47,6 +47,10 @@ class Watch:
             return Reason.IDLE, f"nothing was computed for {timeouts.idle}"
         return None
 
+    def idle(self, now: float) -> float:
+        """Seconds since something was last computed; 0 while something is."""
+        return now - self.idle_since if self.idle_since is not None else 0.0
+
     def ends_in(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, Seconds]:
         """Which limit comes first if nothing changes, and in how many seconds."""
         left = {Reason.DEADLINE_REACHED: timeouts.max - (now - started)}

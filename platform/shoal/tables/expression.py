@@ -82,6 +82,13 @@ class ReadIceberg(PartitionsFiltered, BlockwiseIO):  # type: ignore[misc] # Dask
     def _plan(self) -> Any:
         return self.source.plan(self.row_filter)[0]
 
+    def __reduce__(self) -> Any:
+        # It goes to the scheduler, which makes the tasks and cannot plan. Dask may have optimised without
+        # asking for the partitions (a lone reduction does), so the plan is made here at the latest.
+        if self.source.metadata is not None:
+            _ = self._plan
+        return super().__reduce__()
+
     def _divisions(self) -> tuple[None, ...]:
         return (None,) * (max(1, len(self._plan.partitions)) + 1)
 

@@ -11,27 +11,25 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import secrets
 import signal
 import urllib.request
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from shoal import admission
-from shoal.account import Account, amounts, real
-from shoal.admission import Decision, Place, Verdict, with_workers
-from shoal.errors import InfrastructureError, UsageError
+from shoal.account import Account, Need, amounts, never_fits
+from shoal.admission import Decision, Verdict
+from shoal.errors import InfrastructureError, NeverFitsError, UsageError
 from shoal.homes.base import Ask, Endpoint
 from shoal.homes.local import endpoints, paths
+from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
-from shoal.homes.local.ledger import Ledger, Transaction
-from shoal.homes.local.processes import end_marked, is_alive, marked, signal_process
-from shoal.project import Project, look_up
+from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.processes import is_alive, marked, signal_process
+from shoal.homes.local.tidy import tidy_up
+from shoal.project import Project
 from shoal.records import Cluster, Reason, State
 from shoal.tables.catalog import settings
-
-HEADLESS = 30.0  # s that an admitted cluster may be without a head before its quota is free again
-SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
+from shoal.units import Seconds
 
 
 class LocalHome:
@@ -41,6 +39,7 @@ class LocalHome:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._governing = Governing(project)
         self.ledger = Ledger(project.target.store)
 
     @staticmethod
@@ -55,17 +54,16 @@ class LocalHome:
             return f"uid-{os.getuid()}"
 
     def request(self, ask: Ask) -> Cluster:
-        """One decision in one transaction; then the head is started."""
+        """One decision in one transaction; then the head is started (for a queued one, as its waiter)."""
         with self.ledger.write() as tx:
-            ended = self._reconcile(tx)
+            gone = self._governing.settle(tx)
             known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
             if known:
                 found = _same(known[0], ask)
             else:
                 found = None
-                cluster, decision = self._decide(tx, ask)
-                tx.insert(cluster)
-        self._tidy(ended)
+                cluster, decision = self._governing.request(tx, ask)
+        tidy_up(gone)
         paths.prune()
         if found is not None:
             return found
@@ -73,11 +71,27 @@ class LocalHome:
             raise decision.error()
         return self._launch(cluster)
 
+    def would(self, ask: Ask) -> Decision:
+        """What :meth:`request` would decide now; changes nothing."""
+        with self.ledger.read() as tx:
+            return self._governing.would(tx, ask)
+
+    def settle(self) -> None:
+        """Note what is gone, and let the queue move."""
+        reap()
+        with self.ledger.write() as tx:
+            gone = self._governing.settle(tx)
+        tidy_up(gone)
+
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
             cluster = tx.get(cluster_id)
-            suspect = self._gone(cluster, tx.now) is not None
-        return self._settled(cluster_id) if suspect else cluster
+            suspect = why_gone(cluster, tx.now) is not None
+        if suspect:
+            self.settle()
+            with self.ledger.read() as tx:
+                cluster = tx.get(cluster_id)
+        return cluster
 
     def find(self, name: str, owner: str) -> Cluster | None:
         with self.ledger.read() as tx:
@@ -89,11 +103,9 @@ class LocalHome:
 
     def clusters(self, *, owner: str | None = None, ended: bool = False) -> list[Cluster]:
         with self.ledger.read() as tx:
-            suspect = any(self._gone(cluster, tx.now) for cluster in tx.live())
+            suspect = any(why_gone(cluster, tx.now) for cluster in tx.live())
         if suspect:
-            with self.ledger.write() as tx:
-                gone = self._reconcile(tx)
-            self._tidy(gone)
+            self.settle()
         with self.ledger.read() as tx:
             found = tx.all(owner) if ended else [c for c in tx.live() if owner in (None, c.owner)]
         return found[::-1]
@@ -101,11 +113,13 @@ class LocalHome:
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
-            if not cluster.state.ended and cluster.state is not State.STOPPING:
+            if cluster.state is State.QUEUED:
+                self._governing.end(tx, cluster, State.STOPPED, reason, message)
+            elif not cluster.state.ended and cluster.state is not State.STOPPING:
                 tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
                 tx.move(cluster_id, State.STOPPING, reason, message)
-                cluster = tx.get(cluster_id)
-        if not cluster.state.ended:
+            live = not cluster.state.ended
+        if live:
             signal_process(cluster.head, signal.SIGTERM)
         return self.get(cluster_id)
 
@@ -121,18 +135,41 @@ class LocalHome:
                 f"{workers} workers", hint="A cluster has 1 worker or more; `shoal down` ends it."
             )
         with self.ledger.write() as tx:
-            self._reconcile(tx)
+            gone = self._governing.settle(tx)
             cluster = tx.get(cluster_id)
             if cluster.state.ended:
                 raise InfrastructureError(
                     f"{cluster.name} has ended ({cluster.reason}: {cluster.message})", hint="Start a new one."
                 )
-            plan = with_workers(cluster.plan, workers)
-            ask = admission.Ask(cluster_id, cluster.name, plan)
-            decision = self._verdict(tx.live(), ask, cluster.owner)
-            if decision.verdict is not Verdict.ADMIT:
-                raise decision.error()
-            tx.update(cluster_id, wanted=workers, plan=plan.to_json())
+            refusal = None
+            if workers > cluster.plan.workers:  # fewer: the head gives back what is gone, once it is gone
+                decision = self._governing.resize(tx, cluster, workers)
+                refusal = decision.error() if decision.verdict is not Verdict.ADMIT else None
+            if refusal is None:
+                tx.update(cluster_id, wanted=workers)
+            cluster = tx.get(cluster_id)
+        tidy_up(gone)
+        if refusal is not None:
+            raise refusal
+        return cluster
+
+    def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
+        """Let a cluster live ``longest`` in all, from its admission on, if the policy gives that much."""
+        with self.ledger.write() as tx:
+            cluster = tx.get(cluster_id)
+            if cluster.state.ended:
+                raise InfrastructureError(
+                    f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one."
+                )
+            plan = replace(cluster.plan, timeouts=replace(cluster.plan.timeouts, max=longest))
+            shortages = never_fits(Need.of(plan), self._project.policy.limits_of(cluster.owner))
+            if shortages:
+                raise NeverFitsError(
+                    "\n".join(shortage.sentence(cluster.name, {}) for shortage in shortages),
+                    hint="Ask for less: waiting would not help. shoal quota shows your limits.",
+                    shortages=shortages,
+                )
+            tx.update(cluster_id, longest=float(longest), plan=plan.to_json())
             return tx.get(cluster_id)
 
     def endpoint(self, cluster_id: str) -> Endpoint:
@@ -174,44 +211,8 @@ class LocalHome:
     def held(self, owner: str) -> Account:
         """What the owner's live clusters hold."""
         with self.ledger.read() as tx:
-            return _account(cluster for cluster in tx.live() if cluster.owner == owner)
-
-    # -- decisions -------------------------------------------------------------------------------------
-
-    def _decide(self, tx: Transaction, ask: Ask) -> tuple[Cluster, Decision]:
-        cluster_id = secrets.token_hex(6)
-        asked = admission.Ask(cluster_id, ask.name, ask.plan)
-        decision = self._verdict(tx.live(), asked, ask.owner)
-        admitted = decision.verdict is Verdict.ADMIT
-        cluster = Cluster(
-            id=cluster_id,
-            name=ask.name,
-            owner=ask.owner,
-            team=self._project.policy.limits_of(ask.owner).team,
-            workload=ask.workload,
-            plan=ask.plan,
-            state=State.ADMITTED if admitted else State.REFUSED,
-            reason=decision.reason,
-            message=decision.message,
-            since=tx.now,
-            created=tx.now,
-            admitted_at=tx.now if admitted else None,
-            ended_at=None if admitted else tx.now,
-            tags=dict(ask.tags),
-        )
-        return cluster, decision
-
-    def _verdict(self, live: list[Cluster], ask: admission.Ask, owner: str) -> Decision:
-        limits = self._project.policy.limits_of(owner)
-        machine = self._project.target.machine
-        return admission.decide(
-            ask,
-            limits,
-            _account(cluster for cluster in live if cluster.owner == owner),
-            _account(c for c in live if c.team == limits.team) if limits.team is not None else None,
-            Place(look_up(machine), Account({c.id: real(c.plan) for c in live})) if machine else None,
-            {cluster.id: cluster.name for cluster in live},
-        )
+            theirs = [c for c in tx.live() if c.owner == owner and c.state.admitted]
+            return Account({cluster.id: amounts(cluster.plan) for cluster in theirs})
 
     # -- heads -----------------------------------------------------------------------------------------
 
@@ -231,63 +232,14 @@ class LocalHome:
         """What a head and its workers have to know: the ledger, and the catalog with its credentials."""
         catalog = settings()
         return {
+            "SHOAL_PROJECT": str(self._project.folder),
+            "SHOAL_TARGET": self._project.target.name,
             "SHOAL_LEDGER": self.ledger.url.render_as_string(hide_password=False),
             "SHOAL_DATA": str(paths.data_folder().absolute()),
             "SHOAL_CATALOG_URI": catalog.uri,
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
         }
-
-    # -- what is gone ----------------------------------------------------------------------------------
-
-    def _gone(self, cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
-        """Why a live cluster is not there any more; None while it is, or while that is unknown."""
-        if cluster.state.ended or cluster.state is State.QUEUED:
-            return None
-        if not cluster.head:
-            if now - (cluster.admitted_at or cluster.created) < HEADLESS:
-                return None
-            return State.FAILED, Reason.START_FAILED, f"no head appeared within {HEADLESS:.0f} s"
-        alive = is_alive(cluster.head)
-        if alive or (alive is None and now - (cluster.renewed_at or cluster.created) < SILENT):
-            return None
-        if cluster.state is State.STOPPING:
-            return State.STOPPED, cluster.reason, cluster.message
-        if alive is None:
-            return State.FAILED, Reason.HEAD_LOST, f"its head was not heard of for {SILENT:.0f} s"
-        return (
-            State.FAILED,
-            Reason.HEAD_CRASHED,
-            f"its head (pid {cluster.head['pid']}) ended without a word; `shoal logs {cluster.name}`",
-        )
-
-    def _reconcile(self, tx: Transaction) -> list[Cluster]:
-        """Note as ended what is gone, so that it holds nothing; returns those clusters."""
-        reap()
-        ended = []
-        for cluster in tx.live():
-            if (end := self._gone(cluster, tx.now)) is not None:
-                tx.move(cluster.id, *end, workers=0)
-                ended.append(cluster)
-        return ended
-
-    def _settled(self, cluster_id: str) -> Cluster:
-        with self.ledger.write() as tx:
-            ended = self._reconcile(tx)
-            cluster = tx.get(cluster_id)
-        self._tidy(ended)
-        return cluster
-
-    def _tidy(self, ended: list[Cluster]) -> None:
-        """End what heads left behind, and their secrets."""
-        for cluster in ended:
-            end_marked(cluster.id)
-            endpoints.forget(paths.run_folder(cluster.id))
-            paths.tidy(paths.run_folder(cluster.id))
-
-
-def _account(clusters: Iterable[Cluster]) -> Account:
-    return Account({cluster.id: amounts(cluster.plan) for cluster in clusters})
 
 
 def _same(known: Cluster, ask: Ask) -> Cluster:

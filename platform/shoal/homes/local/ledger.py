@@ -12,15 +12,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from shoal.account import Account
 from shoal.errors import InfrastructureError, NotFoundError
 from shoal.homes.local import paths, schema
+from shoal.homes.local.turns import turn
 from shoal.records import Cluster, Reason, State
 
 _LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
@@ -28,16 +31,29 @@ _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What a head is asked to do: a number of workers, an end with its reason, a longer life (seconds)."""
+
+    workers: int | None = None
+    stop: Reason | None = None
+    message: str = ""
+    longest: float | None = None
+
+
 class Transaction:
     """Reads and writes inside one transaction of the ledger."""
 
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection = connection
+        self._live: list[Cluster] | None = None
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
         """All clusters that have not ended, oldest first."""
-        return self._select(schema.clusters.c.ended_at.is_(None))
+        if self._live is None:
+            self._live = self._select(schema.clusters.c.ended_at.is_(None))
+        return list(self._live)
 
     def get(self, cluster_id: str) -> Cluster:
         found = self._select(schema.clusters.c.id == cluster_id)
@@ -55,17 +71,36 @@ class Transaction:
         """All clusters, ended ones too, oldest first."""
         return self._select(*([schema.clusters.c.owner == owner] if owner else []))
 
-    def wishes(self, cluster_id: str) -> tuple[int | None, Reason | None, str]:
-        """What the head is asked to do: wanted workers, and why to stop with a sentence, if it is to."""
+    def wishes(self, cluster_id: str) -> Wishes:
+        """What the head is asked to do."""
         columns = schema.clusters.c
         row = self._connection.execute(
-            sa.select(columns.wanted, columns.stop_reason, columns.stop_message).where(
+            sa.select(columns.wanted, columns.stop_reason, columns.stop_message, columns.longest).where(
                 columns.id == cluster_id
             )
         ).one_or_none()
         if row is None:
-            return None, Reason.HEAD_LOST, "its record is gone from the ledger"
-        return row[0], Reason(row[1]) if row[1] else None, row[2] or ""
+            return Wishes(stop=Reason.HEAD_LOST, message="its record is gone from the ledger")
+        return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3])
+
+    def history_of(self, key: tuple[str, str]) -> Account:
+        """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
+        columns = schema.accounts.c
+        row = self._connection.execute(
+            sa.select(columns.account).where(columns.scope == key[0], columns.name == key[1])
+        ).scalar_one_or_none()
+        return Account.from_json(row) if row is not None else Account()
+
+    def keep_history(self, key: tuple[str, str], account: Account) -> None:
+        """Keep what the account held until now; what it holds now is in the live clusters."""
+        past = replace(account, admitted={}, until={}).to_json()
+        columns = schema.accounts.c
+        mine = (columns.scope == key[0], columns.name == key[1])
+        changed = self._connection.execute(sa.update(schema.accounts).where(*mine).values(account=past))
+        if changed.rowcount == 0:
+            self._connection.execute(
+                sa.insert(schema.accounts).values(scope=str(key[0]), name=key[1], account=past)
+            )
 
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         """Every state the cluster was in, with reason, sentence and time, oldest first."""
@@ -74,17 +109,20 @@ class Transaction:
         return [dict(row) for row in rows]
 
     def insert(self, cluster: Cluster) -> None:
+        self._live = None
         self._connection.execute(sa.insert(schema.clusters).values(**schema.to_row(cluster)))
         self._note(cluster.id, cluster.state, cluster.reason, cluster.message)
 
     def update(self, cluster_id: str, **columns: Any) -> None:
         """Set columns that are not the state (``head``, ``workers``, ``renewed_at``, ``wanted``, …)."""
+        self._live = None
         self._connection.execute(
             sa.update(schema.clusters).where(schema.clusters.c.id == cluster_id).values(**columns)
         )
 
     def move(self, cluster_id: str, state: State, reason: Reason, message: str, **columns: Any) -> bool:
         """To another state. False, and nothing changes, where the cluster has ended already."""
+        self._live = None
         columns |= {"state": state.value, "reason": reason.value, "message": message, "since": self.now}
         if state.ended:
             columns["ended_at"] = self.now
@@ -126,7 +164,8 @@ class Ledger:
             url = f"sqlite:///{self.file}"
         self.url = sa.make_url(url)
         self._sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
+        # Kept open: the last connection of an SQLite file to be closed rewrites the file.
+        self._engine = sa.create_engine(self.url, pool_size=1, max_overflow=8, pool_pre_ping=not self._sqlite)
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         self._create()
@@ -137,7 +176,7 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises."""
-        with self._guard(), self._engine.connect() as connection:
+        with self._turn(), self._guard(), self._engine.connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -152,6 +191,15 @@ class Ledger:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
             connection.exec_driver_sql("COMMIT")
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """SQLite's own wait for its lock starves whoever waits long; a lock file in front is fair to all.
+
+        PostgreSQL queues by itself.
+        """
+        if not self._sqlite or not self.url.database:
+            return nullcontext()
+        return turn(Path(f"{self.url.database}.turn"), _LOCK_WAIT)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:

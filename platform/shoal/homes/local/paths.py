@@ -15,7 +15,7 @@ import platformdirs
 
 from shoal.errors import InfrastructureError
 
-TOKEN = "token.json"  # in a live cluster's folder
+TOKEN = "token.json"  # noqa: S105 - a file name, in a live cluster's folder
 
 
 def data_folder() -> Path:

@@ -72,17 +72,22 @@ def signal_process(head: Mapping[str, Any], number: signal.Signals) -> bool:
 
 
 def marked(cluster_id: str) -> list[int]:
-    """Pids of all live processes whose environment carries this cluster's mark, but this one.
+    """Pids of all live processes whose environment carries this cluster's mark, but this one."""
+    return [pid for pid, cluster in all_marked().items() if cluster == cluster_id]
+
+
+def all_marked() -> dict[int, str]:
+    """Pid -> cluster id of all live processes that carry a cluster's mark, but this one.
 
     Reads the environment each process was started with, so children of user code are found as well.
     Processes of other users cannot be read and are not looked at.
     """
-    found = []
+    found = {}
     for process in psutil.process_iter():
         try:
-            ours = process.pid != os.getpid() and process.environ().get(MARK) == cluster_id
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+            cluster = process.environ().get(MARK)
+            if cluster and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = cluster
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
             continue
     return found

@@ -44,12 +44,22 @@ clusters = Table(
     Column("workers", Integer, nullable=False),
     Column("report", JSON, nullable=False),
     Column("tags", JSON, nullable=False),
+    Column("project", String, nullable=False),
     # What the head is asked to do; it alone acts on them.
     Column("wanted", Integer),
     Column("stop_reason", String),
     Column("stop_message", Text),
+    Column("longest", Float),
     Index("shoal_clusters_live", "ended_at"),
     Index("shoal_clusters_name", "owner", "name"),
+)
+
+accounts = Table(
+    "shoal_accounts",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("account", JSON, nullable=False),
 )
 
 events = Table(

@@ -1,0 +1,1 @@
+"""The command line, ``shoal``: commands are thin; what they show is made in ``views`` and ``tables``."""

@@ -1,0 +1,77 @@
+"""Where the CLI writes: data to standard output, everything else to standard error.
+
+Why it exists: one place knows whether a person or a program reads, how wide the terminal is, and what
+happens when the reader goes away.
+
+What it must not do: know what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from functools import cache
+from typing import Any, Literal, NoReturn
+
+from rich.console import Console
+
+from shoal.cli.exits import Code
+from shoal.errors import UsageError
+
+Format = Literal["text", "json"]
+PIPED_WIDTH = 240  # columns when no terminal tells: tables in a pipe are for grep, so lines stay whole
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        stop_writing()
+        raise SystemExit(Code.CLOSED_PIPE)
+
+
+def _width(stream: Any) -> int | None:
+    return None if stream.isatty() or os.environ.get("COLUMNS") else PIPED_WIDTH
+
+
+@cache
+def out() -> Console:
+    """Standard output: what was asked for."""
+    return _Console(width=_width(sys.stdout), highlight=False, soft_wrap=False)
+
+
+@cache
+def err() -> Console:
+    """Standard error: progress, plans that are about to start, hints, errors."""
+    return _Console(stderr=True, width=_width(sys.stderr), highlight=False)
+
+
+def say(text: str) -> None:
+    """A sentence for the person, which is not the command's data."""
+    err().print(text, markup=False, soft_wrap=True)
+
+
+def write_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
+def stop_writing() -> None:
+    """After the reader went away: nothing more goes to standard output, also not at the interpreter's end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def interactive() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str, *, yes: bool, unattended: str) -> bool:
+    """Ask, unless ``yes``. Where nobody can answer: UsageError that says ``unattended``."""
+    if yes:
+        return True
+    if not interactive():
+        raise UsageError(unattended, hint="Nobody can be asked here: add --yes.")
+    answer = err().input(f"{question} [Y/n] ", markup=False)
+    return answer.strip().lower() in ("", "y", "yes")

@@ -1,0 +1,120 @@
+"""``shoal ls`` and ``shoal logs``: what there is, and what it wrote.
+
+Why it exists: "what runs, whose is it, why is it in that state, when does it end" is one command.
+
+What it must not do: change anything.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.homes.local.home import LocalHome
+    from shoal.records import Cluster
+
+LS_EXAMPLES = """\b
+Examples:
+  shoal ls
+  shoal ls --all -o json | jq -r '.[] | select(.state == "Failed") | .name'
+"""
+LOGS_EXAMPLES = """\b
+Examples:
+  shoal logs nightly
+  shoal logs nightly --follow
+"""
+_POLL = 0.5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("ls", epilog=LS_EXAMPLES)(ls)
+    app.command("logs", epilog=LOGS_EXAMPLES)(logs)
+
+
+def ls(
+    ended: Annotated[bool, typer.Option("--all", "-a", help="Also those that have ended.")] = False,
+    mine: Annotated[bool, typer.Option("--mine", help="Only my own.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """List clusters: whose, in which state, why, since when, and when they end by themselves."""
+    from shoal.cli import views
+    from shoal.cli.console import out, say, write_json
+
+    home = open_target(project, target)
+    found = home.clusters(owner=home.user() if mine else None, ended=ended)
+    rows = [views.cluster_view(cluster, status) for cluster, status in with_status(home, found)]
+    if output is o.Output.JSON:
+        write_json(rows)
+    elif rows:
+        from shoal.cli import tables
+
+        out().print(tables.clusters(rows, out().width))
+    else:
+        say("No clusters run. `shoal up etl` starts one; `shoal ls --all` shows those that have ended.")
+
+
+def logs(
+    name: o.ClusterName,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the cluster ends.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Show the last lines that a cluster's head and its children wrote; also after it ended."""
+    from shoal.clusters import find
+
+    home = open_target(project, target)
+    cluster = find(home, name, ended=True)
+    text = home.logs(cluster.id, lines)
+    if output is o.Output.JSON:
+        from shoal.cli.console import write_json
+
+        write_json({"name": cluster.name, "id": cluster.id, "lines": text.splitlines()})
+        return
+    if text:
+        print(text, flush=True)
+    while follow and not home.get(cluster.id).state.ended:
+        time.sleep(_POLL)
+        text = _more(home, cluster, text, lines)
+
+
+def _more(home: LocalHome, cluster: Cluster, seen: str, lines: int) -> str:
+    """Print what came since ``seen``."""
+    now = home.logs(cluster.id, max(lines, 1000))
+    last = seen.splitlines()
+    fresh = now.splitlines()
+    # The same last line as before marks where news begins; heads write no two equal lines in a row for long.
+    start = next((i + 1 for i in range(len(fresh) - 1, -1, -1) if last and fresh[i] == last[-1]), 0)
+    for line in fresh[start:]:
+        print(line, flush=True)
+    return now or seen
+
+
+def open_target(project: Any, target: str | None) -> LocalHome:
+    """The home of the project's target."""
+    from shoal.clusters import open_project
+    from shoal.homes.choose import open_home
+
+    return open_home(open_project(project, target))
+
+
+def with_status(home: LocalHome, clusters: list[Cluster]) -> list[tuple[Cluster, dict[str, Any] | None]]:
+    """Each cluster with what its head says now; heads are asked at the same time."""
+    ready = [cluster for cluster in clusters if cluster.state.value == "Ready"]
+    answers: dict[str, dict[str, Any] | None] = {}
+    if ready:
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            answers = dict(
+                zip((c.id for c in ready), pool.map(lambda c: home.status(c.id), ready), strict=True)
+            )
+    return [(cluster, answers.get(cluster.id)) for cluster in clusters]

@@ -1,0 +1,123 @@
+"""The options that commands share, each told once.
+
+Why it exists: the same option has the same name, the same help and the same completion in every command.
+
+What it must not do: import anything heavy; it is loaded for `shoal --help`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_SIZE = "Size of the cluster (default: what the template says)"
+_PLACE = "Place"
+
+
+class Output(StrEnum):
+    """How a command answers."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class EngineName(StrEnum):
+    """Dask or Spark."""
+
+    DASK = "dask"
+    SPARK = "spark"
+
+
+def complete_templates(incomplete: str) -> Iterable[str]:
+    """Names of templates, for the shell."""
+    from shoal.project import load
+
+    return sorted(name for name in load().templates if name.startswith(incomplete))
+
+
+def complete_clusters(incomplete: str) -> Iterable[str]:
+    """Names of live clusters, for the shell."""
+    from shoal.homes.choose import open_home
+    from shoal.project import load
+
+    home = open_home(load())
+    return sorted(c.name for c in home.clusters(owner=home.user()) if c.name.startswith(incomplete))
+
+
+def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+Answer = Annotated[Output, _option("-o", "--output", help="How to answer: a stable schema with json.")]
+Target = Annotated[
+    str | None, _option("--target", help="One of `targets:` in shoal.yaml (or SHOAL_TARGET).", panel=_PLACE)
+]
+ProjectFolder = Annotated[
+    Path | None,
+    _option(
+        "--project",
+        help="Project folder (default: the nearest one upwards, else the shipped one).",
+        panel=_PLACE,
+    ),
+]
+Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask.")]
+Name = Annotated[
+    str | None, _option("--name", help="Name of the cluster; a live one of that name is used again.")
+]
+DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]
+Detach = Annotated[
+    bool, _option("--detach", help="Live on without a client, until idle or the longest life.")
+]
+Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
+TemplateArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TEMPLATE", help="A file of clusters/, such as etl.", autocompletion=complete_templates
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    _option("--template", "-t", help="A file of clusters/, such as etl.", autocompletion=complete_templates),
+]
+ClusterName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The cluster's name.", autocompletion=complete_clusters)
+]
+Engine = Annotated[
+    EngineName | None, _option("--engine", "-e", help="The engine (default: the template's first).")
+]
+Data = Annotated[str | None, _option("--data", "-d", help="Size of the input, such as '25 GB'.", panel=_SIZE)]
+Workers = Annotated[str | None, _option("--workers", "-w", help="A number, or 2-10.", panel=_SIZE)]
+Cores = Annotated[str | None, _option("--cores", help="Cores per worker.", panel=_SIZE)]
+Memory = Annotated[str | None, _option("--memory", help="Memory per worker, such as '14 GB'.", panel=_SIZE)]
+Gpu = Annotated[str | None, _option("--gpu", help="GPUs per worker.", panel=_SIZE)]
+Spot = Annotated[str | None, _option("--spot", help="Share of spot machines, such as 50%.", panel=_SIZE)]
+Packages = Annotated[
+    list[str] | None,
+    _option("--package", help="A pip requirement for the workers; may be repeated.", panel=_SIZE),
+]
+MaxDuration = Annotated[
+    str | None, _option("--max-duration", help="Longest life, such as '2 h'.", panel=_SIZE)
+]
+Idle = Annotated[
+    str | None, _option("--idle", help="End after this long with nothing to compute.", panel=_SIZE)
+]
+NoClient = Annotated[
+    str | None, _option("--no-client", help="End after this long with no client.", panel=_SIZE)
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed about the size, as :func:`shoal.clusters.prepare` takes it."""
+
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, **typed: Any) -> Asked:
+        """Without what was not typed."""
+        return cls({key: value for key, value in typed.items() if value is not None and value != []})

@@ -1,0 +1,177 @@
+"""``shoal plan`` and ``shoal up``: see what it would be, then start it.
+
+Why it exists: nobody starts a cluster without having seen its size, its reasons and its price.
+
+What it must not do: decide anything itself (sizing and admission do).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.clusters import Request
+
+PLAN_EXAMPLES = """\b
+Examples:
+  shoal plan etl --data '25 GB'
+  shoal plan ml-training --gpu 1 --workers 2-4 -o json
+"""
+UP_EXAMPLES = """\b
+Examples:
+  shoal up etl --data '25 GB' --name nightly
+  shoal up analytics --detach        # lives on without a client, until it is idle
+  shoal up etl --dry-run             # what it would be, and whether it fits
+\b
+Then in Python:
+  cluster = shoal.connect("nightly")
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("plan", epilog=PLAN_EXAMPLES)(plan)
+    app.command("up", epilog=UP_EXAMPLES)(up)
+
+
+def plan(
+    template: o.TemplateArgument = None,
+    engine: o.Engine = None,
+    data: o.Data = None,
+    workers: o.Workers = None,
+    cores: o.Cores = None,
+    memory: o.Memory = None,
+    gpu: o.Gpu = None,
+    spot: o.Spot = None,
+    package: o.Packages = None,
+    max_duration: o.MaxDuration = None,
+    idle: o.Idle = None,
+    no_client: o.NoClient = None,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Show what a cluster would be, why each number, and whether it fits; change nothing."""
+    from shoal.clusters import prepare
+
+    asked = o.Asked.of(
+        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
+        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
+    )  # fmt: skip
+    request = prepare(template, project=project, target=target, **asked.values)
+    show_plan(request, request.plan.template, output)
+
+
+def up(
+    template: o.TemplateArgument = None,
+    engine: o.Engine = None,
+    data: o.Data = None,
+    workers: o.Workers = None,
+    cores: o.Cores = None,
+    memory: o.Memory = None,
+    gpu: o.Gpu = None,
+    spot: o.Spot = None,
+    package: o.Packages = None,
+    max_duration: o.MaxDuration = None,
+    idle: o.Idle = None,
+    no_client: o.NoClient = None,
+    name: o.Name = None,
+    detach: o.Detach = False,
+    queue: o.Queue = False,
+    dry_run: o.DryRun = False,
+    yes: o.Yes = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Start a cluster and wait until it is Ready. It ends by itself when nobody uses it."""
+    from shoal.clusters import prepare, start
+    from shoal.homes.choose import open_home
+
+    asked = o.Asked.of(
+        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
+        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
+    )  # fmt: skip
+    request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
+    if dry_run:
+        show_plan(request, name or request.plan.template, output)
+        return
+    agree(request, yes=yes, quiet=output is o.Output.JSON)
+    handle = start(request, name=name, keep=True, detach=detach, quiet=output is o.Output.JSON)
+    record = handle.record
+    if output is o.Output.JSON:
+        from shoal.cli import views
+        from shoal.cli.console import write_json
+
+        write_json(views.cluster_view(record, open_home(request.project).status(record.id)))
+        return
+    from shoal.cli.console import out
+    from shoal.units import Seconds
+
+    name = record.name
+    timeouts = record.plan.timeouts
+    waits = timeouts.idle if detach else Seconds(min(timeouts.idle, timeouts.no_client))
+    out().print(f"{name} is Ready: {record.message}", markup=False)
+    out().print(
+        f'  Use it:    shoal.connect("{name}") in Python, within {waits}\n'
+        f"  Look:      shoal ls | shoal why {name} | shoal logs {name}\n"
+        f"  End it:    shoal down {name}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def show_plan(request: Request, name: str, output: o.Output) -> None:
+    """The plan, and whether it fits."""
+    from shoal.cli import views
+
+    fits, why_not = _fit(request, name)
+    if output is o.Output.JSON:
+        from shoal.cli.console import write_json
+
+        write_json(views.plan_view(request.plan) | {"admission": fits})
+        return
+    from shoal.cli import tables
+    from shoal.cli.console import out
+
+    out().print(tables.plan(request.plan))
+    out().print()
+    if fits is None:
+        out().print(f"Whether it fits is not known: {why_not}", markup=False)
+    else:
+        out().print(tables.fit(fits))
+
+
+def agree(request: Request, *, yes: bool, quiet: bool) -> None:
+    """Show the plan; ask where it costs money."""
+    from shoal.cli.console import confirm, err
+
+    if not quiet:
+        from shoal.cli import tables
+
+        err().print(tables.plan(request.plan))
+        err().print()
+    price = request.plan.price_per_hour
+    if price is not None and not confirm(
+        f"Start it for {price} per hour?", yes=yes, unattended=f"this would cost {price} per hour"
+    ):
+        raise typer.Exit(0)
+
+
+def _fit(request: Request, name: str) -> tuple[dict[str, Any] | None, str]:
+    """Whether it would be admitted now; None, with why, where that cannot be told."""
+    from shoal.cli import views
+    from shoal.errors import ShoalError
+    from shoal.homes.base import Ask
+    from shoal.homes.choose import open_home
+
+    try:
+        home = open_home(request.project)
+    except ShoalError as error:
+        return None, error.message
+    ask = Ask(name, request.user, request.workload, request.plan)
+    return views.fit_view(request.plan, request.limits, home.held(request.user), home.would(ask)), ""

@@ -1,0 +1,193 @@
+"""What ``-o json`` says: plain values with a stable schema. Sizes in bytes, durations in seconds, times in
+ISO 8601 (UTC), money as text.
+
+Why it exists: people build on these shapes, so they are made in one place, by pure functions, and a test
+pins every key. Keys may be added; none is renamed, and none changes its meaning.
+
+What it must not do: look anything up or print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shoal.account import Account, Amounts, amounts
+from shoal.admission import Decision
+from shoal.errors import ShoalError
+from shoal.policy import Limit, Limits
+from shoal.records import Cluster
+from shoal.units import Bytes
+from shoal.workload import Group, Plan, Size
+
+
+def moment(at: float | None) -> str | None:
+    """``2026-03-01T09:30:00Z``; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One cluster; ``status`` is what its head says (None: it was not asked, or did not answer)."""
+    price = cluster.plan.price_per_hour
+    return {
+        "name": cluster.name,
+        "id": cluster.id,
+        "owner": cluster.owner,
+        "team": cluster.team,
+        "engine": cluster.plan.engine.value,
+        "template": cluster.plan.template,
+        "target": cluster.plan.target,
+        "state": cluster.state.value,
+        "reason": cluster.reason.value,
+        "message": cluster.message,
+        "since": moment(cluster.since),
+        "created": moment(cluster.created),
+        "ended": moment(cluster.ended_at),
+        "workers": cluster.workers,
+        "workers_planned": cluster.plan.workers,
+        "price_per_hour": None if price is None else str(price),
+        "tags": dict(cluster.tags),
+        "status": None if status is None else status_view(status),
+    }
+
+
+def status_view(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What a running cluster does now."""
+    ends_in = status.get("ends_in") or {}
+    return {
+        "clients": status.get("clients"),
+        "busy": status.get("busy"),
+        "memory": status.get("memory"),
+        "memory_limit": status.get("limit"),
+        "peak_worker_memory": status.get("peak_memory"),
+        "spilled": status.get("spilled"),
+        "cpu_seconds": status.get("cpu_seconds"),
+        "restarts": status.get("restarts"),
+        "ends_in": ends_in.get("seconds"),
+        "ends_reason": ends_in.get("reason"),
+    }
+
+
+def plan_view(plan: Plan) -> dict[str, Any]:
+    """A plan: every number, and why each."""
+    return {
+        "template": plan.template,
+        "engine": plan.engine.value,
+        "target": plan.target,
+        "workers": plan.workers,
+        "groups": [_group(group) for group in plan.groups],
+        "head": _size(plan.head),
+        "head_there": _size(plan.head_there or plan.head),
+        "timeouts": {key: float(value) for key, value in vars(plan.timeouts).items()},
+        "image": plan.image,
+        "conf": dict(plan.conf),
+        "packages": list(plan.packages),
+        "mounts": list(plan.mounts),
+        "price_per_hour": None if plan.price_per_hour is None else str(plan.price_per_hour),
+        "reasons": dict(plan.reasons),
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "minimum": group.minimum,
+        "count": group.count,
+        "maximum": group.maximum,
+        **_size(group.size),
+        "there": _size(group.there),
+        "gpus": group.gpus,
+        "spot": group.spot,
+        "scratch": int(group.scratch),
+    }
+
+
+def _size(size: Size) -> dict[str, Any]:
+    return {"cores": size.cores, "memory": int(size.memory)}
+
+
+def limit_rows(
+    limits: Mapping[str, Limit], held: Amounts, more: Amounts | None = None
+) -> list[dict[str, Any]]:
+    """One row per total that is limited: what is held of it, and what would be with ``more``."""
+    rows = []
+    for what, limit in limits.items():
+        row = {"what": what, "held": _plain(what, held.of(what)), "limit": _plain(what, limit.value)}
+        if more is not None:
+            row["after"] = _plain(what, held.of(what) + more.of(what))
+        rows.append(row | {"source": limit.source})
+    return rows
+
+
+def _plain(what: str, value: float) -> int | float:
+    return int(value) if what in ("memory", "scratch", "head", "clusters", "workers", "gpus") else value
+
+
+def fit_view(plan: Plan, limits: Limits, account: Account, decision: Decision) -> dict[str, Any]:
+    """Whether a plan would be admitted now, and the account before and after."""
+    return {
+        "fits": decision.verdict.value == "admit",
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value,
+        "message": decision.message,
+        "hint": decision.hint,
+        "user": limits.user,
+        "tier": limits.tier,
+        "quota": limit_rows(limits.totals, account.held, amounts(plan)),
+    }
+
+
+def quota_view(
+    limits: Limits,
+    account: Account,
+    team: Account | None,
+    names: Mapping[str, str],
+    machine: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a user may have, holds and by which clusters; the team's totals and the machine likewise."""
+    per_cluster = {
+        what: {"limit": _plain(what, limit.value), "source": limit.source}
+        for what, limit in limits.per_cluster.items()
+    }
+    return {
+        "user": limits.user,
+        "tier": limits.tier,
+        "team": limits.team,
+        "totals": limit_rows(limits.totals, account.held),
+        "per_cluster": per_cluster,
+        "team_totals": limit_rows(limits.team_totals, team.held) if team is not None else [],
+        "budget": None if limits.budget is None else str(limits.budget.monthly),
+        "clusters": [
+            {"name": names.get(key, key), "id": key, **_amounts(value)}
+            for key, value in account.admitted.items()
+        ],
+        "machine": machine,
+    }
+
+
+def _amounts(value: Amounts) -> dict[str, Any]:
+    return {key: int(part) if isinstance(part, Bytes) else part for key, part in vars(value).items()}
+
+
+def machine_view(limits: Mapping[str, Limit], used: Amounts, cores: float | None) -> dict[str, Any]:
+    """What the machine holds and what really runs there."""
+    return {"cores": cores, "totals": limit_rows(limits, used)}
+
+
+def history_view(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every state a cluster was in, oldest first."""
+    keys = ("state", "reason", "message")
+    return [{key: entry[key] for key in keys} | {"at": moment(entry["at"])} for entry in history]
+
+
+def error_view(error: ShoalError, code: int) -> dict[str, Any]:
+    """An error, for a program that asked for JSON."""
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "code": int(code),
+            "message": error.message,
+            "hint": error.hint,
+        }
+    }

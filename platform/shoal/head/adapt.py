@@ -1,0 +1,42 @@
+"""How many workers an adaptive cluster should have: purely, from what the scheduler would like.
+
+Why it exists: a cluster with a range of workers grows while there is work for more and quota for it, and
+gives back what it does not use. It grows at once and shrinks late: a worker costs seconds to start.
+
+What it must not do: ask for anything itself, or know the quota (growth goes through admission).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+ASK_EVERY = 5.0  # s between two requests to grow: a refusal is not asked again at once
+SHRINK_AFTER = 30.0  # s for which fewer workers must have been enough
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Between ``minimum`` and ``maximum`` workers. ``low`` is the most that was wanted since ``low_since``."""
+
+    minimum: int
+    maximum: int
+    asked: float | None = None
+    low_since: float | None = None
+    low: int = 0
+
+    def seen(self, have: int, desired: int | None, now: float) -> tuple[Adapt, int | None]:
+        """After one look at ``now`` (monotonic seconds): the next state, and a number to go to, if any."""
+        if desired is None:
+            return replace(self, low_since=None), None
+        target = max(self.minimum, min(self.maximum, desired))
+        if target > have:
+            if self.asked is not None and now - self.asked < ASK_EVERY:
+                return replace(self, low_since=None), None
+            return replace(self, asked=now, low_since=None), target
+        if target == have:
+            return replace(self, low_since=None), None
+        low = target if self.low_since is None else max(self.low, target)
+        since = now if self.low_since is None else self.low_since
+        if now - since >= SHRINK_AFTER:
+            return replace(self, low_since=None), low
+        return replace(self, low_since=since, low=low), None

@@ -1,0 +1,124 @@
+"""A head before its admission: a light process that waits in the queue.
+
+Why it exists: a detached request is admitted with no command running and nobody looking. Whoever frees
+something lets the queue move; this only looks whether it was moved. The first waiter of a project also sees
+to it that what died without a word is found.
+
+What it must not do: import an engine, the pure core or an ORM: a hundred may wait on one machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+from shoal.homes.local.processes import is_alive
+
+_LOOK = 0.2  # s between looks at its own record
+_DUTY = 1.0  # s between looks at whether something died
+_ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
+_SETTLE_LIMIT = 60.0  # s that this may take
+_WAITING = "Queued"  # records.State.QUEUED, without importing it
+
+
+def wait_for_admission(cluster_id: str, url: str) -> bool:
+    """Until the cluster is admitted (True), or ended while it waited (False)."""
+    if not url.startswith("sqlite:///"):
+        return _wait_at_server(cluster_id, url)
+    uri = f"file:{url.removeprefix('sqlite:///')}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as ledger:
+        duty = _Duty(cluster_id)
+        while True:
+            try:
+                row = ledger.execute(
+                    "select state, ended_at from shoal_clusters where id = ?", (cluster_id,)
+                ).fetchone()
+                if row is None or row[1] is not None:
+                    return False
+                if row[0] != _WAITING:
+                    return True
+                duty.look(ledger)
+            except sqlite3.OperationalError as error:
+                print(f"shoal head: the ledger did not answer: {error}", flush=True)
+            time.sleep(_LOOK)
+
+
+class _Duty:
+    """What the first waiter of a project does for all: notice that something is gone."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self._id = cluster_id
+        self._holding: set[str] = set()
+        self._looked = self._settled = time.monotonic()
+
+    def look(self, ledger: sqlite3.Connection) -> None:
+        now = time.monotonic()
+        if now - self._looked < _DUTY:
+            return
+        self._looked = now
+        rows = ledger.execute(
+            "select id, state, head, project from shoal_clusters where ended_at is null order by created"
+        ).fetchall()
+        project = next((row[3] for row in rows if row[0] == self._id), None)
+        for cluster, state, head, of in rows:
+            if cluster == self._id:
+                break
+            if state == _WAITING and of == project and is_alive(json.loads(head)):
+                return  # somebody ahead does it
+        holding = {row[0] for row in rows if row[1] != _WAITING}
+        died = any(is_alive(json.loads(row[2])) is False for row in rows if row[0] in holding)
+        if died or self._holding - holding or now - self._settled > _ROUND:
+            self._settled = now
+            _settle()
+        self._holding = holding
+
+
+def _settle() -> None:
+    command = [sys.executable, "-m", "shoal.homes.local.settle"]
+    try:
+        subprocess.run(command, timeout=_SETTLE_LIMIT, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"shoal head: the ledger could not be settled, tried again later: {error}", flush=True)
+
+
+def _wait_at_server(cluster_id: str, url: str) -> bool:
+    """The same over a database server, which needs its client library anyway; renews the waiter's lease."""
+    from shoal.errors import InfrastructureError
+    from shoal.homes.local.ledger import Ledger
+    from shoal.records import State
+
+    ledger = Ledger(url)
+    renewed = settled = time.monotonic()
+    while True:
+        try:
+            with ledger.read() as tx:
+                cluster = tx.get(cluster_id)
+            if cluster.state is not State.QUEUED:
+                return not cluster.state.ended
+            if time.monotonic() - renewed > 5:
+                renewed = time.monotonic()
+                with ledger.write() as tx:
+                    tx.update(cluster_id, renewed_at=tx.now)
+            if time.monotonic() - settled > _ROUND:
+                settled = time.monotonic()
+                _settle()
+        except InfrastructureError as error:
+            print(f"shoal head: the ledger did not answer: {error}", flush=True)
+        time.sleep(_LOOK * 5)
+
+
+def main() -> None:
+    if not wait_for_admission(sys.argv[1], os.environ["SHOAL_LEDGER"]):
+        return
+    from shoal.head.life import Head
+    from shoal.homes.local.ledger import Ledger
+
+    code = Head(sys.argv[1], Ledger(os.environ["SHOAL_LEDGER"])).run()
+    sys.stdout.flush()
+    # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
+    os._exit(code)

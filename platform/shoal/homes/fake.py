@@ -1,0 +1,360 @@
+"""A home in memory: an injected clock, lost and doubled replies, crashes. Public, for tests.
+
+Why it exists: what governs is our own logic, and a million interleavings of it run here in seconds. It keeps
+to what a real store promises and no more: single writes with a version, whose replies may be lost, doubled or
+late; heads that live, die and end themselves on a clock of their own.
+
+What it must not do: be kinder than Kubernetes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from shoal.account import Account
+from shoal.admission import Ask as Request
+from shoal.admission import Decision, Place, Verdict
+from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
+from shoal.governed import Key, Sight, Snapshot, Wishes
+from shoal.governor import Governor
+from shoal.homes.base import Ask, Endpoint
+from shoal.lifecycle import Scope, Seen
+from shoal.policy import Policy
+from shoal.queueing import Books, Outcome, explain
+from shoal.records import Cluster, Reason, State
+from shoal.targets import Machine
+
+T = TypeVar("T")
+
+START_TIME = 3.0  # s from a head's start to Ready
+RENEW = 5.0  # s between renewals
+LEASE = 30.0  # s without a renewal after which a head ends itself
+FOLLOW = 8.0  # s that workers outlive a head that was killed
+RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
+
+
+class Fault(StrEnum):
+    """What may happen to a write on its way. LATE: no reply comes, and it is done some time later."""
+
+    NONE = "none"
+    LOST_REQUEST = "lost request"
+    LOST_REPLY = "lost reply"
+    DOUBLED = "doubled"
+    LATE = "late"
+
+
+@dataclass
+class FakeClock:
+    """``now``: the store's clock, which may jump; ``elapsed``: time as it really goes by, in seconds."""
+
+    now: float = 1_000_000.0
+    elapsed: float = 0.0
+
+
+@dataclass
+class FakeHead:
+    """A head: it lives by ``elapsed``, sees its record while it is ``reachable``, and has ``workers``."""
+
+    cluster: str
+    born: float
+    alive: bool = True
+    reachable: bool = True
+    told: bool = False
+    workers: int = 0
+    renewed: float = 0.0
+    died: float = 0.0
+    retiring: float | None = None
+
+
+@dataclass
+class FakeHome:
+    """A home in memory, and its governing port; ``faults`` says what happens to each write.
+
+    ``changed`` is called after everything that changes anything: tests check there that no limit is exceeded
+    at any moment.
+    """
+
+    policy: Policy
+    machine: Machine | None = None
+    clock: FakeClock = field(default_factory=FakeClock)
+    faults: Callable[[str], Fault] = lambda operation: Fault.NONE
+    changed: Callable[[], None] = lambda: None
+    who: str = "somebody"
+    name: str = "fake"
+    records: dict[str, tuple[Cluster, int]] = field(default_factory=dict)
+    accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
+    wishes: dict[str, Wishes] = field(default_factory=dict)
+    heads: dict[str, FakeHead] = field(default_factory=dict)
+    late: list[Callable[[], object]] = field(default_factory=list)
+    events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    # -- the governing port ----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        sights = {}
+        for key, head in self.heads.items():
+            if not head.reachable:
+                # Of another machine that does not answer, nothing can be told.
+                sights[key] = Sight(Seen.UNKNOWN, None)
+            else:
+                sights[key] = Sight(Seen.ALIVE if head.alive else Seen.GONE, head.workers > 0)
+        accounts, records, wishes = dict(self.accounts), dict(self.records), dict(self.wishes)
+        return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine)
+
+    def write_account(self, key: Key, account: Account, version: int) -> int:
+        def write() -> int:
+            if self.accounts.get(key, (None, 0))[1] != version:
+                raise ConflictError(f"the account of {key[0]} {key[1]} was changed by somebody else")
+            self.accounts[key] = account, version + 1
+            return version + 1
+
+        return self._through(f"charge {key[0]}", write)
+
+    def write_cluster(self, cluster: Cluster, version: int) -> int:
+        return self._through("record", lambda: self._store(cluster, version))
+
+    def _store(self, cluster: Cluster, version: int) -> int:
+        if self.records[cluster.id][1] != version:
+            raise ConflictError(f"the record of {cluster.name} was changed by somebody else")
+        before = self.records[cluster.id][0]
+        if before.state.ended:
+            raise ConflictError(f"{cluster.name} has ended")
+        self.records[cluster.id] = cluster, version + 1
+        if (before.state, before.reason, before.message) != (cluster.state, cluster.reason, cluster.message):
+            self._note(cluster)
+        return version + 1
+
+    def start_head(self, cluster_id: str) -> None:
+        def start() -> None:
+            if cluster_id not in self.heads:
+                self.heads[cluster_id] = FakeHead(cluster_id, self.clock.elapsed, renewed=self.clock.elapsed)
+
+        self._through("start head", start)
+
+    def stop_head(self, cluster_id: str) -> None:
+        self._through("stop head", lambda: self._to_head(cluster_id, kill=False))
+
+    def kill_head(self, cluster_id: str) -> None:
+        self._through("kill head", lambda: self._to_head(cluster_id, kill=True))
+
+    def end_remains(self, cluster_id: str) -> None:
+        def end() -> None:
+            head = self.heads.get(cluster_id)
+            if head is not None and head.reachable and not head.alive:
+                head.workers = 0
+
+        self._through("end remains", end)
+
+    def _to_head(self, cluster_id: str, *, kill: bool) -> None:
+        head = self.heads.get(cluster_id)
+        if head is None or not head.reachable or not head.alive:
+            return
+        if kill:
+            self.crash_head(cluster_id)
+        else:
+            head.told = True
+
+    def _through(self, operation: str, write: Callable[[], T]) -> T:
+        """Do ``write`` as the network has it."""
+        fault = self.faults(operation)
+        if fault is Fault.LOST_REQUEST:
+            raise OutcomeUnknownError(f"no reply to: {operation}")
+        if fault is Fault.LATE:
+            self.late.append(write)
+            raise OutcomeUnknownError(f"no reply to: {operation}")
+        result = write()
+        if fault is Fault.DOUBLED:
+            with contextlib.suppress(ConflictError):  # the second of two equal writes has an old version
+                write()
+        self.changed()
+        if fault is Fault.LOST_REPLY:
+            raise OutcomeUnknownError(f"no reply to: {operation}")
+        return result
+
+    # -- what happens to it ----------------------------------------------------------------------------
+
+    def deliver_late(self) -> None:
+        """Do the oldest of the writes that were under way."""
+        if self.late:
+            with contextlib.suppress(ConflictError):  # it came too late
+                self.late.pop(0)()
+            self.changed()
+
+    def crash_head(self, cluster_id: str) -> None:
+        """kill -9: its workers follow a moment later."""
+        head = self.heads[cluster_id]
+        if head.alive:
+            head.alive, head.died = False, self.clock.elapsed
+            self.changed()
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by: heads start, renew, and end themselves."""
+        self.clock.elapsed += seconds
+        self.clock.now += seconds
+        for head in list(self.heads.values()):
+            self._tick(head)
+        self.changed()
+
+    def _tick(self, head: FakeHead) -> None:
+        elapsed = self.clock.elapsed
+        if not head.alive:
+            if elapsed - head.died >= FOLLOW:
+                head.workers = 0
+            return
+        if not head.reachable:
+            if elapsed - head.renewed > LEASE:
+                self._end_head(head)
+            return
+        cluster, version = self.records[head.cluster]
+        if head.told or cluster.state.ended or cluster.state is State.STOPPING:
+            self._end_head(head)
+        elif elapsed - head.born >= cluster.plan.timeouts.max:
+            longest = f"it reached its longest life of {cluster.plan.timeouts.max}"
+            reason = Reason.DEADLINE_REACHED
+            self._store(replace(cluster, state=State.STOPPING, reason=reason, message=longest), version)
+            self._end_head(head)
+        elif elapsed - head.born >= START_TIME:
+            self._serve(head, cluster, version)
+
+    def _serve(self, head: FakeHead, cluster: Cluster, version: int) -> None:
+        workers = cluster.plan.workers
+        head.renewed = self.clock.elapsed
+        if workers >= head.workers:
+            head.retiring = None
+        elif head.retiring is None or self.clock.elapsed - head.retiring < RETIRE:
+            head.retiring = head.retiring or self.clock.elapsed
+            workers = head.workers
+        if cluster.workers != workers or cluster.state is not State.READY or self._due(cluster):
+            head.workers = workers
+            ready = replace(
+                cluster,
+                state=State.READY,
+                reason=Reason.SERVING,
+                message=f"{workers} workers serve",
+                since=cluster.since if cluster.state is State.READY else self.clock.now,
+                ready_at=cluster.ready_at or self.clock.now,
+                renewed_at=self.clock.now,
+                workers=workers,
+            )
+            self._store(ready, version)
+
+    def _due(self, cluster: Cluster) -> bool:
+        return cluster.renewed_at is None or abs(self.clock.now - cluster.renewed_at) >= RENEW
+
+    def _end_head(self, head: FakeHead) -> None:
+        """In good order: the workers first."""
+        head.workers, head.alive, head.died = 0, False, self.clock.elapsed
+
+    # -- the home, as handles and the CLI see it -----------------------------------------------------------
+
+    def user(self) -> str:
+        return self.who
+
+    def request(self, ask: Ask) -> Cluster:
+        """Write the request, and let a governor look at it; without ``queue`` it is admitted or raises."""
+        known = self.find(ask.name, ask.owner)
+        if known is not None and not known.state.ended:
+            return known
+        limits = self.policy.limits_of(ask.owner)
+        cluster = Cluster(
+            id=f"c{next(self._numbers)}",
+            name=ask.name,
+            owner=ask.owner,
+            team=limits.team,
+            workload=ask.workload,
+            plan=ask.plan,
+            state=State.QUEUED,
+            reason=Reason.REQUESTED,
+            message="asked for",
+            since=self.clock.now,
+            created=self.clock.now,
+            tags=dict(ask.tags),
+        )
+        self.records[cluster.id] = cluster, 1
+        self._note(cluster)
+        if ask.workload.queue:
+            return cluster
+        self.govern(rounds=2)
+        cluster = self.get(cluster.id)
+        if cluster.state in (State.QUEUED, State.REFUSED):
+            error = self._why(cluster).error()
+            self.stop(cluster.id, Reason.OVER_LIMIT, error.message)
+            self.govern()
+            raise error
+        return cluster
+
+    def _why(self, cluster: Cluster) -> Decision:
+        limits = self.policy.limits_of(cluster.owner)
+        users = {
+            name: account for (scope, name), (account, _) in self.accounts.items() if scope is Scope.USER
+        }
+        teams = {
+            name: account for (scope, name), (account, _) in self.accounts.items() if scope is Scope.TEAM
+        }
+        place = None
+        if self.machine is not None:
+            place = Place(self.machine, self.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
+        names = {key: record.name for key, (record, _) in self.records.items()}
+        ask = Request(cluster.id, cluster.name, cluster.plan)
+        outcome = Outcome(ask, Verdict.WAIT, 1)
+        return explain(outcome, limits, Books(users, teams), place, names)
+
+    def govern(self, rounds: int = 10) -> None:
+        """Rounds of a governor until nothing is left to do, at most ``rounds``."""
+        governor = Governor(self, self.policy, monotonic=lambda: self.clock.elapsed)
+        for _ in range(rounds):
+            if not governor.round():
+                return
+
+    def get(self, cluster_id: str) -> Cluster:
+        if cluster_id not in self.records:
+            raise NotFoundError(f"There is no cluster {cluster_id!r}")
+        return self.records[cluster_id][0]
+
+    def find(self, name: str, owner: str) -> Cluster | None:
+        named = [c for c, _ in self.records.values() if (c.name, c.owner) == (name, owner)]
+        live = [cluster for cluster in named if not cluster.state.ended]
+        return (live or named)[-1] if named else None
+
+    def clusters(self, *, owner: str | None = None, ended: bool = False) -> list[Cluster]:
+        found = [
+            c for c, _ in self.records.values() if owner in (None, c.owner) and (ended or not c.state.ended)
+        ]
+        return found[::-1]
+
+    def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
+        known = self.wishes.get(cluster_id, Wishes())
+        if known.stop is None:
+            self.wishes[cluster_id] = replace(known, stop=(reason, message))
+        return self.get(cluster_id)
+
+    def remains(self, cluster_id: str) -> bool:
+        head = self.heads.get(cluster_id)
+        return head is not None and (head.alive or head.workers > 0)
+
+    def scale(self, cluster_id: str, workers: int) -> Cluster:
+        known = self.wishes.get(cluster_id, Wishes())
+        self.wishes[cluster_id] = replace(known, workers=workers)
+        return self.get(cluster_id)
+
+    def endpoint(self, cluster_id: str) -> Endpoint:
+        cluster = self.get(cluster_id)
+        if cluster.state is not State.READY:
+            raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
+        return Endpoint(f"fake://{cluster_id}", token="")
+
+    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+        return list(self.events.get(cluster_id, []))
+
+    def logs(self, cluster_id: str, lines: int = 200) -> str:
+        return "\n".join(str(event["message"]) for event in self.history(cluster_id)[-lines:])
+
+    def _note(self, cluster: Cluster) -> None:
+        event = {"state": cluster.state.value, "reason": cluster.reason.value, "message": cluster.message}
+        self.events.setdefault(cluster.id, []).append({**event, "at": self.clock.now})

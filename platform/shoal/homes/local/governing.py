@@ -1,0 +1,251 @@
+"""What the local home decides, inside one transaction of its ledger: who is gone, who starts, who may grow.
+
+Why it exists: every request, every waiter and every release runs the same pass over the whole queue, so
+nobody has to be looking for it to move; and one transaction at a time means no two passes overlap.
+
+What it must not do: work out verdicts (the pure core does), or start and end processes (the home does, after
+the transaction).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from shoal import admission
+from shoal.account import Account, Amounts, amounts, real
+from shoal.admission import Decision, Place, Verdict, with_workers
+from shoal.homes.base import Ask
+from shoal.homes.local.ledger import Transaction
+from shoal.homes.local.processes import is_alive
+from shoal.lifecycle import Scope, waits
+from shoal.project import Project, look_up
+from shoal.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.records import Cluster, Reason, State
+from shoal.units import Seconds
+
+HEADLESS = 30.0  # s that a cluster may be without a head before its quota is free again
+SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
+_IDLE_WORTH_SAYING = 60.0  # s
+
+
+@dataclass(frozen=True)
+class Governing:
+    """The decisions of one project's policy over a ledger that several projects may share."""
+
+    project: Project
+
+    def settle(self, tx: Transaction) -> list[Cluster]:
+        """Note as ended what is gone, then let the queue move; returns what was found gone."""
+        gone = []
+        for cluster in tx.live():
+            if (end := why_gone(cluster, tx.now)) is not None:
+                self.end(tx, cluster, *end)
+                gone.append(cluster)
+        self.move_queue(tx)
+        return gone
+
+    def end(self, tx: Transaction, cluster: Cluster, state: State, reason: Reason, message: str) -> bool:
+        """Write a cluster's end, and what its owner and team held until now. False: it had ended before."""
+        keys = _keys(cluster.owner, cluster.team)
+        before = {key: _account(tx, key, tx.live()) for key in keys} if cluster.state.admitted else {}
+        if not tx.move(cluster.id, state, reason, message, workers=0):
+            return False
+        for key, account in before.items():
+            tx.keep_history(key, account.without(cluster.id, tx.now))
+        return True
+
+    def move_queue(self, tx: Transaction) -> None:
+        """One pass over everybody of this project who waits."""
+        live = tx.live()
+        queued = [c for c in live if c.state is State.QUEUED and c.project == str(self.project.folder)]
+        if not queued:
+            return
+        by_id = {cluster.id: cluster for cluster in queued}
+        books = self._books(tx, live, {c.owner for c in queued})
+        for outcome in admit(
+            [_waiting(c) for c in queued], books, self.project.policy, self.place(live), tx.now
+        ):
+            self._follow(tx, by_id[outcome.ask.cluster], outcome)
+
+    def request(self, tx: Transaction, ask: Ask) -> tuple[Cluster, Decision]:
+        """The record of a new request: admitted, queued (if it may wait) or refused, with the decision.
+
+        Run :meth:`settle` first, in the same transaction.
+        """
+        limits = self.project.policy.limits_of(ask.owner)
+        cluster = Cluster(
+            id=secrets.token_hex(6),
+            name=ask.name,
+            owner=ask.owner,
+            team=limits.team,
+            workload=ask.workload,
+            plan=ask.plan,
+            state=State.QUEUED,
+            reason=Reason.REQUESTED,
+            message="asked for",
+            since=tx.now,
+            created=tx.now,
+            tags=dict(ask.tags),
+            project=str(self.project.folder),
+        )
+        decision, outcome = self._decide(tx, cluster)
+        if decision.verdict is Verdict.ADMIT:
+            self._charge(tx, cluster)
+            cluster = replace(
+                cluster,
+                state=State.ADMITTED,
+                reason=Reason.ADMITTED,
+                message="within every limit",
+                admitted_at=tx.now,
+            )
+        elif decision.verdict is Verdict.WAIT and ask.workload.queue:
+            reason, message = waits(outcome)
+            cluster = replace(cluster, reason=reason, message=message)
+        else:
+            cluster = replace(
+                cluster,
+                state=State.REFUSED,
+                reason=decision.reason,
+                message=decision.message,
+                ended_at=tx.now,
+            )
+        tx.insert(cluster)
+        return cluster, decision
+
+    def resize(self, tx: Transaction, cluster: Cluster, workers: int) -> Decision:
+        """Whether ``cluster`` may have this many workers now; if so, its record and accounts say it has."""
+        plan = with_workers(cluster.plan, workers)
+        larger = replace(cluster, plan=plan)
+        decision, _ = self._decide(tx, larger)
+        if decision.verdict is Verdict.ADMIT:
+            self._charge(tx, larger)
+            tx.update(cluster.id, plan=plan.to_json())
+        return decision
+
+    def would(self, tx: Transaction, ask: Ask) -> Decision:
+        """What :meth:`request` would decide now; changes nothing."""
+        same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
+        limits = self.project.policy.limits_of(ask.owner)
+        asked = Cluster(
+            id=same[-1].id if same else "",
+            name=ask.name,
+            owner=ask.owner,
+            team=limits.team,
+            workload=ask.workload,
+            plan=ask.plan,
+            state=State.QUEUED,
+            reason=Reason.REQUESTED,
+            message="",
+            since=tx.now,
+            created=tx.now,
+        )
+        return self._decide(tx, asked)[0]
+
+    def place(self, live: Iterable[Cluster]) -> Place | None:
+        """What the machine holds, and what really runs there; None where the target does not say."""
+        machine = self.project.target.machine
+        if machine is None:
+            return None
+        running = [cluster for cluster in live if cluster.state.admitted]
+        until = {cluster.id: _until(cluster) for cluster in running}
+        return Place(look_up(machine), Account({c.id: real(c.plan) for c in running}, until))
+
+    def _decide(self, tx: Transaction, asked: Cluster) -> tuple[Decision, Outcome]:
+        """The decision on one request, as if it joined the queue now."""
+        live = [c for c in tx.live() if c.id == asked.id or why_gone(c, tx.now) is None]
+        queued = [
+            c
+            for c in live
+            if c.state is State.QUEUED and c.project == str(self.project.folder) and c.id != asked.id
+        ]
+        books = self._books(tx, live, {c.owner for c in queued} | {asked.owner})
+        place = self.place(live)
+        queue = [_waiting(cluster) for cluster in [*queued, asked]]
+        outcomes = admit(queue, books, self.project.policy, place, tx.now)
+        outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
+        names = {cluster.id: cluster.name for cluster in live}
+        notes = {c.id: _note(c) for c in live if _note(c)}
+        limits = self.project.policy.limits_of(asked.owner)
+        return explain(outcome, limits, books, place, names, notes), outcome
+
+    def _follow(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
+        if outcome.verdict is Verdict.ADMIT:
+            self._charge(tx, cluster)
+            message = f"within every limit, after {Seconds(tx.now - cluster.created)} in the queue"
+            tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, admitted_at=tx.now)
+        elif outcome.verdict is Verdict.REFUSE:
+            tx.move(cluster.id, State.REFUSED, Reason.OVER_LIMIT, outcome.message)
+        else:
+            reason, message = waits(outcome)
+            if (reason, message) != (cluster.reason, cluster.message):
+                tx.update(cluster.id, reason=reason.value, message=message)
+
+    def _charge(self, tx: Transaction, cluster: Cluster) -> None:
+        live = tx.live()
+        for key in _keys(cluster.owner, cluster.team):
+            account = _account(tx, key, live)
+            tx.keep_history(key, account.with_(cluster.id, amounts(cluster.plan), None, tx.now))
+
+    def _books(self, tx: Transaction, live: list[Cluster], owners: set[str]) -> Books:
+        owners = owners | {cluster.owner for cluster in live}
+        teams = {self.project.policy.limits_of(owner).team for owner in owners} | {c.team for c in live}
+        return Books(
+            {owner: _account(tx, (Scope.USER, owner), live) for owner in owners},
+            {team: _account(tx, (Scope.TEAM, team), live) for team in teams if team is not None},
+        )
+
+
+def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
+    """Why a live cluster is not there any more; None while it is, or while that is unknown."""
+    if cluster.state.ended:
+        return None
+    if not cluster.head:
+        if now - (cluster.admitted_at or cluster.created) < HEADLESS:
+            return None
+        return State.FAILED, Reason.START_FAILED, f"no head appeared within {HEADLESS:.0f} s"
+    alive = is_alive(cluster.head)
+    if alive or (alive is None and now - (cluster.renewed_at or cluster.created) < SILENT):
+        return None
+    if cluster.state is State.STOPPING:
+        return State.STOPPED, cluster.reason, cluster.message
+    if alive is None:
+        return State.FAILED, Reason.HEAD_LOST, f"its head was not heard of for {SILENT:.0f} s"
+    return (
+        State.FAILED,
+        Reason.HEAD_CRASHED,
+        f"its head (pid {cluster.head['pid']}) ended without a word; `shoal logs {cluster.name}`",
+    )
+
+
+def _waiting(cluster: Cluster) -> Waiting:
+    ask = admission.Ask(cluster.id, cluster.name, cluster.plan)
+    return Waiting(ask, cluster.owner, cluster.created)
+
+
+def _keys(owner: str, team: str | None) -> list[tuple[Scope, str]]:
+    return [(Scope.USER, owner), *([(Scope.TEAM, team)] if team is not None else [])]
+
+
+def _account(tx: Transaction, key: tuple[Scope, str], live: Iterable[Cluster]) -> Account:
+    """What is admitted now comes from the live clusters themselves; only the past is kept apart."""
+    scope, name = key
+    theirs = [
+        cluster
+        for cluster in live
+        if cluster.state.admitted and (cluster.owner if scope is Scope.USER else cluster.team) == name
+    ]
+    held: Mapping[str, Amounts] = {cluster.id: amounts(cluster.plan) for cluster in theirs}
+    return replace(
+        tx.history_of(key), admitted=held, until={cluster.id: _until(cluster) for cluster in theirs}
+    )
+
+
+def _until(cluster: Cluster) -> float:
+    return (cluster.admitted_at or cluster.created) + cluster.plan.timeouts.max
+
+
+def _note(cluster: Cluster) -> str:
+    idle = float(cluster.report.get("idle", 0.0))
+    return f"idle {Seconds(idle)}" if idle >= _IDLE_WORTH_SAYING else ""

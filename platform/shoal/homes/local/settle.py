@@ -1,0 +1,28 @@
+"""``python -m shoal.homes.local.settle``: one look at the ledger, as every request does it, and nothing else.
+
+Why it exists: a waiter is light, for there may be many; the first of them has this run when something may
+have been freed with nobody there to say so.
+
+What it must not do: wait or repeat.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shoal.homes.local.governing import Governing
+from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.tidy import tidy_up
+from shoal.project import load
+
+
+def main() -> None:
+    governing = Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+    with Ledger(os.environ.get("SHOAL_LEDGER") or None).write() as tx:
+        gone = governing.settle(tx)
+    tidy_up(gone)
+
+
+if __name__ == "__main__":
+    main()

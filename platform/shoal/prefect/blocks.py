@@ -1,0 +1,126 @@
+"""``with dask_cluster(...)`` and ``with spark_session(...)``: a cluster for a part of a flow.
+
+Why it exists: see the package. These are the two names that flows use.
+
+What it must not do: decide what happens to leftovers (``leftovers`` does).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from shoal.clusters import dask, prepare, spark
+from shoal.errors import UsageError
+from shoal.handles import ClusterEndedError, ClusterHandle, DaskCluster, SparkCluster
+from shoal.homes.choose import open_home
+from shoal.policy import Limits
+from shoal.prefect.leftovers import Verdict, clear
+from shoal.prefect.publish import publish
+from shoal.prefect.runs import Run, cluster_name, current
+from shoal.run_report import Phase, RunReport
+from shoal.workload import Engine
+
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+_TRIES = 3  # an adopted cluster may end (idle, without a client) while it is being connected to
+
+# Names of clusters that this process has open: a second one of the same role must not take over the first.
+_open: set[str] = set()
+_lock = threading.Lock()
+
+
+def dask_cluster(
+    template: str = "etl", *, role: str | None = None, **options: Any
+) -> AbstractContextManager[DaskCluster]:
+    """A Dask cluster for the block; gives the handle of :func:`shoal.dask`, with ``.client``.
+
+    Inside a flow its name follows from the flow run's id and ``role`` (default: the template's name; two
+    clusters that a flow has open at once need different roles). So a retry takes over the cluster that a
+    crashed attempt left, or ends it first when it was asked for differently or is still in use. It carries
+    the run's ids as tags, and its report becomes an artifact of the run, ``shoal-<role>``.
+
+    Outside of a flow it is :func:`shoal.dask`. Options and errors are those of :func:`shoal.dask`; ``detach``
+    has no meaning here, for the cluster ends with its block (UsageError).
+    """
+    return _block(Engine.DASK, dask, template, role, options)
+
+
+def spark_session(
+    template: str = "analytics", *, role: str | None = None, **options: Any
+) -> AbstractContextManager[SparkCluster]:
+    """A Spark Connect server for the block; gives the handle of :func:`shoal.spark`: ``.session``, ``.sql``,
+    ``.table``. All else as :func:`dask_cluster`."""
+    return _block(Engine.SPARK, spark, template, role, options)
+
+
+@contextmanager
+def _block(
+    engine: Engine, start: Callable[..., _Handle], template: str, role: str | None, options: dict[str, Any]
+) -> Iterator[_Handle]:
+    if options.pop("detach", False):
+        raise UsageError(
+            "detach=True contradicts `with`: the cluster ends with its block",
+            hint="Use shoal.up(..., detach=True) for a cluster that outlives the flow.",
+        )
+    run = current()
+    if run is None:
+        with start(template, **options) as handle:
+            yield handle
+        return
+    role = role or template
+    name = options.pop("name", None) or cluster_name(run.flow_run_id, role, run.task_key)
+    options["tags"] = run.tags | dict(options.get("tags") or {})
+    with _claimed(name, role):
+        handle, limits = _obtain(engine, start, template, name, run, options)
+        try:
+            yield handle
+        finally:
+            try:
+                handle.close()
+            finally:
+                phase = Phase.of(handle.record, handle.report(), limits)
+                report = RunReport(f"Cluster {handle.name}", [phase])
+                publish(f"shoal-{role}", report.markdown(), "What this cluster took")
+
+
+def _obtain(
+    engine: Engine,
+    start: Callable[..., _Handle],
+    template: str,
+    name: str,
+    run: Run,
+    options: dict[str, Any],
+) -> tuple[_Handle, Limits]:
+    """Adopt, replace or start. A cluster that ends just as it is adopted is started anew."""
+    asked = {key: value for key, value in options.items() if key not in ("quiet", "tags")}
+    why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
+    for left in reversed(range(_TRIES)):
+        request = prepare(template, engine=engine, **asked)
+        home = open_home(request.project)
+        verdict = clear(home, name, request.user, request.plan, why, quiet=bool(options.get("quiet", False)))
+        try:
+            return start(template, name=name, **options), request.limits
+        except ClusterEndedError:
+            if verdict is not Verdict.ADOPT or not left:
+                raise
+    raise AssertionError("not reached: the last try raises or returns")
+
+
+@contextmanager
+def _claimed(name: str, role: str) -> Iterator[None]:
+    """The name is this block's until it ends."""
+    with _lock:
+        if name in _open:
+            raise UsageError(
+                f"this run has a cluster of role {role!r} open already",
+                hint="Give the second one a role of its own: dask_cluster(..., role='...').",
+                role=role,
+            )
+        _open.add(name)
+    try:
+        yield
+    finally:
+        with _lock:
+            _open.discard(name)

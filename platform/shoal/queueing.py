@@ -1,0 +1,288 @@
+"""The queue: one pass over everybody who waits, giving each an answer.
+
+Why it exists: every home runs this same pass whenever something is asked for or freed, so that a place gives
+its capacity away in one order, and fairly.
+
+How it goes: requests get their turn in the order of ``fairness``. One that fits is admitted. One that does
+not fit reserves its place in each account where it is short: whoever comes later may pass it only when that
+does not make it wait longer (backfill as in EASY: Lifka, The ANL/IBM SP scheduling system, 1995). Every
+cluster has a latest end, so the reservation has a time, and no stream of small requests starves a large one.
+
+What it must not do: do I/O or change an account; it says what should be.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from shoal.account import Account, Amounts, Need, amounts, never_fits, real
+from shoal.admission import MACHINE, Ask, Decision, Place, Verdict, decide
+from shoal.errors import UsageError
+from shoal.fairness import NO_TEAM, Order, Turn, capacity, share
+from shoal.policy import TOTALS, Limit, Limits, Policy
+from shoal.records import Reason
+
+_RESOURCES = tuple(TOTALS)
+_Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One request in the queue: who asks, since when (seconds since the epoch), and how urgently.
+
+    A cluster that is admitted already and wants more is here too: what it holds is not asked for again.
+    """
+
+    ask: Ask
+    user: str
+    since: float
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Books:
+    """All accounts: by user and by team."""
+
+    users: Mapping[str, Account] = field(default_factory=dict)
+    teams: Mapping[str, Account] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one request of the queue.
+
+    ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
+    for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
+    ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
+    told. ``message``: why it is refused. ``share`` and ``floors`` (team's, user's): what the accounts are
+    charged with for fairness, see ``Account.with_``.
+    """
+
+    ask: Ask
+    verdict: Verdict
+    place: int = 0
+    short: tuple[str, ...] = ()
+    behind: str | None = None
+    latest: float | None = None
+    message: str = ""
+    share: float = 0.0
+    floors: tuple[float, float] = (0.0, 0.0)
+
+
+class _Scope:
+    """One account in this pass: what it holds, until when, its limits, and who reserved a place."""
+
+    def __init__(self, name: str, account: Account, limits: Mapping[str, Limit]) -> None:
+        self.name = name
+        self.limits = tuple(limits[what].value if what in limits else math.inf for what in _RESOURCES)
+        self.running = {key: _vector(value) for key, value in account.admitted.items()}
+        self.until = dict(account.until)
+        self.held = _sum(self.running.values())
+        self.reserved: _Reservation | None = None
+        # What will still be held when the reservation comes due.
+        self.left: _Vector = ()
+
+    def fits(self, need: _Vector, held: _Vector | None = None) -> bool:
+        """What is not asked for does not collide, even where a lowered limit is exceeded already."""
+        # A plain loop: this runs more often than anything else here.
+        for asked, has, limit in zip(need, held or self.held, self.limits, strict=True):
+            if asked > 0 and has + asked > limit:
+                return False
+        return True
+
+    def frees(self, need: _Vector) -> float:
+        """When ``need`` fits at the latest: enough clusters have reached their longest life by then."""
+        held = self.held
+        for end, vector in sorted((self._ends(key), its) for key, its in self.running.items()):
+            if end == math.inf:
+                break
+            held = tuple(map(operator.sub, held, vector))
+            if self.fits(need, held):
+                return end
+        return math.inf
+
+    def delays(self, need: _Vector, end: float) -> bool:
+        """Whether admitting ``need`` until ``end`` makes the one with the reservation wait longer."""
+        kept = self.reserved
+        if kept is None or end <= kept.at:
+            return False
+        for asked, wanted, has, limit in zip(need, kept.need, self.left, self.limits, strict=True):
+            if asked > 0 and wanted > 0 and has + asked + wanted > limit:
+                return True
+        return False
+
+    def reserve(self, cluster: str, need: _Vector, at: float) -> None:
+        """Keep room for ``cluster`` from ``at`` on; the first to ask for that in a pass has it."""
+        if self.reserved is None:
+            self.reserved = _Reservation(cluster, need, at)
+            self.left = _sum(its for key, its in self.running.items() if self._ends(key) > at)
+
+    def _ends(self, cluster: str) -> float:
+        return self.until.get(cluster, math.inf)
+
+    def take(self, cluster: str, need: _Vector, end: float) -> None:
+        self.running[cluster], self.until[cluster] = need, end
+        self.held = tuple(map(operator.add, self.held, need))
+        if self.reserved and end > self.reserved.at:
+            self.left = tuple(map(operator.add, self.left, need))
+
+    def drop(self, cluster: str) -> tuple[_Vector, float] | None:
+        """Forget what ``cluster`` holds here; returns it with its end, for :meth:`take`."""
+        if cluster not in self.running:
+            return None
+        end = self._ends(cluster)
+        has = self.running.pop(cluster)
+        self.held = tuple(map(operator.sub, self.held, has))
+        if self.reserved and end > self.reserved.at:
+            self.left = tuple(map(operator.sub, self.left, has))
+        return has, end
+
+
+@dataclass(frozen=True)
+class _Reservation:
+    cluster: str
+    need: _Vector
+    at: float
+
+
+def _vector(its: Amounts) -> _Vector:
+    return tuple(its.of(what) for what in _RESOURCES)
+
+
+def _sum(vectors: Iterable[_Vector]) -> _Vector:
+    return tuple(map(sum, zip(*vectors, strict=True))) or (0.0,) * len(_RESOURCES)
+
+
+def admit(
+    queue: Sequence[Waiting], books: Books, policy: Policy, place: Place | None, now: float
+) -> list[Outcome]:
+    """One pass over the whole ``queue``: who starts now, who waits and behind whom, who can never start.
+
+    Outcomes come in the order of turns. ``now`` is the store's clock in seconds since the epoch. Together,
+    what is admitted exceeds no limit of any account, nor of the place. Nothing is changed: the home charges
+    the accounts, and asks again if they have changed meanwhile.
+    """
+    scopes = _Scopes(books, place)
+    turns: list[Turn] = []
+    asked: dict[str, tuple[Waiting, Limits]] = {}
+    outcomes: list[Outcome] = []
+    for waiting in queue:
+        try:
+            limits = scopes.limits_of(waiting.user, policy)
+        except UsageError as error:
+            outcomes.append(Outcome(waiting.ask, Verdict.REFUSE, message=str(error)))
+            continue
+        asked[waiting.ask.cluster] = waiting, limits
+        team = limits.team or NO_TEAM
+        turns.append(
+            Turn(waiting.ask.cluster, waiting.user, team, limits.weight, waiting.since, waiting.priority)
+        )
+    whole = capacity(
+        scopes.limits_of(user, policy) for user in {turn.user for turn in turns} | set(books.users)
+    )
+    order = Order(turns, books.users, books.teams, now)
+    position = 0
+    while (turn := order.next()) is not None:
+        waiting, limits = asked[turn.cluster]
+        outcome = _answer(waiting, limits, scopes, position + 1, now)
+        if outcome.verdict is Verdict.ADMIT:
+            part = share(amounts(waiting.ask.plan), whole)
+            floors = order.admitted(turn, part * waiting.ask.plan.timeouts.max)
+            outcome = replace(outcome, share=part, floors=floors)
+        position += outcome.verdict is Verdict.WAIT
+        outcomes.append(outcome)
+    return outcomes
+
+
+class _Scopes:
+    """The accounts of this pass, made when they are first needed."""
+
+    def __init__(self, books: Books, place: Place | None) -> None:
+        self._books = books
+        self._limits: dict[str, Limits] = {}
+        self._made: dict[tuple[str, str], _Scope] = {}
+        self._place = _Scope(MACHINE, place.used, place.limits) if place else None
+
+    def limits_of(self, user: str, policy: Policy) -> Limits:
+        if user not in self._limits:
+            self._limits[user] = policy.limits_of(user)
+        return self._limits[user]
+
+    def of(self, ask: Ask, limits: Limits) -> list[tuple[_Scope, _Vector]]:
+        """Each account that ``ask`` is held against, with what it needs of it."""
+        found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
+        if limits.team is not None:
+            name = f"team {limits.team}"
+            found.append(self._scope("team", limits.team, name, self._books.teams, limits.team_totals))
+        counted = _vector(amounts(ask.plan))
+        pairs = [(scope, counted) for scope in found]
+        if self._place is not None:
+            pairs.append((self._place, _vector(real(ask.plan))))
+        return pairs
+
+    def _scope(
+        self, kind: str, key: str, name: str, accounts: Mapping[str, Account], limits: Mapping[str, Limit]
+    ) -> _Scope:
+        if (kind, key) not in self._made:
+            self._made[kind, key] = _Scope(name, accounts.get(key, Account()), limits)
+        return self._made[kind, key]
+
+
+def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
+    ask = waiting.ask
+    pairs = scopes.of(ask, limits)
+    never = never_fits(Need.of(ask.plan), limits)
+    empty = (0.0,) * len(_RESOURCES)
+    if never or not all(scope.fits(need, empty) for scope, need in pairs):
+        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
+        return Outcome(ask, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
+    end = now + ask.plan.timeouts.max
+    # What it holds already (it grows, or a governor died while charging it) is not in its own way.
+    own = [(scope, scope.drop(ask.cluster)) for scope, _ in pairs]
+    short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
+    blocking = [scope.reserved for scope, need in pairs if scope.delays(need, end) and scope.reserved]
+    if not short and not blocking:
+        for scope, need in pairs:
+            scope.take(ask.cluster, need, end)
+        return Outcome(ask, Verdict.ADMIT)
+    for scope, has in own:
+        if has is not None:
+            scope.take(ask.cluster, *has)
+    # Only whoever goes first can be told a time: what is behind depends on what comes between.
+    latest = math.inf
+    if not blocking and any(scope.reserved is None for scope, _ in short):
+        latest = max(scope.frees(need) for scope, need in short)
+        for scope, need in short:
+            scope.reserve(ask.cluster, need, latest)
+    behind = blocking[0].cluster if blocking else None
+    names = tuple(scope.name for scope, _ in short)
+    return Outcome(ask, Verdict.WAIT, position, names, behind, latest if latest < math.inf else None)
+
+
+def explain(
+    outcome: Outcome,
+    limits: Limits,
+    books: Books,
+    place: Place | None = None,
+    names: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Decision:
+    """``outcome`` with every reason and the ways on, for people.
+
+    ``books`` and ``place`` as they are after the pass. A request that would fit but for another's turn says
+    whose.
+    """
+    ask = outcome.ask
+    if outcome.verdict is Verdict.REFUSE and outcome.message:
+        return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
+    team = books.teams.get(limits.team, Account()) if limits.team is not None else None
+    user = books.users.get(limits.user, Account())
+    decision = decide(ask, limits, user, team, place, names, notes)
+    if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
+        ahead = (names or {}).get(outcome.behind or "", outcome.behind)
+        message = f"{ask.name} waits its turn behind {ahead}, which waits for more than is free"
+        return Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, message)
+    return replace(decision, verdict=outcome.verdict)

@@ -1,0 +1,150 @@
+"""The real ``shoal`` command, in a home and a project of its own, shared by the tests of a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SHOAL = str(Path(sys.executable).with_name("shoal"))
+PROJECT = {
+    "shoal.yaml": """
+        default_target: local
+        targets:
+          local:
+            home: local
+            worker: {cores: 1, memory: 500 MB}
+            head: {cores: 1, memory: 500 MB}
+            machine: {cores: 64, memory: 64 GB}
+          priced:
+            home: local
+            worker: {cores: 1, memory: 500 MB}
+            head: {cores: 1, memory: 500 MB}
+            prices: {core: 0.04 USD, gib: 0.005 USD}
+        """,
+    "clusters/small.yaml": """
+        description: Two small workers
+        engines:
+          dask: {image: shoal-dask}
+          spark: {image: shoal-spark}
+        workers: {min: 1, max: 3, cores: 1, memory: 1 GB}
+        head: {cores: 1, memory: 1 GB}
+        timeouts: {idle: 5 min, no_client: 1 min, max: 1 h}
+        """,
+    "images/images.yaml": """
+        shoal-dask: {reference: shoal-dask}
+        shoal-spark: {reference: shoal-spark}
+        """,
+    "policies/tiers.yaml": """
+        standard:
+          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 4 GB, max_duration: 4 h, head: 2 GB}
+        """,
+    "policies/users.yaml": """
+        default: {tier: standard}
+        """,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Place:
+    """A project folder with its own home; runs ``shoal`` there."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    command: str = SHOAL
+
+    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [SHOAL, *arguments],
+            cwd=self.folder,
+            env=self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, timeout: float = 120, **changes: str) -> Answer:
+        process = self.start(*arguments, **changes)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+            pytest.fail(f"shoal {' '.join(arguments)} took over {timeout} s:\n{out}\n{err}")
+        assert "Traceback" not in err, err
+        return Answer(process.returncode, out, err)
+
+    def marked(self) -> dict[int, str]:
+        """Pid -> cluster id of every live process of a cluster of this home."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                ours = environment.get("SHOAL_DATA") == self.environment["SHOAL_DATA"]
+                if ours and "SHOAL_CLUSTER" in environment and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = environment["SHOAL_CLUSTER"]
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text).lstrip())
+        return file
+
+
+def _place(folder: Path) -> Place:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
+    clean |= {name: os.environ[name] for name in ("SHOAL_CACHE",) if name in os.environ}
+    home = folder / "home"
+    clean |= {
+        "SHOAL_DATA": str(home),
+        "SHOAL_CATALOG_URI": f"sqlite:///{home / 'catalog.db'}",
+        "SHOAL_USER": "alice",
+    }
+    clean.pop("COLUMNS", None)
+    project = folder / "project"
+    project.mkdir()
+    return Place(project, clean)
+
+
+@pytest.fixture(scope="session")
+def shoal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The command in a project with small clusters; at the end everything is gone."""
+    place = _place(tmp_path_factory.mktemp("cli"))
+    for name, text in PROJECT.items():
+        place.write(name, text)
+    yield place
+    place("down", "--all", "--yes")
+    assert not place.marked(), f"left running: {place.marked()}"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Place:
+    """The command in an empty folder with an empty home."""
+    return _place(tmp_path)

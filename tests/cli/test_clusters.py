@@ -1,0 +1,212 @@
+"""The commands on real clusters: a person's day, a script's run, a hand on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SCRIPT = """
+import os, sys
+import shoal
+
+def main():
+    with shoal.dask("small") as cluster:
+        print(cluster.name, cluster.client.submit(sum, [1, 2, 3]).result(), *sys.argv[1:])
+    sys.exit(int(os.environ.get("LEAVE_WITH", "0")))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def nightly(shoal: Any) -> Iterator[dict[str, Any]]:
+    """A Dask cluster of one worker that several tests look at."""
+    answer = shoal("up", "small", "-w", "1", "--name", "nightly", "--detach", "--yes", "-o", "json")
+    assert answer.code == 0, answer
+    yield answer.json
+    shoal("down", "nightly")
+
+
+def test_up_answers_when_it_is_ready(nightly: dict[str, Any]) -> None:
+    assert nightly["state"] == "Ready"
+    assert nightly["reason"] == "Serving"
+    assert nightly["workers"] == nightly["workers_planned"] == 1
+
+
+def test_ls_tells_whose_it_is_why_since_when_and_when_it_ends(shoal: Any, nightly: dict[str, Any]) -> None:
+    row = next(row for row in shoal("ls", "-o", "json").json if row["name"] == "nightly")
+    for key in ("name", "owner", "engine", "template", "state", "reason", "since", "workers"):
+        assert row[key], key
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["since"])
+    assert row["owner"] == "alice"
+    # Detached: nothing ends it for want of a client, only idleness does.
+    assert row["status"]["ends_reason"] == "Idle"
+    assert 0 < row["status"]["ends_in"] <= 300
+    text = shoal("ls").out
+    assert re.search(r"nightly\s+alice\s+dask\s+small\s+Ready", text)
+
+
+def test_others_see_it_and_cannot_end_it_by_name(shoal: Any, nightly: dict[str, Any]) -> None:
+    assert [row["owner"] for row in shoal("ls", "-o", "json", SHOAL_USER="bob").json] == ["alice"]
+    assert shoal("ls", "--mine", "-o", "json", SHOAL_USER="bob").json == []
+    assert shoal("down", "nightly", SHOAL_USER="bob").code == 2
+
+
+def test_the_same_name_gives_the_same_cluster(shoal: Any, nightly: dict[str, Any]) -> None:
+    again = shoal("up", "small", "--name", "nightly", "--yes", "-o", "json")
+    assert again.json["id"] == nightly["id"]
+    other = shoal("up", "small", "--engine", "spark", "--name", "nightly", "--yes")
+    assert other.code == 2
+    assert "you have a live cluster named 'nightly'" in other.err
+
+
+def test_names_that_are_nearly_right_are_put_right(shoal: Any, nightly: dict[str, Any]) -> None:
+    for command in ("why", "logs", "down"):
+        answer = shoal(command, "nihgtly")
+        assert answer.code == 2
+        assert "Did you mean nightly?" in answer.err
+
+
+def test_why_walks_to_health(shoal: Any, nightly: dict[str, Any]) -> None:
+    view = shoal("why", "nightly", "-o", "json").json
+    assert [step["stage"] for step in view["steps"]] == [
+        "policy", "quota", "capacity", "image", "start-up", "health",
+    ]  # fmt: skip
+    assert [step["outcome"] for step in view["steps"]] == ["passed"] * 5 + ["now"]
+    assert view["history"][0]["state"] == "Admitted"
+    assert view["history"][-1]["state"] == "Ready"
+    assert "1 of 1 workers serve" in shoal("why", "nightly").out
+
+
+def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
+    assert "shoal head" in shoal("logs", "nightly", "-n", "2000").out
+    assert len(shoal("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3
+
+
+def test_quota_tells_what_is_held_and_by_whom(shoal: Any, nightly: dict[str, Any]) -> None:
+    view = shoal("quota", "-o", "json").json
+    held = {row["what"]: row["held"] for row in view["totals"]}
+    assert held["clusters"] == 1
+    assert held["memory"] == 1_000_000_000
+    assert [row["name"] for row in view["clusters"]] == ["nightly"]
+    assert "nightly" in shoal("quota").out
+
+
+def test_a_refusal_names_the_holder_and_ways_on_that_work(shoal: Any, nightly: dict[str, Any]) -> None:
+    with_two = shoal("up", "small", "-w", "2", "--name", "two", "--detach", "--yes")
+    assert with_two.code == 0, with_two
+    refused = shoal("up", "small", "-w", "3", "--name", "three", "--yes")
+    assert refused.code == 3
+    assert "you hold" in refused.err
+    assert "nightly" in refused.err
+    ways = re.findall(r"shoal down ([\w -]+)", refused.err)
+    assert ways
+    assert shoal("plan", "small", "-w", "3", "-o", "json").json["admission"]["fits"] is False
+    assert shoal("why", "three", "-o", "json").json["state"] == "Refused"
+    assert shoal("down", *ways[0].split()).code == 0
+    assert shoal("down", "two").code in (0, 2)
+    shoal("up", "small", "-w", "1", "--name", "nightly", "--detach", "--yes")
+
+
+def test_down_waits_and_says_what_it_took(shoal: Any) -> None:
+    up = shoal("up", "small", "-w", "1", "--name", "brief", "--yes", "-o", "json").json
+    assert up["id"] in shoal.marked().values()
+    assert shoal("down", "brief", "--dry-run", "-o", "json").json[0]["state"] == "Ready"
+    answer = shoal("down", "brief", "-o", "json").json
+    assert answer[0]["state"] == "Stopped"
+    assert answer[0]["reason"] == "StoppedByUser"
+    assert answer[0]["report"]["price"] is None
+    assert answer[0]["report"]["worker_hours"] > 0
+    assert up["id"] not in shoal.marked().values()
+    assert shoal("down", "brief").code == 2
+    assert "StoppedByUser" in shoal("why", "brief").out
+    assert "brief" in shoal("logs", "brief", "-o", "json").out
+
+
+def test_a_script_gets_the_cluster_and_its_exit_code_is_passed_on(shoal: Any) -> None:
+    shoal.write("clean.py", SCRIPT)
+    answer = shoal(
+        "submit", "clean.py", "-t", "small", "-w", "1", "--name", "job", "--", "--month", "3", LEAVE_WITH="7"
+    )
+    assert answer.code == 7, answer
+    assert answer.out == "job 6 --month 3\n"
+    assert "worker-hours" in answer.err
+    assert "job" not in {row["name"] for row in shoal("ls", "-o", "json").json}
+
+
+def test_a_function_of_a_file_can_be_submitted_and_detached(
+    shoal: Any, eventually: Callable[..., Any]
+) -> None:
+    shoal.write("clean.py", SCRIPT)
+    answer = shoal(
+        "submit", "clean.py:main", "-t", "small", "-w", "1", "--name", "later", "--detach", "--yes"
+    )
+    assert answer.code == 0, answer
+    log = Path(re.search(r"writes to (\S+)", answer.out)[1])  # type: ignore[index]
+    eventually(lambda: "later 6" in log.read_text(), 60, "the script printed")
+    eventually(lambda: "later" not in {r["name"] for r in shoal("ls", "-o", "json").json}, 30, "it ended")
+
+
+@pytest.mark.parametrize("phase", ["Starting", "Ready"])
+def test_ctrl_c_ends_what_submit_started(shoal: Any, phase: str, eventually: Callable[..., Any]) -> None:
+    shoal.write("endless.py", "import time\nprint('on it', flush=True)\ntime.sleep(600)\n")
+    before = set(shoal.marked().values())
+    process = shoal.start("submit", "endless.py", "-t", "small", "-w", "1", "--name", f"c-{phase.lower()}")
+
+    def reached() -> bool:
+        rows = shoal("ls", "-o", "json").json
+        return any(row["name"] == f"c-{phase.lower()}" and row["state"] == phase for row in rows)
+
+    if phase == "Ready":
+        assert process.stdout.readline() == "on it\n"
+    else:
+        eventually(reached, 30, phase)
+    children = list(psutil.Process(process.pid).children())
+    for each in [
+        process.pid,
+        *(child.pid for child in children if "endless.py" in " ".join(child.cmdline())),
+    ]:
+        os.kill(each, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted" in err
+    eventually(lambda: not set(shoal.marked().values()) - before, 10, "its processes ended")
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_validate_proves_both_engines_and_leaves_nothing(shoal: Any) -> None:
+    shoal("down", "--all", "--yes")
+    answer = shoal("validate", "-t", "small", "-o", "json", timeout=300)
+    assert answer.code == 0, answer.out
+    checks = {check["check"]: check["result"] for check in answer.json["checks"]}
+    for engine in ("dask", "spark"):
+        for proof in ("started", "session", "workers", "compute", "tables", "ended"):
+            assert checks[f"{engine}: {proof}"] == "ok"
+    assert shoal("ls", "-o", "json").json == []
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_spark_script_gets_the_submitted_session(shoal: Any) -> None:
+    shoal.write(
+        "report.py",
+        """
+        import shoal
+        with shoal.spark("small") as spark:
+            print(spark.name, spark.sql("select 40 + 2 as n").collect()[0].n)
+        """,
+    )
+    answer = shoal(
+        "submit", "report.py", "-t", "small", "-e", "spark", "-w", "1", "--name", "sql", timeout=240
+    )
+    assert answer.code == 0, answer
+    assert answer.out == "sql 42\n"

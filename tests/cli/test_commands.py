@@ -1,0 +1,290 @@
+"""What needs no cluster: help, bad input, broken places, narrow terminals, closed pipes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pty
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMANDS = (
+    "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
+)  # fmt: skip
+HEAVY = ("distributed", "dask", "pandas", "numpy", "pyarrow", "pyiceberg", "pyspark", "prefect", "bokeh")
+
+
+def test_help_lists_the_commands_and_tells_states_and_exit_codes(shoal: Any) -> None:
+    answer = shoal("--help")
+    assert answer.code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^  {command}\s", answer.out, re.MULTILINE), command
+    for word in ("Queued", "Refused", "Exit codes", "130"):
+        assert word in answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples(shoal: Any, command: str) -> None:
+    answer = shoal(command, "--help")
+    assert answer.code == 0
+    assert "Examples:" in answer.out
+    assert f"shoal {command}" in answer.out
+
+
+def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal", "--version"],
+        cwd=shoal.folder,
+        env=shoal.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.fullmatch(r"shoal \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pln"], "plan"),
+        (["plan", "--dta", "1 GB"], "--data"),
+        (["plan", "smal"], "did you mean 'small'"),
+        (["plan", "small", "--target", "locl"], "did you mean 'local'"),
+        (["plan", "small", "--memory", "14"], "has no unit"),
+        (["plan", "small", "--data", "0 GB"], "not above 0"),
+        (["plan", "small", "--data=-1 GB"], "negative"),
+        (["plan", "small", "--workers", "many"], "Write 3, or '2-10'"),
+        (["plan", "small", "--workers", "0"], "Write 1 or more"),
+        (["plan", "small", "--spot", "200%"], "between 0% and 100%"),
+        (["plan", "small", "--engine", "flink"], "dask"),
+        (["plan", "small", "-o", "yaml"], "json"),
+        (["plan", "small", "--project", "/nowhere"], "no shoal.yaml"),
+        (["up", "nosuch"], "no template"),
+        (["why", "nosuch"], "no live cluster"),
+        (["why"], "NAME"),
+        (["logs", "nosuch"], "no live cluster"),
+        (["logs", "x", "-n", "0"], "--lines"),
+        (["down"], "name the clusters"),
+        (["down", "nosuch"], "no live cluster"),
+        (["down", "x", "--all"], "or --all"),
+        (["submit"], "SCRIPT"),
+        (["submit", "nosuch.py"], "there is no file"),
+        (["init", "shoal.yaml"], "is not a folder"),
+        (["quota", "--user", ""], "user"),
+        (["validate", "--engine", "flink"], "dask"),
+        (["ls", "extra"], "extra"),
+    ],
+)
+def test_nonsense_is_told_in_a_sentence_and_exits_2(shoal: Any, arguments: list[str], said: str) -> None:
+    answer = shoal(*arguments)
+    assert answer.code == 2, answer
+    assert said in answer.err
+    assert answer.out == ""
+
+
+def test_an_error_is_json_for_whoever_asked_for_json(shoal: Any) -> None:
+    answer = shoal("plan", "smal", "-o", "json")
+    assert answer.code == 2
+    error = answer.json["error"]
+    assert error["type"] == "NotFoundError"
+    assert error["code"] == 2
+    assert "did you mean 'small'" in error["hint"]
+
+
+def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: Any) -> None:
+    answer = shoal("up", "small", "--workers", "4", "--yes")
+    assert answer.code == 3
+    assert "needs 4 workers; a cluster may have 3 workers" in answer.err
+    assert "policies/tiers.yaml:2" in answer.err
+
+
+def test_plan_says_sizes_reasons_and_quota_before_and_after(shoal: Any) -> None:
+    text = shoal("plan", "small", "--workers", "2")
+    assert text.code == 0
+    assert "as you asked" in text.out
+    assert "Fits" in text.out
+    view = shoal("plan", "small", "--workers", "2", "-o", "json").json
+    memory = next(row for row in view["admission"]["quota"] if row["what"] == "memory")
+    assert memory["after"] - memory["held"] == 2_000_000_000
+    assert view["admission"]["fits"] is True
+    assert view["price_per_hour"] is None
+    assert "0.00" not in text.out
+
+
+def test_a_target_with_prices_shows_them_and_asks_before_it_spends(shoal: Any) -> None:
+    view = shoal("plan", "small", "--target", "priced", "-o", "json").json
+    assert re.fullmatch(r"0\.\d+ USD", view["price_per_hour"])
+    answer = shoal("up", "small", "--target", "priced")
+    assert answer.code == 2
+    assert "USD per hour" in answer.err
+    assert "--yes" in answer.err
+    assert shoal("ls", "-o", "json").json == []
+
+
+def test_dry_run_starts_nothing(shoal: Any) -> None:
+    before = shoal("ls", "--all", "-o", "json").json
+    assert shoal("up", "small", "--dry-run", "-o", "json").json["admission"]["fits"] is True
+    (shoal.folder / "idle.py").write_text("raise SystemExit(9)")
+    assert shoal("submit", "idle.py", "-t", "small", "--dry-run").code == 0
+    assert shoal("ls", "--all", "-o", "json").json == before
+
+
+@pytest.mark.parametrize("command", [["plan", "small"], ["ls"]])
+def test_what_is_asked_often_imports_no_engine(shoal: Any, command: list[str]) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from shoal.cli.main import run; code = run(sys.argv[1:]);"
+            "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr);"
+            "sys.exit(code)",
+            *command,
+        ],
+        cwd=shoal.folder,
+        env=shoal.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert not loaded & set(HEAVY)
+
+
+def test_without_a_project_the_shipped_one_counts(bare: Any) -> None:
+    answer = bare("plan", "etl", "-o", "json")
+    assert answer.code == 0
+    assert answer.json["template"] == "etl"
+    assert bare("ls", "-o", "json").json == []
+    assert "No clusters run" in bare("ls").err
+
+
+def test_a_broken_project_tells_every_fault_with_file_and_line(bare: Any) -> None:
+    bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: lokal}}\ncolour: red\n")
+    bare.write("clusters/etl.yaml", "engines: {dask: {image: x}}\nworkers: {min: 2, max: 1, memory: 3}\n")
+    for command in (["plan"], ["up"], ["ls"], ["quota"], ["why", "x"], ["down", "x"], ["logs", "x"]):
+        answer = bare(*command)
+        assert answer.code == 2, answer
+        for fault in ("shoal.yaml:2: targets.local.home", "shoal.yaml:3: colour", "clusters/etl.yaml:2"):
+            assert fault in answer.err
+    answer = bare("doctor")
+    assert answer.code == 4
+    assert "shoal.yaml:3: colour" in answer.out
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(bare: Any) -> None:
+    assert bare("ls").code == 0
+    file = Path(bare.environment["SHOAL_DATA"]) / "ledger.db"
+    with sqlite3.connect(file) as database:
+        database.execute("update shoal_meta set value = '99' where key = 'version'")
+    database.close()
+    before = file.read_bytes()
+    for command in (["ls"], ["up", "etl"], ["quota"]):
+        answer = bare(*command)
+        assert answer.code == 4, answer
+        assert "newer Shoal" in answer.err
+    assert bare("plan", "etl").code in (0, 4)
+    assert file.read_bytes() == before
+
+
+def test_folders_that_cannot_be_written_are_told(bare: Any) -> None:
+    blocker = bare.folder / "file"
+    blocker.write_text("")
+    answer = bare("up", "etl", SHOAL_DATA=str(blocker / "below"))
+    assert answer.code == 4
+    assert "cannot write in" in answer.err
+    assert "SHOAL_DATA" in answer.err
+    answer = bare("doctor", "-o", "json", SHOAL_DATA=str(blocker / "below"))
+    assert answer.code == 4
+    failed = [check for check in answer.json["checks"] if check["result"] == "failed"]
+    assert {"data folder", "ledger"} <= {check["check"] for check in failed}
+
+
+def test_doctor_names_a_mend_for_whatever_it_finds(bare: Any) -> None:
+    empty = bare.folder / "empty"
+    empty.mkdir()
+    answer = bare("doctor", "-o", "json", PATH=str(empty), JAVA_HOME="")
+    assert answer.code == 4
+    checks = {check["check"]: check for check in answer.json["checks"]}
+    assert checks["Java"]["result"] == "failed"
+    assert "openjdk-17" in checks["Java"]["mend"]
+    assert all(check["mend"] for check in checks.values() if check["result"] != "ok")
+    assert list(checks["Java"]) == ["check", "result", "said", "mend", "seconds"]
+
+
+def test_init_makes_a_project_that_works_and_overwrites_nothing(bare: Any) -> None:
+    mine = bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: local}}\n")
+    kept = mine.read_text()
+    view = bare("init", "-o", "json").json
+    assert "shoal.yaml" in view["kept"]
+    assert "clusters/etl.yaml" in view["made"]
+    assert mine.read_text() == kept
+    assert bare("plan", "etl").code == 0
+    again = bare("init", "-o", "json").json
+    assert again["made"] == []
+    assert bare("init", "other/place").code == 0
+    assert bare("plan", "etl", "--project", "other/place").code == 0
+
+
+def test_init_that_cannot_finish_leaves_nothing(bare: Any) -> None:
+    (bare.folder / "new").mkdir()
+    (bare.folder / "new" / "policies").write_text("in the way")
+    answer = bare("init", "new")
+    assert answer.code == 4
+    assert "nothing was made" in answer.err
+    assert [path.name for path in (bare.folder / "new").iterdir()] == ["policies"]
+
+
+def test_a_reader_that_goes_away_is_no_defect(shoal: Any) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.quote(shoal.command)} plan small -o json | true; echo ${{PIPESTATUS[0]}}"],
+        cwd=shoal.folder,
+        env=shoal.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in ("0", "141")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", [["plan", "small"], ["quota"], ["--help"], ["doctor"], ["up", "--help"]])
+def test_a_terminal_of_60_columns_is_wide_enough(shoal: Any, command: list[str]) -> None:
+    screen = on_a_terminal(shoal, command, 60)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in screen.splitlines()]
+    too_wide = [line for line in lines if len(line) > 60]
+    # A line that is one long example or sentence may wrap by itself; tables may not.
+    assert not [line for line in too_wide if "  " in line.strip() and "shoal " not in line], too_wide
+    assert "Traceback" not in screen
+
+
+def on_a_terminal(place: Any, command: list[str], columns: int) -> str:
+    """What a person sees on a terminal of that width."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "wb", closefd=True) as terminal:
+        process = subprocess.Popen(
+            [place.command, *command],
+            cwd=place.folder,
+            env=place.environment | {"COLUMNS": str(columns), "TERM": "xterm"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+    seen = b""
+    while True:
+        try:
+            block = os.read(master, 65536)
+        except OSError:  # the terminal closes with its last process
+            break
+        if not block:
+            break
+        seen += block
+    os.close(master)
+    process.wait(60)
+    return seen.decode()

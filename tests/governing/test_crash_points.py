@@ -1,0 +1,109 @@
+"""A governor dies after each of its writes in turn; another one finishes what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from shoal.governor import CrashPoint, Governor
+from shoal.homes.base import Ask
+from shoal.homes.fake import FakeHome
+from shoal.policy import Policy
+from shoal.records import Cluster, Reason, State
+from shoal.targets import Machine
+from shoal.units import Bytes
+
+Asking = Callable[..., Ask]
+
+
+class Died(BaseException):
+    pass
+
+
+def admit(home: FakeHome, cluster: Cluster) -> State:
+    return State.READY
+
+
+def grow(home: FakeHome, cluster: Cluster) -> State:
+    home.govern()
+    home.advance(4)
+    home.scale(cluster.id, 3)
+    return State.READY
+
+
+def stop(home: FakeHome, cluster: Cluster) -> State:
+    home.govern()
+    home.advance(4)
+    home.stop(cluster.id, Reason.STOPPED_BY_USER, "enough")
+    return State.STOPPED
+
+
+def kill(home: FakeHome, cluster: Cluster) -> State:
+    home.govern()
+    home.advance(4)
+    home.crash_head(cluster.id)
+    return State.FAILED
+
+
+# What is going on when the governor dies there.
+CASES: dict[CrashPoint, Callable[[FakeHome, Cluster], State]] = {
+    CrashPoint.ADMISSION_PLACE_CHARGED: admit,
+    CrashPoint.ADMISSION_TEAM_CHARGED: admit,
+    CrashPoint.ADMISSION_USER_CHARGED: admit,
+    CrashPoint.ADMISSION_RECORDED: admit,
+    CrashPoint.START_HEAD_STARTED: admit,
+    CrashPoint.SCALE_PLACE_CHARGED: grow,
+    CrashPoint.SCALE_TEAM_CHARGED: grow,
+    CrashPoint.SCALE_USER_CHARGED: grow,
+    CrashPoint.SCALE_RECORDED: grow,
+    CrashPoint.RELEASE_STOP_RECORDED: stop,
+    CrashPoint.RELEASE_HEAD_TOLD: stop,
+    CrashPoint.RELEASE_REMAINS_ENDED: kill,
+    CrashPoint.RELEASE_END_RECORDED: stop,
+    CrashPoint.RELEASE_USER_FREED: stop,
+    CrashPoint.RELEASE_TEAM_FREED: stop,
+    CrashPoint.RELEASE_PLACE_FREED: stop,
+}
+
+
+def test_every_crash_point_has_its_case() -> None:
+    assert set(CASES) == set(CrashPoint)
+
+
+@pytest.mark.parametrize("point", CrashPoint, ids=str)
+def test_another_governor_finishes(point: CrashPoint, policy: Policy, asking: Asking) -> None:
+    home = FakeHome(policy, Machine(memory=Bytes(10**12)))
+    cluster = home.request(asking("a", "ann", 2))
+    expected = CASES[point](home, cluster)
+    died = []
+
+    def reached(at: CrashPoint) -> None:
+        if at == point:
+            died.append(at)
+            raise Died
+
+    doomed = Governor(home, policy, reached, lambda: home.clock.elapsed)
+    for attempt in range(8):
+        try:
+            doomed.round()
+        except Died:
+            break
+        if attempt % 2:  # two looks at each moment: else a head would see the record before it is told
+            home.advance(1)
+    assert died, f"{point} was never reached"
+
+    for _ in range(4):
+        home.govern()
+        home.advance(4)
+    record = home.get(cluster.id)
+    assert record.state is expected
+    accounts = [account for account, _ in home.accounts.values()]
+    assert len(accounts) == 3  # place, team, user
+    if expected is State.READY:
+        workers = 3 if CASES[point] is grow else 2
+        assert home.heads[cluster.id].workers == record.plan.workers == workers
+        assert [account.admitted[cluster.id].workers for account in accounts] == [workers] * 3
+    else:
+        assert not home.remains(cluster.id)
+        assert all(not account.admitted for account in accounts)

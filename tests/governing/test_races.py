@@ -1,0 +1,189 @@
+"""Two governors at the same moment: each of the orders of writes that ``lifecycle`` promises to survive.
+
+Each test stops one governor in the middle of its round, lets another look there, and lets it act on what it
+saw only when the first is through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from shoal.account import amounts
+from shoal.governed import Snapshot
+from shoal.governor import CrashPoint, Governor
+from shoal.homes.base import Ask
+from shoal.homes.fake import FakeHome
+from shoal.lifecycle import Scope
+from shoal.policy import Policy, Team
+from shoal.records import Cluster, State
+from shoal.units import Bytes
+
+GB = 10**9
+TEAM, USER = (Scope.TEAM, "red"), (Scope.USER, "ann")
+Asking = Callable[..., Ask]
+
+
+@pytest.fixture
+def home(policy: Policy) -> FakeHome:
+    return FakeHome(policy)
+
+
+@pytest.fixture
+def strict(policy: Policy) -> Policy:
+    """Another project's policy: in it, team red has no room left beside bob's 30 GB."""
+    return replace(policy, teams={**policy.teams, "red": Team(memory=Bytes(40 * GB))}, _known={})
+
+
+def look_at(home: FakeHome, policy: Policy, point: CrashPoint) -> Snapshot:
+    """A round of a governor, and what another one sees at ``point`` in the middle of it."""
+    seen: list[Snapshot] = []
+
+    def reached(at: CrashPoint) -> None:
+        if at == point and not seen:
+            seen.append(home.snapshot())
+
+    Governor(home, policy, reached).round()
+    assert seen, f"{point} was not reached"
+    return seen[0]
+
+
+def act_on(home: FakeHome, policy: Policy, seen: Snapshot) -> None:
+    fresh = home.snapshot
+    home.snapshot = lambda: seen  # type: ignore[method-assign]
+    try:
+        Governor(home, policy).round()
+    finally:
+        home.snapshot = fresh  # type: ignore[method-assign]
+
+
+def charged(home: FakeHome, cluster: Cluster) -> dict[Scope, float]:
+    return {
+        key[0]: account.admitted[cluster.id].memory / GB
+        for key, (account, _) in home.accounts.items()
+        if cluster.id in account.admitted
+    }
+
+
+def with_bob(home: FakeHome, asking: Asking, bob: int = 3) -> None:
+    home.request(asking("bobs", "bob", bob))
+    home.govern()
+    home.advance(4)
+
+
+def test_one_withdraws_while_the_other_admits(home: FakeHome, strict: Policy, asking: Asking) -> None:
+    with_bob(home, asking)
+    cluster = home.request(asking("anns", "ann", 2))
+    seen = look_at(home, home.policy, CrashPoint.ADMISSION_TEAM_CHARGED)
+    assert home.get(cluster.id).state is State.ADMITTED
+    act_on(home, strict, seen)  # saw it Queued, charged in part, and with no room by its policy
+    assert home.get(cluster.id).state.admitted
+    assert charged(home, cluster) == {Scope.TEAM: 20, Scope.USER: 20}
+
+
+def test_one_admits_on_what_the_other_is_taking_back(home: FakeHome, strict: Policy, asking: Asking) -> None:
+    with_bob(home, asking)
+    cluster = home.request(asking("anns", "ann", 2))
+    died = Governor(home, home.policy, lambda point: die() if "team charged" in point else None)
+    with pytest.raises(KeyboardInterrupt):
+        died.round()
+    assert charged(home, cluster) == {Scope.TEAM: 20}
+    # The strict one notes in the record that it waits; there the other looks; then the charge is taken back.
+    seen = look_at(home, strict, CrashPoint.ADMISSION_RECORDED)
+    assert charged(home, cluster) == {}
+    act_on(home, home.policy, seen)
+    recorded = home.get(cluster.id).state.admitted
+    assert charged(home, cluster) == ({Scope.TEAM: 20, Scope.USER: 20} if recorded else {})
+
+
+def die() -> None:
+    raise KeyboardInterrupt
+
+
+def test_one_lowers_while_the_other_grows(home: FakeHome, strict: Policy, asking: Asking) -> None:
+    with_bob(home, asking)
+    cluster = home.request(asking("anns", "ann", 1))
+    home.govern()
+    home.advance(4)
+    home.scale(cluster.id, 2)
+    seen = look_at(home, home.policy, CrashPoint.SCALE_TEAM_CHARGED)
+    assert home.get(cluster.id).plan.workers == 2
+    act_on(home, strict, seen)  # saw one worker recorded, two charged, and no room for a second
+    assert home.get(cluster.id).plan.workers == 2
+    assert charged(home, cluster) == {Scope.TEAM: 20, Scope.USER: 20}
+
+
+def test_both_admit_the_last_place(home: FakeHome, policy: Policy, asking: Asking) -> None:
+    first, second = home.request(asking("a", "ann", 4)), home.request(asking("b", "bob", 4))
+    third = home.request(asking("c", "ann", 1))
+    seen = home.snapshot()
+    act_on(home, policy, seen)
+    act_on(home, policy, seen)
+    states = [home.get(cluster.id).state for cluster in (first, second, third)]
+    assert states == [State.ADMITTED, State.ADMITTED, State.QUEUED]
+    held = home.accounts[TEAM][0].held
+    assert held == amounts(first.plan) + amounts(second.plan)
+
+
+def test_workers_count_until_they_are_gone(home: FakeHome, asking: Asking) -> None:
+    cluster = home.request(asking("a", "ann", 3))
+    home.govern()
+    home.advance(4)
+    home.crash_head(cluster.id)
+    home.faults = lambda operation: faults.get(operation, lost.NONE)
+    from shoal.homes.fake import Fault as lost
+
+    faults = {"end remains": lost.LOST_REQUEST}
+    home.govern(3)
+    assert home.get(cluster.id).state is State.STOPPING
+    assert charged(home, cluster)[Scope.USER] == 30
+    home.advance(10)
+    home.govern(3)
+    assert home.get(cluster.id).state is State.FAILED
+    assert charged(home, cluster) == {}
+
+
+def test_a_worker_that_hands_over_still_counts(home: FakeHome, asking: Asking) -> None:
+    cluster = home.request(asking("a", "ann", 3))
+    home.govern()
+    home.advance(4)
+    home.scale(cluster.id, 1)
+    home.govern(3)
+    home.advance(4)
+    home.govern(3)
+    assert home.heads[cluster.id].workers == 3
+    assert charged(home, cluster)[Scope.USER] == 30
+    home.advance(11)
+    home.govern(3)
+    assert home.heads[cluster.id].workers == 1
+    assert charged(home, cluster) == {Scope.TEAM: 10, Scope.USER: 10}
+
+
+def test_a_clock_that_jumps_makes_no_head_seem_lost(home: FakeHome, policy: Policy, asking: Asking) -> None:
+    governor = Governor(home, policy, monotonic=lambda: home.clock.elapsed)
+    cluster = home.request(asking("a", "ann", 1))
+    governor.round()
+    governor.round()
+    home.advance(4)
+    home.heads[cluster.id].reachable = False
+    governor.round()
+    home.clock.now += 3000
+    governor.round()
+    assert home.get(cluster.id).state is State.READY
+    home.advance(46)
+    governor.round()
+    assert (home.get(cluster.id).state, home.get(cluster.id).reason) == (State.STOPPING, "HeadLost")
+
+
+def test_a_policy_that_takes_away_leaves_what_runs(home: FakeHome, asking: Asking, policy: Policy) -> None:
+    cluster = home.request(asking("a", "ann", 3))
+    home.govern()
+    home.advance(4)
+    home.policy = replace(policy, teams={**policy.teams, "red": Team(memory=Bytes(10 * GB))}, _known={})
+    another = home.request(asking("b", "bob", 1))
+    home.govern()
+    assert home.get(cluster.id).state is State.READY
+    assert home.get(another.id).state is State.QUEUED
+    assert "team red's limits" in home.get(another.id).message

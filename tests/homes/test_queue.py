@@ -1,0 +1,115 @@
+"""The queue of home ``local``: it moves with nobody looking, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import shoal
+from shoal.clusters import open_home, open_project, prepare
+from shoal.errors import NeverFitsError, QuotaExceededError
+from shoal.homes.base import Ask
+from shoal.homes.local.home import LocalHome
+from shoal.records import Cluster, Reason, State
+
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+def home(project: Path) -> LocalHome:
+    return open_home(open_project(project))
+
+
+@pytest.fixture
+def ask(project: Path, home: LocalHome) -> Callable[..., Cluster]:
+    """Ask for a Dask cluster of one worker, and do not wait."""
+
+    def request(name: str, *, queue: bool = True, workers: int = 1) -> Cluster:
+        settled = prepare(
+            "small", engine="dask", workers=workers, queue=queue, no_client="5 min", project=project
+        )
+        return home.request(Ask(name, settled.user, settled.workload, settled.plan))
+
+    return request
+
+
+def state_in(file: Path, cluster_id: str) -> str:
+    """The state as the ledger's file says it: reading it this way runs nothing of ours."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as ledger:
+        return str(
+            ledger.execute("select state from shoal_clusters where id = ?", (cluster_id,)).fetchone()[0]
+        )
+
+
+def end_all(home: LocalHome, eventually: Eventually) -> None:
+    for cluster in home.clusters():
+        home.stop(cluster.id, Reason.STOPPED_BY_USER, "the test is over")
+    eventually(lambda: not home.clusters(), 20, "all clusters ended")
+
+
+def test_a_queued_request_starts_when_something_is_freed_and_nobody_looks(
+    home: LocalHome, ask: Callable[..., Cluster], empty_home: Path, eventually: Eventually
+) -> None:
+    ledger = empty_home / "ledger.db"
+    first, second = ask("first"), ask("second")
+    assert (first.state, second.state) == (State.ADMITTED, State.ADMITTED)
+    with pytest.raises(QuotaExceededError, match=r"(?s)first.*second|second.*first"):
+        ask("impatient", queue=False)
+    third, fourth = ask("third"), ask("fourth")
+    assert (third.state, third.reason) == (State.QUEUED, Reason.WAITING_FOR_QUOTA)
+    assert "place 1" in third.message
+    assert "place 2" in fourth.message
+    waiter = psutil.Process(third.head["pid"])
+    time.sleep(1)
+    assert waiter.memory_info().rss < 40e6, "a waiter is light"
+    home.stop(first.id, Reason.STOPPED_BY_USER, "done with it")
+    eventually(lambda: state_in(ledger, third.id) == "Ready", 30, "the third is Ready")
+    assert state_in(ledger, fourth.id) == "Queued"
+    assert home.get(third.id).head["pid"] == waiter.pid, "the waiter became the head"
+    end_all(home, eventually)
+
+
+def test_the_queue_moves_though_the_waiter_ahead_and_the_holder_were_killed(
+    home: LocalHome, ask: Callable[..., Cluster], empty_home: Path, eventually: Eventually
+) -> None:
+    ledger = empty_home / "ledger.db"
+    holder, _ = ask("holder"), ask("other")
+    ahead, behind = ask("ahead"), ask("behind")
+    os.kill(ahead.head["pid"], signal.SIGKILL)
+    os.kill(holder.head["pid"], signal.SIGKILL)
+    eventually(lambda: state_in(ledger, behind.id) in ("Starting", "Ready"), 40, "the one behind starts")
+    assert state_in(ledger, holder.id) == "Failed"
+    assert state_in(ledger, ahead.id) == "Failed"
+    end_all(home, eventually)
+
+
+def test_a_queued_request_can_be_taken_back_and_what_never_fits_is_refused_at_once(
+    home: LocalHome, ask: Callable[..., Cluster], eventually: Eventually
+) -> None:
+    with pytest.raises(NeverFitsError):
+        ask("huge", workers=9)
+    ask("one"), ask("two")
+    third = ask("three")
+    home.stop(third.id, Reason.STOPPED_BY_USER, "no longer needed")
+    assert home.get(third.id).state is State.STOPPED
+    eventually(lambda: not psutil.pid_exists(third.head["pid"]) or home.remains(third.id) is False, 5)
+    end_all(home, eventually)
+
+
+def test_a_handle_waits_in_the_queue_for_its_turn(project: Path, eventually: Eventually) -> None:
+    with (
+        shoal.dask("small", workers=1, name="a", project=project, quiet=True) as first,
+        shoal.dask("small", workers=1, name="b", project=project, quiet=True),
+    ):
+        first._home.stop(first.id, Reason.STOPPED_BY_USER, "makes room while the next one waits")
+        with shoal.dask("small", workers=1, name="c", queue=True, project=project, quiet=True) as third:
+            assert third.client.submit(sum, [1, 2]).result() == 3

@@ -1,0 +1,3 @@
+module shoal.dev/tests/pause
+
+go 1.24.0

@@ -1,0 +1,108 @@
+"""The report of a run: what is said of each cluster and of all, with prices, without, and with some."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from shoal.account import Amounts
+from shoal.policy import Limit, Limits
+from shoal.records import Cluster, Reason, State
+from shoal.report import report_of
+from shoal.run_report import COLUMNS, Phase, RunReport, quota_used
+from shoal.units import Bytes, Money, Seconds
+from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
+
+GB = 10**9
+LIMITS = Limits(
+    "alice",
+    "standard",
+    None,
+    1.0,
+    totals={
+        "clusters": Limit(3, "tiers"),
+        "memory": Limit(Bytes(42 * GB), "tiers"),
+        "gpus": Limit(0, "tiers"),
+    },
+    per_cluster={"workers": Limit(3, "tiers"), "duration": Limit(Seconds(14400), "tiers")},
+)
+
+HISTORY = [
+    {"state": "Admitted", "at": 1000.0},
+    {"state": "Ready", "at": 1004.0},
+    {"state": "Stopped", "at": 1036.0},
+]
+
+
+def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> Phase:
+    size = Size(4, Bytes(14 * GB))
+    plan = Plan(
+        "etl",
+        Engine.DASK,
+        "local",
+        Size(2, Bytes(8 * GB)),
+        (Group("default", 2, 2, 2, size, Size(1, Bytes(GB))),),
+        Timeouts(Seconds(60), Seconds(60), Seconds(60)),
+        price_per_hour=Money(Decimal(price)) if price else None,
+    )
+    used = {"peak_memory": 600_000_000, "peak_worker_memory": 250_000_000, "worker_memory_limit": GB}
+    cluster = Cluster(
+        "c1",
+        name,
+        "alice",
+        None,
+        Workload("etl"),
+        plan,
+        State.STOPPED,
+        reason,
+        "",
+        1000.0,
+        1000.0,
+        admitted_at=1000.0,
+        ready_at=1004.0,
+        ended_at=1036.0,
+        report=used,
+    )
+    return Phase.of(cluster, report_of(cluster, HISTORY, 2000.0), LIMITS)
+
+
+def test_a_phase_says_how_long_how_much_and_of_what() -> None:
+    assert dict(zip(COLUMNS, phase("read-back-0123456789").cells(), strict=True)) == {
+        "phase": "read-back, dask",
+        "took": "36 s",
+        "of it starting": "4 s",
+        "peak memory (fullest worker)": "600 MB (25%)",
+        "held": "2 workers, 8 cores, 28 GB",
+        "price or hours": "0.020 worker-hours",
+        "quota used": "1 of 3 clusters, 28 GB of 42 GB of memory, 2 of 3 workers",
+    }
+
+
+def test_an_end_that_nobody_asked_for_is_told() -> None:
+    assert phase("etl-1", reason=Reason.CLIENT_GONE).cells()[0] == "etl, dask (ClientGone)"
+
+
+def test_the_price_is_the_sum_and_none_when_one_is_not_known() -> None:
+    assert RunReport("r", [phase("a-1", price="10"), phase("b-1", price="20")]).price == Money(
+        Decimal("0.30")
+    )
+    half = RunReport("r", [phase("a-1", price="10"), phase("b-1")])
+    assert half.price is None
+    assert "0.040 worker-hours" in half.total()
+    assert "0.00" not in RunReport("r", [phase("b-1")]).total().replace("0.020", "")
+    assert RunReport("r", []).price is None
+
+
+def test_the_table_has_a_row_for_each_and_json_is_plain() -> None:
+    import json
+
+    report = RunReport("Clusters of x", [phase("etl-1"), phase("sql-1", price="3.6")])
+    lines = [line for line in report.markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    data = json.loads(json.dumps(report.to_json()))
+    assert [p["role"] for p in data["phases"]] == ["etl", "sql"]
+    assert data["phases"][1]["price"] == "0.0360 USD"
+
+
+def test_only_what_is_held_is_compared_with_the_quota() -> None:
+    assert quota_used(Amounts(clusters=1), LIMITS) == "1 of 3 clusters, 0 of 3 workers"
