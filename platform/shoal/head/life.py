@@ -24,7 +24,7 @@ from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger, Transaction, Wishes
