@@ -28,7 +28,7 @@ from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger, Transaction, Wishes
-from shoal.homes.local.processes import identity
+from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
 from shoal.project import load
 from shoal.records import Cluster, Reason, State
@@ -296,6 +296,7 @@ class Head:
             self._engine.stop()
         except Exception:  # whatever an engine does at its end, the record has to say that it ended
             traceback.print_exc()
+        end_marked(self._id)  # what user code started on the workers
 
     def report(self) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""
