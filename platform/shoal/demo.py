@@ -138,7 +138,7 @@ def _connect() -> None:
     from prefect.client.orchestration import get_client
 
     try:
-        with get_client(sync_client=True) as client:
+        with _unheard(signal.SIGINT), get_client(sync_client=True) as client:
             client.hello().raise_for_status()
     except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
         raise InfrastructureError(
@@ -146,6 +146,20 @@ def _connect() -> None:
             hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
         ) from error
     _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
+
+
+@contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Processes started meanwhile never hear this signal, for they inherit the mask.
+
+    Ctrl-C goes to all processes of a terminal's foreground. Prefect's own API would end at once, and this
+    process could neither tell it that the run was interrupted nor go on without minutes of retries.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_this_process(pids: list[int]) -> None:

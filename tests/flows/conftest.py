@@ -265,7 +265,7 @@ def deployed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
             timeout=120,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=400)
+    run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=540)
     (run.flow_run,) = api.post("flow_runs/filter", {"flows": {"name": {"any_": ["nyc-flights"]}}})
     assert run.flow_run["state"]["type"] == "COMPLETED", run.out + "\n".join(line for _, line in run.lines)
     run.tables = tables_of(home)
@@ -283,6 +283,6 @@ def demo(deployed: DemoRun) -> DemoRun:
         env["CI"],
     )  # the demo sees to that itself
     command = [sys.executable, "-m", "shoal", "demo", "--yes"]
-    run = observed(command, home, env, timeout=400)
+    run = observed(command, home, env, timeout=540)
     run.tables = tables_of(home)
     return run
