@@ -54,5 +54,9 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
+bench: venv ## Measure, and write docs/benchmarks.md (BENCH="kube tables": these alone)
+	@cd tests/bench && for each in $(or $(BENCH),$(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))); do \
+		../../$(BIN)/python bench_$$each.py || exit 1; done; ../../$(BIN)/python write_docs.py
+
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -223,14 +223,13 @@ class _Round:
     def _do(self, cluster: Cluster, version: int, action: Action) -> int:
         now = self._snapshot.now
         match action:
-            case Charge(scope, its, share, floor):
+            case Charge(scope, its, fair):
                 key = scope, self._keys(cluster)[scope]
                 account, at = self._account(key)
                 until = now + cluster.plan.timeouts.max
                 if (known := account.until.get(cluster.id)) is not None:
                     until = known
-                share = share or account.shares.get(cluster.id, 0.0)
-                self._write(key, account.with_(cluster.id, its, until, now, share, floor), at)
+                self._write(key, account.with_(cluster.id, its, until, now, fair), at)
             case Free(scope):
                 key = scope, self._keys(cluster)[scope]
                 account, at = self._account(key)

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from shoal.picture import Sample, Span
 from shoal.records import Cluster
 from shoal.units import Bytes, Money, Seconds
+
+# Left out of JSON, or written differently there.
+_NOT_PLAIN = ("price", "phases", "spans", "samples")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,18 @@ class Report:
     cpu_share: float
     restarts: int
     restart_note: str
+    spans: Sequence[Span] = ()
+    samples: Sequence[Sample] = ()
+
+    @property
+    def cost(self) -> str:
+        """The price, or hours where no prices are known."""
+        return str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
+
+    def _repr_html_(self) -> str:
+        from shoal.card import report_html
+
+        return report_html(self)
 
     @property
     def memory_share(self) -> float:
@@ -45,8 +61,7 @@ class Report:
 
     def line(self) -> str:
         """One line, as it ends a run."""
-        cost = str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
-        parts = [self.name, str(self.lived), cost, f"peak memory {self.memory_share:.0%}"]
+        parts = [self.name, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
         parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
         if self.restarts:
             parts.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
@@ -54,7 +69,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: times in seconds, sizes in bytes, the price as text."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("price", "phases")}
+        plain = {key: value for key, value in vars(self).items() if key not in _NOT_PLAIN}
         plain["phases"] = {phase: round(float(took), 3) for phase, took in self.phases.items()}
         plain["lived"] = round(float(self.lived), 3)
         plain["price"] = str(self.price) if self.price is not None else None
@@ -99,4 +114,16 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         cpu_share=used.get("cpu_seconds", 0.0) / (cores * ready) if cores and ready else 0.0,
         restarts=used.get("restarts", 0),
         restart_note=used.get("restart_note", ""),
+        spans=_spans(history, cluster.created, end),
+        samples=tuple((float(at), float(n), float(memory)) for at, n, memory in used.get("samples", ())),
+    )
+
+
+def _spans(history: Sequence[Mapping[str, Any]], asked: float, end: float) -> tuple[Span, ...]:
+    """Each state with when it began and ended, in seconds since the cluster was asked for."""
+    times = [float(entry["at"]) - asked for entry in history] + [end - asked]
+    return tuple(
+        (str(entry["state"]), max(0.0, begin), max(0.0, begin, to))
+        for entry, begin, to in zip(history, times, times[1:], strict=False)
+        if entry["state"] not in ("Stopped", "Failed", "Refused")
     )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -62,7 +63,7 @@ def reads(bench: Bench, settings: Any, spark: Any) -> None:
     from shoal.tables import catalog as catalogs
 
     table = catalogs.load("bench.t")
-    files = [t.file.file_path.removeprefix("file://") for t in table.scan().plan_files()]
+    files = f"{table.location().removeprefix('file://')}/data"
     parquet = dd.read_parquet(files, filesystem="arrow")
     everything = ROWS // PARTS * PARTS
     low, high = pd.Timestamp(0), pd.Timestamp(ROWS // 40, unit="s")
@@ -301,7 +302,8 @@ def large_file(bench: Bench) -> None:
         assert found == rows // parts * parts
         assert next(iter(client.run(os.getpid).values())) == pid, "the worker was killed"
         spilled = next(iter(client.run(lambda dask_worker: dask_worker.data.spilled_total.disk).values()))
-    note = f"{rows // parts * parts:,} rows in one file of {written.data_file.file_size_in_bytes / 2**20:.0f} MiB"
+    size = written.data_file.file_size_in_bytes / 2**20
+    note = f"{found:,} rows in one file of {size:.0f} MiB"
     bench.limit(
         "peak of a worker, of a file 4 x its memory", "of its limit", peak[0] / limit, at_most=0.7, note=note
     )
@@ -316,6 +318,7 @@ def start_spark(settings: Any) -> Any:
 
     builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.memory", "4g")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     for key, value in spark_conf(settings, packages=True).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
@@ -336,7 +339,7 @@ def main() -> None:
         bench = Bench(
             "tables",
             "Iceberg tables on Dask",
-            "Two Dask workers of one thread each (separate processes), Spark `local[2]`, everybody on the same "
+            "Two Dask workers of one thread each (separate processes), Spark `local[2]`, all on the same "
             "local disk. Reading means a pandas frame per partition, counted where it is.",
             versions=versions_of("dask", "pyarrow", "pyiceberg", "pyspark", "pandas"),
         )

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.clusters import open_home, open_project
 from shoal.handles import ClusterEndedError
 from shoal.homes.local import endpoints, paths
 from shoal.records import Reason, State
@@ -151,7 +152,7 @@ def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
     client.wait()
     client.stdout.close()
     eventually(lambda: not of(marked, cluster_id), 2 + 8, "the cluster gone after its no-client time")
-    record = shoal.clusters.open_home(shoal.clusters.open_project(project)).get(cluster_id)
+    record = open_home(open_project(project)).get(cluster_id)
     assert (record.state, record.reason) == (State.STOPPED, Reason.CLIENT_GONE)
 
 

@@ -102,7 +102,7 @@ ZYGOTE = textwrap.dedent(
 
 
 class Clients:
-    """Client processes of one table, each of which writes one numbered batch and may be killed at a moment."""
+    """Client processes of one table; each writes one numbered batch and may be killed at a moment."""
 
     def __init__(self, name: str) -> None:
         # Python warns of forking with threads about; the children use none that the parent had.
@@ -157,6 +157,7 @@ def check(name: str, acknowledged: dict[int, int]) -> None:
 def test_killed_and_run_again(point: CrashPoint, name: str) -> None:
     """Without a cluster the client is also the worker, so every moment is one of its own."""
     acknowledged: dict[int, int] = {}
+    shoal.create_table(name, {"id": pa.int64()})
     with Clients(name) as clients:
         for number in range(TRIES):
             assert clients.write(number, kill=point.name) == ([], [-signal.SIGKILL]), "it was to die"
@@ -166,7 +167,17 @@ def test_killed_and_run_again(point: CrashPoint, name: str) -> None:
             assert answer["replayed"] == landed
             acknowledged[number] = answer["snapshot"]
     check(name, acknowledged)
-    assert [p for p in left_over(name) if p.endswith(".parquet")] == []
+    assert left_over(name) == []
+
+
+@pytest.mark.parametrize("point", CrashPoint, ids=[p.name for p in CrashPoint])
+def test_killed_while_the_table_is_made(point: CrashPoint, name: str) -> None:
+    """The table comes with its first rows; the manifests of one that never came are the orphan clean-up's."""
+    with Clients(name) as clients:
+        clients.write(0, kill=point.name)
+        (answer,), _ = clients.write(0)
+    check(name, {0: answer["snapshot"]})
+    assert [path for path in left_over(name) if path.endswith(".parquet")] == []
 
 
 def test_a_lost_answer(name: str) -> None:
@@ -178,7 +189,7 @@ def test_a_lost_answer(name: str) -> None:
             assert codes == [0]
             acknowledged[number] = answer["snapshot"]
     check(name, acknowledged)
-    assert [p for p in left_over(name) if p.endswith(".parquet")] == []
+    assert left_over(name) == []
 
 
 def test_racers_with_one_key(name: str) -> None:
@@ -192,7 +203,7 @@ def test_racers_with_one_key(name: str) -> None:
             assert sum(not a["replayed"] for a in answers) == 1
             acknowledged[number] = answers[0]["snapshot"]
     check(name, acknowledged)
-    assert [p for p in left_over(name) if p.endswith(".parquet")] == []
+    assert left_over(name) == []
 
 
 def test_a_killed_worker(name: str) -> None:
@@ -225,7 +236,7 @@ def test_a_killed_worker(name: str) -> None:
             assert Path(f"{folder}/{number}").exists(), "a worker was killed"
             acknowledged[number] = result.snapshot_id
     check(name, acknowledged)
-    assert [p for p in left_over(name) if p.endswith(".parquet")] == []
+    assert left_over(name) == []
 
 
 def test_many_processes_append_at_once(name: str, lake: CatalogSettings) -> None:

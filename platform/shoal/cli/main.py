@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from shoal.cli import demo, doctor, down, initialise, look, quota, submit, up, validate, why
+from shoal.cli import advise, demo, doctor, down, initialise, look, quota, submit, top, up, validate, why
 from shoal.cli.exits import EPILOG, Code, code_of
 from shoal.errors import ShoalError
 
@@ -81,7 +81,7 @@ def _shoal(
     pass
 
 
-for _module in (initialise, demo, up, look, why, down, quota, submit, validate, doctor):
+for _module in (initialise, demo, up, look, why, top, down, quota, submit, advise, validate, doctor):
     _module.add_to(app)
 
 

@@ -24,7 +24,8 @@ from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import endpoints, paths, rebuild, schema
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger, Transaction, Wishes
 from shoal.homes.local.processes import identity
@@ -61,11 +62,13 @@ class Head:
         self._renewed = time.monotonic()
         self._since = time.monotonic()
         self._phase = State.STARTING
+        reached(CrashPoint.HEAD_BORN)
         with ledger.write() as tx:
             self._cluster = tx.get(cluster_id)
             self._status = StatusServer(self.status, self._token)
             head = identity() | {"status_url": self._status.url}
             tx.update(cluster_id, head=head, renewed_at=tx.now)
+            self._copy(tx)
 
     def run(self) -> int:
         """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
@@ -73,6 +76,7 @@ class Head:
             signal.signal(number, self._on_signal)
         if self._cluster.state.ended:
             return 0
+        reached(CrashPoint.HEAD_RECORDED)
         endpoints.write_token(self._folder, self._token)
         try:
             reason, message = self._start()
@@ -106,14 +110,17 @@ class Head:
         plan = self._cluster.plan
         deadline = time.monotonic() + START_LIMIT
         self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
             self._say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
             install(plan.packages, self._folder / "packages", deadline)
         site = Site(self._id, plan, self._folder, self._token)
         self._engine = _engine(plan.engine, site)
         endpoint = self._engine.start(self._say, deadline)
+        reached(CrashPoint.HEAD_ENGINE_UP)
         endpoints.write(self._folder, endpoint)
         self._look = self._engine.observe() or self._look
+        reached(CrashPoint.HEAD_BEFORE_READY)
         with self._ledger.write() as tx:
             wishes = tx.wishes(self._id)
             if wishes.stop is not None:
@@ -143,6 +150,7 @@ class Head:
         restarts = 0
         while True:
             time.sleep(TICK)
+            reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, failure
             look = engine.observe()
@@ -228,6 +236,7 @@ class Head:
                     if tx.get(self._id).state.ended:
                         return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
                     tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
+                    self._copy(tx)
                     wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
                 self._renewed = now
@@ -249,7 +258,9 @@ class Head:
                 tx.move(self._id, State.STOPPING, reason, message)
         except ShoalError as error:
             print(f"shoal head: could not note that it stops: {error}", flush=True)
+        reached(CrashPoint.HEAD_STOPPING)
         self._stop_engine()
+        reached(CrashPoint.HEAD_BEFORE_END)
         endpoints.forget(self._folder)
         paths.tidy(self._folder)
         try:
@@ -271,6 +282,10 @@ class Head:
             return []
         governing.end(tx, tx.get(self._id), state, reason, message)
         return governing.settle(tx)
+
+    def _copy(self, tx: Transaction) -> None:
+        """Its own copy of its record, for the day that the ledger's file is damaged."""
+        rebuild.write_record(self._folder, schema.to_row(tx.get(self._id)))
 
     def _stop_engine(self) -> None:
         if self._engine is None:

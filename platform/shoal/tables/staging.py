@@ -1,7 +1,8 @@
 """A frame handed from Dask to Spark, or back, through a table that is cleaned up.
 
-Why it exists: the two engines share tables and nothing else, so a frame crosses through one; it should not be
-left behind. What it must not do: outlive its ``with`` block, nor, if the process is killed in it, the next day.
+Why it exists: the two engines share tables and nothing else, so a frame crosses through one; it should not
+be left behind. What it must not do: outlive its ``with`` block, nor, if the process is killed in it, the next
+day.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _NAME = re.compile(r"^t_(\d+)_[0-9a-f]{32}$")
 def staged(frame: Any, *, catalog: CatalogSettings | None = None) -> Iterator[str]:
     """Write a frame into a table for the length of a ``with`` block; gives the table's name.
 
-    ``frame``: a Dask or pandas frame or an Arrow table, for Spark to read as ``spark.table(f"shoal.{name}")``;
-    or a Spark frame (Connect or classic), for Dask to read with :func:`read_table`. Both are lazy, so
-    compute inside the block.
+    ``frame``: a Dask or pandas frame or an Arrow table, for Spark to read as
+    ``spark.table(f"shoal.{name}")``; or a Spark frame (Connect or classic), for Dask to read with
+    :func:`read_table`. Both are lazy, so compute inside the block.
     """
     settled = catalogs.settings(catalog)
     opened = catalogs.catalog(settled)

@@ -40,6 +40,27 @@ def sweep(io: FileIO, folder: str, keep: Collection[str]) -> int:
     return deleted
 
 
+def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> None:
+    """Delete the manifests of tries that did not become this snapshot, which has landed.
+
+    A run's tries all write manifest lists under the snapshot's id, which name the manifests beside them.
+    """
+    snapshot = metadata.snapshot_by_id(snapshot_id)
+    if snapshot is None:
+        return
+    folder = snapshot.manifest_list.rsplit("/", 1)[0]
+    kept = snapshot.manifest_list.rsplit("/", 1)[1]
+    with suppress(OSError):
+        names = {path.rsplit("/", 1)[1]: path for path in _files(io, folder)}
+        for name, path in names.items():
+            if name.startswith(f"snap-{snapshot_id}-") and name != kept:
+                attempt = name.removesuffix(".avro").split("-", 3)[3]
+                for other, found in names.items():
+                    if other == name or other.startswith(f"{attempt}-m"):
+                        with suppress(OSError):
+                            io.delete(found if other != name else path)
+
+
 def _bare(path: str) -> str:
     """A path without its scheme: ``file:/x``, ``file:///x`` and ``/x`` are one file."""
     if "://" in path:

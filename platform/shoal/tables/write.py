@@ -32,7 +32,7 @@ from shoal.tables.pyiceberg_private import FileIO, TableMetadata
 from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
-from shoal.tables.sweep import run_folder, sweep
+from shoal.tables.sweep import run_folder, sweep, sweep_manifests
 from shoal.tables.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
@@ -128,6 +128,7 @@ def write_table(
     found = find_landed(job.existing.metadata, branch, key) if run_key and job.existing is not None else None
     if found is not None:
         sweep(job.io, run_folder(job.metadata, key), _paths_of(job.existing, found))
+        sweep_manifests(job.io, job.existing.metadata, found)
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
     wanted_keys = (keys,) if isinstance(keys, str) else tuple(keys)
     if wanted_keys:
@@ -180,6 +181,8 @@ def write_table(
         sweep(job.io, context.data_path, ())
         raise
     reached(CrashPoint.CLIENT_BEFORE_SWEEP)
+    if run_key is not None and landed.table is not None:
+        sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
     if landed.replayed:
         # Another try of this run was first. Its files are the table's, all others of the run are nobody's.
         sweep(job.io, folder, _paths_of(landed.table, landed.snapshot_id) if landed.table else ())

@@ -21,6 +21,7 @@ from shoal.admission import Decision, Verdict
 from shoal.errors import InfrastructureError, NeverFitsError, UsageError
 from shoal.homes.base import Ask, Endpoint
 from shoal.homes.local import endpoints, paths
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
@@ -63,6 +64,7 @@ class LocalHome:
             else:
                 found = None
                 cluster, decision = self._governing.request(tx, ask)
+            reached(CrashPoint.CLIENT_IN_DECISION)
         tidy_up(gone)
         paths.prune()
         if found is not None:
@@ -111,6 +113,7 @@ class LocalHome:
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
+        self.get(cluster_id)  # a head that died before is noted as that, not as stopped
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
             if cluster.state is State.QUEUED:
@@ -119,6 +122,7 @@ class LocalHome:
                 tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
                 tx.move(cluster_id, State.STOPPING, reason, message)
             live = not cluster.state.ended
+        reached(CrashPoint.CLIENT_CLOSING)
         if live:
             signal_process(cluster.head, signal.SIGTERM)
         return self.get(cluster_id)
@@ -217,8 +221,10 @@ class LocalHome:
     # -- heads -----------------------------------------------------------------------------------------
 
     def _launch(self, cluster: Cluster) -> Cluster:
+        reached(CrashPoint.CLIENT_AFTER_DECISION)
         try:
             head = launch(cluster.id, self._environment())
+            reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         except InfrastructureError as error:
             with self.ledger.write() as tx:
                 tx.move(cluster.id, State.FAILED, Reason.START_FAILED, error.message)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from sqlalchemy.engine import Connection
 
 from shoal.account import Account
 from shoal.errors import InfrastructureError, NotFoundError
-from shoal.homes.local import paths, schema
+from shoal.homes.local import paths, rebuild, schema
 from shoal.homes.local.turns import turn
 from shoal.records import Cluster, Reason, State
 
@@ -39,6 +40,10 @@ class Wishes:
     stop: Reason | None = None
     message: str = ""
     longest: float | None = None
+
+
+class BrokenLedgerError(InfrastructureError):
+    """The ledger's file was damaged. It is kept aside, and the next attempt makes a new one."""
 
 
 class Transaction:
@@ -136,11 +141,13 @@ class Transaction:
         self._note(cluster_id, state, reason, message)
         return True
 
-    def make_tables(self) -> None:
-        """Make the tables where they are not there yet, and note their version."""
+    def make_tables(self, known: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Make the tables where they are not there yet, note their version, enter what is ``known``."""
         schema.metadata.create_all(self._connection)
         if self._connection.execute(sa.select(schema.meta)).first() is None:
             self._connection.execute(sa.insert(schema.meta).values(key="version", value=str(schema.VERSION)))
+            for row in known:
+                self._connection.execute(sa.insert(schema.clusters).values(**row))
 
     def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
         self._connection.execute(
@@ -168,7 +175,8 @@ class Ledger:
         self._engine = sa.create_engine(self.url, pool_size=1, max_overflow=8, pool_pre_ping=not self._sqlite)
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        self._create()
+        self._inode = self._look()
+        self._open()
 
     def __repr__(self) -> str:
         return f"Ledger({self.url.render_as_string(hide_password=True)!r})"
@@ -176,7 +184,7 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises."""
-        with self._turn(), self._guard(), self._engine.connect() as connection:
+        with self._turn(), self._guard(), self._connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -192,6 +200,30 @@ class Ledger:
                 raise
             connection.exec_driver_sql("COMMIT")
 
+    def _connect(self) -> Connection:
+        """A connection to the file that is there now: a broken one may have been replaced meanwhile."""
+        if (inode := self._look()) != self._inode:
+            self._engine.dispose()
+            self._inode = inode
+            self._open()
+        return self._engine.connect()
+
+    def _open(self) -> None:
+        """Make the tables if need be. A damaged file is kept aside first, and a new one made."""
+        try:
+            self._create()
+        except BrokenLedgerError as error:
+            print(f"shoal: {error.message}", file=sys.stderr)
+            self._inode = self._look()
+            self._create()
+        self._inode = self._look()
+
+    def _look(self) -> int | None:
+        try:
+            return os.stat(self.url.database).st_ino if self._sqlite and self.url.database else None
+        except OSError:
+            return None
+
     def _turn(self) -> AbstractContextManager[object]:
         """SQLite's own wait for its lock starves whoever waits long; a lock file in front is fair to all.
 
@@ -204,7 +236,7 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Reads only; waits for nobody."""
-        with self._guard(), self._engine.connect() as connection:
+        with self._guard(), self._connect() as connection:
             yield Transaction(connection, self._now(connection))
 
     def _now(self, connection: Connection) -> float:
@@ -217,11 +249,13 @@ class Ledger:
             if self._sqlite and self.file is not None:
                 # Made with our own mode first: SQLite would make it readable for everybody.
                 os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
-            with self._engine.connect() as connection:
+            with self._connect() as connection:
+                if self._sqlite:
+                    connection.exec_driver_sql("PRAGMA quick_check(1)")
                 known = sa.inspect(connection).has_table(schema.meta.name)
             if not known:
                 with self.write() as tx:
-                    tx.make_tables()
+                    tx.make_tables(rebuild.records_of_live_heads() if self._sqlite else [])
             with self._engine.connect() as connection:
                 version = connection.execute(
                     sa.select(schema.meta.c.value).where(schema.meta.c.key == "version")
@@ -240,6 +274,13 @@ class Ledger:
             yield
         except sa.exc.DBAPIError as error:
             text = str(error.orig)
+            if self._sqlite and rebuild.is_broken(text) and self.url.database:
+                self._engine.dispose()
+                kept = rebuild.keep_aside(Path(self.url.database))
+                raise BrokenLedgerError(
+                    f"the ledger {self!r} is damaged ({text}); it is kept as {kept}",
+                    hint="Try again: a new one is made from what the running clusters wrote down.",
+                ) from error
             if any(word in text for word in _BUSY):
                 raise InfrastructureError(
                     f"the ledger {self!r} stayed locked for {_LOCK_WAIT:.0f} s: {text}",
