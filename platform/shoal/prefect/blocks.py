@@ -95,11 +95,10 @@ def _obtain(
 ) -> tuple[_Handle, Limits]:
     """Adopt, replace or start. A cluster that ends just as it is adopted is started anew."""
     asked = {key: value for key, value in options.items() if key not in ("quiet", "tags")}
-    why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
-        verdict = clear(home, name, request.user, request.plan, why, quiet=bool(options.get("quiet", False)))
+        verdict = clear(home, name, request.user, request.plan, run, quiet=bool(options.get("quiet", False)))
         try:
             return start(template, name=name, **options), request.limits
         except ClusterEndedError:
