@@ -39,7 +39,7 @@ from shoal.workload import Engine
 TICK = 0.5  # s between looks
 RENEW = 5.0  # s between renewals of the lease
 LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
-START_LIMIT = 300.0  # s that an engine may take to start, the first fetch of jars included
+START_LIMIT = 300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
 
 
 class _ToldToEnd(Exception):
@@ -109,7 +109,7 @@ class Head:
     def _start(self) -> tuple[Reason | None, str]:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or START_LIMIT)
         self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
