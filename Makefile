@@ -26,6 +26,7 @@ lint: venv ## Style, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=tests/kubernetes $(BIN)/mypy -p cluster
 	$(BIN)/lint-imports
 
 test: venv lint ## Run all tests that this machine can run
