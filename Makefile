@@ -54,8 +54,9 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: venv ## Kill writers 600 times at every moment, and run long random sequences (an hour)
-	SHOAL_SOAK=60 $(BIN)/python -m pytest tests/tables/test_exactly_once.py tests/tables/test_model.py --timeout 3600
+soak: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1 (an hour)
+	SHOAL_SOAK=60 SHOAL_TPCH_SCALE=1 $(BIN)/python -m pytest --timeout 3600 \
+		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py
 
 bench: venv ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
