@@ -44,7 +44,7 @@ def test_a_spark_server_that_never_answers_is_given_up_with_its_last_words(
     java.write_text(
         "#!/bin/sh\n"
         'if [ "$1" = -version ]; then echo \'openjdk version "17.0.9"\' >&2; exit 0; fi\n'
-        "case \"$*\" in *launcher.Main*) exec $REAL_JAVA \"$@\";; esac\n"
+        'case "$*" in *launcher.Main*) exec $REAL_JAVA "$@";; esac\n'
         "echo warming up for ever; exec sleep 600\n"
     )
     java.chmod(java.stat().st_mode | stat.S_IEXEC)
@@ -87,8 +87,8 @@ def test_two_people_of_one_machine_have_their_own_names_and_quotas(
             assert first.id != second.id
             assert {c.owner for c in home().clusters()} == {"alice", "bob"}
             assert len(home().held("bob").admitted) == 1
+            monkeypatch.setenv("SHOAL_USER", "carol")
             with pytest.raises(shoal.ShoalError, match="no live cluster"):
-                monkeypatch.setenv("SHOAL_USER", "carol")
                 shoal.connect("mine")
         monkeypatch.setenv("SHOAL_USER", "alice")
         assert first.client.submit(sum, [1, 2]).result() == 3

@@ -39,7 +39,9 @@ from shoal.workload import Engine
 TICK = 0.5  # s between looks
 RENEW = 5.0  # s between renewals of the lease
 LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
-START_LIMIT = 300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
+START_LIMIT = (
+    300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
+)
 
 
 class _ToldToEnd(Exception):
