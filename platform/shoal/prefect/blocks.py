@@ -41,8 +41,9 @@ def dask_cluster(
     crashed attempt left, or ends it first when it was asked for differently or is still in use. It carries
     the run's ids as tags, and its report becomes an artifact of the run, ``shoal-<role>``.
 
-    In a flow ``queue`` is True by default. Outside of one it is :func:`shoal.dask`. Options and errors are those of :func:`shoal.dask`; ``detach``
-    has no meaning here, for the cluster ends with its block (UsageError).
+    In a flow ``queue`` is True by default. Outside of one it is :func:`shoal.dask`. Options and errors are
+    those of :func:`shoal.dask`; ``detach`` has no meaning here, for the cluster ends with its block
+    (UsageError).
     """
     return _block(Engine.DASK, dask, template, role, options)
 
