@@ -277,6 +277,7 @@ def test_an_account_integrates_what_is_held_and_survives_json(policy: Policy) ->
     assert after.served == 110.0
     assert after.at(NOW + 99).served == 110.0
     assert Account.from_json(account.to_json()) == account
+    assert Account.from_json({**account.to_json(), "of another version": 1}) == account
 
 
 def test_limits_are_asked_for_once(policy: Policy) -> None:
