@@ -41,8 +41,9 @@ def dask_cluster(
     crashed attempt left, or ends it first when it was asked for differently or is still in use. It carries
     the run's ids as tags, and its report becomes an artifact of the run, ``shoal-<role>``.
 
-    Outside of a flow it is :func:`shoal.dask`. Options and errors are those of :func:`shoal.dask`; ``detach``
-    has no meaning here, for the cluster ends with its block (UsageError).
+    In a flow ``queue`` is True by default. Outside of one it is :func:`shoal.dask`. Options and errors are
+    those of :func:`shoal.dask`; ``detach`` has no meaning here, for the cluster ends with its block
+    (UsageError).
     """
     return _block(Engine.DASK, dask, template, role, options)
 
@@ -70,6 +71,7 @@ def _block(
             yield handle
         return
     role = role or template
+    options.setdefault("queue", True)  # nobody sits before a flow: it waits its turn instead of failing
     name = options.pop("name", None) or cluster_name(run.flow_run_id, role, run.task_key)
     options["tags"] = run.tags | dict(options.get("tags") or {})
     with _claimed(name, role):
