@@ -9,7 +9,7 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from shoal.policy import Limit, Limits
@@ -223,8 +223,10 @@ class Account:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Account:
+        """What another version wrote besides is left out: it is about turns, and they even out."""
+        known = {part.name: data[part.name] for part in fields(cls) if part.name in data}
         admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
-        return cls(**{**data, "admitted": admitted})
+        return cls(**{**known, "admitted": admitted})
 
 
 def _but(values: Mapping[str, T], key: str) -> dict[str, T]:

@@ -136,7 +136,8 @@ class _Round:
                 plan = with_workers(plan, target)
             elif cluster.state is not State.QUEUED:
                 continue
-            queue.append(Waiting(Ask(cluster.id, cluster.name, plan), cluster.owner, cluster.created))
+            ask = Ask(cluster.id, cluster.name, plan)
+            queue.append(Waiting(ask, cluster.owner, cluster.created, cluster.workload.priority))
         place = None
         if snapshot.machine is not None:
             place = Place(snapshot.machine, self._account((Scope.PLACE, ""))[0])

@@ -27,9 +27,10 @@ from shoal.head.watch import Watch
 from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
-from shoal.homes.local.ledger import Ledger, Transaction, Wishes
+from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.transaction import Transaction, Wishes
 from shoal.project import load
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
