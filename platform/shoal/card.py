@@ -13,7 +13,7 @@ from decimal import Decimal
 from html import escape
 from typing import Any
 
-from shoal.picture import COLOURS, bar, box, timeline
+from shoal.picture import COLOURS, bar, box
 from shoal.records import Cluster, State
 from shoal.report import Report
 from shoal.units import Bytes, Money, Seconds
@@ -79,7 +79,7 @@ def html(
     below = ""
     if report is not None:
         rows.append(("took", escape(report.line())))
-        below = picture(report)
+        below = report.picture()
     plan = cluster.plan
     title = f"{cluster.name} · {plan.engine} · {plan.template}"
     colour = _BADGES.get(cluster.state.value, COLOURS.get(cluster.state.value, "#777777"))
@@ -93,29 +93,6 @@ def text(cluster: Cluster, history: History, status: Mapping[str, Any] | None, n
     return "\n".join(
         [head, *(f"  {what:<8} {value}" for what, value in facts(cluster, history, status, now))]
     )
-
-
-def picture(report: Report) -> str:
-    """The run's timeline, with what went wrong marked."""
-    marks = []
-    if report.restarts:
-        marks.append(f"{report.restarts} worker(s) restarted: {report.restart_note}")
-    if report.spilled:
-        marks.append(f"{report.spilled} spilled to disk")
-    return timeline(report.spans, report.samples, float(report.worker_memory_limit), marks)
-
-
-def report_html(report: Report) -> str:
-    """A report as a card with its picture."""
-    rows = [
-        ("took", escape(f"{report.lived} ({', '.join(f'{k} {v}' for k, v in report.phases.items())})")),
-        ("cost", escape(report.cost)),
-        ("memory", escape(f"fullest worker {report.peak_worker_memory} of {report.worker_memory_limit}")),
-        ("cpu", f"{bar(report.cpu_share, '#5b8db8')} {report.cpu_share:.0%}"),
-        ("ended", escape(f"{report.reason}: {report.message}")),
-    ]
-    title = f"{report.name} · {report.engine} · {report.template}"
-    return box(title, "report", "#777777", rows, picture(report))
 
 
 def _durations(history: History, cluster: Cluster, now: float) -> list[tuple[Mapping[str, Any], float]]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from html import escape
 from typing import Any
 
-from shoal.picture import Sample, Span
+from shoal.picture import Sample, Span, bar, box, timeline
 from shoal.records import Cluster
 from shoal.units import Bytes, Money, Seconds
 
@@ -49,10 +50,29 @@ class Report:
         """The price, or hours where no prices are known."""
         return str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
 
-    def _repr_html_(self) -> str:
-        from shoal.card import report_html
+    def picture(self) -> str:
+        """The run's timeline as SVG, with what went wrong marked."""
+        marks = []
+        if self.restarts:
+            marks.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
+        if self.spilled:
+            marks.append(f"{self.spilled} spilled to disk")
+        return timeline(self.spans, self.samples, float(self.worker_memory_limit), marks)
 
-        return report_html(self)
+    def html(self) -> str:
+        """The report as a card with its picture."""
+        phases = ", ".join(f"{phase} {took}" for phase, took in self.phases.items())
+        rows = [
+            ("took", escape(f"{self.lived} ({phases})")),
+            ("cost", escape(self.cost)),
+            ("memory", escape(f"fullest worker {self.peak_worker_memory} of {self.worker_memory_limit}")),
+            ("cpu", f"{bar(self.cpu_share, '#5b8db8')} {self.cpu_share:.0%}"),
+            ("ended", escape(f"{self.reason}: {self.message}")),
+        ]
+        title = f"{self.name} · {self.engine} · {self.template}"
+        return box(title, "report", "#777777", rows, self.picture())
+
+    _repr_html_ = html
 
     @property
     def memory_share(self) -> float:

@@ -318,7 +318,9 @@ def start_spark(settings: Any) -> Any:
 
     builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.memory", "4g")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
+    builder = builder.config("spark.connect.grpc.binding.address", "127.0.0.1")
+    # SPARK_TESTING is PySpark's own switch for a free port.
+    os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "1"}
     for key, value in spark_conf(settings, packages=True).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():

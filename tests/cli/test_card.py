@@ -87,7 +87,7 @@ def test_the_picture_is_well_formed_and_marks_what_went_wrong() -> None:
     ended = replace(CLUSTER, state=State.STOPPED, ended_at=160.0)
     history = [*HISTORY, {"state": "Stopping", "message": "", "at": 159.0}]
     report = report_of(ended, history, 160.0)
-    svg = ElementTree.fromstring(card.picture(report))
+    svg = ElementTree.fromstring(report.picture())
     titles = [title.text for title in svg.iter("{http://www.w3.org/2000/svg}title")]
     assert "Starting: 2.5 s" in titles
     assert "limit of all workers" in titles
@@ -96,7 +96,7 @@ def test_the_picture_is_well_formed_and_marks_what_went_wrong() -> None:
     assert "memory" in said
     assert report.to_json().keys() >= {"name", "phases", "price"}
     assert "samples" not in report.to_json()
-    assert "<svg" in report._repr_html_()
+    assert "<svg" in report.html()
 
 
 def test_a_run_without_samples_has_a_picture_too() -> None:

@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {  # run by a test of its own, with what it needs
     "docs/how-to/prefect.md": "tests/flows/test_guide.py",
+    "docs/contributing.md": "tests/kubernetes/test_node.py",
     "docs/tables.md": "tests/tables/test_docs.py",
 }
 IN_A_KERNEL = {"README.md": "tests/surface/test_notebook.py"}  # its Python; its commands are run here

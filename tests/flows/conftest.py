@@ -211,12 +211,15 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
         timer = threading.Timer(timeout, process.kill)
         for thread in (*threads, timer):
             thread.start()
-        out = process.stdout.read()
-        code = process.wait()
-        timer.cancel()
-        done.set()
-        for thread in threads:
-            thread.join()
+        try:
+            out = process.stdout.read()
+            code = process.wait()
+        finally:
+            process.kill()  # nothing happens where it has ended
+            timer.cancel()
+            done.set()
+            for thread in threads:
+                thread.join()
     run.out, run.seconds = out, time.monotonic() - begin
     assert code == 0, f"{command} ended with {code}\n{run.out}\n" + "\n".join(line for _, line in run.lines)
     deadline = time.monotonic() + 5  # the last process needs a moment to be gone

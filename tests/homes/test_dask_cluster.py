@@ -130,6 +130,38 @@ def test_a_worker_busy_in_native_code_dies_with_its_head_too(
     handle.close()
 
 
+def child_leaver() -> Callable[[], int]:
+    def leave_a_child() -> int:  # nested: the workers do not have this module
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        child.returncode = 0  # nobody waits for it: that is the point
+        return child.pid
+
+    return leave_a_child
+
+
+def test_what_user_code_started_on_a_worker_ends_with_the_cluster(project: Path, marked: Marked) -> None:
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        child = cluster.client.submit(child_leaver(), pure=False).result()
+        assert child in of(marked, cluster.id)
+    assert not of(marked, cluster.id)
+
+
+def test_what_a_killed_head_left_behind_is_found_and_ended_by_the_next_look(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    with shoal.connect(handle.name, project=project) as second:
+        assert isinstance(second, shoal.DaskCluster)
+        child = second.client.submit(child_leaver(), pure=False).result()
+        os.kill(handle.record.head["pid"], signal.SIGKILL)
+        eventually(lambda: of(marked, handle.id) <= {child}, 5, "only the child is left")
+    home = open_home(open_project(project))
+    assert home.clusters() == []
+    eventually(lambda: not of(marked, handle.id), 5, "the look ended it")
+
+
 def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
     project: Path, marked: Marked, eventually: Eventually
 ) -> None:

@@ -79,13 +79,17 @@ def spark(lake: CatalogSettings, tmp_path_factory: pytest.TempPathFactory) -> It
     builder = SparkSession.builder.remote("local[2]")
     builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "2")
     builder = builder.config("spark.driver.memory", "2g")
+    builder = builder.config("spark.connect.grpc.binding.address", "127.0.0.1")
     builder = builder.config("spark.local.dir", str(tmp_path_factory.mktemp("spark")))
     for key, value in spark_conf(lake, packages=True).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
         # The server has these; PySpark sets them once more on the session, where they are fixed.
         warnings.filterwarnings("ignore", message="Failed to set spark", category=UserWarning)
-        session = builder.getOrCreate()
+        # PySpark's own switch for a free port; without it every local server of the machine wants 15002.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPARK_TESTING", "1")
+            session = builder.getOrCreate()
     yield session
     session.stop()
 

@@ -8,6 +8,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 
 import shoal
 
@@ -123,3 +124,18 @@ def test_an_empty_frame(name: str) -> None:
     shoal.write_table(frame(4), name)
     shoal.write_table(empty, name, mode="overwrite")
     assert len(shoal.read_table(name)) == 0
+
+
+def test_columns_at_any_address_are_cut(name: str) -> None:
+    """What comes over the network starts at any byte, where the Rust code of bucket() panics."""
+    from pyiceberg.transforms import BucketTransform
+    from pyiceberg.types import LongType
+
+    numbers = np.arange(100)
+    odd = pa.py_buffer(b"\0" * 65 + numbers.tobytes()).slice(65)
+    assert odd.address % 8
+    column = pa.chunked_array([pa.Array.from_buffers(pa.int64(), 100, [None, odd])])
+    with pytest.raises(BaseException, match="not aligned"):
+        BucketTransform(4).pyarrow_transform(LongType())(column)
+    shoal.write_table(pa.table({"id": column}), name, partition_by="bucket(4, id)")
+    assert rows_of(name) == numbers.tolist()

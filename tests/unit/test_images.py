@@ -48,7 +48,7 @@ def test_pins_take_hashes_from_a_lock_that_has_everything() -> None:
 def test_the_project_s_lock_covers_both_images() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     for extras in images.EXTRAS.values():
-        versions = images.requirements([f"shoal[{','.join(extras)}]"])
+        versions = images.requirements([images.COMMON, *(f"shoal[{extra}]" for extra in extras)])
         pinned = images.pins(versions, lock).splitlines()
         assert len(pinned) == len(versions)
         assert all("--hash=sha256:" in line for line in pinned)

@@ -8,6 +8,7 @@ What it must not do: work the advice out (``shoal.advice`` does), or change a fi
 from __future__ import annotations
 
 import time
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,9 +58,7 @@ def report(
     cluster = find(home, name, ended=True)
     found = report_of(cluster, home.history(cluster.id), time.time())
     if html is not None:
-        from shoal.card import report_html
-
-        page = f"<!doctype html><meta charset=utf-8><title>{cluster.name}</title>{report_html(found)}"
+        page = f"<!doctype html><meta charset=utf-8><title>{escape(cluster.name)}</title>{found.html()}"
         try:
             html.write_text(page)
         except OSError as error:

@@ -27,9 +27,10 @@ from shoal.head.watch import Watch
 from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
-from shoal.homes.local.ledger import Ledger, Transaction, Wishes
-from shoal.homes.local.processes import identity
+from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.transaction import Transaction, Wishes
 from shoal.project import load
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
@@ -38,7 +39,9 @@ from shoal.workload import Engine
 TICK = 0.5  # s between looks
 RENEW = 5.0  # s between renewals of the lease
 LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
-START_LIMIT = 300.0  # s that an engine may take to start, the first fetch of jars included
+START_LIMIT = (
+    300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
+)
 
 
 class _ToldToEnd(Exception):
@@ -108,7 +111,7 @@ class Head:
     def _start(self) -> tuple[Reason | None, str]:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or START_LIMIT)
         self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
@@ -296,6 +299,7 @@ class Head:
             self._engine.stop()
         except Exception:  # whatever an engine does at its end, the record has to say that it ended
             traceback.print_exc()
+        end_marked(self._id)  # what user code started on the workers
 
     def report(self) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""

@@ -129,6 +129,9 @@ def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Writ
                 io.delete(one.data_file.file_path)
         if isinstance(error, OSError):
             raise _storage_error(error, context) from error
+        if not isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
+            # A panic of Rust code is no Exception, and would end the worker's thread without an answer.
+            raise RuntimeError(f"Writing a partition of {context.table} panicked: {error}") from error
         raise
     return written
 

@@ -17,8 +17,8 @@ from shoal import admission
 from shoal.account import Account, Amounts, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.homes.base import Ask
-from shoal.homes.local.ledger import Transaction
 from shoal.homes.local.processes import is_alive
+from shoal.homes.local.transaction import Transaction
 from shoal.lifecycle import Scope, waits
 from shoal.project import Project, look_up
 from shoal.queueing import Books, Outcome, Waiting, admit, explain

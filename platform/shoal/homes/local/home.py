@@ -25,12 +25,14 @@ from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import is_alive, marked, signal_process
+from shoal.homes.local.processes import MARK, end_marked, is_alive, marked, marks, signal_process
 from shoal.homes.local.tidy import tidy_up
 from shoal.project import Project
 from shoal.records import Cluster, Reason, State
 from shoal.tables.catalog import settings
 from shoal.units import Seconds
+
+_LEAVING = 15.0  # s after its end in which a cluster's last processes may still be on their way out
 
 
 class LocalHome:
@@ -84,6 +86,21 @@ class LocalHome:
         with self.ledger.write() as tx:
             gone = self._governing.settle(tx)
         tidy_up(gone)
+        self.reap()
+
+    def reap(self) -> list[str]:
+        """End every process that carries the mark of a cluster which has ended, or which nobody knows.
+
+        Returns the ids of those clusters. Processes of other ledgers are left alone.
+        """
+        found = marks(self.ledger.url.render_as_string(hide_password=False))
+        with self.ledger.read() as tx:
+            live = {cluster.id for cluster in tx.live()}
+            just_ended = {c.id for c in tx.all() if c.ended_at is not None and tx.now - c.ended_at < _LEAVING}
+        strays = sorted(set(found) - live - just_ended - {os.environ.get(MARK)})
+        for cluster_id in strays:
+            end_marked(cluster_id)
+        return strays
 
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
