@@ -68,3 +68,11 @@ bench: venv ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_R
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: soak
+SOAK_DASK  ?= 300
+SOAK_SPARK ?= 60
+soak: venv ## Start hundreds of clusters and kill at every crash point; writes docs/soak.md
+	@export SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK); \
+		$(BIN)/python -m pytest -o timeout=7200 --junitxml=.soak.xml tests/surface/test_faults.py tests/homes/test_crash_points.py; \
+		code=$$?; $(BIN)/python tests/surface/write_soak.py .soak.xml; rm -f .soak.xml; exit $$code
