@@ -26,6 +26,7 @@ lint: venv ## Style, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=tests/kubernetes $(BIN)/mypy -p cluster
 	$(BIN)/lint-imports
 
 test: venv lint ## Run all tests that this machine can run
@@ -57,6 +58,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 soak: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1 (an hour)
 	SHOAL_SOAK=60 SHOAL_TPCH_SCALE=1 $(BIN)/python -m pytest --timeout 3600 \
 		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py
+	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(BIN)/python -m pytest -s tests/homes/test_contention.py
 
 bench: venv ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done

@@ -9,7 +9,7 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from shoal.policy import Limit, Limits
@@ -48,6 +48,18 @@ class Amounts:
             self.gpus - other.gpus,
             Bytes(self.scratch - other.scratch),
             Bytes(self.heads - other.heads),
+        )
+
+    def __or__(self, other: Amounts) -> Amounts:
+        """The larger of each."""
+        return Amounts(
+            max(self.clusters, other.clusters),
+            max(self.workers, other.workers),
+            max(self.cores, other.cores),
+            max(self.memory, other.memory),
+            max(self.gpus, other.gpus),
+            max(self.scratch, other.scratch),
+            max(self.heads, other.heads),
         )
 
     def of(self, what: str) -> float:
@@ -108,12 +120,25 @@ SHARED = ("memory", "cores", "gpus")
 
 
 @dataclass(frozen=True)
+class Fair:
+    """What an account keeps of an admission for the next turns; it comes with the queue's answer.
+
+    ``share``: the dominant share that the cluster takes of the whole. ``floor``: the least that counts as
+    served, in share x seconds. ``start``: where its turn stood among all, in share x seconds by weight.
+    """
+
+    share: float = 0.0
+    floor: float = 0.0
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
 class Account:
     """What is admitted, by cluster id; and what was served so far, for fair shares.
 
     ``until``: when each cluster ends at the latest (seconds since the epoch; missing: not known).
     ``shares``: the dominant share that each takes of the whole, 0 to 1. ``served``: the sum of share x
-    seconds as of ``as_of``. ``last``: when something was last admitted.
+    seconds as of ``as_of``. ``last``: when something was last admitted, ``start``: where its turn stood.
     """
 
     admitted: Mapping[str, Amounts] = field(default_factory=dict)
@@ -122,6 +147,7 @@ class Account:
     served: float = 0.0
     as_of: float = 0.0
     last: float = 0.0
+    start: float = 0.0
 
     @property
     def held(self) -> Amounts:
@@ -150,21 +176,21 @@ class Account:
         its: Amounts,
         until: float | None = None,
         now: float | None = None,
-        share: float = 0.0,
-        floor: float = 0.0,
+        fair: Fair | None = None,
     ) -> Account:
         """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had.
 
-        ``share`` is the dominant share that it takes, ``floor`` the least that counts as served: both come
-        with the queue's answer.
+        Without ``fair``, what is kept for the next turns stays as it is.
         """
         brought = self if now is None else self.at(now)
+        fair = fair or Fair(self.shares.get(cluster, 0.0))
         return replace(
             brought,
             admitted={**brought.admitted, cluster: its},
             until=brought.until if until is None else {**brought.until, cluster: until},
-            shares={**brought.shares, cluster: share},
-            served=max(brought.served, floor),
+            shares={**brought.shares, cluster: fair.share},
+            served=max(brought.served, fair.floor),
+            start=max(brought.start, fair.start),
             last=brought.last if now is None or cluster in self.admitted else max(brought.last, now),
         )
 
@@ -192,12 +218,15 @@ class Account:
             "served": self.served,
             "as_of": self.as_of,
             "last": self.last,
+            "start": self.start,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Account:
+        """What another version wrote besides is left out: it is about turns, and they even out."""
+        known = {part.name: data[part.name] for part in fields(cls) if part.name in data}
         admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
-        return cls(**{**data, "admitted": admitted})
+        return cls(**{**known, "admitted": admitted})
 
 
 def _but(values: Mapping[str, T], key: str) -> dict[str, T]:

@@ -40,6 +40,7 @@ def ask(
     no_client: str | Seconds | None = None,
     packages: Iterable[str] = (),
     queue: bool = False,
+    priority: int | str | None = None,
 ) -> Workload:
     """A workload from values as people write them.
 
@@ -76,6 +77,7 @@ def ask(
         no_client=read("no_client", no_client, _duration),
         packages=(packages,) if isinstance(packages, str) else tuple(packages),
         queue=bool(queue),
+        priority=read("priority", priority, _whole) or 0,
     )
     for name, error in _faults(result).items():
         faults.setdefault(name, error)
@@ -122,6 +124,8 @@ def _faults(asked: Workload) -> dict[str, ShoalError]:
             fault(name, f"{value} is not above 0", "Write a duration such as '20 min'.")
     if asked.cores is not None and asked.cores < 1:
         fault("cores", f"{asked.cores} is below 1", "Write a whole number of cores per worker.")
+    if not -10 <= asked.priority <= 10:
+        fault("priority", f"{asked.priority} is not from -10 to 10", "Higher comes first within your team.")
     if asked.gpu is not None and asked.gpu < 0:
         fault("gpu", f"{asked.gpu} is below 0", "Write how many GPUs each worker has; 0 for none.")
     if asked.spot is not None and not 0 <= asked.spot <= 1:

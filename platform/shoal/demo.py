@@ -29,6 +29,7 @@ from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
 from shoal.homes.local.processes import identity
 from shoal.java import find_java
 from shoal.progress import doing
+from shoal.run_report import COLUMNS, RunReport
 from shoal.units import Seconds
 
 FLOW = Path("flows") / "nyc_flights.py"
@@ -138,7 +139,7 @@ def _connect() -> None:
     from prefect.client.orchestration import get_client
 
     try:
-        with get_client(sync_client=True) as client:
+        with _unheard(signal.SIGINT), get_client(sync_client=True) as client:
             client.hello().raise_for_status()
     except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
         raise InfrastructureError(
@@ -146,6 +147,20 @@ def _connect() -> None:
             hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
         ) from error
     _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
+
+
+@contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Processes started meanwhile never hear this signal, for they inherit the mask.
+
+    Ctrl-C goes to all processes of a terminal's foreground. Prefect's own API would end at once, and this
+    process could neither tell it that the run was interrupted nor go on without minutes of retries.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_this_process(pids: list[int]) -> None:
@@ -202,31 +217,41 @@ def _terminates_as_exit() -> Iterator[None]:
 
 def _tell(result: dict[str, Any], root: Path, target: str | None, took: Seconds, as_json: bool) -> None:
     """The report, on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
     from shoal.prefect import run_report
-    from shoal.run_report import COLUMNS
 
     report = run_report(result["flow_run_id"], project=root, target=target)
     if as_json:
-        print(json.dumps(result | {"report": report.to_json(), "seconds": round(float(took), 1)}, indent=2))
-        return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
-    table = Table(*COLUMNS, title="nyc-flights", title_justify="left")
+        print(as_data(result, report, took))
+    else:
+        print(as_text(result, report, took, None if sys.stdout.isatty() else _WIDTH), end="")
+
+
+def as_data(result: dict[str, Any], report: RunReport, took: Seconds) -> str:
+    """What the flow returned and the report, as JSON."""
+    return json.dumps(result | {"report": report.to_json(), "seconds": round(float(took), 1)}, indent=2)
+
+
+def as_text(result: dict[str, Any], report: RunReport, took: Seconds, width: int | None = _WIDTH) -> str:
+    """The same for people, ``width`` columns wide (None: the terminal's)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=width, highlight=False, markup=False, soft_wrap=True)
+    table = Table(*COLUMNS, title=str(result["artifact"]), title_justify="left")
     for phase in report.phases:
         table.add_row(*phase.cells())
-    console.print(table)
-    console.print(report.total())
-    for name, its in result["tables"].items():
-        console.print(f"{name}: {its['snapshots']} snapshots, uuid {its['uuid']}", soft_wrap=True)
     real = result["real"]
-    console.print(
-        f"Real: Dask in processes {real['worker_pids']}, {real['files']} files of nyc.flights written by "
-        f"{len(real['writers'])} workers, Spark in a JVM of process {real['jvm_pid']}",
-        soft_wrap=True,
-    )
-    console.print(
-        f"Right: {result['flights']:,} flights; counts and sums equal what pandas computes from the raw data"
-    )
-    console.print(f"The report is the artifact {result['artifact']!r} in Prefect. All in {took}.")
+    with console.capture() as captured:
+        console.print(table, soft_wrap=False)
+        console.print(report.total())
+        for name, its in result["tables"].items():
+            console.print(f"{name}: {its['snapshots']} snapshots, uuid {its['uuid']}")
+        console.print(
+            f"Real: Dask in processes {real['worker_pids']}, {real['files']} files of nyc.flights written by "
+            f"{len(real['writers'])} workers, Spark in a JVM of process {real['jvm_pid']}"
+        )
+        console.print(
+            f"Right: {result['flights']:,} flights; counts and sums equal what pandas computes from the raw data"
+        )
+        console.print(f"The report is the artifact {result['artifact']!r} in Prefect. All in {took}.")
+    return captured.get()

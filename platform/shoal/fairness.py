@@ -12,7 +12,12 @@ The rules:
     was served (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
  3. Within a team: the higher priority first, then the user who was served least, by the same measure.
  4. Within a user: the higher priority first, then the older request.
- 5. A team, or a user within a team, that got nothing for :data:`PATIENCE` though asking comes first, once.
+ 5. A team, or a user within a team, that got nothing for :data:`PATIENCE` though asking comes first, once;
+    of several, the one that waits longest.
+
+ 6. A request that waited for :data:`OVERDUE` comes before all others, the oldest first, unless its team is
+    ahead of the last team by more than that request: a large one gathers what it needs and keeps it, and what
+    it takes is counted, so that in the end the weights hold all the same.
 
 What it must not do: hold anything against limits (``admission``).
 """
@@ -22,17 +27,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from shoal.account import SHARED, Account, Amounts
+from shoal.account import SHARED, Account, Amounts, Fair
 from shoal.policy import Limits
 from shoal.units import Seconds
 
 PATIENCE = Seconds(8 * 3600)
+OVERDUE = Seconds(12 * 3600)
 NO_TEAM = ""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What decides about one request's turn: who asks, since when, how urgent."""
+    """What decides about one request's turn: who asks, since when, how urgent.
+
+    ``most``: what it takes if it lives as long as it may, in share x seconds.
+    """
 
     cluster: str
     user: str
@@ -40,6 +49,7 @@ class Turn:
     weight: float
     since: float
     priority: int = 0
+    most: float = 0.0
 
 
 def capacity(limits: Iterable[Limits]) -> dict[str, float]:
@@ -88,54 +98,75 @@ class Order:
             key: (account.served_at(now) + account.promised_at(now)) / weights[key]
             for key, account in self._accounts.items()
         }
-        self._lift([key for key in weights if key[0] == "team"])
-        for team in self._waiting.values():
-            self._lift(list({("user", turn.user) for turn in team}))
+        self._lift([("team", name) for name in self._waiting], teams.values())
+        for mine in self._waiting.values():
+            keys = list({("user", turn.user) for turn in mine})
+            self._lift(keys, [self._accounts[key] for key in keys])
         self._floor = {
             key: self._level[key] * weights[key] - account.promised_at(now)
             for key, account in self._accounts.items()
         }
 
-    def _lift(self, keys: Sequence[_Key]) -> None:
-        """Whoever comes anew starts level with those who have been waiting."""
+        self._overdue = sorted(
+            (turn for turn in turns if now - turn.since > OVERDUE),
+            key=lambda turn: (turn.since, turn.cluster),
+        )
+
+    def _lift(self, keys: Sequence[_Key], all_of_them: Iterable[Account]) -> None:
+        """Whoever comes anew starts level with those who have been waiting, or else with the last turn."""
         # Something was admitted to them after their oldest request here: they never stopped asking.
         asking = [key for key in keys if self._accounts[key].last > self._since[key]]
-        if not asking:
-            return
-        level = min(self._level[key] for key in asking)
+        if asking:
+            level = min(self._level[key] for key in asking)
+        else:
+            level = max((account.start for account in all_of_them), default=0.0)
         for key in keys:
             if key not in asking:
                 self._level[key] = max(self._level[key], level)
-
-    def _urgent(self, key: _Key) -> float:
-        """0 for whoever got nothing for too long, else 1. A clock that went back makes nobody urgent."""
-        return 0.0 if self._now - max(self._since[key], self._accounts[key].last) > PATIENCE else 1.0
 
     def next(self) -> Turn | None:
         """Whose turn it is; each request comes once. None at the end."""
         if not self._waiting:
             return None
+        if (late := self._next_overdue()) is not None:
+            return late
         team = min(self._waiting, key=lambda name: (*self._rank(("team", name)), name))
         mine = self._waiting[team]
         turn = min(
             mine,
             key=lambda each: (-each.priority, *self._rank(("user", each.user)), each.since, each.cluster),
         )
+        return self._taken(turn)
+
+    def _next_overdue(self) -> Turn | None:
+        last = min(self._level["team", team] for team in self._waiting)
+        for turn in self._overdue:
+            key = "team", turn.team
+            if self._level[key] - last <= turn.most / self._weights[key]:
+                return self._taken(turn)
+        return None
+
+    def _taken(self, turn: Turn) -> Turn:
+        mine = self._waiting[turn.team]
         mine.remove(turn)
         if not mine:
-            del self._waiting[team]
+            del self._waiting[turn.team]
+        if turn in self._overdue:
+            self._overdue.remove(turn)
         return turn
 
     def _rank(self, key: _Key) -> tuple[float, float, float]:
-        return self._urgent(key), self._level[key], self._since[key]
+        since = max(self._since[key], self._accounts[key].last)
+        # A clock that went back makes nobody urgent.
+        if self._now - since > PATIENCE:
+            return 0.0, since, 0.0
+        return 1.0, self._level[key], self._since[key]
 
-    def admitted(self, turn: Turn, most: float) -> tuple[float, float]:
-        """``turn`` was admitted, and takes at most ``most`` (share x seconds) from now on.
-
-        Returns the least that counts as served from now on, for the team and the user: where they came anew
-        it is more than they were served.
-        """
+    def admitted(self, turn: Turn, share: float) -> tuple[Fair, Fair]:
+        """``turn`` was admitted with ``share``. Returns what the accounts of team and user keep of it."""
+        kept = []
         for key in (("team", turn.team), ("user", turn.user)):
-            self._level[key] += most / 2 / self._weights[key]
+            kept.append(Fair(share, self._floor[key], self._level[key]))
+            self._level[key] += turn.most / 2 / self._weights[key]
             self._accounts[key] = replace(self._accounts[key], last=max(self._accounts[key].last, self._now))
-        return self._floor["team", turn.team], self._floor["user", turn.user]
+        return kept[0], kept[1]

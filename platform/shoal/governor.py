@@ -136,7 +136,8 @@ class _Round:
                 plan = with_workers(plan, target)
             elif cluster.state is not State.QUEUED:
                 continue
-            queue.append(Waiting(Ask(cluster.id, cluster.name, plan), cluster.owner, cluster.created))
+            ask = Ask(cluster.id, cluster.name, plan)
+            queue.append(Waiting(ask, cluster.owner, cluster.created, cluster.workload.priority))
         place = None
         if snapshot.machine is not None:
             place = Place(snapshot.machine, self._account((Scope.PLACE, ""))[0])
@@ -223,14 +224,13 @@ class _Round:
     def _do(self, cluster: Cluster, version: int, action: Action) -> int:
         now = self._snapshot.now
         match action:
-            case Charge(scope, its, share, floor):
+            case Charge(scope, its, fair):
                 key = scope, self._keys(cluster)[scope]
                 account, at = self._account(key)
                 until = now + cluster.plan.timeouts.max
                 if (known := account.until.get(cluster.id)) is not None:
                     until = known
-                share = share or account.shares.get(cluster.id, 0.0)
-                self._write(key, account.with_(cluster.id, its, until, now, share, floor), at)
+                self._write(key, account.with_(cluster.id, its, until, now, fair), at)
             case Free(scope):
                 key = scope, self._keys(cluster)[scope]
                 account, at = self._account(key)

@@ -9,7 +9,6 @@ What it must not do: decide, or know how a home works inside.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import warnings
 import weakref
@@ -17,8 +16,11 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from shoal import card
+from shoal.environment import EnvironmentMismatchWarning, differences, versions
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.homes.base import Home
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State
 from shoal.report import Report, report_of
@@ -32,6 +34,7 @@ START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself 
 QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
 _POLL = 0.05
+_COMPARE = 5.0  # s that workers get to tell their versions
 
 
 class ClusterEndedError(InfrastructureError):
@@ -46,6 +49,7 @@ class ClusterHandle(ABC):
         self._cluster = cluster
         self._quiet = quiet
         self._closed = False
+        self._shown: Progress | None = None
         self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name) if owns else None
 
     @property
@@ -72,11 +76,14 @@ class ClusterHandle(ABC):
         Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
         """
         asked = begin = time.monotonic()
-        with shown if shown is not None else progress(self._quiet) as bar:
+        self._shown = shown if shown is not None else progress(self._quiet)
+        with self._shown as bar:
             while True:
                 cluster = self.record
                 bar.show(cluster)
                 if cluster.state is State.READY:
+                    reached(CrashPoint.CLIENT_READY)
+                    bar.follow(self._home, self.id)
                     return self
                 self._raise_if_ended(cluster)
                 now = time.monotonic()
@@ -122,6 +129,8 @@ class ClusterHandle(ABC):
         with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
             self._disconnect()
         if self._finalizer is None:
+            if self._shown is not None:
+                self._shown.settle(self.record, None)
             return
         self._finalizer.detach()
         self._home.stop(self.id, Reason.STOPPED_BY_USER, "closed by its user")
@@ -133,8 +142,8 @@ class ClusterHandle(ABC):
                     hint=f"It ends by itself; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
                 )
             time.sleep(_POLL)
-        if not self._quiet:
-            print(self.report().line(), file=sys.stderr)
+        if self._shown is not None:
+            self._shown.settle(self._cluster, self.report())
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +159,12 @@ class ClusterHandle(ABC):
             f"<{type(self).__name__} {self.name}: {cluster.state}, {cluster.workers} workers, "
             f"{cluster.reason} ({cluster.message})>"
         )
+
+    def _repr_html_(self) -> str:
+        cluster = self._cluster if self._closed else self.record
+        history = self._home.history(self.id)
+        status = None if self._closed else self._home.status(self.id)
+        return card.html(cluster, history, status, time.time())
 
     @abstractmethod
     def open(self) -> None:
@@ -181,13 +196,25 @@ class DaskCluster(ClusterHandle):
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
             from distributed import Client, Security
+            from distributed.versions import VersionMismatchWarning
 
             endpoint = self._home.endpoint(self.id)
             security = Security(require_encryption=True, **endpoint.security)
-            self._client = Client(
-                endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
-            )
+            with warnings.catch_warnings():
+                # _compare says the same, of more packages, and once.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                self._client = Client(
+                    endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+                )
+            self._compare(self._client)
         return self._client
+
+    @staticmethod
+    def _compare(client: Client) -> None:
+        """Warn where workers have other packages. Workers that do not answer are not held against it."""
+        with contextlib.suppress(OSError, TimeoutError):
+            theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
+            _warn(differences(versions(), theirs))
 
     @property
     def dashboard(self) -> str:
@@ -222,7 +249,8 @@ class SparkCluster(ClusterHandle):
             session: Any = SparkSession.builder.remote(url).create()
             # pyspark's own policy retries a dead server for ten minutes without a word.
             session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
-            session.version  # noqa: B018 - the first call connects: the cluster sees its client
+            there = session.version  # the first call connects: the cluster sees its client
+            _warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
             self._session = session
         return self._session
 
@@ -241,6 +269,12 @@ class SparkCluster(ClusterHandle):
         if self._session is not None:
             self._session.stop()
             self._session = None
+
+
+def _warn(different: list[str]) -> None:
+    if different:
+        message = f"client and workers differ: {'; '.join(different)}. Results may fail or differ."
+        warnings.warn(message, EnvironmentMismatchWarning, stacklevel=4)
 
 
 def _dropped(home: Home, cluster_id: str, name: str) -> None:

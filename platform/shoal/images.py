@@ -35,8 +35,10 @@ from shoal.tables.spark_conf import ICEBERG_RUNTIME, POSTGRESQL_JDBC, SQLITE_JDB
 TOOLS = ("buildah", "docker", "podman")
 JARS = (ICEBERG_RUNTIME, SQLITE_JDBC, POSTGRESQL_JDBC)
 LABEL = "dev.shoal.inputs"
+_KEEP = 7 * 24 * 3600.0  # s that a laid-out set of packages stays after another took its place
 # The extras of Shoal that an image carries, by the name of its folder; any other folder gets none.
-EXTRAS: Mapping[str, tuple[str, ...]] = {"shoal-dask": ("s3",), "shoal-spark": ("spark", "s3")}
+EXTRAS: Mapping[str, tuple[str, ...]] = {"shoal-dask": (), "shoal-spark": ("spark",)}
+COMMON = "shoal[s3]"  # what every image has: one layer that they share
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -160,10 +162,12 @@ def _one(
     say: Callable[[str], None],
 ) -> Built:
     began = time.monotonic()
-    extras = ",".join(EXTRAS.get(name, ()))
-    pinned = pins(requirements([f"shoal[{extras}]" if extras else "shoal"]), lock.read_text() if lock else "")
-    jars = JARS if "spark" in EXTRAS.get(name, ()) else ()
-    inputs = _digest(folder, name, base, pinned, jars)
+    common, given = requirements([COMMON]), EXTRAS.get(name, ())
+    more = requirements([COMMON, *(f"shoal[{extra}]" for extra in given)])
+    hashes = lock.read_text() if lock else ""
+    shared, own = pins(common, hashes), pins({k: v for k, v in more.items() if k not in common}, hashes)
+    jars = JARS if "spark" in given else ()
+    inputs = _digest(folder, name, base, shared + own, jars)
     archive = archives / f"{name}-{inputs}.tar" if archives else None
     if not again and (archive.exists() if archive else _label(tool, reference) == inputs):
         return Built(name, reference, inputs, time.monotonic() - began, False, archive)
@@ -172,7 +176,8 @@ def _one(
         shutil.copytree(folder / name, context, dirs_exist_ok=True)
         shutil.copy(folder / "entry.py", context)
         # Linked, not copied: the same hundreds of megabytes serve until a version changes.
-        shutil.copytree(_site(name, pinned, say), context / "site", copy_function=os.link, symlinks=True)
+        for part, pinned in (("site", shared), ("more", own)):
+            shutil.copytree(_site(part, pinned, say), context / part, copy_function=os.link, symlinks=True)
         _copy_shoal(context)
         if jars:
             fetch_jars(jars, context / "jars")
@@ -223,26 +228,29 @@ def _cache(part: str) -> Path:
     return paths.make_private(paths.cache_folder() / "images" / part)
 
 
-def _site(name: str, pinned: str, say: Callable[[str], None]) -> Path:
-    """A folder with every package of `pinned`, laid out once. Needs an image with this Python's version."""
-    kept = _cache("sites") / f"{name}-{_PYTHON}-{hashlib.sha256(pinned.encode()).hexdigest()[:12]}"
+def _site(part: str, pinned: str, say: Callable[[str], None]) -> Path:
+    """A folder with every package of `pinned`, laid out once. The image needs this Python's version."""
+    kept = _cache("sites") / f"{part}-{_PYTHON}-{hashlib.sha256(pinned.encode()).hexdigest()[:12]}"
     if kept.exists():
         return kept
-    say(f"{name}: laying out {len(pinned.splitlines())} packages")
+    say(f"laying out {len(pinned.splitlines())} packages")
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=kept.parent) as temporary:
         file, site = Path(temporary, "pinned.txt"), Path(temporary, "site")
         file.write_text(pinned)
+        site.mkdir()
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _run([*pip, "--no-compile", "--root-user-action=ignore", "--target", str(site), "-r", str(file)])
-        for script in (site / "bin").iterdir():  # they name the Python that installed them
+        if pinned:
+            _run([*pip, "--no-compile", "--root-user-action=ignore", "--target", str(site), "-r", str(file)])
+        for script in (site / "bin").glob("*"):  # they name the Python that installed them
             first, _, rest = script.read_bytes().partition(b"\n")
             if first.startswith(b"#!") and b"python" in first:
                 script.write_bytes(b"#!/usr/bin/env python3\n" + rest)
         for tests in [folder for folder in site.rglob("tests") if folder.is_dir()]:
             shutil.rmtree(tests)
         _compile(site)
-        for old in kept.parent.glob(f"{name}-*"):
-            shutil.rmtree(old)
+        for old in kept.parent.glob(f"{part}-*"):
+            if time.time() - old.stat().st_ctime > _KEEP:
+                shutil.rmtree(old)
         site.rename(kept)
     return kept
 

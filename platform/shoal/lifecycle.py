@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoal.account import Amounts
+from shoal.account import Amounts, Fair
 from shoal.admission import Verdict
 from shoal.queueing import Outcome
 from shoal.records import Cluster, Reason, State
@@ -81,8 +81,7 @@ class Charge:
 
     scope: Scope
     amounts: Amounts
-    share: float = 0.0
-    floor: float = 0.0
+    fair: Fair | None = None
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,12 @@ def _in_the_queue(cluster: Cluster, seen: Observation) -> list[Action]:
 
 
 def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
-    floors = {Scope.TEAM: outcome.floors[0], Scope.USER: outcome.floors[1]}
-    return [Charge(scope, its, outcome.share, floors.get(scope, 0.0)) for scope, its in seen.wants.items()]
+    fair = {Scope.TEAM: outcome.team, Scope.USER: outcome.user}
+    return [
+        # Never less than it holds: workers that are being retired still count.
+        Charge(scope, its | seen.charged.get(scope, its), fair.get(scope))
+        for scope, its in seen.wants.items()
+    ]
 
 
 def waits(outcome: Outcome) -> tuple[Reason, str]:

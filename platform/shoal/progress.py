@@ -14,10 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.records import Cluster
 from shoal.units import Seconds
+
+if TYPE_CHECKING:
+    from shoal.homes.base import Home
+    from shoal.report import Report
 
 STILL = 10.0  # s after which a line says that something still goes on, where there is no spinner
 
@@ -26,6 +30,14 @@ class Progress(Protocol):
     """Is shown every record while somebody waits."""
 
     def show(self, cluster: Cluster) -> None: ...
+
+    def follow(self, home: Home, cluster_id: str) -> None:
+        """It is Ready: what shows a cluster in use goes on by itself from here."""
+        ...
+
+    def settle(self, cluster: Cluster, report: Report | None) -> None:
+        """It ended, or (without a report) this process left it."""
+        ...
 
     def __enter__(self) -> Progress: ...
 
@@ -39,10 +51,24 @@ def line(cluster: Cluster) -> str:
     return f"{cluster.name}: {cluster.state} ({cluster.message})"
 
 
-class Silent:
+class _Quiet:
+    """What shows nothing while a cluster is in use."""
+
+    def follow(self, home: Home, cluster_id: str) -> None:
+        pass
+
+    def settle(self, cluster: Cluster, report: Report | None) -> None:
+        if report is not None:
+            print(report.line(), file=sys.stderr)
+
+
+class Silent(_Quiet):
     """Shows nothing."""
 
     def show(self, cluster: Cluster) -> None:
+        pass
+
+    def settle(self, cluster: Cluster, report: Report | None) -> None:
         pass
 
     def __enter__(self) -> Silent:
@@ -52,7 +78,7 @@ class Silent:
         pass
 
 
-class Lines:
+class Lines(_Quiet):
     """One line on standard error per change of state or reason, and every 10 s while nothing changes.
 
     Each with the seconds since the beginning.
@@ -75,7 +101,7 @@ class Lines:
         pass
 
 
-class Spinner:
+class Spinner(_Quiet):
     """A line that moves, for a terminal; finished phases stay above it with how long they took."""
 
     def __init__(self) -> None:
@@ -108,9 +134,14 @@ class Spinner:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """What fits where this runs: a spinner on a terminal, lines elsewhere, nothing when quiet."""
+    """What fits where this runs: a card in a notebook, a spinner on a terminal, else lines; none if quiet."""
     if quiet:
         return Silent()
+    if "IPython" in sys.modules:
+        from shoal.notebook import Card, in_kernel
+
+        if in_kernel():
+            return Card()
     return Spinner() if sys.stderr.isatty() else Lines()
 
 

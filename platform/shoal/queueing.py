@@ -18,15 +18,18 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from shoal.account import Account, Amounts, Need, amounts, never_fits, real
+from shoal.account import Account, Amounts, Fair, Need, amounts, never_fits, real
 from shoal.admission import MACHINE, Ask, Decision, Place, Verdict, decide
 from shoal.errors import UsageError
 from shoal.fairness import NO_TEAM, Order, Turn, capacity, share
 from shoal.policy import TOTALS, Limit, Limits, Policy
 from shoal.records import Reason
+from shoal.workload import Plan
 
+# In this order in every vector.
 _RESOURCES = tuple(TOTALS)
 _Vector = tuple[float, ...]
+_NOTHING: _Vector = (0.0,) * len(_RESOURCES)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Outcome:
     ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
     ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
-    told. ``message``: why it is refused. ``share`` and ``floors`` (team's, user's): what the accounts are
-    charged with for fairness, see ``Account.with_``.
+    told. ``message``: why it is refused. ``team`` and ``user``: what their accounts
+    keep of an admission, see ``Account.with_``.
     """
 
     ask: Ask
@@ -68,8 +71,8 @@ class Outcome:
     behind: str | None = None
     latest: float | None = None
     message: str = ""
-    share: float = 0.0
-    floors: tuple[float, float] = (0.0, 0.0)
+    team: Fair | None = None
+    user: Fair | None = None
 
 
 class _Scope:
@@ -149,11 +152,11 @@ class _Reservation:
 
 
 def _vector(its: Amounts) -> _Vector:
-    return tuple(its.of(what) for what in _RESOURCES)
+    return (its.clusters, its.cores, its.memory, its.gpus, its.scratch)
 
 
 def _sum(vectors: Iterable[_Vector]) -> _Vector:
-    return tuple(map(sum, zip(*vectors, strict=True))) or (0.0,) * len(_RESOURCES)
+    return tuple(map(sum, zip(*vectors, strict=True))) or _NOTHING
 
 
 def admit(
@@ -166,32 +169,36 @@ def admit(
     the accounts, and asks again if they have changed meanwhile.
     """
     scopes = _Scopes(books, place)
-    turns: list[Turn] = []
     asked: dict[str, tuple[Waiting, Limits]] = {}
     outcomes: list[Outcome] = []
     for waiting in queue:
         try:
-            limits = scopes.limits_of(waiting.user, policy)
+            asked[waiting.ask.cluster] = waiting, scopes.limits_of(waiting.user, policy)
         except UsageError as error:
             outcomes.append(Outcome(waiting.ask, Verdict.REFUSE, message=str(error)))
-            continue
-        asked[waiting.ask.cluster] = waiting, limits
-        team = limits.team or NO_TEAM
-        turns.append(
-            Turn(waiting.ask.cluster, waiting.user, team, limits.weight, waiting.since, waiting.priority)
+    present = {waiting.user for waiting, _ in asked.values()} | set(books.users)
+    whole = capacity(limits for user in present if (limits := scopes.known(user, policy)))
+    parts = {name: share(amounts(waiting.ask.plan), whole) for name, (waiting, _) in asked.items()}
+    turns = [
+        Turn(
+            name,
+            waiting.user,
+            limits.team or NO_TEAM,
+            limits.weight,
+            waiting.since,
+            waiting.priority,
+            parts[name] * waiting.ask.plan.timeouts.max,
         )
-    whole = capacity(
-        scopes.limits_of(user, policy) for user in {turn.user for turn in turns} | set(books.users)
-    )
+        for name, (waiting, limits) in asked.items()
+    ]
     order = Order(turns, books.users, books.teams, now)
     position = 0
     while (turn := order.next()) is not None:
         waiting, limits = asked[turn.cluster]
         outcome = _answer(waiting, limits, scopes, position + 1, now)
         if outcome.verdict is Verdict.ADMIT:
-            part = share(amounts(waiting.ask.plan), whole)
-            floors = order.admitted(turn, part * waiting.ask.plan.timeouts.max)
-            outcome = replace(outcome, share=part, floors=floors)
+            team, user = order.admitted(turn, parts[turn.cluster])
+            outcome = replace(outcome, team=team, user=user)
         position += outcome.verdict is Verdict.WAIT
         outcomes.append(outcome)
     return outcomes
@@ -210,6 +217,13 @@ class _Scopes:
         if user not in self._limits:
             self._limits[user] = policy.limits_of(user)
         return self._limits[user]
+
+    def known(self, user: str, policy: Policy) -> Limits | None:
+        """None for one who holds something, and whom the policy does not know any more."""
+        try:
+            return self.limits_of(user, policy)
+        except UsageError:
+            return None
 
     def of(self, ask: Ask, limits: Limits) -> list[tuple[_Scope, _Vector]]:
         """Each account that ``ask`` is held against, with what it needs of it."""
@@ -231,17 +245,26 @@ class _Scopes:
         return self._made[kind, key]
 
 
+def _is_too_large(plan: Plan, limits: Limits) -> bool:
+    """Whether a limit per cluster is in the way."""
+    has = {"workers": plan.workers, "head": plan.head.memory, "duration": plan.timeouts.max}
+    return any(has[what] > limit.value for what, limit in limits.per_cluster.items())
+
+
 def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
     ask = waiting.ask
     pairs = scopes.of(ask, limits)
-    never = never_fits(Need.of(ask.plan), limits)
-    empty = (0.0,) * len(_RESOURCES)
-    if never or not all(scope.fits(need, empty) for scope, need in pairs):
-        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
+    if _is_too_large(ask.plan, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
+        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never_fits(Need.of(ask.plan), limits))
         return Outcome(ask, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
     end = now + ask.plan.timeouts.max
     # What it holds already (it grows, or a governor died while charging it) is not in its own way.
     own = [(scope, scope.drop(ask.cluster)) for scope, _ in pairs]
+    # Nor does it give anything back by asking: workers that are being retired still count.
+    pairs = [
+        (scope, need if has is None else tuple(map(max, need, has[0])))
+        for (scope, need), (_, has) in zip(pairs, own, strict=True)
+    ]
     short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
     blocking = [scope.reserved for scope, need in pairs if scope.delays(need, end) and scope.reserved]
     if not short and not blocking:

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from html import escape
 from typing import Any
 
+from shoal.picture import Sample, Span, bar, box, timeline
 from shoal.records import Cluster
 from shoal.units import Bytes, Money, Seconds
+
+# Left out of JSON, or written differently there.
+_NOT_PLAIN = ("price", "phases", "spans", "samples")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,37 @@ class Report:
     cpu_share: float
     restarts: int
     restart_note: str
+    spans: Sequence[Span] = ()
+    samples: Sequence[Sample] = ()
+
+    @property
+    def cost(self) -> str:
+        """The price, or hours where no prices are known."""
+        return str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
+
+    def picture(self) -> str:
+        """The run's timeline as SVG, with what went wrong marked."""
+        marks = []
+        if self.restarts:
+            marks.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
+        if self.spilled:
+            marks.append(f"{self.spilled} spilled to disk")
+        return timeline(self.spans, self.samples, float(self.worker_memory_limit), marks)
+
+    def html(self) -> str:
+        """The report as a card with its picture."""
+        phases = ", ".join(f"{phase} {took}" for phase, took in self.phases.items())
+        rows = [
+            ("took", escape(f"{self.lived} ({phases})")),
+            ("cost", escape(self.cost)),
+            ("memory", escape(f"fullest worker {self.peak_worker_memory} of {self.worker_memory_limit}")),
+            ("cpu", f"{bar(self.cpu_share, '#5b8db8')} {self.cpu_share:.0%}"),
+            ("ended", escape(f"{self.reason}: {self.message}")),
+        ]
+        title = f"{self.name} · {self.engine} · {self.template}"
+        return box(title, "report", "#777777", rows, self.picture())
+
+    _repr_html_ = html
 
     @property
     def memory_share(self) -> float:
@@ -45,8 +81,7 @@ class Report:
 
     def line(self) -> str:
         """One line, as it ends a run."""
-        cost = str(self.price) if self.price is not None else f"{self.worker_hours:.3g} worker-hours"
-        parts = [self.name, str(self.lived), cost, f"peak memory {self.memory_share:.0%}"]
+        parts = [self.name, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
         parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
         if self.restarts:
             parts.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
@@ -54,7 +89,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: times in seconds, sizes in bytes, the price as text."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("price", "phases")}
+        plain = {key: value for key, value in vars(self).items() if key not in _NOT_PLAIN}
         plain["phases"] = {phase: round(float(took), 3) for phase, took in self.phases.items()}
         plain["lived"] = round(float(self.lived), 3)
         plain["price"] = str(self.price) if self.price is not None else None
@@ -99,4 +134,16 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         cpu_share=used.get("cpu_seconds", 0.0) / (cores * ready) if cores and ready else 0.0,
         restarts=used.get("restarts", 0),
         restart_note=used.get("restart_note", ""),
+        spans=_spans(history, cluster.created, end),
+        samples=tuple((float(at), float(n), float(memory)) for at, n, memory in used.get("samples", ())),
+    )
+
+
+def _spans(history: Sequence[Mapping[str, Any]], asked: float, end: float) -> tuple[Span, ...]:
+    """Each state with when it began and ended, in seconds since the cluster was asked for."""
+    times = [float(entry["at"]) - asked for entry in history] + [end - asked]
+    return tuple(
+        (str(entry["state"]), max(0.0, begin), max(0.0, begin, to))
+        for entry, begin, to in zip(history, times, times[1:], strict=False)
+        if entry["state"] not in ("Stopped", "Failed", "Refused")
     )

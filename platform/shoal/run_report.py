@@ -18,6 +18,7 @@ from shoal.policy import Limits
 from shoal.records import Cluster
 from shoal.report import Report
 from shoal.units import Bytes, Money, Seconds
+from shoal.words import count
 
 COLUMNS = (
     "phase",
@@ -77,7 +78,7 @@ class Phase:
         """What :data:`COLUMNS` head."""
         report = self.report
         peak = f"{report.peak_memory} ({report.memory_share:.0%})"
-        held = f"{report.workers} workers, {self.held.cores:g} cores, {self.held.memory}"
+        held = f"{count(report.workers, 'worker')}, {count(self.held.cores, 'core')}, {self.held.memory}"
         ended = "" if report.reason == "StoppedByUser" else f" ({report.reason})"
         return (
             f"{self.role}, {report.engine}{ended}",
@@ -112,7 +113,7 @@ class RunReport:
         hours = sum(phase.report.worker_hours for phase in self.phases)
         cost = str(self.price) if self.price is not None else f"{hours:.3f} worker-hours"
         peak = max((phase.report.peak_memory for phase in self.phases), default=Bytes(0))
-        return f"{len(self.phases)} clusters, {lived} in all · {cost} · peak memory {peak}"
+        return f"{count(len(self.phases), 'cluster')}, {lived} in all · {cost} · peak memory {peak}"
 
     def markdown(self) -> str:
         """As a table for a Prefect artifact or a notebook."""

@@ -30,7 +30,8 @@ class Workload:
 
     ``data`` is the size of the input on disk; ``workers`` either a number or ``(min, max)``; ``memory`` and
     ``cores`` are per worker; ``spot`` is a share from 0 to 1; ``max_duration`` how long at most;
-    ``packages`` are pip requirements that the workers get; ``queue`` whether to wait for quota.
+    ``packages`` are pip requirements that the workers get; ``queue`` whether to wait for quota; ``priority``
+    orders what waits within a team, higher first.
     """
 
     template: str
@@ -46,6 +47,7 @@ class Workload:
     no_client: Seconds | None = None
     packages: tuple[str, ...] = ()
     queue: bool = False
+    priority: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -242,3 +242,18 @@ def _keys(kind: Any) -> list[str]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [name for name in kind.model_fields if name not in getattr(kind, "not_in_file", ())]
     return []
+
+
+def replace_value(text: str, path: tuple[str, ...], value: str) -> str:
+    """``text`` with the plain value at ``path`` written as ``value``; comments and layout stay.
+
+    KeyError when there is no such value.
+    """
+    node = yaml.compose(text, Loader=_Loader)
+    for part in path:
+        if not isinstance(node, MappingNode):
+            raise KeyError(part)
+        node = next((its for key, its in node.value if key.value == part), None)
+    if not isinstance(node, ScalarNode):
+        raise KeyError(path[-1])
+    return text[: node.start_mark.index] + value + text[node.end_mark.index :]

@@ -100,6 +100,23 @@ def test_quota_tells_what_is_held_and_by_whom(shoal: Any, nightly: dict[str, Any
     assert "nightly" in shoal("quota").out
 
 
+def test_top_tells_what_is_used(shoal: Any, nightly: dict[str, Any]) -> None:
+    text = shoal("top", "--once").out
+    assert re.search(r"nightly\s+Ready\s+1/1", text)
+    assert "500 MB" in text
+    assert shoal("top", "-o", "json").json[0]["status"]["memory"] > 0
+
+
+def test_a_report_has_times_and_a_picture(shoal: Any, nightly: dict[str, Any]) -> None:
+    view = shoal("report", "nightly", "--html", "nightly.html", "-o", "json").json
+    assert view["phases"]["Starting"] > 0
+    assert view["price"] is None
+    page = (shoal.folder / "nightly.html").read_text()
+    assert "<svg" in page
+    assert "nightly" in page
+    assert shoal("report", "nightly", "--html", "no/such/folder.html").code == 4
+
+
 def test_a_refusal_names_the_holder_and_ways_on_that_work(shoal: Any, nightly: dict[str, Any]) -> None:
     with_two = shoal("up", "small", "-w", "2", "--name", "two", "--detach", "--yes")
     assert with_two.code == 0, with_two

@@ -17,6 +17,7 @@ import pytest
 
 COMMANDS = (
     "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
+    "top", "report", "advise",
 )  # fmt: skip
 HEAVY = ("distributed", "dask", "pandas", "numpy", "pyarrow", "pyiceberg", "pyspark", "prefect", "bokeh")
 
@@ -80,6 +81,9 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["quota", "--user", ""], "user"),
         (["validate", "--engine", "flink"], "dask"),
         (["ls", "extra"], "extra"),
+        (["report", "nosuch"], "no live cluster"),
+        (["advise", "smal"], "did you mean 'small'"),
+        (["top", "--every", "0"], "--every"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence_and_exits_2(shoal: Any, arguments: list[str], said: str) -> None:
@@ -288,3 +292,32 @@ def on_a_terminal(place: Any, command: list[str], columns: int) -> str:
     os.close(master)
     process.wait(60)
     return seen.decode()
+
+
+def test_the_shell_completes_commands_and_templates(shoal: Any) -> None:
+    def complete(words: str) -> str:
+        done = subprocess.run(
+            [shoal.command],
+            cwd=shoal.folder,
+            env=shoal.environment
+            | {"_SHOAL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    assert "validate" in complete("shoal va")
+    assert "small" in complete("shoal plan sm")
+    assert "--workers" in complete("shoal plan --wor")
+
+
+def test_a_shipped_template_is_not_written_to(bare: Any) -> None:
+    view = bare("advise", "etl", "-o", "json").json
+    assert view["memory"] is None
+    assert view["runs"] == 0
+    assert list(view) == [
+        "template", "memory", "now", "peak", "runs", "estimate", "why", "left_out", "price", "applied",
+    ]  # fmt: skip
+    assert "0 clean runs" in bare("advise", "etl").out

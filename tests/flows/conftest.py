@@ -211,12 +211,15 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
         timer = threading.Timer(timeout, process.kill)
         for thread in (*threads, timer):
             thread.start()
-        out = process.stdout.read()
-        code = process.wait()
-        timer.cancel()
-        done.set()
-        for thread in threads:
-            thread.join()
+        try:
+            out = process.stdout.read()
+            code = process.wait()
+        finally:
+            process.kill()  # nothing happens where it has ended
+            timer.cancel()
+            done.set()
+            for thread in threads:
+                thread.join()
     run.out, run.seconds = out, time.monotonic() - begin
     assert code == 0, f"{command} ended with {code}\n{run.out}\n" + "\n".join(line for _, line in run.lines)
     deadline = time.monotonic() + 5  # the last process needs a moment to be gone
@@ -265,7 +268,7 @@ def deployed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
             timeout=120,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=400)
+    run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=540)
     (run.flow_run,) = api.post("flow_runs/filter", {"flows": {"name": {"any_": ["nyc-flights"]}}})
     assert run.flow_run["state"]["type"] == "COMPLETED", run.out + "\n".join(line for _, line in run.lines)
     run.tables = tables_of(home)
@@ -283,6 +286,6 @@ def demo(deployed: DemoRun) -> DemoRun:
         env["CI"],
     )  # the demo sees to that itself
     command = [sys.executable, "-m", "shoal", "demo", "--yes"]
-    run = observed(command, home, env, timeout=400)
+    run = observed(command, home, env, timeout=540)
     run.tables = tables_of(home)
     return run

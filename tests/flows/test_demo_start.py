@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -49,4 +50,27 @@ def test_its_own_api_ends_with_it_however_it_ends(
             assert any("create_app" in " ".join(child.cmdline()) for child in children)
         finally:
             process.send_signal(number)
+    eventually(lambda: not psutil.wait_procs(children, timeout=0)[1], 15, "all of its processes are gone")
+
+
+def test_ctrl_c_is_not_heard_by_its_own_api_so_the_run_can_end_in_order(
+    clean_environment: Callable[..., dict[str, str]], eventually: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A terminal sends it to all processes of its foreground."""
+    code = START + (
+        "import time\ntry:\n print('started', flush=True)\n time.sleep(600)\n"
+        "except KeyboardInterrupt:\n time.sleep(1)\n demo._connect()\n print('still there', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=clean_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "still there\n"
     eventually(lambda: not psutil.wait_procs(children, timeout=0)[1], 15, "all of its processes are gone")

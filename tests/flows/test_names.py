@@ -10,7 +10,7 @@ import pytest
 
 import shoal
 from shoal.prefect.leftovers import Verdict, judge
-from shoal.prefect.runs import Run, cluster_name, current
+from shoal.prefect.runs import FLOW_RUN, Run, cluster_name, current
 from shoal.records import Cluster, Reason, State
 from shoal.units import Bytes, Seconds
 from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
@@ -27,9 +27,10 @@ PLAN = Plan(
 )
 
 
-def cluster(state: State, plan: Plan = PLAN) -> Cluster:
+def cluster(state: State, plan: Plan = PLAN, run: str = "this") -> Cluster:
     workload = Workload("etl")
-    return Cluster("c1", "etl-1", "alice", None, workload, plan, state, Reason.SERVING, "", 0.0, 0.0)
+    tags = {FLOW_RUN: run}
+    return Cluster("c", "etl-1", "alice", None, workload, plan, state, Reason.SERVING, "", 0, 0, tags=tags)
 
 
 def test_a_name_is_the_same_for_every_attempt_and_another_for_all_else() -> None:
@@ -76,6 +77,20 @@ def test_outside_of_prefect_there_is_no_run() -> None:
         pytest.param(cluster(State.READY), 0, Verdict.ADOPT, id="it is what would be started"),
         pytest.param(cluster(State.STARTING), 0, Verdict.ADOPT, id="it is about to be"),
         pytest.param(cluster(State.READY), 1, Verdict.REPLACE, id="another attempt still uses it"),
+        pytest.param(cluster(State.READY, run="other"), 0, Verdict.FOREIGN, id="it is not of this run"),
+        pytest.param(cluster(State.STOPPED, run="other"), 0, Verdict.START, id="it was not, and has ended"),
+        pytest.param(
+            cluster(State.READY, replace(PLAN, groups=(replace(PLAN.groups[0], count=1),))),
+            0,
+            Verdict.ADOPT,
+            id="it has another number of workers just now",
+        ),
+        pytest.param(
+            cluster(State.READY, replace(PLAN, groups=(replace(PLAN.groups[0], maximum=3),))),
+            0,
+            Verdict.REPLACE,
+            id="it may have more workers",
+        ),
         pytest.param(
             cluster(State.READY, replace(PLAN, engine=Engine.SPARK)), 0, Verdict.REPLACE, id="other engine"
         ),
@@ -93,12 +108,12 @@ def test_outside_of_prefect_there_is_no_run() -> None:
 def test_what_is_done_about_what_an_attempt_left(
     found: Cluster | None, clients: int, verdict: Verdict
 ) -> None:
-    assert judge(found, PLAN, clients) is verdict
+    assert judge(found, PLAN, clients, "this") is verdict
 
 
 def test_a_plan_that_went_through_the_store_is_still_the_same() -> None:
     stored = Plan.from_json(PLAN.to_json())
-    assert judge(cluster(State.READY, stored), PLAN, 0) is Verdict.ADOPT
+    assert judge(cluster(State.READY, stored), PLAN, 0, "this") is Verdict.ADOPT
 
 
 def test_without_prefect_the_error_names_the_extra_and_is_an_import_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from shoal.demo import find_flow
+from shoal.demo import as_data, as_text, find_flow
 from shoal.errors import NotFoundError
 from shoal.project import defaults
+from shoal.run_report import RunReport
+from shoal.units import Seconds
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,26 @@ def test_a_missing_flow_names_both_places(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("shoal.project.defaults", lambda: tmp_path / "shipped")
     with pytest.raises(NotFoundError, match="shipped"):
         find_flow(tmp_path)
+
+
+def test_the_demo_tells_the_same_to_people_and_to_programs() -> None:
+    result = {
+        "flow_run_id": "f",
+        "artifact": "nyc-flights",
+        "flights": 336_776,
+        "tables": {"nyc.flights": {"uuid": "u-1", "snapshots": 2}},
+        "real": {"worker_pids": [11, 12], "writers": ["a", "b"], "files": 19, "jvm_pid": 13},
+    }
+    text = as_text(result, RunReport("r", []), Seconds(75.0))
+    for told in (
+        "[11, 12]",
+        "19 files",
+        "written by 2 workers",
+        "process 13",
+        "336,776",
+        "u-1",
+        "1 min 15 s",
+    ):
+        assert told in text
+    data = json.loads(as_data(result, RunReport("r", []), Seconds(75.0)))
+    assert (data["tables"], data["seconds"], data["report"]["phases"]) == (result["tables"], 75.0, [])

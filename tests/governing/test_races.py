@@ -161,6 +161,24 @@ def test_a_worker_that_hands_over_still_counts(home: FakeHome, asking: Asking) -
     assert charged(home, cluster) == {Scope.TEAM: 10, Scope.USER: 10}
 
 
+def test_growing_again_gives_nothing_back_while_workers_are_retired(home: FakeHome, asking: Asking) -> None:
+    cluster = home.request(asking("a", "ann", 3))
+    home.govern()
+    home.advance(4)
+    home.scale(cluster.id, 1)
+    home.govern(3)
+    another = home.request(asking("b", "ann", 3))
+    home.scale(cluster.id, 2)
+    home.govern(3)
+    assert charged(home, cluster)[Scope.USER] == 30
+    assert home.get(another.id).state is State.QUEUED
+    for _ in range(3):
+        home.advance(6)
+        home.govern(3)
+    assert charged(home, cluster) == {Scope.TEAM: 20, Scope.USER: 20}
+    assert home.get(another.id).state is not State.QUEUED
+
+
 def test_a_clock_that_jumps_makes_no_head_seem_lost(home: FakeHome, policy: Policy, asking: Asking) -> None:
     governor = Governor(home, policy, monotonic=lambda: home.clock.elapsed)
     cluster = home.request(asking("a", "ann", 1))

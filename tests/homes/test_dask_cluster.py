@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.clusters import open_home, open_project
 from shoal.handles import ClusterEndedError
 from shoal.homes.local import endpoints, paths
 from shoal.records import Reason, State
@@ -129,6 +130,38 @@ def test_a_worker_busy_in_native_code_dies_with_its_head_too(
     handle.close()
 
 
+def child_leaver() -> Callable[[], int]:
+    def leave_a_child() -> int:  # nested: the workers do not have this module
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        child.returncode = 0  # nobody waits for it: that is the point
+        return child.pid
+
+    return leave_a_child
+
+
+def test_what_user_code_started_on_a_worker_ends_with_the_cluster(project: Path, marked: Marked) -> None:
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        child = cluster.client.submit(child_leaver(), pure=False).result()
+        assert child in of(marked, cluster.id)
+    assert not of(marked, cluster.id)
+
+
+def test_what_a_killed_head_left_behind_is_found_and_ended_by_the_next_look(
+    project: Path, marked: Marked, eventually: Eventually
+) -> None:
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    with shoal.connect(handle.name, project=project) as second:
+        assert isinstance(second, shoal.DaskCluster)
+        child = second.client.submit(child_leaver(), pure=False).result()
+        os.kill(handle.record.head["pid"], signal.SIGKILL)
+        eventually(lambda: of(marked, handle.id) <= {child}, 5, "only the child is left")
+    home = open_home(open_project(project))
+    assert home.clusters() == []
+    eventually(lambda: not of(marked, handle.id), 5, "the look ended it")
+
+
 def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
     project: Path, marked: Marked, eventually: Eventually
 ) -> None:
@@ -151,7 +184,7 @@ def test_killing_the_client_with_9_ends_the_cluster_after_its_no_client_time(
     client.wait()
     client.stdout.close()
     eventually(lambda: not of(marked, cluster_id), 2 + 8, "the cluster gone after its no-client time")
-    record = shoal.clusters.open_home(shoal.clusters.open_project(project)).get(cluster_id)
+    record = open_home(open_project(project)).get(cluster_id)
     assert (record.state, record.reason) == (State.STOPPED, Reason.CLIENT_GONE)
 
 

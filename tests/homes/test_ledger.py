@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.clusters import open_home, open_project
 from shoal.errors import InfrastructureError
 from shoal.homes.local.ledger import Ledger
-from shoal.records import State
+from shoal.records import Reason, State
 
 # Each process asks for one cluster, at a moment that all share, and says what it was told.
 _ASK = """
@@ -93,7 +93,7 @@ def test_of_eight_processes_that_ask_at_once_exactly_two_get_the_two_slots(
         for number in range(8)
     ]
     answers = [process.communicate(timeout=60)[0].split() for process in asking]
-    home = shoal.clusters.open_home(shoal.clusters.open_project(project))
+    home = open_home(open_project(project))
     live = home.clusters()
     try:
         assert sorted(answer[0] for answer in answers) == ["admitted"] * 2 + ["refused"] * 6
@@ -102,7 +102,7 @@ def test_of_eight_processes_that_ask_at_once_exactly_two_get_the_two_slots(
         assert len([c for c in home.clusters(ended=True) if c.state is State.REFUSED]) == 6
     finally:
         for cluster in live:
-            home.stop(cluster.id, shoal.records.Reason.STOPPED_BY_USER, "the test is over")
+            home.stop(cluster.id, Reason.STOPPED_BY_USER, "the test is over")
         deadline = time.monotonic() + 20
         while home.clusters() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -125,11 +125,24 @@ def test_a_ledger_of_a_newer_version_is_left_alone(empty_home: Path) -> None:
     assert dump(empty_home / "ledger.db") == before
 
 
-def test_a_ledger_that_is_no_database_is_said_to_be_one(empty_home: Path) -> None:
-    empty_home.mkdir()
-    (empty_home / "ledger.db").write_text(textwrap.dedent("not a database " * 100))
-    with pytest.raises(InfrastructureError, match="not a database"):
-        Ledger()
+def test_a_damaged_ledger_is_kept_and_rebuilt_from_what_runs_before_anything_is_admitted(
+    project: Path, empty_home: Path
+) -> None:
+    with shoal.dask("small", workers=2, name="runs", project=project, quiet=True) as cluster:
+        file = empty_home / "ledger.db"
+        (empty_home / "garbage").write_bytes(b"not a database " * 100)
+        (empty_home / "garbage").replace(file)
+        for part in ("-wal", "-shm"):
+            Path(f"{file}{part}").unlink(missing_ok=True)
+        home = open_home(open_project(project))
+        assert [(c.name, c.state, c.workers) for c in home.clusters()] == [("runs", State.READY, 2)]
+        second = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
+        with pytest.raises(shoal.ShoalError, match="runs"):
+            shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
+        second.close()
+        assert list(empty_home.glob("ledger.db.broken-*"))
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
+    assert cluster.record.state is State.STOPPED
 
 
 def test_a_data_folder_that_cannot_be_written_is_one_clear_error(

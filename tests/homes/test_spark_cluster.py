@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.clusters import open_home, open_project
 from shoal.homes.local import endpoints, paths
 from shoal.java import JavaError
 from shoal.records import Reason, State
@@ -70,7 +71,7 @@ def test_without_a_java_nothing_is_admitted(project: Path, monkeypatch: pytest.M
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with pytest.raises(JavaError, match=r"(?s)Java 17.*apt install"):
         shoal.spark("small", project=project, quiet=True)
-    home = shoal.clusters.open_home(shoal.clusters.open_project(project))
+    home = open_home(open_project(project))
     assert home.clusters(ended=True) == []
 
 

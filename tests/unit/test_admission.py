@@ -156,7 +156,7 @@ def test_a_limit_lowered_below_what_runs_stops_only_what_needs_it(planned: Plann
     assert {shortage.what for shortage in decision.shortages} == {"memory"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_admitted_never_exceeds_a_limit_and_a_refusal_is_always_right(
     shipped: Project, standard: Limits, data: st.DataObject

@@ -173,7 +173,7 @@ def test_values_from_elsewhere_are_checked_again(shipped: Project) -> None:
         plan(Workload("etl", data=Bytes(-1)), shipped.template("etl"), NO_LIMITS, shipped.target)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_plan_is_ordered_within_limits_and_survives_json(shipped: Project, data: st.DataObject) -> None:
     asked = Workload(

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from shoal.cli import demo, doctor, down, initialise, look, quota, submit, up, validate, why
 from shoal.cli.exits import EPILOG, Code, code_of
 from shoal.errors import ShoalError
 
@@ -38,7 +38,7 @@ class _Commands(TyperGroup):
     """Lists commands in the order of a day's work instead of the alphabet's."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.commands)
+        return sorted(self.commands, key=list(COMMANDS).index)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,15 +53,24 @@ class _Commands(TyperGroup):
             return Code.INTERRUPTED
 
 
-app = typer.Typer(
-    cls=_Commands,
-    help=HELP,
-    epilog=EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+# Command -> the module that has it, in the order of a day's work.
+COMMANDS = {
+    "init": "initialise",
+    "demo": "demo",
+    "plan": "up",
+    "up": "up",
+    "ls": "look",
+    "logs": "look",
+    "why": "why",
+    "top": "top",
+    "down": "down",
+    "quota": "quota",
+    "submit": "submit",
+    "report": "advise",
+    "advise": "advise",
+    "validate": "validate",
+    "doctor": "doctor",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -72,7 +81,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _shoal(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
@@ -81,8 +89,23 @@ def _shoal(
     pass
 
 
-for _module in (initialise, demo, up, look, why, down, quota, submit, validate, doctor):
-    _module.add_to(app)
+def make_app(command: str | None = None) -> typer.Typer:
+    """The application. With the name of a command only its module is loaded: reading the options of all of
+    them takes longer than `shoal ls` does."""
+    app = typer.Typer(
+        cls=_Commands,
+        help=HELP,
+        epilog=EPILOG,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_shoal)
+    names = [command] if command in COMMANDS else list(COMMANDS)
+    for module in dict.fromkeys(COMMANDS[name] for name in names):
+        import_module(f"shoal.cli.{module}").add_to(app)
+    return app
 
 
 def main() -> NoReturn:
@@ -93,7 +116,8 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     try:
-        code = app(args=list(arguments), prog_name="shoal", standalone_mode=False)
+        command = arguments[0] if arguments else None
+        code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except ShoalError as error:

@@ -218,3 +218,33 @@ def steps(cluster: Cluster, found: Sequence[Step]) -> RenderableType:
             table.add_row("", "", Text(f"do: {step.mend}", colour))
     title = Text.assemble((cluster.name, "bold"), f": {cluster.state}, {cluster.reason}")
     return Group(title, table)
+
+
+def usage(
+    rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]] | None, every: float
+) -> RenderableType:
+    """What clusters use now; CPU since ``before``, ``every`` seconds ago."""
+    earlier = {row["id"]: row["status"] for row in before or () if row["status"]}
+    table = plain("NAME", "STATE", "WORKERS", "MEMORY", "", "CPU", "CLIENTS", "ENDS IN")
+    for row in rows:
+        status = row["status"] or {}
+        limit = (status.get("memory_limit") or 0) * max(1, row["workers"])
+        share = (status.get("memory") or 0) / limit if limit else 0.0
+        colour = "red" if share >= 0.9 else "yellow" if share >= 0.7 else "green"
+        full = min(12, round(share * 12))
+        memory = f"{Bytes(status['memory'])} of {Bytes(limit)}" if status else ""
+        cpu = ""
+        if status and row["id"] in earlier:
+            spent = status["cpu_seconds"] - earlier[row["id"]]["cpu_seconds"]
+            cpu = f"{max(0.0, spent / every):.1f} cores"
+        table.add_row(
+            row["name"],
+            Text(row["state"], STATE_COLOURS.get(row["state"], "")),
+            f"{row['workers']}/{row['workers_planned']}",
+            Text("█" * full, colour) + Text("░" * (12 - full), "dim"),
+            memory,
+            cpu or ("computes" if status.get("busy") else "idle" if status else ""),
+            str(status.get("clients", "")),
+            countdown(row["status"]),
+        )
+    return table if rows else Text("No clusters run.")

@@ -24,11 +24,13 @@ from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import endpoints, paths, rebuild, schema
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing
-from shoal.homes.local.ledger import Ledger, Transaction, Wishes
-from shoal.homes.local.processes import identity
+from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.transaction import Transaction, Wishes
 from shoal.project import load
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
@@ -37,7 +39,9 @@ from shoal.workload import Engine
 TICK = 0.5  # s between looks
 RENEW = 5.0  # s between renewals of the lease
 LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
-START_LIMIT = 300.0  # s that an engine may take to start, the first fetch of jars included
+START_LIMIT = (
+    300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
+)
 
 
 class _ToldToEnd(Exception):
@@ -61,11 +65,13 @@ class Head:
         self._renewed = time.monotonic()
         self._since = time.monotonic()
         self._phase = State.STARTING
+        reached(CrashPoint.HEAD_BORN)
         with ledger.write() as tx:
             self._cluster = tx.get(cluster_id)
             self._status = StatusServer(self.status, self._token)
             head = identity() | {"status_url": self._status.url}
             tx.update(cluster_id, head=head, renewed_at=tx.now)
+            self._copy(tx)
 
     def run(self) -> int:
         """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
@@ -73,6 +79,7 @@ class Head:
             signal.signal(number, self._on_signal)
         if self._cluster.state.ended:
             return 0
+        reached(CrashPoint.HEAD_RECORDED)
         endpoints.write_token(self._folder, self._token)
         try:
             reason, message = self._start()
@@ -104,16 +111,19 @@ class Head:
     def _start(self) -> tuple[Reason | None, str]:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or START_LIMIT)
         self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
             self._say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
             install(plan.packages, self._folder / "packages", deadline)
         site = Site(self._id, plan, self._folder, self._token)
         self._engine = _engine(plan.engine, site)
         endpoint = self._engine.start(self._say, deadline)
+        reached(CrashPoint.HEAD_ENGINE_UP)
         endpoints.write(self._folder, endpoint)
         self._look = self._engine.observe() or self._look
+        reached(CrashPoint.HEAD_BEFORE_READY)
         with self._ledger.write() as tx:
             wishes = tx.wishes(self._id)
             if wishes.stop is not None:
@@ -143,6 +153,7 @@ class Head:
         restarts = 0
         while True:
             time.sleep(TICK)
+            reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, failure
             look = engine.observe()
@@ -228,6 +239,7 @@ class Head:
                     if tx.get(self._id).state.ended:
                         return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
                     tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
+                    self._copy(tx)
                     wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
                 self._renewed = now
@@ -249,7 +261,9 @@ class Head:
                 tx.move(self._id, State.STOPPING, reason, message)
         except ShoalError as error:
             print(f"shoal head: could not note that it stops: {error}", flush=True)
+        reached(CrashPoint.HEAD_STOPPING)
         self._stop_engine()
+        reached(CrashPoint.HEAD_BEFORE_END)
         endpoints.forget(self._folder)
         paths.tidy(self._folder)
         try:
@@ -272,6 +286,10 @@ class Head:
         governing.end(tx, tx.get(self._id), state, reason, message)
         return governing.settle(tx)
 
+    def _copy(self, tx: Transaction) -> None:
+        """Its own copy of its record, for the day that the ledger's file is damaged."""
+        rebuild.write_record(self._folder, schema.to_row(tx.get(self._id)))
+
     def _stop_engine(self) -> None:
         if self._engine is None:
             return
@@ -281,6 +299,7 @@ class Head:
             self._engine.stop()
         except Exception:  # whatever an engine does at its end, the record has to say that it ended
             traceback.print_exc()
+        end_marked(self._id)  # what user code started on the workers
 
     def report(self) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""

@@ -83,6 +83,10 @@ class Home(Protocol):
         """Where to connect; InfrastructureError while it is not Ready."""
         ...
 
+    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+        """What its head tells now; None when it does not answer within ``timeout`` seconds."""
+        ...
+
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         """Every state the cluster was in (``state``, ``reason``, ``message``, ``at``), oldest first."""
         ...

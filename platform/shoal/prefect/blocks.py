@@ -41,8 +41,9 @@ def dask_cluster(
     crashed attempt left, or ends it first when it was asked for differently or is still in use. It carries
     the run's ids as tags, and its report becomes an artifact of the run, ``shoal-<role>``.
 
-    Outside of a flow it is :func:`shoal.dask`. Options and errors are those of :func:`shoal.dask`; ``detach``
-    has no meaning here, for the cluster ends with its block (UsageError).
+    In a flow ``queue`` is True by default. Outside of one it is :func:`shoal.dask`. Options and errors are
+    those of :func:`shoal.dask`; ``detach`` has no meaning here, for the cluster ends with its block
+    (UsageError).
     """
     return _block(Engine.DASK, dask, template, role, options)
 
@@ -70,6 +71,7 @@ def _block(
             yield handle
         return
     role = role or template
+    options.setdefault("queue", True)  # nobody sits before a flow: it waits its turn instead of failing
     name = options.pop("name", None) or cluster_name(run.flow_run_id, role, run.task_key)
     options["tags"] = run.tags | dict(options.get("tags") or {})
     with _claimed(name, role):
@@ -95,11 +97,10 @@ def _obtain(
 ) -> tuple[_Handle, Limits]:
     """Adopt, replace or start. A cluster that ends just as it is adopted is started anew."""
     asked = {key: value for key, value in options.items() if key not in ("quiet", "tags")}
-    why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
-        verdict = clear(home, name, request.user, request.plan, why, quiet=bool(options.get("quiet", False)))
+        verdict = clear(home, name, request.user, request.plan, run, quiet=bool(options.get("quiet", False)))
         try:
             return start(template, name=name, **options), request.limits
         except ClusterEndedError:

@@ -12,8 +12,9 @@ import time
 from dataclasses import replace
 from enum import StrEnum
 
-from shoal.errors import DeadlineError
+from shoal.errors import DeadlineError, UsageError
 from shoal.homes.local.home import LocalHome
+from shoal.prefect.runs import FLOW_RUN, Run
 from shoal.progress import doing
 from shoal.records import Cluster, Reason, State
 from shoal.workload import Plan
@@ -23,15 +24,16 @@ _POLL = 0.1
 
 
 class Verdict(StrEnum):
-    """Nothing is there; take it over; end it first; it is ending already."""
+    """Nothing is there; take it over; end it first; it is ending already; it is not this run's."""
 
     START = "start"
     ADOPT = "adopt"
     REPLACE = "replace"
     AWAIT = "await"
+    FOREIGN = "foreign"
 
 
-def judge(found: Cluster | None, plan: Plan, clients: int) -> Verdict:
+def judge(found: Cluster | None, plan: Plan, clients: int, flow_run_id: str) -> Verdict:
     """What to do before ``plan`` is started under the name under which ``found`` was found.
 
     ``clients``: how many are connected to it. An attempt that is still connected is superseded, and will
@@ -39,6 +41,8 @@ def judge(found: Cluster | None, plan: Plan, clients: int) -> Verdict:
     """
     if found is None or found.state.ended:
         return Verdict.START
+    if found.tags.get(FLOW_RUN) != flow_run_id:
+        return Verdict.FOREIGN
     if found.state is State.STOPPING:
         return Verdict.AWAIT
     if clients == 0 and _essence(found.plan) == _essence(plan):
@@ -46,16 +50,27 @@ def judge(found: Cluster | None, plan: Plan, clients: int) -> Verdict:
     return Verdict.REPLACE
 
 
-def clear(home: LocalHome, name: str, owner: str, plan: Plan, why: str, *, quiet: bool = False) -> Verdict:
-    """Do it: afterwards a request for ``plan`` under ``name`` adopts or starts. DeadlineError."""
+def clear(home: LocalHome, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False) -> Verdict:
+    """Do it: afterwards a request for ``plan`` under ``name`` adopts or starts.
+
+    UsageError when the name is that of a live cluster which this run did not start, DeadlineError when a
+    leftover does not end.
+    """
     found = home.find(name, owner)
     clients = 0
     if found is not None and found.state is State.READY:
         clients = int((home.status(found.id) or {}).get("clients", 0))
-    verdict = judge(found, plan, clients)
+    verdict = judge(found, plan, clients, run.flow_run_id)
     if found is None or verdict in (Verdict.START, Verdict.ADOPT):
         return verdict
+    if verdict is Verdict.FOREIGN:
+        raise UsageError(
+            f"you have a live cluster named {name!r} that this flow run did not start",
+            hint=f"Leave out name=: it follows from the flow run. Or end that one: shoal down {name}",
+            name=name,
+        )
     if verdict is Verdict.REPLACE:
+        why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
         home.stop(found.id, Reason.STOPPED_BY_USER, why)
     begin = time.monotonic()
     with doing(f"waiting until {name} of an earlier attempt has ended", quiet=quiet):
@@ -70,5 +85,6 @@ def clear(home: LocalHome, name: str, owner: str, plan: Plan, why: str, *, quiet
 
 
 def _essence(plan: Plan) -> Plan:
-    """A plan without what is said about it."""
-    return replace(plan, reasons={}, price_per_hour=None)
+    """A plan without what is said about it, and without how many workers it happens to have just now."""
+    groups = tuple(replace(group, count=0) for group in plan.groups)
+    return replace(plan, groups=groups, reasons={}, price_per_hour=None)

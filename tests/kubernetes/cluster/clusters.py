@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,12 +249,21 @@ def _sweep() -> list[str]:
     for folder in paths.runs().glob("*"):
         if not folder.is_dir() or _keeper_lives(folder):
             continue
+        _end_programs(folder)
         if (folder / "plan.json").exists() and not folder.name.startswith("."):
             keeper.remove_traces(Plan.read(folder), folder)
             swept.append(folder.name)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return swept
+
+
+def _end_programs(folder: Path) -> None:
+    """Programs of a killed keeper: on Linux they died with it, elsewhere nothing ties them to it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(f"{folder}/" in word for word in process.info["cmdline"] or [] if word.startswith(("-", "/"))):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _free_network() -> Network:

@@ -24,9 +24,9 @@ def free_ports(count: int) -> list[int]:
 
 def plan(name: str, folder: Path, programs: dict[str, Path], owner: int | None, audit: bool) -> Plan:
     """Writes the cluster's files into `folder`; the nodes are made once the API server answers."""
-    kwok_port, *ports = free_ports(6)
+    own, server, etcd, peer, controllers, scheduler = free_ports(6)
     addresses = control_plane.Addresses(
-        "127.0.0.1", *ports, services="10.96.0.0/16", first_service="10.96.0.1"
+        "127.0.0.1", server, etcd, peer, controllers, scheduler, "10.96.0.0/16", "10.96.0.1"
     )
     control_plane.write_credentials(folder, name, addresses, node=None)
     stages = folder / "stages.yaml"
@@ -35,7 +35,7 @@ def plan(name: str, folder: Path, programs: dict[str, Path], owner: int | None, 
         str(programs["kwok"]), f"--kubeconfig={folder}/kubeconfigs/admin", f"--config={stages}",
         "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         "--node-ip=10.0.0.1", "--cidr=10.0.0.0/8", "--node-lease-duration-seconds=40",
-        f"--server-address=127.0.0.1:{kwok_port}",
+        f"--server-address=127.0.0.1:{own}",
     ]  # fmt: skip
     phases = control_plane.phases(folder, programs, addresses, many=True, audit=audit)
     phases[-1].append(Process("kwok", kwok))

@@ -17,8 +17,8 @@ from shoal import admission
 from shoal.account import Account, Amounts, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.homes.base import Ask
-from shoal.homes.local.ledger import Transaction
 from shoal.homes.local.processes import is_alive
+from shoal.homes.local.transaction import Transaction
 from shoal.lifecycle import Scope, waits
 from shoal.project import Project, look_up
 from shoal.queueing import Books, Outcome, Waiting, admit, explain
@@ -92,7 +92,7 @@ class Governing:
         )
         decision, outcome = self._decide(tx, cluster)
         if decision.verdict is Verdict.ADMIT:
-            self._charge(tx, cluster)
+            self._charge(tx, cluster, outcome)
             cluster = replace(
                 cluster,
                 state=State.ADMITTED,
@@ -118,9 +118,9 @@ class Governing:
         """Whether ``cluster`` may have this many workers now; if so, its record and accounts say it has."""
         plan = with_workers(cluster.plan, workers)
         larger = replace(cluster, plan=plan)
-        decision, _ = self._decide(tx, larger)
+        decision, outcome = self._decide(tx, larger)
         if decision.verdict is Verdict.ADMIT:
-            self._charge(tx, larger)
+            self._charge(tx, larger, outcome)
             tx.update(cluster.id, plan=plan.to_json())
         return decision
 
@@ -172,7 +172,7 @@ class Governing:
 
     def _follow(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
         if outcome.verdict is Verdict.ADMIT:
-            self._charge(tx, cluster)
+            self._charge(tx, cluster, outcome)
             message = f"within every limit, after {Seconds(tx.now - cluster.created)} in the queue"
             tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, admitted_at=tx.now)
         elif outcome.verdict is Verdict.REFUSE:
@@ -182,11 +182,13 @@ class Governing:
             if (reason, message) != (cluster.reason, cluster.message):
                 tx.update(cluster.id, reason=reason.value, message=message)
 
-    def _charge(self, tx: Transaction, cluster: Cluster) -> None:
+    def _charge(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
         live = tx.live()
+        fair = {Scope.USER: outcome.user, Scope.TEAM: outcome.team}
         for key in _keys(cluster.owner, cluster.team):
             account = _account(tx, key, live)
-            tx.keep_history(key, account.with_(cluster.id, amounts(cluster.plan), None, tx.now))
+            its = amounts(cluster.plan)
+            tx.keep_history(key, account.with_(cluster.id, its, None, tx.now, fair[key[0]]))
 
     def _books(self, tx: Transaction, live: list[Cluster], owners: set[str]) -> Books:
         owners = owners | {cluster.owner for cluster in live}
@@ -221,7 +223,7 @@ def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
 
 def _waiting(cluster: Cluster) -> Waiting:
     ask = admission.Ask(cluster.id, cluster.name, cluster.plan)
-    return Waiting(ask, cluster.owner, cluster.created)
+    return Waiting(ask, cluster.owner, cluster.created, cluster.workload.priority)
 
 
 def _keys(owner: str, team: str | None) -> list[tuple[Scope, str]]:

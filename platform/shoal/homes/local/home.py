@@ -21,15 +21,18 @@ from shoal.admission import Decision, Verdict
 from shoal.errors import InfrastructureError, NeverFitsError, UsageError
 from shoal.homes.base import Ask, Endpoint
 from shoal.homes.local import endpoints, paths
+from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import is_alive, marked, signal_process
+from shoal.homes.local.processes import MARK, end_marked, is_alive, marked, marks, signal_process
 from shoal.homes.local.tidy import tidy_up
 from shoal.project import Project
 from shoal.records import Cluster, Reason, State
 from shoal.tables.catalog import settings
 from shoal.units import Seconds
+
+_LEAVING = 15.0  # s after its end in which a cluster's last processes may still be on their way out
 
 
 class LocalHome:
@@ -63,6 +66,7 @@ class LocalHome:
             else:
                 found = None
                 cluster, decision = self._governing.request(tx, ask)
+            reached(CrashPoint.CLIENT_IN_DECISION)
         tidy_up(gone)
         paths.prune()
         if found is not None:
@@ -82,6 +86,21 @@ class LocalHome:
         with self.ledger.write() as tx:
             gone = self._governing.settle(tx)
         tidy_up(gone)
+        self.reap()
+
+    def reap(self) -> list[str]:
+        """End every process that carries the mark of a cluster which has ended, or which nobody knows.
+
+        Returns the ids of those clusters. Processes of other ledgers are left alone.
+        """
+        found = marks(self.ledger.url.render_as_string(hide_password=False))
+        with self.ledger.read() as tx:
+            live = {cluster.id for cluster in tx.live()}
+            just_ended = {c.id for c in tx.all() if c.ended_at is not None and tx.now - c.ended_at < _LEAVING}
+        strays = sorted(set(found) - live - just_ended - {os.environ.get(MARK)})
+        for cluster_id in strays:
+            end_marked(cluster_id)
+        return strays
 
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
@@ -111,6 +130,7 @@ class LocalHome:
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
+        self.get(cluster_id)  # a head that died before is noted as that, not as stopped
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
             if cluster.state is State.QUEUED:
@@ -119,6 +139,7 @@ class LocalHome:
                 tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
                 tx.move(cluster_id, State.STOPPING, reason, message)
             live = not cluster.state.ended
+        reached(CrashPoint.CLIENT_CLOSING)
         if live:
             signal_process(cluster.head, signal.SIGTERM)
         return self.get(cluster_id)
@@ -217,8 +238,10 @@ class LocalHome:
     # -- heads -----------------------------------------------------------------------------------------
 
     def _launch(self, cluster: Cluster) -> Cluster:
+        reached(CrashPoint.CLIENT_AFTER_DECISION)
         try:
             head = launch(cluster.id, self._environment())
+            reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         except InfrastructureError as error:
             with self.ledger.write() as tx:
                 tx.move(cluster.id, State.FAILED, Reason.START_FAILED, error.message)

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
+LEDGER = "SHOAL_LEDGER"  # and the URL of the ledger that knows it in this one
 _START_TOLERANCE = 2.0  # s; psutil derives the start from the boot time, which clock changes move
 
 
@@ -88,6 +89,21 @@ def all_marked() -> dict[int, str]:
             cluster = process.environ().get(MARK)
             if cluster and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = cluster
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+            continue
+    return found
+
+
+def marks(ledger: str) -> dict[str, list[int]]:
+    """Cluster id -> pids of all live processes that carry a mark and belong to this ledger."""
+    found: dict[str, list[int]] = {}
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            cluster = environment.get(MARK)
+            if not cluster or environment.get(LEDGER) != ledger or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            found.setdefault(cluster, []).append(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
             continue
     return found

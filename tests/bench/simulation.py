@@ -1,0 +1,222 @@
+"""1,000 hours of 200 users in 12 teams, on the queue's own pass and accounts: is it fair, does one starve?
+
+Time is simulated, so that this needs no cluster and takes minutes. Four teams always have more to ask for
+than they get; of these, each one's part of what all four got is held against its weight, over every window of
+100 hours. Run as ``python tests/bench/simulation.py`` for the table.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+import random
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from shoal.account import Account, amounts, real
+from shoal.admission import Ask, Place, Verdict
+from shoal.policy import Policy, Team, Tier, User
+from shoal.queueing import Books, Waiting, admit
+from shoal.targets import Machine
+from shoal.units import Bytes, Seconds
+from shoal.workload import Engine, Group, Plan, Size, Timeouts
+
+GB, HOUR = 10**9, 3600.0
+WEIGHTS = (1, 2, 3, 1, 2, 4, 1, 1, 2, 1, 1, 2)
+BACKLOGGED = 4  # teams that ask again as soon as something of theirs ends
+LONGEST = 8.0  # h
+WINDOW = 100 * HOUR
+WARM = 24 * HOUR  # until the queue has filled
+
+
+@dataclass
+class Result:
+    """What came of it. Deviations are of a backlogged team's part from its weight, in a window of 100 h."""
+
+    requests: int = 0
+    hours: float = 0.0
+    waits: list[float] = field(default_factory=list)
+    unanswered: int = 0
+    deviations: list[float] = field(default_factory=list)
+    used: float = 0.0
+    decisions: int = 0
+    cpu_seconds: float = 0.0
+
+
+def plan(workers: int, hours: float) -> Plan:
+    size = Size(4, Bytes(14 * GB))
+    group = Group("default", workers, workers, workers, size, size)
+    timeouts = Timeouts(Seconds(1200), Seconds(120), Seconds(hours * HOUR))
+    nothing = Size(0, Bytes(0))
+    return Plan("etl", Engine.DASK, "simulated", nothing, (group,), timeouts, head_there=nothing)
+
+
+class Simulation:
+    """Users ask, wait, run and think; one at a time each."""
+
+    def __init__(self, seed: int, users: int, requests: int, hours: float, workers: int) -> None:
+        self.random = random.Random(seed)
+        self.most, self.end = requests, hours * HOUR
+        self.teams = {f"team-{index}": float(weight) for index, weight in enumerate(WEIGHTS)}
+        # A team has people as it has weight.
+        dealt = [name for name, weight in self.teams.items() for _ in range(int(weight))]
+        self.team_of = {f"user-{index}": dealt[index % len(dealt)] for index in range(users)}
+        tier = Tier(
+            concurrent_clusters=5,
+            workers_per_cluster=5,
+            memory=Bytes(70 * GB),
+            max_duration=Seconds(LONGEST * HOUR),
+            head=Bytes(16 * GB),
+        )
+        self.policy = Policy(
+            {"power": tier},
+            {user: User(tier="power", team=team) for user, team in self.team_of.items()},
+            {team: Team(weight=weight) for team, weight in self.teams.items()},
+        )
+        self.machine = Machine(memory=Bytes(workers * 14 * GB))
+        self.users: dict[str, Account] = {}
+        self.accounts: dict[str, Account] = {}
+        self.place = Account()
+        self.queue: dict[str, Waiting] = {}
+        self.life: dict[str, float] = {}
+        self.served: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.waiting: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self.result = Result()
+        self.number = itertools.count()
+        self.events: list[tuple[float, int, str, str]] = []
+
+    def run(self) -> Result:
+        for user in self.team_of:
+            self.later(self.random.random() * HOUR + self.think(user), "", user)
+        now = 0.0
+        while self.events and self.events[0][0] <= self.end:
+            now = self.events[0][0]
+            while self.events and self.events[0][0] <= now:
+                _, _, cluster, user = heapq.heappop(self.events)
+                self.ends(cluster, user, now) if cluster else self.asks(user, now)
+            self.admits(now)
+        self.result.hours = now / HOUR
+        self.result.unanswered = len(self.queue)
+        self.measure(now)
+        return self.result
+
+    def later(self, at: float, cluster: str, user: str) -> None:
+        heapq.heappush(self.events, (at, next(self.number), cluster, user))
+
+    def think(self, user: str) -> float:
+        backlogged = int(self.team_of[user].split("-")[1]) < BACKLOGGED
+        return 1.0 if backlogged else self.random.expovariate(1 / (40 * HOUR))
+
+    def asks(self, user: str, now: float) -> None:
+        if self.result.requests >= self.most:
+            return
+        self.result.requests += 1
+        name = f"cluster-{self.result.requests}"
+        hours = self.random.choice([2.0, 4.0, LONGEST])
+        self.life[name] = hours * HOUR * self.random.uniform(0.1, 1.0)
+        self.queue[name] = Waiting(Ask(name, name, plan(self.random.randint(1, 5), hours)), user, now)
+
+    def ends(self, cluster: str, user: str, now: float) -> None:
+        team = self.team_of[user]
+        self.users[user] = self.users[user].without(cluster, now)
+        self.accounts[team] = self.accounts[team].without(cluster, now)
+        self.place = self.place.without(cluster, now)
+        self.later(now + self.think(user), "", user)
+
+    def admits(self, now: float) -> None:
+        begun = time.process_time()
+        books, place = Books(self.users, self.accounts), Place(self.machine, self.place)
+        outcomes = admit(list(self.queue.values()), books, self.policy, place, now)
+        self.result.cpu_seconds += time.process_time() - begun
+        self.result.decisions += len(outcomes)
+        for outcome in outcomes:
+            if outcome.verdict is not Verdict.ADMIT:
+                continue
+            name = outcome.ask.cluster
+            waiting = self.queue.pop(name)
+            team, its = self.team_of[waiting.user], amounts(waiting.ask.plan)
+            until = now + waiting.ask.plan.timeouts.max
+            for accounts, key, fair in (
+                (self.accounts, team, outcome.team),
+                (self.users, waiting.user, outcome.user),
+            ):
+                accounts[key] = accounts.get(key, Account()).with_(name, its, until, now, fair)
+            self.place = self.place.with_(name, real(waiting.ask.plan), until, now)
+            self.result.waits.append((now - waiting.since) / HOUR)
+            self.later(now + self.life[name], name, waiting.user)
+        assert self.place.held.memory <= (self.machine.memory or 0)
+        asking = {self.team_of[waiting.user] for waiting in self.queue.values()}
+        for team in self.teams:
+            self.served[team].append((now, float(self.accounts.get(team, Account()).held.memory)))
+            self.waiting[team].append((now, team in asking))
+
+    def measure(self, end: float) -> None:
+        """Every window of 100 h, from each 10th hour: those that waited all through it, by weight."""
+        until = {team: _integral(values) for team, values in self.served.items()}
+        total = sum(integral(end) for integral in until.values())
+        self.result.used = total / end / float(self.machine.memory or 1)
+        start = WARM
+        while start + WINDOW <= end:
+            stop = start + WINDOW
+            always = [
+                team
+                for team, values in self.waiting.items()
+                if all(asking for at, asking in values if start <= at <= stop)
+            ]
+            got = {team: until[team](stop) - until[team](start) for team in always}
+            weight = sum(self.teams[team] for team in always)
+            for team in always if len(always) > 1 else ():
+                part = got[team] / sum(got.values())
+                self.result.deviations.append(part / (self.teams[team] / weight) - 1)
+            start += 10 * HOUR
+
+
+def _integral(values: list[tuple[float, float]]):  # type: ignore[no-untyped-def]
+    """The integral of a step function, as a function of its end."""
+    times = [at for at, _ in values]
+    sums = [0.0]
+    for (at, value), (following, _) in itertools.pairwise(values):
+        sums.append(sums[-1] + value * (following - at))
+
+    def until(at: float) -> float:
+        index = bisect.bisect_right(times, at) - 1
+        return 0.0 if index < 0 else sums[index] + values[index][1] * (at - times[index])
+
+    return until
+
+
+def simulate(
+    seed: int = 1, users: int = 200, requests: int = 10_000, hours: float = 1000, workers: int = 80
+) -> Result:
+    """Run it. ``workers`` of 14 GB is what the place holds."""
+    return Simulation(seed, users, requests, hours, workers).run()
+
+
+def table(result: Result) -> str:
+    """The result as Markdown."""
+    waits, deviations = result.waits, [abs(value) for value in result.deviations] or [0.0]
+    rows = [
+        (
+            "requests",
+            f"{result.requests:,} in {result.hours:.0f} h, {result.unanswered} still waiting at the end",
+        ),
+        ("place in use", f"{result.used:.0%}"),
+        ("wait: mean, longest", f"{sum(waits) / len(waits):.1f} h, {max(waits):.1f} h"),
+        ("longest wait / longest life", f"{max(waits) / LONGEST:.2f}"),
+        (
+            "part of a backlogged team against its weight, any 100 h: mean, worst",
+            f"{sum(deviations) / len(deviations):.1%}, {max(deviations):.1%} ({len(deviations)} windows)",
+        ),
+        (
+            "CPU time per decision",
+            f"{result.cpu_seconds / result.decisions * 1e6:.0f} us ({result.decisions:,} decisions)",
+        ),
+    ]
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+if __name__ == "__main__":
+    print(table(simulate(*(int(value) for value in sys.argv[1:]))))

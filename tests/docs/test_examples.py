@@ -1,0 +1,113 @@
+"""Every example of the documentation is executed: its files are written, its Python and its commands run.
+
+How a block is read, by the word after its fence: ``python`` is run as a script (with ``file=NAME`` it is only
+saved); ``console`` lines after ``$`` are run one after the other, and exit 0 unless ``# exits N`` follows;
+``yaml`` whose first line is ``# PATH`` is written there. ``text`` shows what is seen, and is not run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ELSEWHERE = {  # run by a test of its own, with what it needs
+    "docs/how-to/prefect.md": "tests/flows/test_guide.py",
+    "docs/contributing.md": "tests/kubernetes/test_node.py",
+    "docs/tables.md": "tests/tables/test_docs.py",
+}
+IN_A_KERNEL = {"README.md": "tests/surface/test_notebook.py"}  # its Python; its commands are run here
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<kind>\w+)(?P<more>[^\n]*)\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    kind: str
+    more: str
+    body: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    text = (ROOT / page).read_text()
+    for found in _FENCE.finditer(text):
+        body = re.sub(rf"^{found['indent']}", "", found["body"], flags=re.MULTILINE)
+        yield Block(found["kind"], found["more"].strip(), body, text.count("\n", 0, found.start()) + 1)
+
+
+def pages() -> list[str]:
+    return ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+def runnable() -> list[object]:
+    found: list[object] = []
+    for page in pages():
+        if page in ELSEWHERE or not any(block.kind in ("python", "console") for block in blocks(page)):
+            continue
+        text = "".join(block.body for block in blocks(page) if block.kind in ("python", "console"))
+        spark = page not in IN_A_KERNEL and ("shoal.spark" in text or "shoal validate" in text)
+        found.append(pytest.param(page, marks=[pytest.mark.slow, *([pytest.mark.spark] if spark else [])]))
+    return found
+
+
+def test_every_page_is_run_somewhere() -> None:
+    assert "docs/quick-start.md" in pages()
+    for page, test in {**ELSEWHERE, **IN_A_KERNEL}.items():
+        if (ROOT / page).exists():
+            assert (ROOT / test).exists(), f"{page} is run by {test}, which is not there"
+    kinds = {block.kind for page in pages() for block in blocks(page)}
+    assert kinds <= {"python", "console", "yaml", "text", "sh", "bash"}, kinds
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in pages():
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("page", runnable())
+def test_the_examples_run(
+    page: str, empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str]]
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    environment.pop("COLUMNS", None)
+
+    def run(command: list[str], where: str, expected: int) -> None:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == expected, f"{where}: {command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, f"{where}\n{done.stderr}"
+
+    if page != "docs/quick-start.md":  # which makes its own
+        run(["shoal", "init"], page, 0)
+    for number, block in enumerate(blocks(page)):
+        where = f"{page}:{block.line}"
+        if block.kind == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", block.body)):
+            (folder / name[1]).write_text(block.body)
+        elif block.kind == "python" and page not in IN_A_KERNEL:
+            saved = re.fullmatch(r"file=(\S+)", block.more)
+            file = folder / (saved[1] if saved else f"block_{number}.py")
+            file.write_text(block.body)
+            if not saved:
+                run([sys.executable, "-W", "error::ResourceWarning", str(file)], where, 0)
+        elif block.kind == "console":
+            for line in block.body.splitlines():
+                if not line.startswith("$ "):
+                    continue
+                expected = re.search(r"#\s*exits (\d+)", line)
+                run(["bash", "-c", line[2:]], f"{where}: {line}", int(expected[1]) if expected else 0)
+    assert not marked(), "what the examples started has ended"
