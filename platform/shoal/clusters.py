@@ -231,9 +231,16 @@ def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> Da
 
 
 def _opened(handle: _Handle) -> _Handle:
-    """Connect; a cluster that cannot be connected to is not left behind."""
+    """Connect; a cluster that cannot be connected to is not left behind.
+
+    One that ended meanwhile (idle, without a client) is told as that: how a client fails then says nothing.
+    """
     try:
-        handle.open()
+        try:
+            handle.open()
+        except Exception:
+            handle.raise_if_ended()
+            raise
     except BaseException:
         handle.close()
         raise
