@@ -285,7 +285,7 @@ def large_file(bench: Bench) -> None:
         append.append_data_file(written.data_file)
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, memory_limit=limit, dashboard_address=None
+            n_workers=1, threads_per_worker=1, memory_limit=limit, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -350,7 +350,7 @@ def main() -> None:
         )
         with (
             LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="5GiB"
+                n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit="5GiB"
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -224,7 +224,7 @@ def test_a_killed_worker(name: str) -> None:
     acknowledged: dict[int, int] = {}
     kills = [p.name for p in CrashPoint if p.name.startswith("WORKER")]
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
         tempfile.TemporaryDirectory() as folder,
     ):
