@@ -37,6 +37,7 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
         cluster.sql("create namespace if not exists shoal.nyc")
         cluster.sql("create table shoal.nyc.t (a bigint) using iceberg")
         cluster.sql("insert into shoal.nyc.t values (1), (2)")
+        assert cluster.table("nyc.t").count() == 2, "the shared catalog is the session's own"
         assert shoal.catalog().load_table("nyc.t").scan().to_arrow().num_rows == 2
         status = eventually(
             lambda: (s := handle._home.status(handle.id)) and s["clients"] >= 1 and s, 10, "a client is seen"

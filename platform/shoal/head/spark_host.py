@@ -125,6 +125,7 @@ class SparkHost:
             # Both sides of a Python UDF have to be the same interpreter.
             "spark.pyspark.python": sys.executable,
             **jars.jar_conf(SPARK_PACKAGES),
+            "spark.sql.defaultCatalog": settings().name,  # nyc.flights is the same table as shoal.nyc.flights
             **spark_conf(settings()),
             **self._site.plan.conf,
         }
