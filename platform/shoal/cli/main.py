@@ -70,6 +70,7 @@ COMMANDS = {
     "advise": "advise",
     "validate": "validate",
     "doctor": "doctor",
+    "images": "images",
 }
 
 
