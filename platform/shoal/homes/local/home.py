@@ -147,8 +147,9 @@ class LocalHome:
     def remains(self, cluster_id: str) -> bool:
         with self.ledger.read() as tx:
             head = tx.get(cluster_id).head
-        reap()
-        return bool(is_alive(head)) or bool(marked(cluster_id))
+        remains = bool(is_alive(head)) or bool(marked(cluster_id))
+        reap()  # last: a head that ends between the two would stay a zombie
+        return remains
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
