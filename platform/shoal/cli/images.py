@@ -34,7 +34,9 @@ def build(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Which (default: all).")
     ] = None,
-    tool: Annotated[str, typer.Option("--tool", help="buildah, docker or podman (default: what is there).")] = "",
+    tool: Annotated[
+        str, typer.Option("--tool", help="buildah, docker or podman (default: what is there).")
+    ] = "",
     base: Annotated[str, typer.Option("--base", help="Another base image than the Containerfile's.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Build even if nothing changed.")] = False,
     project: o.ProjectFolder = None,
@@ -59,4 +61,6 @@ def build(
         say=out().print if text else lambda line: None,
     )
     if not text:
-        write_json([{**asdict(each), "archive": str(each.archive) if each.archive else None} for each in built])
+        write_json(
+            [{**asdict(each), "archive": str(each.archive) if each.archive else None} for each in built]
+        )
