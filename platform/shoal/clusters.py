@@ -7,10 +7,13 @@ What it must not do: hold state, or import an engine before a cluster is asked f
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +61,9 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
 
     Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
     """
-    handle = _attached(Engine.DASK, options) or up(template, engine=Engine.DASK, **options)
+    handle = _attached(Engine.DASK, options) or up(
+        template, engine=Engine.DASK, _soon="distributed", **options
+    )
     if not isinstance(handle, DaskCluster):
         raise UsageError(f"{handle.name} is not a Dask cluster", hint="Use shoal.spark().")
     return _opened(handle)
@@ -66,7 +71,9 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
 
 def spark(template: str = "analytics", **options: Any) -> SparkCluster:
     """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
-    handle = _attached(Engine.SPARK, options) or up(template, engine=Engine.SPARK, **options)
+    handle = _attached(Engine.SPARK, options) or up(
+        template, engine=Engine.SPARK, _soon="pyspark.sql.connect.session", **options
+    )
     if not isinstance(handle, SparkCluster):
         raise UsageError(f"{handle.name} is not a Spark cluster", hint="Use shoal.dask().")
     return _opened(handle)
@@ -93,13 +100,14 @@ def up(
     tags: Mapping[str, str] | None = None,
     project: str | Path | None = None,
     target: str | None = None,
+    _soon: str | None = None,
     **options: Any,
 ) -> DaskCluster | SparkCluster:
     """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
         print(describe(request.plan), file=sys.stderr)
-    return start(request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags)
+    return start(request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags, soon=_soon)
 
 
 def start(
@@ -110,11 +118,13 @@ def start(
     detach: bool = False,
     quiet: bool = False,
     tags: Mapping[str, str] | None = None,
+    soon: str | None = None,
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
     ``keep``: it does not end with the handle; ``detach``: nor for want of a client. A start that fails or is
-    interrupted leaves nothing, but never ends a cluster of that name that was there before.
+    interrupted leaves nothing, but never ends a cluster of that name that was there before. ``soon``: a
+    module that the caller needs next, which is imported while the cluster starts.
     """
     plan = request.plan
     if plan.engine is Engine.SPARK:
@@ -127,6 +137,8 @@ def start(
     was_there = known is not None and not known.state.ended
     asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
     handle = _handle(home, home.request(asked), owns=not (keep and was_there), quiet=quiet)
+    if soon is not None:
+        threading.Thread(target=_import, args=(soon,), name="shoal-import", daemon=True).start()
     try:
         handle.wait()
     except BaseException:
@@ -135,6 +147,11 @@ def start(
     if keep:
         handle.release()
     return handle
+
+
+def _import(module: str) -> None:
+    with contextlib.suppress(ImportError):  # told where it is needed
+        importlib.import_module(module)
 
 
 def _attached(engine: Engine, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
@@ -214,9 +231,16 @@ def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> Da
 
 
 def _opened(handle: _Handle) -> _Handle:
-    """Connect; a cluster that cannot be connected to is not left behind."""
+    """Connect; a cluster that cannot be connected to is not left behind.
+
+    One that ended meanwhile (idle, without a client) is told as that: how a client fails then says nothing.
+    """
     try:
-        handle.open()
+        try:
+            handle.open()
+        except Exception:
+            handle.raise_if_ended()
+            raise
     except BaseException:
         handle.close()
         raise

@@ -86,8 +86,8 @@ class Governor:
     def round(self) -> int:
         """One look and everything that follows from it; returns how many actions were done."""
         snapshot = self.home.snapshot()
-        work = _Round(self, snapshot)
-        return work.run()
+        self._heard = {key: heard for key, heard in self._heard.items() if key in snapshot.clusters}
+        return _Round(self, snapshot).run()
 
     def silent(self, cluster: Cluster) -> float:
         """Seconds, by the governor's own clock, since the head renewed its record."""

@@ -174,6 +174,10 @@ class ClusterHandle(ABC):
     def _disconnect(self) -> None:
         """Close the connection, if there is one."""
 
+    def raise_if_ended(self) -> None:
+        """ClusterEndedError with the reason, if it has ended or is about to."""
+        self._raise_if_ended(self.record)
+
     def _raise_if_ended(self, cluster: Cluster) -> None:
         if cluster.state.ended or cluster.state is State.STOPPING:
             raise ClusterEndedError(

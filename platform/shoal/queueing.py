@@ -29,6 +29,8 @@ from shoal.workload import Plan
 # In this order in every vector.
 _RESOURCES = tuple(TOTALS)
 _Vector = tuple[float, ...]
+# So many may have a reservation in one account at a time; who comes after them is not protected yet.
+_RESERVATIONS = 10
 _NOTHING: _Vector = (0.0,) * len(_RESOURCES)
 
 
@@ -84,9 +86,7 @@ class _Scope:
         self.running = {key: _vector(value) for key, value in account.admitted.items()}
         self.until = dict(account.until)
         self.held = _sum(self.running.values())
-        self.reserved: _Reservation | None = None
-        # What will still be held when the reservation comes due.
-        self.left: _Vector = ()
+        self.reserved: list[_Reservation] = []
 
     def fits(self, need: _Vector, held: _Vector | None = None) -> bool:
         """What is not asked for does not collide, even where a lowered limit is exceeded already."""
@@ -107,21 +107,25 @@ class _Scope:
                 return end
         return math.inf
 
-    def delays(self, need: _Vector, end: float) -> bool:
-        """Whether admitting ``need`` until ``end`` makes the one with the reservation wait longer."""
-        kept = self.reserved
-        if kept is None or end <= kept.at:
-            return False
-        for asked, wanted, has, limit in zip(need, kept.need, self.left, self.limits, strict=True):
-            if asked > 0 and wanted > 0 and has + asked + wanted > limit:
-                return True
-        return False
+    def delays(self, need: _Vector, end: float) -> _Reservation | None:
+        """The first with a reservation that would wait longer if ``need`` were admitted until ``end``."""
+        for kept in self.reserved:
+            if end <= kept.at:
+                continue
+            for asked, wanted, has, limit in zip(need, kept.need, kept.left, self.limits, strict=True):
+                if asked > 0 and wanted > 0 and has + asked + wanted > limit:
+                    return kept
+        return None
 
-    def reserve(self, cluster: str, need: _Vector, at: float) -> None:
-        """Keep room for ``cluster`` from ``at`` on; the first to ask for that in a pass has it."""
-        if self.reserved is None:
-            self.reserved = _Reservation(cluster, need, at)
-            self.left = _sum(its for key, its in self.running.items() if self._ends(key) > at)
+    def reserve(self, cluster: str, need: _Vector) -> float:
+        """Keep room for ``cluster``, besides those who reserved before; returns from when on at the latest."""
+        if self.reserved:
+            need = tuple(map(operator.add, need, self.reserved[-1].need))
+        at = self.frees(need)
+        if len(self.reserved) < _RESERVATIONS and (at < math.inf or not self.reserved):
+            left = _sum(its for key, its in self.running.items() if self._ends(key) > at)
+            self.reserved.append(_Reservation(cluster, need, at, left))
+        return at
 
     def _ends(self, cluster: str) -> float:
         return self.until.get(cluster, math.inf)
@@ -129,8 +133,9 @@ class _Scope:
     def take(self, cluster: str, need: _Vector, end: float) -> None:
         self.running[cluster], self.until[cluster] = need, end
         self.held = tuple(map(operator.add, self.held, need))
-        if self.reserved and end > self.reserved.at:
-            self.left = tuple(map(operator.add, self.left, need))
+        for kept in self.reserved:
+            if end > kept.at:
+                kept.left = tuple(map(operator.add, kept.left, need))
 
     def drop(self, cluster: str) -> tuple[_Vector, float] | None:
         """Forget what ``cluster`` holds here; returns it with its end, for :meth:`take`."""
@@ -139,16 +144,20 @@ class _Scope:
         end = self._ends(cluster)
         has = self.running.pop(cluster)
         self.held = tuple(map(operator.sub, self.held, has))
-        if self.reserved and end > self.reserved.at:
-            self.left = tuple(map(operator.sub, self.left, has))
+        for kept in self.reserved:
+            if end > kept.at:
+                kept.left = tuple(map(operator.sub, kept.left, has))
         return has, end
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reservation:
+    """``need`` of this one and of all who reserved before it fits from ``at`` on, beside ``left``."""
+
     cluster: str
     need: _Vector
     at: float
+    left: _Vector
 
 
 def _vector(its: Amounts) -> _Vector:
@@ -266,7 +275,7 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         for (scope, need), (_, has) in zip(pairs, own, strict=True)
     ]
     short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
-    blocking = [scope.reserved for scope, need in pairs if scope.delays(need, end) and scope.reserved]
+    blocking = [kept for scope, need in pairs if (kept := scope.delays(need, end)) is not None]
     if not short and not blocking:
         for scope, need in pairs:
             scope.take(ask.cluster, need, end)
@@ -275,14 +284,12 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         if has is not None:
             scope.take(ask.cluster, *has)
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
-    latest = math.inf
-    if not blocking and any(scope.reserved is None for scope, _ in short):
-        latest = max(scope.frees(need) for scope, need in short)
-        for scope, need in short:
-            scope.reserve(ask.cluster, need, latest)
+    first = not any(scope.reserved for scope, _ in short or pairs)
+    latest = max((scope.reserve(ask.cluster, need) for scope, need in short), default=math.inf)
     behind = blocking[0].cluster if blocking else None
     names = tuple(scope.name for scope, _ in short)
-    return Outcome(ask, Verdict.WAIT, position, names, behind, latest if latest < math.inf else None)
+    told = latest if first and latest < math.inf else None
+    return Outcome(ask, Verdict.WAIT, position, names, behind, told)
 
 
 def explain(

@@ -105,7 +105,7 @@ def main() -> None:
         rounds = [started(shape) for _ in range(ROUNDS)]
         up = [times["up"] for times, _ in rounds]
         target = f"at most {PROMISED:g} s"
-        add(bench, f"the {shape} shape is up", "s", {shape: up}, target=target, met=min(up) <= PROMISED)
+        add(bench, f"the {shape} shape is up", "s", {shape: up}, target=target, met=max(up) <= PROMISED)
         add(bench, f"its first pod runs ({shape})", "s", {shape: [times["first pod"] for times, _ in rounds]})
         for program in sorted(rounds[0][1]):
             values = [memory.get(program, 0.0) for _, memory in rounds]

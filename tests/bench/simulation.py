@@ -2,7 +2,7 @@
 
 Time is simulated, so that this needs no cluster and takes minutes. Four teams always have more to ask for
 than they get; of these, each one's part of what all four got is held against its weight, over every window of
-100 hours. Run as ``python tests/bench/simulation.py`` for the table.
+100 hours. ``bench_queue.py`` runs it, and a first-come queue as its peer.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import bisect
 import heapq
 import itertools
 import random
-import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shoal.account import Account, amounts, real
 from shoal.admission import Ask, Place, Verdict
 from shoal.policy import Policy, Team, Tier, User
-from shoal.queueing import Books, Waiting, admit
+from shoal.queueing import Books, Outcome, Waiting, admit
 from shoal.targets import Machine
 from shoal.units import Bytes, Seconds
 from shoal.workload import Engine, Group, Plan, Size, Timeouts
@@ -54,10 +54,31 @@ def plan(workers: int, hours: float) -> Plan:
     return Plan("etl", Engine.DASK, "simulated", nothing, (group,), timeouts, head_there=nothing)
 
 
+Pass = Callable[[Sequence[Waiting], Books, Policy, Place | None, float], list[Outcome]]
+
+
+def first_fit(
+    queue: Sequence[Waiting], books: Books, policy: Policy, place: Place | None, now: float
+) -> list[Outcome]:
+    """The peer: oldest first, whoever fits. (Each user has one request at a time, so the place decides.)"""
+    assert place is not None
+    free = float(place.machine.memory or 0) - float(place.used.held.memory)
+    outcomes = []
+    for waiting in sorted(queue, key=lambda each: each.since):
+        need = float(real(waiting.ask.plan).memory)
+        fits = need <= free
+        free -= need if fits else 0
+        outcomes.append(Outcome(waiting.ask, Verdict.ADMIT if fits else Verdict.WAIT))
+    return outcomes
+
+
 class Simulation:
     """Users ask, wait, run and think; one at a time each."""
 
-    def __init__(self, seed: int, users: int, requests: int, hours: float, workers: int) -> None:
+    def __init__(
+        self, seed: int, users: int, requests: int, hours: float, workers: int, decide: Pass = admit
+    ) -> None:
+        self.decide = decide
         self.random = random.Random(seed)
         self.most, self.end = requests, hours * HOUR
         self.teams = {f"team-{index}": float(weight) for index, weight in enumerate(WEIGHTS)}
@@ -129,7 +150,7 @@ class Simulation:
     def admits(self, now: float) -> None:
         begun = time.process_time()
         books, place = Books(self.users, self.accounts), Place(self.machine, self.place)
-        outcomes = admit(list(self.queue.values()), books, self.policy, place, now)
+        outcomes = self.decide(list(self.queue.values()), books, self.policy, place, now)
         self.result.cpu_seconds += time.process_time() - begun
         self.result.decisions += len(outcomes)
         for outcome in outcomes:
@@ -174,7 +195,7 @@ class Simulation:
             start += 10 * HOUR
 
 
-def _integral(values: list[tuple[float, float]]):  # type: ignore[no-untyped-def]
+def _integral(values: list[tuple[float, float]]) -> Callable[[float], float]:
     """The integral of a step function, as a function of its end."""
     times = [at for at, _ in values]
     sums = [0.0]
@@ -189,34 +210,13 @@ def _integral(values: list[tuple[float, float]]):  # type: ignore[no-untyped-def
 
 
 def simulate(
-    seed: int = 1, users: int = 200, requests: int = 10_000, hours: float = 1000, workers: int = 80
+    decide: Pass = admit,
+    *,
+    seed: int = 1,
+    users: int = 200,
+    requests: int = 10_000,
+    hours: float = 1000,
+    workers: int = 80,
 ) -> Result:
     """Run it. ``workers`` of 14 GB is what the place holds."""
-    return Simulation(seed, users, requests, hours, workers).run()
-
-
-def table(result: Result) -> str:
-    """The result as Markdown."""
-    waits, deviations = result.waits, [abs(value) for value in result.deviations] or [0.0]
-    rows = [
-        (
-            "requests",
-            f"{result.requests:,} in {result.hours:.0f} h, {result.unanswered} still waiting at the end",
-        ),
-        ("place in use", f"{result.used:.0%}"),
-        ("wait: mean, longest", f"{sum(waits) / len(waits):.1f} h, {max(waits):.1f} h"),
-        ("longest wait / longest life", f"{max(waits) / LONGEST:.2f}"),
-        (
-            "part of a backlogged team against its weight, any 100 h: mean, worst",
-            f"{sum(deviations) / len(deviations):.1%}, {max(deviations):.1%} ({len(deviations)} windows)",
-        ),
-        (
-            "CPU time per decision",
-            f"{result.cpu_seconds / result.decisions * 1e6:.0f} us ({result.decisions:,} decisions)",
-        ),
-    ]
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
-
-
-if __name__ == "__main__":
-    print(table(simulate(*(int(value) for value in sys.argv[1:]))))
+    return Simulation(seed, users, requests, hours, workers, decide).run()

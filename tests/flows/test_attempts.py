@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+import shoal
+from shoal.clusters import _opened
 from shoal.errors import UsageError
+from shoal.handles import ClusterEndedError
 from shoal.homes.local.ledger import Ledger
 from shoal.prefect import dask_cluster
 from shoal.prefect.runs import cluster_name
@@ -112,6 +115,14 @@ def test_outside_of_a_flow_it_is_a_cluster_like_any_other(project: Path) -> None
     assert cluster.record.state is State.STOPPED
 
 
+def test_a_cluster_that_ended_before_it_was_connected_to_is_told_as_that(project: Path) -> None:
+    """By this the next try tells a leftover that ended under its hands from a fault."""
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
+    shoal.up("small", engine="dask", workers=1, project=project, quiet=True, name=handle.name).close()
+    with pytest.raises(ClusterEndedError, match=r"StoppedByUser"):
+        _opened(handle)
+
+
 def test_detach_contradicts_a_block(project: Path) -> None:
     with pytest.raises(UsageError, match=r"shoal\.up"), dask_cluster("small", project=project, detach=True):
         pass
@@ -122,13 +133,13 @@ def test_detach_contradicts_a_block(project: Path) -> None:
 def test_after_kill_9_of_the_flow_its_cluster_ends_by_itself(
     attempt: Callable[..., Any], marked: Callable[[], dict[int, str]], eventually: Callable[..., Any]
 ) -> None:
-    with attempt("new", 1, "hold", "no_client=2 s") as (process, said):
+    with attempt("new", 1, "hold", "no_client=8 s") as (process, said):
         cluster = said["cluster"]
         assert cluster in marked().values()
         process.send_signal(signal.SIGKILL)
         process.wait(10)
         # Nobody calls: only processes are looked at until they are gone.
-        eventually(lambda: cluster not in marked().values(), 20, "its processes are gone")
+        eventually(lambda: cluster not in marked().values(), 60, "its processes are gone")
     with Ledger().read() as tx:
         record = tx.get(cluster)
     assert (record.state, record.reason) == (State.STOPPED, Reason.CLIENT_GONE)

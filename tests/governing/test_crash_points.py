@@ -28,7 +28,7 @@ def admit(home: FakeHome, cluster: Cluster) -> State:
 def grow(home: FakeHome, cluster: Cluster) -> State:
     home.govern()
     home.advance(4)
-    home.scale(cluster.id, 3)
+    home.wish(cluster.id, 3)
     return State.READY
 
 

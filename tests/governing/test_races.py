@@ -107,7 +107,7 @@ def test_one_lowers_while_the_other_grows(home: FakeHome, strict: Policy, asking
     cluster = home.request(asking("anns", "ann", 1))
     home.govern()
     home.advance(4)
-    home.scale(cluster.id, 2)
+    home.wish(cluster.id, 2)
     seen = look_at(home, home.policy, CrashPoint.SCALE_TEAM_CHARGED)
     assert home.get(cluster.id).plan.workers == 2
     act_on(home, strict, seen)  # saw one worker recorded, two charged, and no room for a second
@@ -149,7 +149,7 @@ def test_a_worker_that_hands_over_still_counts(home: FakeHome, asking: Asking) -
     cluster = home.request(asking("a", "ann", 3))
     home.govern()
     home.advance(4)
-    home.scale(cluster.id, 1)
+    home.wish(cluster.id, 1)
     home.govern(3)
     home.advance(4)
     home.govern(3)
@@ -165,10 +165,10 @@ def test_growing_again_gives_nothing_back_while_workers_are_retired(home: FakeHo
     cluster = home.request(asking("a", "ann", 3))
     home.govern()
     home.advance(4)
-    home.scale(cluster.id, 1)
+    home.wish(cluster.id, 1)
     home.govern(3)
     another = home.request(asking("b", "ann", 3))
-    home.scale(cluster.id, 2)
+    home.wish(cluster.id, 2)
     home.govern(3)
     assert charged(home, cluster)[Scope.USER] == 30
     assert home.get(another.id).state is State.QUEUED

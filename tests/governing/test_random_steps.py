@@ -133,7 +133,7 @@ class World(RuleBasedStateMachine):
     @rule(index=st.integers(0, 20), workers=st.integers(1, 5))
     def scale(self, index: int, workers: int) -> None:
         if live := self.live(State.READY):
-            self.home.scale(live[index % len(live)].id, workers)
+            self.home.wish(live[index % len(live)].id, workers)
 
     @rule(index=st.integers(0, 20))
     def stop(self, index: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from shoal import project
 from shoal.asking import ask
@@ -14,6 +15,10 @@ from shoal.policy import Limits
 from shoal.project import Project
 from shoal.sizing import plan
 from shoal.workload import Plan
+
+# Examples are not timed: other work on the machine is no fault of ours.
+settings.register_profile("shoal", deadline=None)
+settings.load_profile("shoal")
 
 
 @pytest.fixture(scope="session")

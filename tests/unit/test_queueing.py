@@ -159,6 +159,21 @@ class TestReservations:
         assert (outcomes["small"].short, outcomes["small"].behind) == ((), "large")
         assert (outcomes["large"].place, outcomes["small"].place) == (1, 2)
 
+    def test_several_large_ones_gather_room_at_a_time(self, policy: Policy) -> None:
+        full = place(60, ("a", 3, 1.0), ("b", 2, 3.0))
+        queue = [wait("one", "ann", 3, since=60), wait("two", "bob", 3, since=50)]
+        small = [wait("small", "bob", 1, since=1, hours=2)]
+        # One alone gets its 30 GB from a and what is free: small may use the rest until b ends.
+        assert admitted(run([queue[0], *small], policy, full)) == ["small"]
+        outcomes = run([*queue, *small], policy, full)
+        assert admitted(outcomes) == ["small"]  # it ends before b does, and both need b's
+        later = [wait("small", "bob", 1, since=1, hours=4)]
+        assert admitted(run([queue[0], *later], policy, full)) == ["small"]
+        outcomes = run([*queue, *later], policy, full)
+        assert admitted(outcomes) == []
+        assert outcomes["small"].behind == "two"
+        assert (outcomes["one"].latest, outcomes["two"].latest) == (NOW + HOUR, None)
+
     def test_what_ends_in_time_may_pass(self, policy: Policy) -> None:
         full = place(40, ("a", 2, 1.0), ("b", 1, 3.0))
         queue = [wait("large", "ann", 3, since=60), wait("small", "ann", 1, since=1, hours=0.9)]

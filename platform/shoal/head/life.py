@@ -12,7 +12,8 @@ import secrets
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,9 @@ class Head:
             if look is not None:
                 self._note(look)
                 if look.restarts > restarts:
-                    restarts = look.restarts
-                    self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
+                    with _tried_again("telling of a restart"):
+                        self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
+                        restarts = look.restarts
             wishes = self._read_wishes(now)
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
@@ -172,17 +174,21 @@ class Head:
                 timeouts = replace(timeouts, max=Seconds(wishes.longest))
             if wishes.workers is not None and wishes.workers != wanted:
                 adapt = None  # a person said how many: from now on it stays at that
-                wanted = wishes.workers
-                engine.scale(wanted)
+                with _tried_again("following a wish"), self._ledger.read() as tx:
+                    self._cluster = tx.get(self._id)  # what counts may have grown with the wish
+                    wanted = wishes.workers
+                    engine.scale(wanted)
             if adapt is not None and look is not None:
                 adapt, target = adapt.seen(self._cluster.plan.workers, engine.desired(), now)
                 if target is not None and target > self._cluster.plan.workers:
-                    wanted = self._grow(target) or wanted
+                    with _tried_again("growing"):
+                        wanted = self._grow(target) or wanted
                 elif target is not None:
                     wanted = target
                     engine.scale(target)
             if wanted is not None and look is not None and look.workers <= wanted:
-                self._give_back(wanted)
+                with _tried_again("giving back"):
+                    self._give_back(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
 
@@ -343,6 +349,15 @@ class Head:
         if self._phase is State.STARTING:
             # A start may wait for minutes; leave it at once, and let _end tidy up after it.
             raise _ToldToEnd
+
+
+@contextmanager
+def _tried_again(what: str) -> Iterator[None]:
+    """A ledger that does not answer now is no reason to end: the next look does it."""
+    try:
+        yield
+    except InfrastructureError as error:
+        print(f"shoal head: {what} is tried again: {error}", flush=True)
 
 
 def _engine(engine: Engine, site: Site) -> EngineHost:

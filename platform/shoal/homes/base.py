@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from shoal.errors import UsageError
 from shoal.records import Cluster, Reason
 from shoal.workload import Plan, Workload
 
@@ -94,3 +95,24 @@ class Home(Protocol):
     def logs(self, cluster_id: str, lines: int = 200) -> str:
         """The last lines that the head and its children wrote."""
         ...
+
+
+def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
+    """The live cluster of that name, if it is of the kind that was asked for; else UsageError."""
+    if (known.plan.template, known.plan.engine) == (ask.plan.template, ask.plan.engine):
+        return known
+    raise UsageError(
+        f"you have a live cluster named {ask.name!r}, and it is {known.plan.template} on {known.plan.engine}",
+        hint=f"Choose another name, or end it: shoal down {ask.name}",
+        name=ask.name,
+    )
+
+
+def at_least_one(workers: int) -> None:
+    """UsageError for a number of workers that no cluster can have."""
+    if workers < 1:
+        raise UsageError(
+            f"{workers} workers",
+            hint="A cluster has 1 worker or more; `shoal down` ends it.",
+            workers=workers,
+        )

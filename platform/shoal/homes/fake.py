@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 from shoal.account import Account
 from shoal.admission import Ask as Request
-from shoal.admission import Decision, Place, Verdict
+from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
 from shoal.governed import Key, Sight, Snapshot, Wishes
 from shoal.governor import Governor
-from shoal.homes.base import Ask, Endpoint
+from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.lifecycle import Scope, Seen
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain
@@ -260,7 +260,7 @@ class FakeHome:
         """Write the request, and let a governor look at it; without ``queue`` it is admitted or raises."""
         known = self.find(ask.name, ask.owner)
         if known is not None and not known.state.ended:
-            return known
+            return same_or_refused(known, ask)
         limits = self.policy.limits_of(ask.owner)
         cluster = Cluster(
             id=f"c{next(self._numbers)}",
@@ -339,9 +339,19 @@ class FakeHome:
         return head is not None and (head.alive or head.workers > 0)
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
-        known = self.wishes.get(cluster_id, Wishes())
-        self.wishes[cluster_id] = replace(known, workers=workers)
+        at_least_one(workers)
+        cluster, known = self.get(cluster_id), self.wishes.get(cluster_id, Wishes())
+        self.wish(cluster_id, workers)
+        if workers > cluster.plan.workers:
+            self.govern(rounds=2)
+            if self.get(cluster_id).plan.workers < workers:
+                self.wishes[cluster_id] = known
+                raise self._why(replace(cluster, plan=with_workers(cluster.plan, workers))).error()
         return self.get(cluster_id)
+
+    def wish(self, cluster_id: str, workers: int) -> None:
+        """Write how many workers are wanted, as a client of Kubernetes does, and look no further."""
+        self.wishes[cluster_id] = replace(self.wishes.get(cluster_id, Wishes()), workers=workers)
 
     def endpoint(self, cluster_id: str) -> Endpoint:
         cluster = self.get(cluster_id)

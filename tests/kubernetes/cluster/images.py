@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,10 +106,10 @@ def ensure(wanted: tuple[str, ...] = ()) -> dict[str, Path]:
 
 
 def _forget_others(name: str, inputs: str) -> None:
-    """Old archives and the layers behind them: each is a gigabyte."""
-    for old in paths.images().glob(f"{name}-*.tar"):
-        if old.name != f"{name}-{inputs}.tar" and time.time() - old.stat().st_mtime > 3600:
-            old.unlink()
+    """Old archives, but for the newest that another branch may use, and the layers behind them."""
+    others = [file for file in paths.images().glob(f"{name}-*.tar") if file.name != f"{name}-{inputs}.tar"]
+    for old in sorted(others, key=lambda file: file.stat().st_mtime)[:-1]:
+        old.unlink()
     subprocess.run(["buildah", "rmi", "--prune"], capture_output=True, check=False)
 
 

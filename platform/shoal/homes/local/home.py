@@ -18,8 +18,8 @@ from typing import Any
 
 from shoal.account import Account, Need, amounts, never_fits
 from shoal.admission import Decision, Verdict
-from shoal.errors import InfrastructureError, NeverFitsError, UsageError
-from shoal.homes.base import Ask, Endpoint
+from shoal.errors import InfrastructureError, NeverFitsError
+from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.homes.local import endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
@@ -62,7 +62,7 @@ class LocalHome:
             gone = self._governing.settle(tx)
             known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
             if known:
-                found = _same(known[0], ask)
+                found = same_or_refused(known[0], ask)
             else:
                 found = None
                 cluster, decision = self._governing.request(tx, ask)
@@ -151,10 +151,7 @@ class LocalHome:
         return bool(is_alive(head)) or bool(marked(cluster_id))
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
-        if workers < 1:
-            raise UsageError(
-                f"{workers} workers", hint="A cluster has 1 worker or more; `shoal down` ends it."
-            )
+        at_least_one(workers)
         with self.ledger.write() as tx:
             gone = self._governing.settle(tx)
             cluster = tx.get(cluster_id)
@@ -263,14 +260,3 @@ class LocalHome:
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
         }
-
-
-def _same(known: Cluster, ask: Ask) -> Cluster:
-    """The live cluster of that name, if it is of the kind that was asked for."""
-    if (known.plan.template, known.plan.engine) == (ask.plan.template, ask.plan.engine):
-        return known
-    raise UsageError(
-        f"you have a live cluster named {ask.name!r}, and it is {known.plan.template} on {known.plan.engine}",
-        hint=f"Choose another name, or end it: shoal down {ask.name}",
-        name=ask.name,
-    )

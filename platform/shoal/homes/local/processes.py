@@ -125,11 +125,19 @@ def end_marked(cluster_id: str, grace: float = 3.0) -> list[int]:
                 continue
             met.add(pid)
             try:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL if _ignores_term(pid) else number)
             except (ProcessLookupError, PermissionError):
                 continue
         time.sleep(0.1)
     return sorted(met)
+
+
+def _ignores_term(pid: int) -> bool:
+    """Python's resource tracker, which each head has, ignores SIGTERM: a grace would only be waited out."""
+    try:
+        return any("multiprocessing.resource_tracker" in part for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def die_with_parent() -> None:

@@ -1,0 +1,182 @@
+"""One suite that every home passes: what handles, flows and the command line rely on.
+
+A home that lacks something has it listed in ``gaps.py`` with the reason, and fails here when it no longer does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shoal.clusters import open_home, open_project, prepare
+from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
+from shoal.homes.base import Ask, Home
+from shoal.homes.fake import FakeHome
+from shoal.records import Cluster, Reason, State
+
+from .gaps import GAPS
+
+
+@dataclass
+class World:
+    """A home, a project to ask in, and a way to let time go by there."""
+
+    home: Home
+    project: Path
+    pass_time: Callable[[], None]
+
+    def ask(self, name: str, workers: int = 1, *, queue: bool = False, template: str = "small") -> Cluster:
+        settled = prepare(template, engine="dask", workers=workers, queue=queue, project=self.project)
+        return self.home.request(Ask(name, self.home.user(), settled.workload, settled.plan))
+
+    def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
+        deadline = time.monotonic() + timeout
+        while not what():
+            assert time.monotonic() < deadline, f"not within {timeout} s: {say}"
+            self.pass_time()
+
+    def ready(self, cluster: Cluster) -> Cluster:
+        self.until(lambda: self.home.get(cluster.id).state is State.READY, f"{cluster.name} is Ready")
+        return self.home.get(cluster.id)
+
+    def end(self, cluster: Cluster) -> Cluster:
+        self.home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
+        self.until(lambda: self.home.get(cluster.id).state.ended, f"{cluster.name} ended")
+        self.until(lambda: not self.home.remains(cluster.id), f"nothing is left of {cluster.name}")
+        return self.home.get(cluster.id)
+
+
+@pytest.fixture(params=["fake", "local"])
+def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
+    if reason := GAPS.get((request.param, request.node.originalname)):
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    opened = open_project(project)
+    if request.param == "fake":
+        fake = FakeHome(opened.policy, who="alice")
+
+        def pass_time() -> None:
+            fake.govern()
+            fake.advance(1)
+
+        yield World(fake, project, pass_time)
+        return
+    local = World(open_home(opened), project, lambda: time.sleep(0.05))
+    yield local
+    for cluster in local.home.clusters():
+        local.end(cluster)
+
+
+def test_a_request_within_every_limit_becomes_ready_and_ends_when_told(world: World) -> None:
+    asked = world.ask("one", workers=2)
+    assert asked.state.admitted
+    ready = world.ready(asked)
+    assert ready.workers == 2
+    assert world.home.endpoint(asked.id).address
+    ended = world.end(ready)
+    assert (ended.state, ended.reason, ended.message) == (
+        State.STOPPED,
+        Reason.STOPPED_BY_USER,
+        "no longer needed",
+    )
+    assert ended.workers == 0
+    with pytest.raises(InfrastructureError, match="Stopped"):
+        world.home.endpoint(asked.id)
+
+
+def test_its_history_tells_every_state_with_reason_sentence_and_time(world: World) -> None:
+    ended = world.end(world.ready(world.ask("one")))
+    history = world.home.history(ended.id)
+    states = [entry["state"] for entry in history]
+    assert states[-1] == "Stopped"
+    assert states.index("Ready") < states.index("Stopping")
+    assert all(entry["reason"] and entry["message"] for entry in history)
+    assert [entry["at"] for entry in history] == sorted(entry["at"] for entry in history)
+
+
+def test_asking_again_under_a_live_name_gives_the_same_cluster_and_no_other(world: World) -> None:
+    first = world.ask("one")
+    assert world.ask("one").id == first.id
+    (world.project / "clusters" / "other.yaml").write_text(
+        (world.project / "clusters/small.yaml").read_text()
+    )
+    with pytest.raises(UsageError, match="one"):
+        world.ask("one", template="other")
+    world.end(first)
+    assert world.ask("one").id != first.id, "an ended cluster's name is free"
+
+
+def test_over_the_quota_is_refused_with_the_holders_and_the_ways_on(world: World) -> None:
+    world.ask("one"), world.ask("two")
+    with pytest.raises(QuotaExceededError) as refusal:
+        world.ask("three")
+    assert all(word in str(refusal.value) for word in ("one", "two", "shoal down", "queue=True"))
+    assert {cluster.name for cluster in world.home.clusters()} == {"one", "two"}
+
+
+def test_what_can_never_fit_is_refused_also_when_it_may_wait(world: World) -> None:
+    with pytest.raises(NeverFitsError):
+        world.ask("huge", workers=50, queue=True)
+    assert world.home.clusters() == []
+
+
+def test_a_queued_request_says_what_it_waits_for_and_starts_when_that_is_freed(world: World) -> None:
+    first, _ = world.ready(world.ask("one")), world.ask("two")
+    third = world.ask("three", queue=True)
+    world.until(
+        lambda: world.home.get(third.id).reason is Reason.WAITING_FOR_QUOTA, "it says what it waits for"
+    )
+    assert world.home.get(third.id).state is State.QUEUED
+    assert "place 1" in world.home.get(third.id).message
+    world.end(first)
+    assert world.ready(third).workers == 1
+
+
+def test_a_queued_request_can_be_taken_back(world: World) -> None:
+    world.ask("one"), world.ask("two")
+    third = world.ask("three", queue=True)
+    ended = world.end(third)
+    assert (ended.state, ended.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+
+
+def test_stopping_twice_is_stopping_once_and_the_first_reason_stays(world: World) -> None:
+    cluster = world.ready(world.ask("one"))
+    world.home.stop(cluster.id, Reason.STOPPED_BY_USER, "first")
+    world.home.stop(cluster.id, Reason.CLIENT_GONE, "second")
+    world.until(lambda: world.home.get(cluster.id).state.ended, "ended")
+    assert world.home.stop(cluster.id, Reason.CLIENT_GONE, "third").message == "first"
+
+
+def test_names_and_ids_that_nobody_knows(world: World) -> None:
+    assert world.home.find("nobody", world.home.user()) is None
+    for act in (world.home.get, world.home.endpoint):
+        with pytest.raises(NotFoundError):
+            act("no-such-id")
+
+
+def test_live_clusters_are_listed_newest_first_and_ended_ones_on_request(world: World) -> None:
+    first, second = world.ask("one"), world.ask("two")
+    assert [cluster.name for cluster in world.home.clusters()] == ["two", "one"]
+    world.end(first)
+    assert [cluster.name for cluster in world.home.clusters()] == ["two"]
+    assert {cluster.name for cluster in world.home.clusters(ended=True)} == {"one", "two"}
+    assert world.home.clusters(owner="somebody-else") == []
+    assert world.home.find("one", world.home.user()) is not None, "the last of that name, though it ended"
+    world.end(second)
+
+
+def test_growing_goes_through_admission_and_shrinking_gives_back(world: World) -> None:
+    cluster = world.ready(world.ask("one", workers=1))
+    world.home.scale(cluster.id, 3)
+    world.until(lambda: world.home.get(cluster.id).workers == 3, "three workers")
+    with pytest.raises(QuotaExceededError):
+        world.home.scale(cluster.id, 4)
+    assert world.home.get(cluster.id).plan.workers == 3
+    with pytest.raises(UsageError):
+        world.home.scale(cluster.id, 0)
+    world.home.scale(cluster.id, 1)
+    world.until(lambda: world.home.get(cluster.id).workers == 1, "one worker")
+    world.until(lambda: world.home.get(cluster.id).plan.workers == 1, "and no more counts")
