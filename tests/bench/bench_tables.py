@@ -250,7 +250,7 @@ def many_files(bench: Bench, settings: Any) -> None:
     request = Request("bench.m", table.metadata, files, uuid.uuid4().hex, False, uuid.uuid4().hex)
     for what, run in (
         ("commit", lambda: commit(request, settings)),
-        ("plan", lambda: shoal.read_table("bench.m")),
+        ("plan", lambda: shoal.read_table("bench.m").npartitions),
     ):
         start, cpu = time.perf_counter(), time.process_time()
         run()
@@ -369,7 +369,7 @@ def main() -> None:
                 many_files(bench, settings())
         if "large_file" in only:
             large_file(bench)
-        print(bench.save())
+        print(bench.save(keep=bool(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -113,13 +113,16 @@ class Bench:
         shown = ", ".join(f"{who} {min(v):.3g}" for who, v in result.values.items())
         ratio = f", ratio {result.ratio:.2f}" if result.ratio is not None else ""
         print(f"  {result.name}: {shown} {result.unit}{ratio} {result.target}", flush=True)
-        self.save()
         return result
 
-    def save(self) -> Path:
-        """Write the JSON, after every result, so that what was measured outlives a run that fails."""
+    def save(self, *, keep: bool = False) -> Path:
+        """Write the JSON. ``keep``: results that this run did not measure stay, for a run of a part."""
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self.section}.json"
+        if keep and path.exists():
+            mine = {r.name: r for r in self.results}
+            old = [Result(**raw) for raw in json.loads(path.read_text())["results"]]
+            self.results = [mine.pop(r.name, r) for r in old] + list(mine.values())
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
         return path
 
