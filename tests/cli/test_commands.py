@@ -55,7 +55,7 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
     ("arguments", "said"),
     [
         (["pln"], "plan"),
-        (["images", "build", "nonsense"], "There are: shoal-dask, shoal-spark"),
+        (["images", "build", "nonsense"], "no image nonsense"),
         (["plan", "--dta", "1 GB"], "--data"),
         (["plan", "smal"], "did you mean 'small'"),
         (["plan", "small", "--target", "locl"], "did you mean 'local'"),
