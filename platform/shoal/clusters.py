@@ -28,7 +28,7 @@ from shoal.homes.local.home import LocalHome
 from shoal.java import find_java
 from shoal.policy import Limits
 from shoal.project import Project, load
-from shoal.records import Cluster
+from shoal.records import Cluster, State
 from shoal.sizing import plan as size
 from shoal.wiring import wire
 from shoal.words import count
@@ -122,7 +122,8 @@ def start(
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
-    ``keep``: it does not end with the handle; ``detach``: nor for want of a client. A start that fails or is
+    ``keep``: it does not end with the handle; ``detach``: nor for want of a client, and one that waits in the
+    queue is not waited for: it starts when its turn comes, with nobody looking. A start that fails or is
     interrupted leaves nothing, but never ends a cluster of that name that was there before. ``soon``: a
     module that the caller needs next, which is imported while the cluster starts.
     """
@@ -136,7 +137,11 @@ def start(
     known = home.find(chosen, request.user)
     was_there = known is not None and not known.state.ended
     asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
-    handle = _handle(home, home.request(asked), owns=not (keep and was_there), quiet=quiet)
+    cluster = home.request(asked)
+    handle = _handle(home, cluster, owns=not (keep and was_there), quiet=quiet)
+    if detach and keep and cluster.state is State.QUEUED:
+        handle.release()
+        return handle
     if soon is not None:
         threading.Thread(target=_import, args=(soon,), name="shoal-import", daemon=True).start()
     try:

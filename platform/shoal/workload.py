@@ -9,7 +9,7 @@ What it must not do: decide anything (that is ``sizing`` and ``admission``) or d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -113,6 +113,11 @@ class Timeouts:
     idle: Seconds
     no_client: Seconds
     max: Seconds
+
+    def lasting(self, longest: Seconds) -> Timeouts:
+        """The same with another longest life. Without a no-client limit of its own, it stays without one."""
+        unlimited = self.no_client >= self.max
+        return replace(self, max=longest, no_client=longest if unlimited else self.no_client)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Timeouts:

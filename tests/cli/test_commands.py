@@ -17,7 +17,7 @@ import pytest
 
 COMMANDS = (
     "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
-    "top", "report", "advise",
+    "top", "report", "advise", "extend",
 )  # fmt: skip
 HEAVY = ("distributed", "dask", "pandas", "numpy", "pyarrow", "pyiceberg", "pyspark", "prefect", "bokeh")
 

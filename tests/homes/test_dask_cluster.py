@@ -21,9 +21,11 @@ import pytest
 
 import shoal
 from shoal.clusters import open_home, open_project
+from shoal.errors import NeverFitsError
 from shoal.handles import ClusterEndedError
 from shoal.homes.local import endpoints, paths
 from shoal.records import Reason, State
+from shoal.units import Seconds
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]
@@ -279,6 +281,23 @@ def test_an_idle_cluster_ends_and_says_so(project: Path, eventually: Eventually)
     eventually(lambda: handle.record.state.ended, 10, "ended by idle time")
     assert handle.record.reason is Reason.IDLE
     assert "1 s" in handle.record.message
+
+
+def test_its_owner_may_let_it_live_longer_inside_the_tier_and_no_longer(
+    project: Path, eventually: Eventually
+) -> None:
+    handle = shoal.up(
+        "small", engine="dask", workers=1, max_duration="6 s", project=project, quiet=True, detach=True
+    )
+    home = open_home(open_project(project))
+    with pytest.raises(NeverFitsError, match="4 h"):
+        home.extend(handle.id, Seconds.parse("5 h"))
+    home.extend(handle.id, Seconds.parse("12 s"))
+    admitted = handle.record.admitted_at or 0.0
+    eventually(lambda: handle.record.state.ended, 30, "ended at its longest life")
+    assert handle.record.reason is Reason.DEADLINE_REACHED
+    assert (handle.record.ended_at or 0.0) - admitted > 10
+    assert "12 s" in handle.record.message
 
 
 def test_the_fourth_worker_and_the_third_cluster_are_refused_and_leave_nothing(

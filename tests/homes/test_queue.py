@@ -105,6 +105,17 @@ def test_a_queued_request_can_be_taken_back_and_what_never_fits_is_refused_at_on
     end_all(home, eventually)
 
 
+def test_a_detached_request_that_has_to_wait_is_not_waited_for(
+    project: Path, home: LocalHome, ask: Callable[..., Cluster], eventually: Eventually
+) -> None:
+    ask("one"), ask("two")
+    begin = time.monotonic()
+    handle = shoal.up("small", engine="dask", workers=1, queue=True, detach=True, project=project, quiet=True)
+    assert time.monotonic() - begin < 5
+    assert handle.record.state is State.QUEUED
+    end_all(home, eventually)
+
+
 def test_a_handle_waits_in_the_queue_for_its_turn(project: Path, eventually: Eventually) -> None:
     with (
         shoal.dask("small", workers=1, name="a", project=project, quiet=True) as first,

@@ -63,6 +63,7 @@ COMMANDS = {
     "logs": "look",
     "why": "why",
     "top": "top",
+    "extend": "extend",
     "down": "down",
     "quota": "quota",
     "submit": "submit",

@@ -110,11 +110,18 @@ def up(
         write_json(views.cluster_view(record, open_home(request.project).status(record.id)))
         return
     from shoal.cli.console import out
+    from shoal.records import State
     from shoal.units import Seconds
 
     name = record.name
     timeouts = record.plan.timeouts
     waits = timeouts.idle if detach else Seconds(min(timeouts.idle, timeouts.no_client))
+    if record.state is State.QUEUED:
+        out().print(
+            f"{name} is Queued: {record.message}\n  It starts by itself.  Look: shoal why {name}",
+            markup=False,
+        )
+        return
     out().print(f"{name} is Ready: {record.message}", markup=False)
     out().print(
         f'  Use it:    shoal.connect("{name}") in Python, within {waits}\n'

@@ -171,7 +171,7 @@ class Head:
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
             if wishes.longest is not None:
-                timeouts = replace(timeouts, max=Seconds(wishes.longest))
+                timeouts = self._cluster.plan.timeouts.lasting(Seconds(wishes.longest))
             if wishes.workers is not None and wishes.workers != wanted:
                 adapt = None  # a person said how many: from now on it stays at that
                 with _tried_again("following a wish"), self._ledger.read() as tx:

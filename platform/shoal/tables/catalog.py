@@ -154,7 +154,8 @@ def settings(
 def _complete(given: CatalogSettings) -> CatalogSettings:
     uri, warehouse = given.uri, given.warehouse
     if not uri:
-        folder = platformdirs.user_data_path("shoal")
+        chosen = os.environ.get("SHOAL_DATA")
+        folder = Path(chosen).absolute() if chosen else platformdirs.user_data_path("shoal")
         uri = f"sqlite:///{folder / 'catalog.db'}"
     elif (file := replace(given, uri=uri).sqlite_file) and not file.is_absolute():
         uri = f"sqlite:///{file.absolute()}"

@@ -180,7 +180,7 @@ class LocalHome:
                 raise InfrastructureError(
                     f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one."
                 )
-            plan = replace(cluster.plan, timeouts=replace(cluster.plan.timeouts, max=longest))
+            plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
             shortages = never_fits(Need.of(plan), self._project.policy.limits_of(cluster.owner))
             if shortages:
                 raise NeverFitsError(
