@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.errors import UsageError
-from shoal.records import Cluster, Reason
+from shoal.records import Cluster, Reason, State
 from shoal.workload import Plan, Workload
 
 
@@ -95,6 +95,25 @@ class Home(Protocol):
     def logs(self, cluster_id: str, lines: int = 200) -> str:
         """The last lines that the head and its children wrote."""
         ...
+
+
+def requested(ask: Ask, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
+    """The record of a request that nobody has decided on yet; ``now`` by the store's clock."""
+    return Cluster(
+        id=cluster_id,
+        name=ask.name,
+        owner=ask.owner,
+        team=team,
+        workload=ask.workload,
+        plan=ask.plan,
+        state=State.QUEUED,
+        reason=Reason.REQUESTED,
+        message="asked for",
+        since=now,
+        created=now,
+        tags=dict(ask.tags),
+        project=project,
+    )
 
 
 def same_or_refused(known: Cluster, ask: Ask) -> Cluster:

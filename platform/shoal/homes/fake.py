@@ -22,7 +22,7 @@ from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
 from shoal.governed import Key, Sight, Snapshot, Wishes
 from shoal.governor import Governor
-from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
+from shoal.homes.base import Ask, Endpoint, at_least_one, requested, same_or_refused
 from shoal.lifecycle import Scope, Seen
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain
@@ -261,21 +261,8 @@ class FakeHome:
         known = self.find(ask.name, ask.owner)
         if known is not None and not known.state.ended:
             return same_or_refused(known, ask)
-        limits = self.policy.limits_of(ask.owner)
-        cluster = Cluster(
-            id=f"c{next(self._numbers)}",
-            name=ask.name,
-            owner=ask.owner,
-            team=limits.team,
-            workload=ask.workload,
-            plan=ask.plan,
-            state=State.QUEUED,
-            reason=Reason.REQUESTED,
-            message="asked for",
-            since=self.clock.now,
-            created=self.clock.now,
-            tags=dict(ask.tags),
-        )
+        team = self.policy.limits_of(ask.owner).team
+        cluster = requested(ask, f"c{next(self._numbers)}", team, self.clock.now)
         self.records[cluster.id] = cluster, 1
         self._note(cluster)
         if ask.workload.queue:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from shoal import admission
 from shoal.account import Account, Amounts, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
-from shoal.homes.base import Ask
+from shoal.homes.base import Ask, requested
 from shoal.homes.local.processes import is_alive
 from shoal.homes.local.transaction import Transaction
 from shoal.lifecycle import Scope, waits
@@ -74,22 +74,8 @@ class Governing:
 
         Run :meth:`settle` first, in the same transaction.
         """
-        limits = self.project.policy.limits_of(ask.owner)
-        cluster = Cluster(
-            id=secrets.token_hex(6),
-            name=ask.name,
-            owner=ask.owner,
-            team=limits.team,
-            workload=ask.workload,
-            plan=ask.plan,
-            state=State.QUEUED,
-            reason=Reason.REQUESTED,
-            message="asked for",
-            since=tx.now,
-            created=tx.now,
-            tags=dict(ask.tags),
-            project=str(self.project.folder),
-        )
+        team = self.project.policy.limits_of(ask.owner).team
+        cluster = requested(ask, secrets.token_hex(6), team, tx.now, str(self.project.folder))
         decision, outcome = self._decide(tx, cluster)
         if decision.verdict is Verdict.ADMIT:
             self._charge(tx, cluster, outcome)
@@ -115,8 +101,17 @@ class Governing:
         return cluster, decision
 
     def resize(self, tx: Transaction, cluster: Cluster, workers: int) -> Decision:
-        """Whether ``cluster`` may have this many workers now; if so, its record and accounts say it has."""
+        """Whether ``cluster`` may have this many workers now; if so, its record and accounts say it has.
+
+        Fewer it may always have, also where a policy has since taken away what it holds.
+        """
         plan = with_workers(cluster.plan, workers)
+        if workers <= cluster.plan.workers:
+            for key in _keys(cluster.owner, cluster.team):
+                account = _account(tx, key, tx.live())
+                tx.keep_history(key, account.with_(cluster.id, amounts(plan), None, tx.now))
+            tx.update(cluster.id, plan=plan.to_json())
+            return Decision(Verdict.ADMIT, Reason.ADMITTED, "fewer than it has")
         larger = replace(cluster, plan=plan)
         decision, outcome = self._decide(tx, larger)
         if decision.verdict is Verdict.ADMIT:
@@ -127,20 +122,8 @@ class Governing:
     def would(self, tx: Transaction, ask: Ask) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
-        limits = self.project.policy.limits_of(ask.owner)
-        asked = Cluster(
-            id=same[-1].id if same else "",
-            name=ask.name,
-            owner=ask.owner,
-            team=limits.team,
-            workload=ask.workload,
-            plan=ask.plan,
-            state=State.QUEUED,
-            reason=Reason.REQUESTED,
-            message="",
-            since=tx.now,
-            created=tx.now,
-        )
+        team = self.project.policy.limits_of(ask.owner).team
+        asked = requested(ask, same[-1].id if same else "", team, tx.now)
         return self._decide(tx, asked)[0]
 
     def place(self, live: Iterable[Cluster]) -> Place | None:
