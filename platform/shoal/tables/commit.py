@@ -40,6 +40,7 @@ from shoal.tables.pyiceberg_private import (
     guard,
     overwrite_producer,
 )
+from shoal.tables.sweep import delete_manifests
 
 COMMIT_SECONDS = 120.0
 """How long a commit is tried against other writers: 8 processes with 10 commits each need some 20 s."""
@@ -158,7 +159,7 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
                 f"The table {request.name} vanished while rows were written for it.",
                 hint="Nothing was written. Was it dropped or renamed by someone else?",
             ) from error
-        return _create(request)
+        return _create(request, given)
     metadata = table.metadata
     if (found := find_landed(metadata, request.branch, request.key)) is not None:
         return _found(request, table, found)
@@ -191,7 +192,7 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
     return _found(request, committed, snapshot_id)
 
 
-def _create(request: Request) -> Landed:
+def _create(request: Request, given: CatalogSettings) -> Landed:
     assert request.create is not None
     transaction = request.create()
     metadata = transaction.table_metadata
@@ -200,7 +201,16 @@ def _create(request: Request) -> Landed:
     if request.files:
         append_producer(transaction, snapshot_id, request.files, _summary(request), request.branch).commit()
     reached(CrashPoint.CLIENT_BEFORE_SWAP)
-    table = transaction.commit_transaction()
+    try:
+        table = transaction.commit_transaction()
+    except (CommitFailedException, TableAlreadyExistsError):
+        # Someone else made the table first. The manifests of ours bear an id of their own, by which no sweep
+        # of that table would find them.
+        theirs = catalogs.load(request.name, given)
+        ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
+        if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:
+            delete_manifests(theirs.io, ours)
+        raise
     reached(CrashPoint.CLIENT_AFTER_SWAP)
     return Landed(snapshot_id if request.files else 0, replayed=False, table=table)
 

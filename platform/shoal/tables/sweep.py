@@ -15,6 +15,7 @@ from typing import Any
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
 
 
 def run_folder(metadata: TableMetadata, key: str) -> str:
@@ -59,6 +60,17 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
                     if other == name or other.startswith(f"{attempt}-m"):
                         with suppress(OSError):
                             io.delete(found if other != name else path)
+
+
+def delete_manifests(io: FileIO, snapshot: Snapshot) -> None:
+    """Delete the manifest list and the manifests of a snapshot that is certain not to be any table's."""
+    with suppress(OSError):
+        for path in [
+            *(manifest.manifest_path for manifest in snapshot.manifests(io)),
+            snapshot.manifest_list,
+        ]:
+            with suppress(OSError):
+                io.delete(path)
 
 
 def _bare(path: str) -> str:
