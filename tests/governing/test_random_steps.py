@@ -250,7 +250,7 @@ def test_a_hundred_thousand_random_steps(world: type[World]) -> None:
     run_state_machine_as_test(
         world,
         settings=settings(
-            max_examples=2200,
+            max_examples=2400,
             stateful_step_count=50,
             deadline=None,
             phases=SEARCH,

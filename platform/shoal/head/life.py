@@ -138,6 +138,7 @@ class Head:
                 renewed_at=tx.now,
                 workers=self._look.workers,
             )
+            self._copy(tx)
         self._phase = State.READY
         return None, ""
 
