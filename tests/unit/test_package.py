@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,29 @@ def test_planning_pulls_in_no_engine_either() -> None:
     code = "import sys, shoal; shoal.plan; print(*{name.partition('.')[0] for name in sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not (_HEAVY - {"sqlalchemy"}) & set(answer.stdout.split())
+
+
+def test_the_wheel_ships_the_default_project_folder(tmp_path: Path) -> None:
+    root = Path(shoal.__file__).parents[2]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path)], cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("shoal-*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = "from shoal.project import load; p = load(); print(p.folder, *sorted(p.templates))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    defaults = site / "shoal" / "_defaults"
+    assert answer.stdout.split() == [str(defaults), "analytics", "etl", "ml-training", "workbench"]
+    assert (defaults / "flows" / "nyc_flights.py").is_file()
+    assert (defaults / "prefect.yaml").is_file()
 
 
 # Clients of Kubernetes, and the one package that may know each.
