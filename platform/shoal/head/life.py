@@ -213,8 +213,10 @@ class Head:
 
     def _give_back(self, workers: int) -> None:
         """Workers are gone: what was held for them is free for others, now and not before."""
+        if workers >= self._cluster.plan.workers:
+            return
         governing = self._governing()
-        if governing is None or workers >= self._cluster.plan.workers:
+        if governing is None:
             return
         with self._ledger.write() as tx:
             governing.resize(tx, tx.get(self._id), workers)
@@ -273,10 +275,11 @@ class Head:
         reached(CrashPoint.HEAD_BEFORE_END)
         endpoints.forget(self._folder)
         paths.tidy(self._folder)
+        governing = self._governing()  # before the transaction: others wait while it is open
         try:
             with self._ledger.write() as tx:
                 tx.update(self._id, report=self.report())
-                gone = self._release(tx, state, reason, message)
+                gone = self._release(tx, governing, state, reason, message)
             tidy_up(gone)
         except ShoalError as error:
             print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
@@ -284,9 +287,10 @@ class Head:
         self._status.close()
         return code
 
-    def _release(self, tx: Transaction, state: State, reason: Reason, message: str) -> list[Cluster]:
+    def _release(
+        self, tx: Transaction, governing: Governing | None, state: State, reason: Reason, message: str
+    ) -> list[Cluster]:
         """Write the end, and let whoever waits for what it held go on; returns whom it found gone."""
-        governing = self._governing()
         if governing is None:
             tx.move(self._id, state, reason, message, workers=0)
             return []

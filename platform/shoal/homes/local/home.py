@@ -18,15 +18,16 @@ from typing import Any
 
 from shoal.account import Account, Need, amounts, never_fits
 from shoal.admission import Decision, Verdict
-from shoal.errors import InfrastructureError, NeverFitsError
+from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError
 from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.homes.local import endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import MARK, end_marked, is_alive, marked, marks, signal_process
+from shoal.homes.local.processes import MARK, all_marked, end_marked, is_alive, marked, signal_process
 from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.transaction import Transaction
 from shoal.project import Project
 from shoal.records import Cluster, Reason, State
 from shoal.tables.catalog import settings
@@ -93,11 +94,10 @@ class LocalHome:
 
         Returns the ids of those clusters. Processes of other ledgers are left alone.
         """
-        found = marks(self.ledger.url.render_as_string(hide_password=False))
+        found = set(all_marked(self.ledger.url.render_as_string(hide_password=False)).values())
         with self.ledger.read() as tx:
-            live = {cluster.id for cluster in tx.live()}
-            just_ended = {c.id for c in tx.all() if c.ended_at is not None and tx.now - c.ended_at < _LEAVING}
-        strays = sorted(set(found) - live - just_ended - {os.environ.get(MARK)})
+            suspects = found - {cluster.id for cluster in tx.live()} - {os.environ.get(MARK)}
+            strays = sorted(cluster_id for cluster_id in suspects if not _is_leaving(tx, cluster_id))
         for cluster_id in strays:
             end_marked(cluster_id)
         return strays
@@ -261,3 +261,12 @@ class LocalHome:
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
         }
+
+
+def _is_leaving(tx: Transaction, cluster_id: str) -> bool:
+    """It ended just now: its last processes end by themselves."""
+    try:
+        ended = tx.get(cluster_id).ended_at
+    except NotFoundError:
+        return False
+    return ended is not None and tx.now - ended < _LEAVING

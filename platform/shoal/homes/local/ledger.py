@@ -123,8 +123,6 @@ class Ledger:
                 # Made with our own mode first: SQLite would make it readable for everybody.
                 os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
             with self._connect() as connection:
-                if self._sqlite:
-                    connection.exec_driver_sql("PRAGMA quick_check(1)")
                 known = sa.inspect(connection).has_table(schema.meta.name)
             if not known:
                 with self.write() as tx:
@@ -149,9 +147,11 @@ class Ledger:
             text = str(error.orig)
             if self._sqlite and rebuild.is_broken(text) and self.url.database:
                 self._engine.dispose()
-                kept = rebuild.keep_aside(Path(self.url.database))
+                kept = "it was replaced already"
+                if self._look() == self._inode:  # else another process has made a new one meanwhile
+                    kept = f"it is kept as {rebuild.keep_aside(Path(self.url.database))}"
                 raise BrokenLedgerError(
-                    f"the ledger {self!r} is damaged ({text}); it is kept as {kept}",
+                    f"the ledger {self!r} is damaged ({text}); {kept}",
                     hint="Try again: a new one is made from what the running clusters wrote down.",
                 ) from error
             if any(word in text for word in _BUSY):

@@ -77,33 +77,22 @@ def marked(cluster_id: str) -> list[int]:
     return [pid for pid, cluster in all_marked().items() if cluster == cluster_id]
 
 
-def all_marked() -> dict[int, str]:
+def all_marked(ledger: str | None = None) -> dict[int, str]:
     """Pid -> cluster id of all live processes that carry a cluster's mark, but this one.
 
-    Reads the environment each process was started with, so children of user code are found as well.
-    Processes of other users cannot be read and are not looked at.
+    ``ledger``: only those of the clusters that this ledger (its URL) knows. Reads the environment each process
+    was started with, so children of user code are found as well. Processes of other users cannot be read and
+    are not looked at.
     """
     found = {}
     for process in psutil.process_iter():
         try:
-            cluster = process.environ().get(MARK)
-            if cluster and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found[process.pid] = cluster
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
-            continue
-    return found
-
-
-def marks(ledger: str) -> dict[str, list[int]]:
-    """Cluster id -> pids of all live processes that carry a mark and belong to this ledger."""
-    found: dict[str, list[int]] = {}
-    for process in psutil.process_iter():
-        try:
             environment = process.environ()
             cluster = environment.get(MARK)
-            if not cluster or environment.get(LEDGER) != ledger or process.status() == psutil.STATUS_ZOMBIE:
+            if not cluster or (ledger is not None and environment.get(LEDGER) != ledger):
                 continue
-            found.setdefault(cluster, []).append(process.pid)
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = cluster
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
             continue
     return found
