@@ -19,7 +19,9 @@ from pydantic import Field
 
 from shoal import templates as _templates
 from shoal.errors import NotFoundError, UsageError
-from shoal.folders import FILE, defaults, find
+from shoal.folders import FILE
+from shoal.folders import defaults as defaults
+from shoal.folders import find as find
 from shoal.policy import TOTALS, Policy, Team, Tier, User
 from shoal.settings import Checked
 from shoal.targets import Image, Machine, Mount, Prices, Target

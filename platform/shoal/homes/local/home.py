@@ -105,7 +105,7 @@ class LocalHome:
 
         Returns the ids of those clusters. Processes of other ledgers are left alone.
         """
-        found = all_marked(self.ledger.url.render_as_string(hide_password=False))
+        found = all_marked(self.ledger.url)
         with self.ledger.read() as tx:
             suspects = set(found.values()) - {cluster.id for cluster in tx.live()} - {os.environ.get(MARK)}
             suspects -= {found[pid] for pid in found if found[pid] in suspects and is_ahead(pid)}
@@ -267,7 +267,7 @@ class LocalHome:
         return {
             "SHOAL_PROJECT": str(self._project.folder),
             "SHOAL_TARGET": self._project.target.name,
-            "SHOAL_LEDGER": self.ledger.url.render_as_string(hide_password=False),
+            "SHOAL_LEDGER": self.ledger.url,
             "SHOAL_DATA": str(paths.data_folder().absolute()),
             "SHOAL_CATALOG_URI": catalog.uri,
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
