@@ -69,6 +69,7 @@ Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask.")]
 Name = Annotated[
     str | None, _option("--name", help="Name of the cluster; a live one of that name is used again.")
 ]
+Verbose = Annotated[bool, _option("-v", "--verbose", help="Show the whole plan, with its reasons.")]
 DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]
 Detach = Annotated[
     bool, _option("--detach", help="Live on without a client, until idle or the longest life.")

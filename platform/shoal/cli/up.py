@@ -84,6 +84,7 @@ def up(
     queue: o.Queue = False,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
+    verbose: o.Verbose = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -100,7 +101,7 @@ def up(
     if dry_run:
         show_plan(request, name or request.plan.template, output)
         return
-    agree(request, yes=yes, quiet=output is o.Output.JSON)
+    agree(request, yes=yes, quiet=output is o.Output.JSON, verbose=verbose)
     handle = start(request, name=name, keep=True, detach=detach, quiet=output is o.Output.JSON)
     record = handle.record
     if output is o.Output.JSON:
@@ -153,11 +154,15 @@ def show_plan(request: Request, name: str, output: o.Output) -> None:
         out().print(tables.fit(fits))
 
 
-def agree(request: Request, *, yes: bool, quiet: bool) -> None:
-    """Show the plan; ask where it costs money."""
-    from shoal.cli.console import confirm, err
+def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False) -> None:
+    """Show the plan in brief, or all of it; ask where it costs money."""
+    from shoal.cli.console import confirm, err, say
 
-    if not quiet:
+    if not quiet and not verbose:
+        from shoal.clusters import describe
+
+        say(describe(request.plan))
+    elif not quiet:
         from shoal.cli import tables
 
         err().print(tables.plan(request.plan))
