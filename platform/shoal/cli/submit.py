@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,7 @@ _GRACE = 10.0  # s that a script gets to end after Ctrl-C
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("submit", epilog=EXAMPLES)(submit)
+    app.command("submit", epilog=EXAMPLES)(o.asking(submit, without=("no_client",)))
 
 
 def submit(
@@ -41,16 +41,7 @@ def submit(
         list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="The script's own.")
     ] = None,
     template: o.TemplateOption = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
+    asked: dict[str, Any] = o.NOTHING,
     name: o.Name = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return at once; `shoal logs` shows the output.")
@@ -73,11 +64,7 @@ def submit(
     from shoal.clusters import prepare, start
 
     file, function = _script(script)
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
+    request = prepare(template, project=project, target=target, queue=queue or None, **asked)
     chosen = name or f"{file.stem.replace('_', '-')}-{os.urandom(2).hex()}"
     if dry_run:
         show_plan(request, chosen, output)

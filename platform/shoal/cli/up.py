@@ -34,23 +34,13 @@ Then in Python:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("plan", epilog=PLAN_EXAMPLES)(plan)
-    app.command("up", epilog=UP_EXAMPLES)(up)
+    app.command("plan", epilog=PLAN_EXAMPLES)(o.asking(plan))
+    app.command("up", epilog=UP_EXAMPLES)(o.asking(up))
 
 
 def plan(
     template: o.TemplateArgument = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
-    no_client: o.NoClient = None,
+    asked: dict[str, Any] = o.NOTHING,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -58,27 +48,13 @@ def plan(
     """Show what a cluster would be, why each number, and whether it fits; change nothing."""
     from shoal.clusters import prepare
 
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, **asked.values)
+    request = prepare(template, project=project, target=target, **asked)
     show_plan(request, request.plan.template, output)
 
 
 def up(
     template: o.TemplateArgument = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
-    no_client: o.NoClient = None,
+    asked: dict[str, Any] = o.NOTHING,
     name: o.Name = None,
     detach: o.Detach = False,
     queue: o.Queue = False,
@@ -93,11 +69,7 @@ def up(
     from shoal.clusters import prepare, start
     from shoal.homes.choose import open_home
 
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
+    request = prepare(template, project=project, target=target, queue=queue or None, **asked)
     if dry_run:
         show_plan(request, name or request.plan.template, output)
         return
