@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from shoal.clusters import dask, prepare, spark
+from shoal.clusters import prepare
 from shoal.errors import UsageError
+from shoal.front import dask, spark
 from shoal.handles import ClusterEndedError, ClusterHandle, DaskCluster, SparkCluster
 from shoal.homes.choose import open_home
 from shoal.policy import Limits
