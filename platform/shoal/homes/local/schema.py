@@ -7,10 +7,12 @@ What it must not do: open databases or decide.
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, String, Table, Text, type_coerce
 from sqlalchemy.engine import RowMapping
 
 from shoal.records import Cluster, Reason, State
@@ -74,6 +76,14 @@ events = Table(
 )
 
 
+# Read as text: most records are read again and again, and say the same.
+_AS_TEXT = ("workload", "plan")
+columns = [
+    type_coerce(column, Text).label(column.name) if column.name in _AS_TEXT else column
+    for column in clusters.columns
+]
+
+
 def to_row(cluster: Cluster) -> dict[str, Any]:
     """A record as column values."""
     row = {field.name: getattr(cluster, field.name) for field in fields(cluster)}
@@ -87,12 +97,23 @@ def to_row(cluster: Cluster) -> dict[str, Any]:
 
 
 def from_row(row: RowMapping) -> Cluster:
-    """A record from a row of :data:`clusters`."""
-    known = {field.name: row[field.name] for field in fields(Cluster)}
-    known.update(
-        workload=Workload.from_json(row["workload"]),
-        plan=Plan.from_json(row["plan"]),
-        state=State(row["state"]),
-        reason=Reason(row["reason"]),
-    )
+    """A record from a row of :data:`columns`. Records of the same text share their workload and plan."""
+    known = {name: row[name] for name in _FIELDS}
+    known["workload"] = _workload(row["workload"])
+    known["plan"] = _plan(row["plan"])
+    known["state"] = State(row["state"])
+    known["reason"] = Reason(row["reason"])
     return Cluster(**known)
+
+
+_FIELDS = tuple(field.name for field in fields(Cluster))
+
+
+@lru_cache(maxsize=1024)
+def _workload(text: str) -> Workload:
+    return Workload.from_json(json.loads(text))
+
+
+@lru_cache(maxsize=1024)
+def _plan(text: str) -> Plan:
+    return Plan.from_json(json.loads(text))

@@ -23,7 +23,7 @@ from shoal.records import Cluster, Reason, State
 
 _CLUSTERS = schema.clusters.c
 _ACCOUNTS = schema.accounts.c
-_ALL = sa.select(schema.clusters).order_by(_CLUSTERS.created)
+_ALL = sa.select(*schema.columns).order_by(_CLUSTERS.created)
 _LIVE = _ALL.where(_CLUSTERS.ended_at.is_(None))
 _BY_ID = _ALL.where(_CLUSTERS.id == sa.bindparam("its_id"))
 _NAMED = _ALL.where(_CLUSTERS.owner == sa.bindparam("its_owner"), _CLUSTERS.name == sa.bindparam("its_name"))
@@ -71,6 +71,9 @@ class Transaction:
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection = connection
         self._live: list[Cluster] | None = None
+        self._past: dict[tuple[str, str], Account] = {}
+        # Whether a cluster is there, by its id: looked at once, and true for the whole transaction.
+        self.gone: dict[str, Any] = {}
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
@@ -104,13 +107,16 @@ class Transaction:
 
     def history_of(self, key: tuple[str, str]) -> Account:
         """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
-        where = {"its_scope": str(key[0]), "its_name": key[1]}
-        row = self._connection.execute(_PAST, where).scalar_one_or_none()
-        return Account.from_json(row) if row is not None else Account()
+        if key not in self._past:
+            where = {"its_scope": str(key[0]), "its_name": key[1]}
+            row = self._connection.execute(_PAST, where).scalar_one_or_none()
+            self._past[key] = Account.from_json(row) if row is not None else Account()
+        return self._past[key]
 
     def keep_history(self, key: tuple[str, str], account: Account) -> None:
         """Keep what the account held until now; what it holds now is in the live clusters."""
-        past = replace(account, admitted={}, until={}).to_json()
+        self._past[key] = replace(account, admitted={}, until={})
+        past = self._past[key].to_json()
         where = {"its_scope": str(key[0]), "its_name": key[1]}
         if self._connection.execute(_KEEP, where | {"past": past}).rowcount == 0:
             row = {"scope": str(key[0]), "name": key[1], "account": past}
