@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from shoal.account import Account, Need, Shortage, never_fits, real, short_of
+from shoal.account import Account, Need, Shortage, amounts, never_fits, real, short_of
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError, RefusedError
 from shoal.policy import Limit, Limits
 from shoal.records import Reason
@@ -33,11 +33,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: the cluster's id, what people call it, and its plan."""
+    """One request: the cluster's id, what people call it, its plan, and how urgent it says it is."""
 
     cluster: str
     name: str
     plan: Plan
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,20 @@ def decide(
     return Decision(Verdict.WAIT, reason, message, shortages, free, workers, hint)
 
 
+def beside(
+    ask: Ask, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
+) -> tuple[Shortage, ...]:
+    """What is in the way of ``ask`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
+    held = Account({cluster: amounts(plan) for cluster, plan in own.items()})
+    used = Account({cluster: real(plan) for cluster, plan in own.items()})
+    place = Place(machine, used) if machine is not None else None
+    return _shortages(ask, limits, held, held if limits.team is not None else None, place)
+
+
 def _shortages(
     ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
 ) -> tuple[Shortage, ...]:
-    need = Need.of(ask.plan)
+    need = Need.of(ask.plan, ask.priority)
     never = never_fits(need, limits)
     found = list(never)
     known = {(shortage.scope, shortage.what) for shortage in never}
