@@ -94,6 +94,9 @@ class DaskHost:
         from shoal.head.certificate import make_certificate
 
         dask.config.set({"distributed.worker.preload": ["shoal.head.worker_setup"]})
+        if self._site.plan.packages:
+            # A fork has what was imported before they were installed.
+            dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
         certificate, key = make_certificate(f"{self._site.cluster_id}.shoal.internal")
         self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
         roles = {
