@@ -4,8 +4,8 @@ Why it exists: a worker that is spawned imports Dask again, for half a second of
 there in hundredths, also when it is restarted or added, and shares what was imported with the others.
 
 It is Python's own fork server (``multiprocessing``). Only that the server is itself a fork of the head, instead
-of one more interpreter that imports everything again, is not in its public interface; where that interface
-changes, or a fork is not safe, the public way is taken, and works alike.
+of one more interpreter that imports everything again, is not in its public interface: where that is not as
+expected, Python starts its own server; where a fork is not safe, workers are spawned. Both work alike.
 
 What it must not do: run in a process that has threads, or that has files open which no worker should hold.
 """
@@ -13,6 +13,7 @@ What it must not do: run in a process that has threads, or that has files open w
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -22,9 +23,8 @@ import threading
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
-_SOCKET = (
-    "scratch/fork"  # from the head's folder, its working directory: a socket's path has at most 107 bytes
-)
+_SOCKET = "scratch/fork"  # in the head's folder
+_LONGEST = 100  # bytes of a socket's path: Linux takes 107, macOS 103
 _SERVER = ("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid")
 # What a head and its workers import by themselves sooner or later, besides their routes. Nothing here may hold
 # state that each worker should have for itself, as NumPy does (its generator's).
@@ -40,6 +40,15 @@ _HEAD = ("shoal.head.life",)
 
 def preload(engine: str) -> None:
     """Import what a head of this engine will need. What is missing is told where it is needed."""
+    gc.disable()  # nothing of an import is garbage: looking for it takes a sixth of the time
+    try:
+        _import(engine)
+    finally:
+        gc.enable()
+        gc.freeze()  # else a collection in a worker copies all that it shares with the others
+
+
+def _import(engine: str) -> None:
     for module in (*(_DASK if engine == "dask" else ()), *_HEAD):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -76,22 +85,29 @@ def _settings_hold() -> bool:
 
 
 def _fork_server() -> None:
-    """Python's fork server as a fork of this process, unknown to nobody but ``multiprocessing``."""
+    """Make a fork of this process the server that ``multiprocessing`` would start."""
     server = getattr(forkserver, "_forkserver", None)
     if any(getattr(server, name, "?") is not None for name in _SERVER) or sys.version_info >= (3, 14):
         return
-    Path(_SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
+    address = str(Path.cwd() / _SOCKET)
+    if len(os.fsencode(address)) > _LONGEST:
+        address = _SOCKET  # the head's working directory is its folder
     resource_tracker.ensure_running()
     alive_r, alive_w = os.pipe()
     head = os.getpid()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(_SOCKET)
-        listener.listen()
+        try:
+            Path(_SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            print(f"shoal head: no server of forks here, Python starts its own: {error}", flush=True)
+            return
         pid = os.fork()
         if pid == 0:
             _serve(head, listener, alive_r, alive_w)
     os.close(alive_r)
-    for name, value in zip(_SERVER, (_SOCKET, alive_w, pid), strict=True):
+    for name, value in zip(_SERVER, (address, alive_w, pid), strict=True):
         setattr(server, name, value)
 
 

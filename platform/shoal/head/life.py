@@ -14,7 +14,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -384,18 +384,11 @@ def _tried_again(what: str) -> Iterator[None]:
 
 
 def _engine(engine: Engine, site: Site) -> EngineHost:
-    """Engines are imported here, after admission, and only the one that is asked for."""
-    makers: dict[Engine, Callable[[Site], EngineHost]] = {Engine.DASK: _dask, Engine.SPARK: _spark}
-    return makers[engine](site)
+    """Only the one that is asked for is imported."""
+    if engine is Engine.DASK:
+        from shoal.head.dask_host import DaskHost
 
-
-def _dask(site: Site) -> EngineHost:
-    from shoal.head.dask_host import DaskHost
-
-    return DaskHost(site)
-
-
-def _spark(site: Site) -> EngineHost:
+        return DaskHost(site)
     from shoal.head.spark_host import SparkHost
 
     return SparkHost(site)

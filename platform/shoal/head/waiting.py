@@ -99,6 +99,7 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
             with ledger.read() as tx:
                 cluster = tx.get(cluster_id)
             if cluster.state is not State.QUEUED:
+                ledger.close()
                 return not cluster.state.ended
             if time.monotonic() - renewed > 5:
                 renewed = time.monotonic()

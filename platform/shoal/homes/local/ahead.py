@@ -73,9 +73,9 @@ def ahead(
         yield cluster_id
         return
     cluster_id = secrets.token_hex(6)
-    if _is_this_machine(project, target):
-        _start(cluster_id, engine)
     try:
+        if _is_this_machine(project, target):
+            _start(cluster_id, engine)
         yield cluster_id
     finally:
         discard(cluster_id)
