@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, String, Table, Text, type_coerce
+from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, String, Table, Text, cast
 from sqlalchemy.engine import RowMapping
 
 from shoal.records import Cluster, Reason, State
@@ -79,7 +79,7 @@ events = Table(
 # Read as text: most records are read again and again, and say the same.
 _AS_TEXT = ("workload", "plan")
 columns = [
-    type_coerce(column, Text).label(column.name) if column.name in _AS_TEXT else column
+    cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
     for column in clusters.columns
 ]
 
