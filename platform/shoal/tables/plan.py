@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from pyiceberg import types as iceberg
+from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.metadata import TableMetadataUtil
 
@@ -202,6 +203,31 @@ def make_plan(
         )
         pieces.extend(_split(task, exact, row_width, partition_size))
     return Plan(tuple(_pack(pieces, partition_size))), weights
+
+
+def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> int | None:
+    """Rows of a snapshot by its list of manifests, which is one small file however many files the table has.
+
+    ``None`` if the list does not say: rows were deleted without rewriting their files, or the list is of
+    format 1, where counts may be left out. https://iceberg.apache.org/spec/#manifest-lists
+    """
+    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    if snapshot is None:
+        return 0 if snapshot_id is None else None
+    try:
+        manifests = snapshot.manifests(io)
+    except FileNotFoundError:
+        return None  # the plan will say what is wrong
+    total = 0
+    for manifest in manifests:
+        if manifest.content != ManifestContent.DATA:
+            if manifest.added_files_count != 0 or manifest.existing_files_count != 0:
+                return None
+        elif manifest.added_rows_count is None or manifest.existing_rows_count is None:
+            return None
+        else:
+            total += manifest.added_rows_count + manifest.existing_rows_count
+    return total
 
 
 def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> Iterator[Piece]:
