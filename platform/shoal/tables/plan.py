@@ -18,6 +18,7 @@ from typing import Any
 from pyiceberg import types as iceberg
 from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.typedef import IcebergBaseModel
 
 from shoal.tables.errors import NotSupportedError, StorageError
 from shoal.tables.pyiceberg_private import (
@@ -38,6 +39,14 @@ _TEXT_EXPANSION = 3.0
 partitions smaller."""
 _UNKNOWN_WIDTH = 24.0
 """Bytes per value of variable length where the manifest holds no column sizes."""
+
+
+APPLY_DELETES = (
+    "CALL shoal.system.rewrite_data_files(table => '{name}', "
+    "options => map('delete-file-threshold', '1', 'use-starting-sequence-number', 'false'))"
+)
+"""Rewrites every data file that has deletes. With the sequence number that the files began with, Iceberg
+would keep the equality deletes in the table for ever, though they apply to nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,8 @@ def pack_metadata(metadata: TableMetadata, schema_id: int) -> bytes:
             "properties": {k: v for k, v in metadata.properties.items() if not k.startswith("shoal.run.")},
         }
     )
-    return zlib.compress(slim.model_dump_json(by_alias=True).encode())
+    # By its base class: metadata of version 3 refuses to be written, and this is no metadata file.
+    return zlib.compress(IcebergBaseModel.model_dump_json(slim, by_alias=True).encode())
 
 
 @lru_cache(maxsize=64)  # parsing takes a millisecond, and a worker runs thousands of tasks of one table
@@ -170,27 +180,14 @@ def make_plan(
     schema = pinned.schema()
     if snapshot_id is None:
         return Plan(()), column_weights(schema, [])
-    try:
-        if since is not None:
-            tasks = list(
-                IncrementalAppendScan(
-                    pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
-                ).plan_files()
-            )
-        else:
-            tasks = list(DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id).plan_files())
-    except ValueError as error:
-        if "equality deletes" not in str(error):
-            raise
-        raise NotSupportedError(
-            "The table has equality deletes, which cannot be applied here.",
-            hint="Rewrite them with Spark: CALL shoal.system.rewrite_data_files('namespace.table').",
-        ) from error
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"A metadata file of the table is gone: {error}",
-            hint="Was the snapshot expired, or the table dropped, in the meantime?",
-        ) from error
+    scan = (
+        IncrementalAppendScan(
+            pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
+        )
+        if since is not None
+        else DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
+    )
+    tasks = files_of(scan)
     weights = column_weights(schema, tasks)
     whole = matches_whole_file(schema, row_filter)
     row_width = sum(weights[c] for c in columns) if columns else sum(weights.values())
@@ -202,6 +199,40 @@ def make_plan(
         )
         pieces.extend(_split(task, exact, row_width, partition_size))
     return Plan(tuple(_pack(pieces, partition_size))), weights
+
+
+def refuse_equality_deletes(metadata: TableMetadata, snapshot_id: int | None, name: str) -> None:
+    """Raise :class:`NotSupportedError` if the snapshot's summary counts equality deletes: before any plan."""
+    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    summary = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary else {}
+    count = int(summary.get("total-equality-deletes") or 0)
+    if count:
+        raise _equality_deletes(f"The table {name} has {count} equality deletes", name)
+
+
+def _equality_deletes(what: str, name: str) -> NotSupportedError:
+    return NotSupportedError(
+        f"{what}, which say which values are gone, not which rows: they cannot be applied here.",
+        hint=f"Have Spark apply them once: {APPLY_DELETES.format(name=name)}",
+    )
+
+
+def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
+    """The data files of a scan, each with what is deleted in it.
+
+    Raises :class:`NotSupportedError` for equality deletes, :class:`StorageError` for metadata that is gone.
+    """
+    try:
+        return list(scan.plan_files())
+    except (ValueError, NotImplementedError) as error:
+        if "equality deletes" not in str(error):
+            raise
+        raise _equality_deletes("The table has equality deletes", "namespace.table") from error
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"A metadata file of the table is gone: {error}",
+            hint="Was the snapshot expired, or the table dropped, in the meantime?",
+        ) from error
 
 
 def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> Iterator[Piece]:

@@ -18,7 +18,7 @@ from shoal.tables.catalog import CatalogSettings
 from shoal.tables.dtypes import Backend
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
 from shoal.tables.filters import Filters, as_expression
-from shoal.tables.plan import PARTITION_SIZE, pack_metadata
+from shoal.tables.plan import PARTITION_SIZE, pack_metadata, refuse_equality_deletes
 from shoal.tables.refs import AsOf, resolve
 from shoal.tables.scan import ScanContext, public_properties
 from shoal.tables.schemas import check_columns
@@ -60,6 +60,8 @@ def read_table(
     table = catalogs.load(name, settled)
     snapshot_id, schema_id = resolve(table, name, snapshot, as_of, branch)
     after = _since(table, name, since, snapshot_id)
+    if after is None:
+        refuse_equality_deletes(table.metadata, snapshot_id, name)
     schema = table.metadata.schema_by_id(schema_id)
     assert schema is not None, "a snapshot's schema is in its table"
     known = [f.name for f in schema.fields]
