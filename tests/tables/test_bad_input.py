@@ -135,9 +135,7 @@ def test_a_column_that_is_not_there(name: str, attempt: Callable[[str], Any], da
     ("kind", "good", "bad"),
     [
         (pa.int32(), 1, 2**31),
-        (pa.decimal128(5, 2), 1, 123456),
         (pa.timestamp("us"), pd.Timestamp("2026-01-01"), pd.Timestamp("2026-01-01 00:00:00.000000001")),
-        (pa.date32(), pd.Timestamp("2026-01-01"), pd.Timestamp("2026-01-01 12:00")),
     ],
     ids=str,
 )
@@ -177,15 +175,13 @@ FILL = textwrap.dedent(
     free = 0
     while landed < 2:
         before = files()
-        with open(filler, "wb") as out:  # the disk is full but for ``free`` bytes
-            try:
-                while True:
-                    out.write(b"0" * step)
-                    out.flush()
-            except OSError:
+        out = os.open(filler, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)  # the disk is full but for ``free`` bytes
+        try:
+            while os.write(out, b"0" * step):
                 pass
-        with open(filler, "r+b") as out:
-            out.truncate(max(0, filler.stat().st_size - free))
+        except OSError:
+            os.ftruncate(out, max(0, os.fstat(out).st_size - free))
+        os.close(out)
         try:
             shoal.write_table(rows(expected), "a.t", catalog=given)
             expected += 3000

@@ -20,7 +20,8 @@ from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.metadata import TableMetadataUtil
 from pyiceberg.typedef import IcebergBaseModel
 
-from shoal.tables.errors import NotSupportedError, StorageError
+from shoal.tables.equality import files_of
+from shoal.tables.errors import NotSupportedError
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -39,14 +40,6 @@ _TEXT_EXPANSION = 3.0
 partitions smaller."""
 _UNKNOWN_WIDTH = 24.0
 """Bytes per value of variable length where the manifest holds no column sizes."""
-
-
-APPLY_DELETES = (
-    "CALL shoal.system.rewrite_data_files(table => '{name}', "
-    "options => map('delete-file-threshold', '1', 'use-starting-sequence-number', 'false'))"
-)
-"""Rewrites every data file that has deletes. With the sequence number that the files began with, Iceberg
-would keep the equality deletes in the table for ever, though they apply to nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,40 +192,6 @@ def make_plan(
         )
         pieces.extend(_split(task, exact, row_width, partition_size))
     return Plan(tuple(_pack(pieces, partition_size))), weights
-
-
-def refuse_equality_deletes(metadata: TableMetadata, snapshot_id: int | None, name: str) -> None:
-    """Raise :class:`NotSupportedError` if the snapshot's summary counts equality deletes: before any plan."""
-    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
-    summary = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary else {}
-    count = int(summary.get("total-equality-deletes") or 0)
-    if count:
-        raise _equality_deletes(f"The table {name} has {count} equality deletes", name)
-
-
-def _equality_deletes(what: str, name: str) -> NotSupportedError:
-    return NotSupportedError(
-        f"{what}, which say which values are gone, not which rows: they cannot be applied here.",
-        hint=f"Have Spark apply them once: {APPLY_DELETES.format(name=name)}",
-    )
-
-
-def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
-    """The data files of a scan, each with what is deleted in it.
-
-    Raises :class:`NotSupportedError` for equality deletes, :class:`StorageError` for metadata that is gone.
-    """
-    try:
-        return list(scan.plan_files())
-    except (ValueError, NotImplementedError) as error:
-        if "equality deletes" not in str(error):
-            raise
-        raise _equality_deletes("The table has equality deletes", "namespace.table") from error
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"A metadata file of the table is gone: {error}",
-            hint="Was the snapshot expired, or the table dropped, in the meantime?",
-        ) from error
 
 
 def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> Iterator[Piece]:

@@ -14,11 +14,12 @@ from pyiceberg.table import Table
 
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
+from shoal.tables import equality
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.dtypes import Backend
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
 from shoal.tables.filters import Filters, as_expression
-from shoal.tables.plan import PARTITION_SIZE, pack_metadata, refuse_equality_deletes
+from shoal.tables.plan import PARTITION_SIZE, pack_metadata
 from shoal.tables.refs import AsOf, resolve
 from shoal.tables.scan import ScanContext, public_properties
 from shoal.tables.schemas import check_columns
@@ -61,7 +62,7 @@ def read_table(
     snapshot_id, schema_id = resolve(table, name, snapshot, as_of, branch)
     after = _since(table, name, since, snapshot_id)
     if after is None:
-        refuse_equality_deletes(table.metadata, snapshot_id, name)
+        equality.refuse(table.metadata, table.io, snapshot_id, name)
     schema = table.metadata.schema_by_id(schema_id)
     assert schema is not None, "a snapshot's schema is in its table"
     known = [f.name for f in schema.fields]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pyiceberg.table import DataScan, Table
 
+from shoal.tables.equality import files_of
 from shoal.tables.errors import ConflictError, NotSupportedError
-from shoal.tables.plan import files_of
 from shoal.tables.pyiceberg_private import DataFile
 
 Scope = Callable[[DataFile], bool]
