@@ -1,6 +1,6 @@
 """The part of docs/soak.md that is about tables, from what ``make soak-tables`` measured.
 
-``python tests/tables/write_soak.py JUNIT_XML`` writes soak.json beside this file (``make soak`` puts it into the
+``python tests/tables/write_soak.py JUNIT_XML...`` writes soak.json beside this file (``make soak`` puts it into the
 page again when the rest of it is rewritten) and the page's part between the marks.
 """
 
@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 COUNTED = ("kills", "acknowledged", "rows", "lost", "doubled or not asked for", "files left")
 
 
-def measured(junit: Path) -> dict[str, Any]:
-    """What a run measured: the machine, the time, and each test with what it counted."""
+def measured(junits: Sequence[str]) -> dict[str, Any]:
+    """What a run (in one file or more) measured: the machine, the time, and each test with what it counted."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
     tests = []
-    for case in ElementTree.parse(junit).iter("testcase"):
+    for case in (case for junit in junits for case in ElementTree.parse(junit).iter("testcase")):
         states = [s for s in ("failure", "error", "skipped") if case.find(s) is not None]
         counts = {p.get("name"): p.get("value") for p in case.iter("property")}
         tests.append(
@@ -94,7 +95,7 @@ def put(page: str, part: str) -> str:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        RESULT.write_text(json.dumps(measured(Path(sys.argv[1])), indent=1) + "\n")
+        RESULT.write_text(json.dumps(measured(sys.argv[1:]), indent=1) + "\n")
     result = json.loads(RESULT.read_text())
     PAGE.write_text(put(PAGE.read_text() if PAGE.exists() else "# Soak\n", section(result)))
     print(f"{PAGE}: {len(result['tests'])} tests of tables")

@@ -103,7 +103,9 @@ def run(environment: Environment) -> int:
     print(f"{environment.name} ({environment.why}): {said.stdout}{said.stderr}", flush=True)
     if said.returncode or ("with push-down" in said.stdout) != environment.pushes:
         return 1
-    helped = subprocess.run([python, "-c", command], env=variables, cwd=HERE, capture_output=True, text=True, check=False)
+    helped = subprocess.run(
+        [python, "-c", command], env=variables, cwd=HERE, capture_output=True, text=True, check=False
+    )
     if helped.returncode or "Usage" not in helped.stdout:
         print(f"shoal --help: {helped.stdout}{helped.stderr}")
         return 1
