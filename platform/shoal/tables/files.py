@@ -82,9 +82,14 @@ def here() -> str:
     return "local"
 
 
-def write_frame(frame: pd.DataFrame, context: WriteContext, number: int = 0) -> pd.DataFrame:
-    """Write one partition; give back one row per file, as Dask wants a frame. Empty frames write nothing."""
-    written = write_partition(frame, context, number)
+def write_frame(
+    frame: pd.DataFrame, context: WriteContext, partition_info: dict[str, Any] | None = None
+) -> pd.DataFrame:
+    """Write one partition; give back one row per file, as Dask wants a frame. Empty frames write nothing.
+
+    ``partition_info`` is what Dask tells a function with a parameter of this name: which partition it is.
+    """
+    written = write_partition(frame, context, (partition_info or {}).get("number", 0))
     return pd.DataFrame({"written": pd.Series(written, dtype=object)})
 
 

@@ -19,8 +19,10 @@ from pyiceberg import types as iceberg
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.typedef import IcebergBaseModel
 
-from shoal.tables.errors import NotSupportedError, StorageError
+from shoal.tables.equality import files_of
+from shoal.tables.errors import NotSupportedError
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -110,7 +112,8 @@ def pack_metadata(metadata: TableMetadata, schema_id: int) -> bytes:
             "properties": {k: v for k, v in metadata.properties.items() if not k.startswith("shoal.run.")},
         }
     )
-    return zlib.compress(slim.model_dump_json(by_alias=True).encode())
+    # By its base class: metadata of version 3 refuses to be written, and this is no metadata file.
+    return zlib.compress(IcebergBaseModel.model_dump_json(slim, by_alias=True).encode())
 
 
 @lru_cache(maxsize=64)  # parsing takes a millisecond, and a worker runs thousands of tasks of one table
@@ -171,27 +174,14 @@ def make_plan(
     schema = pinned.schema()
     if snapshot_id is None:
         return Plan(()), column_weights(schema, [])
-    try:
-        if since is not None:
-            tasks = list(
-                IncrementalAppendScan(
-                    pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
-                ).plan_files()
-            )
-        else:
-            tasks = list(DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id).plan_files())
-    except ValueError as error:
-        if "equality deletes" not in str(error):
-            raise
-        raise NotSupportedError(
-            "The table has equality deletes, which cannot be applied here.",
-            hint="Rewrite them with Spark: CALL shoal.system.rewrite_data_files('namespace.table').",
-        ) from error
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"A metadata file of the table is gone: {error}",
-            hint="Was the snapshot expired, or the table dropped, in the meantime?",
-        ) from error
+    scan = (
+        IncrementalAppendScan(
+            pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
+        )
+        if since is not None
+        else DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
+    )
+    tasks = files_of(scan)
     weights = column_weights(schema, tasks)
     whole = matches_whole_file(schema, row_filter)
     row_width = sum(weights[c] for c in columns) if columns else sum(weights.values())
