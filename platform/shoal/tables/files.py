@@ -213,9 +213,7 @@ def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
 def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, Any]:
     codec = properties.get("write.parquet.compression-codec", "zstd")
     level = properties.get("write.parquet.compression-level")
-    return writer_options(
-        first, "none" if codec == "uncompressed" else codec, int(level) if level else None
-    )
+    return writer_options(first, "none" if codec == "uncompressed" else codec, int(level) if level else None)
 
 
 def delete_files(io: FileIO, paths: Sequence[str]) -> list[str]:
