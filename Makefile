@@ -32,9 +32,10 @@ lint: venv ## Style, types, direction of imports
 test: venv lint ## Run all tests that this machine can run
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lock: ## Rewrite requirements.lock from pyproject.toml (needs uv on PATH)
+lock: ## Rewrite requirements.lock and requirements-bench.lock from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
+<<<<<<< HEAD
 	uv pip compile pyproject.toml tests/versions/tools.in --resolution lowest-direct $(OLD) -o tests/versions/oldest.lock
 	uv pip compile pyproject.toml tests/versions/tools.in --override tests/versions/plain.in $(OLD) \
 		-o tests/versions/plain.lock
@@ -45,6 +46,10 @@ versions: ## Run tests with the oldest versions that pyproject.toml admits, and 
 	$(PYTHON) tests/versions/run.py
 
 .PHONY: versions
+=======
+	uv pip compile --group bench --generate-hashes --no-annotate --no-header \
+		--python-version 3.11 --no-emit-index-url --upgrade -o requirements-bench.lock
+>>>>>>> fast
 
 KUBE := PYTHONPATH=tests/kubernetes $(BIN)/python -m cluster
 
@@ -77,7 +82,13 @@ soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at
 soak-queue: venv ## 32 processes on one ledger for a minute
 	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(BIN)/python -m pytest -s tests/homes/test_contention.py
 
-bench: venv ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
+# Daft needs an older pyarrow than ours, so it is measured in an environment of its own.
+.venv-bench/.ok: requirements-bench.lock
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 

@@ -114,7 +114,6 @@ def test_the_collector_is_on_again_whatever_happens() -> None:
     thread.start()
     assert inside.wait(10)
     with pytest.raises(ZeroDivisionError), paused():
-        assert not gc.isenabled()
         _ = 1 / 0
     assert not gc.isenabled()  # the other is still inside
     leave.set()

@@ -90,4 +90,4 @@ def _shrinks(values: Any, codec: str, level: int | None) -> bool:
     if codec == "none" or raw is None or raw.size < ENOUGH_BYTES:
         return codec != "none"
     small = pa.Codec(codec, level).compress(raw, asbytes=True)
-    return len(small) <= raw.size * WORTH_COMPRESSING
+    return bool(len(small) <= raw.size * WORTH_COMPRESSING)

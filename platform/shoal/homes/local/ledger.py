@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from shoal.homes.local.stores import Connection, Server, SqliteFile, without_password
-
 from shoal.errors import InfrastructureError
 from shoal.homes.local import paths, rebuild, schema
+from shoal.homes.local.stores import Connection, Server, SqliteFile, without_password
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 
