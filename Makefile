@@ -35,10 +35,11 @@ test: venv lint ## Run all tests that this machine can run
 lock: ## Rewrite requirements.lock and requirements-bench.lock from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
-<<<<<<< HEAD
 	uv pip compile pyproject.toml tests/versions/tools.in --resolution lowest-direct $(OLD) -o tests/versions/oldest.lock
 	uv pip compile pyproject.toml tests/versions/tools.in --override tests/versions/plain.in $(OLD) \
 		-o tests/versions/plain.lock
+	uv pip compile --group bench --generate-hashes --no-annotate --no-header \
+		--python-version 3.11 --no-emit-index-url --upgrade -o requirements-bench.lock
 
 OLD := --generate-hashes --no-annotate --no-header --python-version 3.11 --no-emit-index-url --only-binary :all: --upgrade
 
@@ -46,10 +47,6 @@ versions: ## Run tests with the oldest versions that pyproject.toml admits, and 
 	$(PYTHON) tests/versions/run.py
 
 .PHONY: versions
-=======
-	uv pip compile --group bench --generate-hashes --no-annotate --no-header \
-		--python-version 3.11 --no-emit-index-url --upgrade -o requirements-bench.lock
->>>>>>> fast
 
 KUBE := PYTHONPATH=tests/kubernetes $(BIN)/python -m cluster
 
