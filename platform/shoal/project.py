@@ -248,7 +248,7 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
             for key in document.data:
                 parts[name][key] = check(kind, document, faults, at=(key,))
     _references(documents, parts, faults)
-    _contradictions(documents, parts, settings, faults)
+    _contradictions(documents, parts, faults)
     where = {
         ".".join((name, *map(str, path))): document.where(*path)
         for name, document in documents.items()
@@ -275,10 +275,9 @@ def _references(
 def _contradictions(
     documents: Mapping[str, Document],
     parts: Mapping[str, dict[str, Any]],
-    settings: _Settings | None,
     faults: list[Fault],
 ) -> None:
-    """Limits that cannot hold together, and budgets in a currency that no price is in."""
+    """Limits that cannot hold together."""
     for name, user in parts["users"].items():
         team = user and user.team and parts["teams"].get(user.team)
         for key in TOTALS.values() if team else ():
@@ -287,15 +286,3 @@ def _contradictions(
                 place = documents["teams"].where(user.team, key)
                 wrong = f"{mine} is more than all of team {user.team!r} may have ({theirs}, {place})"
                 faults.append(documents["users"].fault((name, key), wrong, "lower it, or raise the team's"))
-    priced = (
-        {target.prices.currency for target in settings.targets.values() if target.prices}
-        if settings
-        else set()
-    )
-    for kind, part in parts.items():
-        for name, caps in part.items():
-            if caps and caps.budget and priced and caps.budget.monthly.currency not in priced:
-                wrong = f"is in {caps.budget.monthly.currency}, but prices are in {', '.join(sorted(priced))}"
-                faults.append(
-                    documents[kind].fault((name, "budget", "monthly"), wrong, "use the prices' currency")
-                )

@@ -47,6 +47,7 @@ def submit(
         bool, typer.Option("--detach", help="Return at once; `shoal logs` shows the output.")
     ] = False,
     queue: o.Queue = False,
+    priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     verbose: o.Verbose = False,
@@ -64,7 +65,9 @@ def submit(
     from shoal.clusters import prepare, start
 
     file, function = _script(script)
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked)
+    request = prepare(
+        template, project=project, target=target, queue=queue or None, priority=priority, **asked
+    )
     chosen = name or f"{file.stem.replace('_', '-')}-{os.urandom(2).hex()}"
     if dry_run:
         show_plan(request, chosen, output)

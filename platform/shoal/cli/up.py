@@ -58,6 +58,7 @@ def up(
     name: o.Name = None,
     detach: o.Detach = False,
     queue: o.Queue = False,
+    priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     verbose: o.Verbose = False,
@@ -69,7 +70,9 @@ def up(
     from shoal.clusters import prepare, start
     from shoal.homes.choose import open_home
 
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked)
+    request = prepare(
+        template, project=project, target=target, queue=queue or None, priority=priority, **asked
+    )
     if dry_run:
         show_plan(request, name or request.plan.template, output)
         return

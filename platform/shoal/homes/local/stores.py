@@ -110,6 +110,8 @@ class SqliteFile:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        # The write-ahead log is copied back every 16 MB: whoever commits then syncs the disk, and others wait.
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
         return connection
 
 

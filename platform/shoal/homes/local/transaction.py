@@ -58,6 +58,9 @@ class Transaction:
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection = connection
         self._live: list[Cluster] | None = None
+        self._past: dict[tuple[str, str], Account] = {}
+        # Whether a cluster is there, by its id: looked at once, and true for the whole transaction.
+        self.gone: dict[str, Any] = {}
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
@@ -92,13 +95,15 @@ class Transaction:
 
     def history_of(self, key: tuple[str, str]) -> Account:
         """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
-        row = self._connection.execute(_PAST, {"scope": str(key[0]), "name": key[1]}).fetchone()
-        return Account.from_json(decoded(row[0])) if row is not None else Account()
+        if key not in self._past:
+            row = self._connection.execute(_PAST, {"scope": str(key[0]), "name": key[1]}).fetchone()
+            self._past[key] = Account.from_json(decoded(row[0])) if row is not None else Account()
+        return self._past[key]
 
     def keep_history(self, key: tuple[str, str], account: Account) -> None:
         """Keep what the account held until now; what it holds now is in the live clusters."""
-        past = replace(account, admitted={}, until={}).to_json()
-        row = {"scope": str(key[0]), "name": key[1], "account": past}
+        self._past[key] = replace(account, admitted={}, until={})
+        row = {"scope": str(key[0]), "name": key[1], "account": self._past[key].to_json()}
         if self._connection.execute(_KEEP, encoded(row)).rowcount == 0:
             self._insert("shoal_accounts", row)
 
