@@ -47,7 +47,8 @@ PROJECT = {
         """,
     "policies/tiers.yaml": """
         standard:
-          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 4 GB, max_duration: 4 h, head: 2 GB}
+          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 4 GB, max_duration: 4 h, head: 2 GB,
+           max_priority: 2}
         """,
     "policies/users.yaml": """
         default: {tier: standard}

@@ -41,12 +41,8 @@ def project(empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str
             """,
         "policies/tiers.yaml": """
             standard:
-              concurrent_clusters: 2
-              workers_per_cluster: 3
-              memory: 6 GB
-              max_duration: 4 h
-              head: 2 GB
-              max_priority: 2
+              {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB,
+               max_priority: 2}
             """,
         "policies/users.yaml": """
             default: {tier: standard}
