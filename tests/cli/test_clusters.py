@@ -93,7 +93,7 @@ def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
 
 def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
     assert "may live 2 h in all" in shoal("extend", "nightly", "+1h").out
-    assert "may live 90 min in all" in shoal("extend", "nightly", "90 min").out
+    assert "may live 1 h 30 min in all" in shoal("extend", "nightly", "90 min").out
     refused = shoal("extend", "nightly", "+3h")
     assert refused.code == 3
     assert "a cluster may have 4 h of life: tier standard" in refused.err
