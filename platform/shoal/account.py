@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shoal.policy import Limit, Limits
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan, Size
+
+if TYPE_CHECKING:  # a head reads accounts without reading policies
+    from shoal.policy import Limit, Limits
 
 T = TypeVar("T")
 

@@ -19,6 +19,9 @@ from pydantic import Field
 
 from shoal import templates as _templates
 from shoal.errors import NotFoundError, UsageError
+from shoal.folders import FILE
+from shoal.folders import defaults as defaults
+from shoal.folders import find as find
 from shoal.policy import TOTALS, Policy, Team, Tier, User
 from shoal.settings import Checked
 from shoal.targets import Image, Machine, Mount, Prices, Target
@@ -29,7 +32,6 @@ from shoal.yamlfile import Document, Fault, check, raise_faults, read
 
 T = TypeVar("T")
 
-FILE = "shoal.yaml"
 # Of what a machine has, this much is for clusters; the rest is for the system and the person's own process.
 _SHARE_FOR_CLUSTERS = 0.8
 
@@ -62,27 +64,6 @@ class Project:
     def template(self, name: str) -> Template:
         """The template called ``name``, or NotFoundError with the nearest name."""
         return _templates.find(self.templates, name)
-
-
-def defaults() -> Path:
-    """The shipped project folder: in the wheel, or the repository itself in an editable install."""
-    shipped = Path(__file__).parent / "_defaults"
-    return shipped if (shipped / FILE).is_file() else Path(__file__).resolve().parents[2]
-
-
-def find(start: Path | None = None) -> Path:
-    """The nearest folder from ``start`` (default: the current one) upwards with a ``shoal.yaml``.
-
-    Without ``start``, the environment's ``SHOAL_PROJECT`` goes before it. Without any: the shipped defaults.
-    """
-    chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
-    if chosen:
-        return Path(chosen)
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file():
-            return folder
-    return defaults()
 
 
 def load(folder: Path | None = None, target: str | None = None) -> Project:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,43 +17,6 @@ import psutil
 import pytest
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
-PROJECT = {
-    "shoal.yaml": """
-        default_target: local
-        targets:
-          local:
-            home: local
-            worker: {cores: 1, memory: 500 MB}
-            head: {cores: 1, memory: 500 MB}
-            machine: {cores: 64, memory: 64 GB}
-          priced:
-            home: local
-            worker: {cores: 1, memory: 500 MB}
-            head: {cores: 1, memory: 500 MB}
-            prices: {core: 0.04 USD, gib: 0.005 USD}
-        """,
-    "clusters/small.yaml": """
-        description: Two small workers
-        engines:
-          dask: {image: shoal-dask}
-          spark: {image: shoal-spark}
-        workers: {min: 1, max: 3, cores: 1, memory: 1 GB}
-        head: {cores: 1, memory: 1 GB}
-        timeouts: {idle: 5 min, no_client: 1 min, max: 1 h}
-        """,
-    "images/images.yaml": """
-        shoal-dask: {reference: shoal-dask}
-        shoal-spark: {reference: shoal-spark}
-        """,
-    "policies/tiers.yaml": """
-        standard:
-          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 4 GB, max_duration: 4 h, head: 2 GB,
-           max_priority: 2}
-        """,
-    "policies/users.yaml": """
-        default: {tier: standard}
-        """,
-}
 
 
 @dataclass(frozen=True)
@@ -135,11 +98,10 @@ def _place(folder: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def shoal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shoal(tmp_path_factory: pytest.TempPathFactory, small_project: Callable[[Path], Path]) -> Iterator[Place]:
     """The command in a project with small clusters; at the end everything is gone."""
     place = _place(tmp_path_factory.mktemp("cli"))
-    for name, text in PROJECT.items():
-        place.write(name, text)
+    small_project(place.folder)
     yield place
     place("down", "--all", "--yes")
     assert not place.marked(), f"left running: {place.marked()}"

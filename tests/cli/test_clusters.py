@@ -121,7 +121,7 @@ def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dic
         assert queued["place"] == 1
         assert queued["latest_start"] is not None
         memory = next(row for row in shoal("quota", "-o", "json").json["totals"] if row["what"] == "memory")
-        assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 2 * 10**9)
+        assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 4 * 10**9)
         assert "2 GB queued" in shoal("quota").out
         assert re.search(r"starts at the latest \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
         assert re.search(r"at the latest \d\d", " ".join(shoal("why", "third", COLUMNS="250").out.split()))

@@ -14,9 +14,10 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from shoal.admission import Ask, beside
-from shoal.clusters import Request, dask, prepare, spark
+from shoal.clusters import Request, prepare
 from shoal.errors import UsageError, WaitsForItselfError
 from shoal.following import said_by
+from shoal.front import dask, spark
 from shoal.handles import ClusterEndedError, ClusterHandle, DaskCluster, SparkCluster
 from shoal.homes.base import Home
 from shoal.homes.choose import open_home

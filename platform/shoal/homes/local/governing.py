@@ -75,7 +75,7 @@ class Governing:
         Run :meth:`settle` first, in the same transaction.
         """
         team = self.project.policy.limits_of(ask.owner).team
-        cluster = requested(ask, secrets.token_hex(6), team, tx.now, str(self.project.folder))
+        cluster = requested(ask, ask.id or secrets.token_hex(6), team, tx.now, str(self.project.folder))
         decision, outcome = self._decide(tx, cluster, Waiting.of(cluster))
         if decision.verdict is Verdict.ADMIT:
             cluster = _with(cluster, outcome)

@@ -23,6 +23,7 @@ import psutil
 
 MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
 LEDGER = "SHOAL_LEDGER"  # and the URL of the ledger that knows it in this one
+AHEAD = "SHOAL_AHEAD"  # a head that was started before its decision: the pid of who decides
 _START_TOLERANCE = 2.0  # s; psutil derives the start from the boot time, which clock changes move
 
 
@@ -93,6 +94,15 @@ def signal_process(head: Mapping[str, Any], number: signal.Signals) -> bool:
     except psutil.NoSuchProcess:
         return False
     return True
+
+
+def is_ahead(pid: int) -> bool:
+    """Whether this process is a head whose request is being decided, by a process that lives."""
+    try:
+        process = psutil.Process(pid)
+        return process.environ().get(AHEAD) == str(process.ppid())
+    except (psutil.Error, OSError):
+        return False
 
 
 def marked(cluster_id: str) -> list[int]:
