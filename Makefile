@@ -99,4 +99,5 @@ SOAK_SPARK ?= 60
 soak-clusters: venv ## Start hundreds of clusters and kill at every crash point; writes docs/soak.md
 	@export SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK); \
 		$(BIN)/python -m pytest -o timeout=7200 --junitxml=.soak.xml tests/surface/test_faults.py tests/homes/test_crash_points.py; \
-		code=$$?; $(BIN)/python tests/surface/write_soak.py .soak.xml; rm -f .soak.xml; exit $$code
+		code=$$?; $(BIN)/python tests/surface/write_soak.py .soak.xml; \
+		$(BIN)/python tests/tables/write_soak.py; rm -f .soak.xml; exit $$code
