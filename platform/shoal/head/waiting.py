@@ -15,7 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import Any, TextIO
 
 from shoal.homes.local.processes import is_alive
 
@@ -112,7 +113,27 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
         time.sleep(_LOOK * 5)
 
 
+class _Log:
+    """Where a head writes. What cannot be written is lost: a full disk must not end a cluster."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def main() -> None:
+    sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
     if not wait_for_admission(sys.argv[1], os.environ["SHOAL_LEDGER"]):
         return
     from shoal.head.life import Head

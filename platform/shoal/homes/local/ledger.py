@@ -40,7 +40,9 @@ class Ledger:
     def __init__(self, url: str | None = None) -> None:
         self.file: Path | None = None
         if url is None:
-            self.file = paths.make_private(paths.data_folder()) / "ledger.db"
+            self.file = paths.data_folder() / "ledger.db"
+            if not os.path.exists(self.file):  # else it can be read, and clusters ended, on a full disk too
+                paths.make_private(self.file.parent)
             url = f"sqlite:///{self.file}"
         self.url = sa.make_url(url)
         self._sqlite = self.url.get_backend_name() == "sqlite"
