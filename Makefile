@@ -32,9 +32,21 @@ lint: venv ## Style, types, direction of imports
 test: venv lint ## Run all tests that this machine can run
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lock: ## Rewrite requirements.lock from pyproject.toml (needs uv on PATH)
+lock: ## Rewrite requirements.lock and requirements-bench.lock from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
+	uv pip compile pyproject.toml tests/versions/tools.in --resolution lowest-direct $(OLD) -o tests/versions/oldest.lock
+	uv pip compile pyproject.toml tests/versions/tools.in --override tests/versions/plain.in $(OLD) \
+		-o tests/versions/plain.lock
+	uv pip compile --group bench --generate-hashes --no-annotate --no-header \
+		--python-version 3.11 --no-emit-index-url --upgrade -o requirements-bench.lock
+
+OLD := --generate-hashes --no-annotate --no-header --python-version 3.11 --no-emit-index-url --only-binary :all: --upgrade
+
+versions: ## Run tests with the oldest versions that pyproject.toml admits, and with a Dask without expressions
+	$(PYTHON) tests/versions/run.py
+
+.PHONY: versions
 
 KUBE := PYTHONPATH=tests/kubernetes $(BIN)/python -m cluster
 
@@ -59,14 +71,23 @@ soak: soak-tables soak-queue soak-clusters soak-quick-start ## Everything that i
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
-soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1 (an hour)
-	SHOAL_SOAK=60 SHOAL_TPCH_SCALE=1 $(SOAK) tables --timeout 3600 \
-		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py
+SOAK_TABLES ?= 50
+soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1; writes docs/soak.md
+	@export SHOAL_SOAK=$(SOAK_TABLES) SHOAL_TPCH_SCALE=1; \
+		$(BIN)/python -m pytest --timeout 3600 --junitxml=.soak-tables.xml -o junit_family=xunit1 \
+		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py; \
+		code=$$?; $(BIN)/python tests/tables/write_soak.py .soak-tables.xml; rm -f .soak-tables.xml; exit $$code
 
 soak-queue: venv ## 32 processes on one ledger for a minute
 	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(SOAK) queue -s tests/homes/test_contention.py
 
-bench: venv ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
+# Daft needs an older pyarrow than ours, so it is measured in an environment of its own.
+.venv-bench/.ok: requirements-bench.lock
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.md (SHOAL_BENCH_ROWS= for less)
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,45 @@ import pytest
 pytest_plugins = ["cluster.fixtures"]
 
 MARK = "SHOAL_CLUSTER"
+
+# A project whose clusters start quickly: one template for both engines, one tier, a target with prices.
+PROJECT = {
+    "shoal.yaml": """
+        default_target: local
+        targets:
+          local:
+            home: local
+            worker: {cores: 1, memory: 500 MB}
+            head: {cores: 1, memory: 500 MB}
+            machine: {cores: 64, memory: 64 GB}
+          priced:
+            home: local
+            worker: {cores: 1, memory: 500 MB}
+            head: {cores: 1, memory: 500 MB}
+            prices: {core: 0.04 USD, gib: 0.005 USD}
+        """,
+    "clusters/small.yaml": """
+        description: One to three small workers
+        engines:
+          dask: {image: shoal-dask}
+          spark: {image: shoal-spark}
+        workers: {min: 1, max: 3, cores: 1, memory: 1 GB}
+        head: {cores: 1, memory: 1 GB}
+        timeouts: {idle: 5 min, no_client: 1 min, max: 1 h}
+        """,
+    "images/images.yaml": """
+        shoal-dask: {reference: shoal-dask}
+        shoal-spark: {reference: shoal-spark}
+        """,
+    "policies/tiers.yaml": """
+        standard:
+          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB,
+           max_priority: 2}
+        """,
+    "policies/users.yaml": """
+        default: {tier: standard}
+        """,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,3 +124,32 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SHOAL_USER", "alice")
     monkeypatch.chdir(tmp_path)
     return home
+
+
+@pytest.fixture(scope="session")
+def small_project() -> Callable[[Path], Path]:
+    """``small_project(folder)`` writes the small project there."""
+
+    def write(folder: Path) -> Path:
+        for name, text in PROJECT.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(textwrap.dedent(text).lstrip())
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def project(
+    empty_home: Path,
+    tmp_path: Path,
+    small_project: Callable[[Path], Path],
+    marked: Callable[[], dict[int, str]],
+) -> Iterator[Path]:
+    """The small project in a home of its own; afterwards no process of any cluster of this home is there."""
+    yield small_project(tmp_path / "project")
+    deadline = time.monotonic() + 10
+    while left := marked():
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.1)

@@ -10,8 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.clusters import connect, dask, plan, spark, up
+    from shoal.clusters import connect, plan, up
     from shoal.errors import ShoalError
+    from shoal.front import dask, spark
     from shoal.handles import DaskCluster, SparkCluster
     from shoal.tables.catalog import catalog
     from shoal.tables.create import create_table
@@ -28,13 +29,13 @@ _HOME_OF = {
     "catalog": "shoal.tables.catalog",
     "connect": "shoal.clusters",
     "create_table": "shoal.tables.create",
-    "dask": "shoal.clusters",
+    "dask": "shoal.front",
     "history": "shoal.tables.refs",
     "plan": "shoal.clusters",
     "read_table": "shoal.tables.read",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
-    "spark": "shoal.clusters",
+    "spark": "shoal.front",
     "staged": "shoal.tables.staging",
     "tag": "shoal.tables.refs",
     "up": "shoal.clusters",

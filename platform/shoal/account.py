@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shoal.policy import Limit, Limits
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan, Size
+
+if TYPE_CHECKING:  # a head reads accounts without reading policies
+    from shoal.policy import Limit, Limits
 
 T = TypeVar("T")
 
@@ -92,6 +94,14 @@ def add_up(each: Iterable[Amounts]) -> Amounts:
 
 
 def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
+    # Kept with the plan, which never changes: every decision asks it of everything that runs, many times.
+    kept: dict[bool, Amounts] = vars(plan).setdefault("_sums", {})
+    if really not in kept:
+        kept[really] = _add_groups(plan, head, really=really)
+    return kept[really]
+
+
+def _add_groups(plan: Plan, head: Size, *, really: bool) -> Amounts:
     sized = [(group, group.there if really else group.size) for group in plan.groups]
     return Amounts(
         clusters=1,
@@ -240,14 +250,15 @@ class Need:
     amounts: Amounts
     head: Bytes
     duration: Seconds
+    priority: int = 0
 
     @classmethod
-    def of(cls, plan: Plan) -> Need:
-        return cls(amounts(plan), plan.head.memory, plan.timeouts.max)
+    def of(cls, plan: Plan, priority: int = 0) -> Need:
+        return cls(amounts(plan), plan.head.memory, plan.timeouts.max, priority)
 
     def per_cluster(self, what: str) -> float:
         """The value that a limit per cluster of this name is about."""
-        return {"workers": self.amounts.workers, "head": self.head, "duration": self.duration}[what]
+        return float(self.amounts.workers if what == "workers" else getattr(self, what))
 
 
 # How an amount is said, by its name: (what it is of, how its value is written, one of it).
@@ -260,6 +271,7 @@ _SAID: dict[str, tuple[str, Callable[[float], str]]] = {
     "scratch": ("of scratch disk", lambda value: str(Bytes(value))),
     "head": ("for its head", lambda value: str(Bytes(value))),
     "duration": ("of life", lambda value: str(Seconds(value))),
+    "priority": ("priority", lambda value: f"{value:g}"),
 }
 
 
@@ -271,6 +283,8 @@ def written(what: str, value: float) -> str:
 def said(what: str, value: float) -> str:
     """An amount as people say it: ``"14 GB of memory"``, ``"1 GPU"``, ``"no GPUs"``."""
     noun = _SAID[what][0]
+    if what == "priority":
+        return f"{noun} {written(what, value)}"
     if noun.startswith(("of ", "for ")):
         return f"{written(what, value)} {noun}"
     return f"no {noun}" if not value else count(value, noun.removesuffix("s"))
@@ -298,7 +312,9 @@ class Shortage:
         needs = f"{name} needs {said(self.what, self.asked)}"
         you, machine = self.scope == "you", self.scope == "the machine"
         if self.never:
-            if self.what in ("workers", "head", "duration"):
+            if self.what == "priority":
+                may = "it may have at most"
+            elif self.what in ("workers", "head", "duration"):
                 may = "a cluster may have"
             else:
                 may = "you may have" if you else f"{self.scope} has" if machine else f"{self.scope} may have"

@@ -9,11 +9,12 @@ What it must not do: do I/O, change an account (the home's store does), or know 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
-from shoal.account import Account, Need, Shortage, never_fits, real, short_of
+from shoal.account import Account, Need, Shortage, amounts, never_fits, real, short_of
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError, RefusedError
 from shoal.policy import Limit, Limits
 from shoal.records import Reason
@@ -33,11 +34,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: the cluster's id, what people call it, and its plan."""
+    """One request: the cluster's id, what people call it, its plan, and how urgent it says it is."""
 
     cluster: str
     name: str
     plan: Plan
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,46 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Ways:
+    """The ways on from a refusal, see :class:`Decision`."""
+
+    free: tuple[str, ...] = ()
+    workers: int | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The answer to one request.
 
     ``reason`` is for programs, ``message`` for people. ``shortages``: every limit in the way (empty when
-    admitted). ``free``: the user's own clusters whose end would make room, as few as can be. ``workers``:
-    how many would fit now, if any would.
+    admitted). ``look`` finds the ways on when they are first asked for: a store is not kept waiting for them.
     """
 
     verdict: Verdict
     reason: Reason
     message: str
     shortages: tuple[Shortage, ...] = ()
-    free: tuple[str, ...] = ()
-    workers: int | None = None
-    hint: str = ""
+    look: Callable[[], Ways] = field(default=Ways, repr=False, compare=False)
+
+    @cached_property
+    def ways(self) -> Ways:
+        return self.look()
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The user's own clusters whose end would make room, as few as can be."""
+        return self.ways.free
+
+    @property
+    def workers(self) -> int | None:
+        """How many would fit now, if any would."""
+        return self.ways.workers
+
+    @property
+    def hint(self) -> str:
+        """The ways on, as people read them."""
+        return self.ways.hint
 
     def error(self) -> RefusedError:
         """The decision as an error, for whoever does not want to wait."""
@@ -111,21 +138,37 @@ def decide(
     if not shortages:
         return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{ask.name} is within every limit")
     message = "\n".join(shortage.sentence(ask.name, labels) for shortage in shortages)
-    workers = _fitting_workers(ask, limits, user, team, place)
-    if any(shortage.never for shortage in shortages):
-        hint = "Waiting would not help: ask for less. shoal quota shows your limits."
-        return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, (), workers, hint)
-    free = _to_free(ask, limits, user, team, place)
+    never = any(shortage.never for shortage in shortages)
+
+    def look() -> Ways:
+        workers = _fitting_workers(ask, limits, user, team, place)
+        if never:
+            hint = "Waiting would not help: ask for less. shoal quota shows your limits."
+            return Ways((), workers, hint)
+        free = _to_free(ask, limits, user, team, place)
+        return Ways(free, workers, _ways_on(free, workers, names))
+
+    if never:
+        return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, look)
     capacity = all(shortage.scope == MACHINE for shortage in shortages)
     reason = Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA
-    hint = _ways_on(free, workers, names)
-    return Decision(Verdict.WAIT, reason, message, shortages, free, workers, hint)
+    return Decision(Verdict.WAIT, reason, message, shortages, look)
+
+
+def beside(
+    ask: Ask, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
+) -> tuple[Shortage, ...]:
+    """What is in the way of ``ask`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
+    held = Account({cluster: amounts(plan) for cluster, plan in own.items()})
+    used = Account({cluster: real(plan) for cluster, plan in own.items()})
+    place = Place(machine, used) if machine is not None else None
+    return _shortages(ask, limits, held, held if limits.team is not None else None, place)
 
 
 def _shortages(
     ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
 ) -> tuple[Shortage, ...]:
-    need = Need.of(ask.plan)
+    need = Need.of(ask.plan, ask.priority)
     never = never_fits(need, limits)
     found = list(never)
     known = {(shortage.scope, shortage.what) for shortage in never}

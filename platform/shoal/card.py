@@ -13,6 +13,7 @@ from decimal import Decimal
 from html import escape
 from typing import Any
 
+from shoal.forecast import starts, warning
 from shoal.picture import COLOURS, bar, box
 from shoal.records import Cluster, State
 from shoal.report import Report
@@ -31,13 +32,17 @@ def facts(
         ("owner", cluster.owner),
         ("workers", f"{cluster.workers} of {cluster.plan.workers}, {group.there.memory} each"),
     ]
+    if group.maximum > cluster.plan.workers and not cluster.state.ended:
+        said.append(("grows", f"up to {group.maximum} workers, as work and quota allow"))
     if status and status.get("limit") and cluster.state is State.READY:
         whole = Bytes(status["limit"] * max(1, status.get("workers", 1)))
         said.append(("memory", f"{Bytes(status['memory'])} of {whole}"))
     if not cluster.state.ended:
         said.append(("so far", _cost(cluster, now)))
         ends = (status or {}).get("ends_in")
-        if ends:
+        if soon := warning(cluster, ends):
+            said.append(("soon", soon))
+        elif ends:
             said.append(
                 ("ends in", f"{Seconds(round(ends['seconds']))} if nothing changes ({ends['reason']})")
             )
@@ -49,6 +54,8 @@ def facts(
     if phases:
         said.append(("start", "; ".join(phases)))
     said.append(("why", f"{cluster.reason}: {cluster.message}"))
+    if ahead := starts(cluster, now):
+        said.append(("ahead", ahead))
     return said
 
 
@@ -70,6 +77,8 @@ def html(
             shown = (
                 f"{bar(status['memory'] / (status['limit'] * max(1, status['workers'])), '#4c9f70')} {shown}"
             )
+        if what == "soon":
+            shown = f"<b style='color:{_BADGES['Failed']}'>{shown}</b>"
         if what == "start":
             shown = _phase_bars(history, cluster, now)
         rows.append((what, shown))

@@ -1,4 +1,4 @@
-"""``shoal.dask``, ``shoal.spark``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
+"""``shoal.up``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
 
 Why it exists: it is the way in for notebooks, flows and the CLI alike.
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import os
 import secrets
 import sys
 import threading
@@ -24,6 +23,7 @@ from shoal.errors import NotFoundError, UsageError
 from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
 from shoal.homes.base import Ask
 from shoal.homes.choose import open_home
+from shoal.homes.local.ahead import ahead
 from shoal.homes.local.home import LocalHome
 from shoal.java import find_java
 from shoal.policy import Limits
@@ -36,7 +36,8 @@ from shoal.workload import Engine, Plan, Workload
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
-ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
+# What a client of each engine is imported from.
+_CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,24 @@ class Request:
     user: str
 
 
-def dask(template: str = "etl", **options: Any) -> DaskCluster:
-    """Start a Dask cluster from a template and connect to it; use it in a ``with`` block.
+def opened(
+    engine: Engine,
+    template: str,
+    options: dict[str, Any],
+    *,
+    attach: str | None = None,
+    cluster_id: str | None = None,
+) -> ClusterHandle:
+    """A cluster of this engine, connected to: the one named ``attach`` if it is of this engine, else a new one.
 
-    Options, all with the template's value as default: ``data`` (size of the input, ``"25 GB"``),
-    ``workers`` (a number or ``(min, max)``), ``cores`` and ``memory`` per worker, ``gpu`` per worker,
-    ``spot`` (share, 0 to 1), ``packages`` (pip requirements for the workers), ``max_duration``, ``idle``,
-    ``no_client`` (``"2 h"``), ``name`` (asking again under the name of your live cluster gives that one),
-    ``target``, ``project`` (folder), ``tags``, ``quiet``.
-
-    Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
+    ``options`` as :func:`up` takes them; ``cluster_id`` as :func:`start` does.
     """
-    handle = _attached(Engine.DASK, options) or up(
-        template, engine=Engine.DASK, _soon="distributed", **options
-    )
-    if not isinstance(handle, DaskCluster):
-        raise UsageError(f"{handle.name} is not a Dask cluster", hint="Use shoal.spark().")
-    return _opened(handle)
-
-
-def spark(template: str = "analytics", **options: Any) -> SparkCluster:
-    """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
-    handle = _attached(Engine.SPARK, options) or up(
-        template, engine=Engine.SPARK, _soon="pyspark.sql.connect.session", **options
-    )
-    if not isinstance(handle, SparkCluster):
-        raise UsageError(f"{handle.name} is not a Spark cluster", hint="Use shoal.dask().")
+    handle = _attached(engine, attach, options) if attach else None
+    if handle is None:
+        handle = up(template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], **options)
+    if handle.plan.engine is not engine:
+        other = handle.plan.engine.value
+        raise UsageError(f"{handle.name} is not a {engine.value} cluster", hint=f"Use shoal.{other}().")
     return _opened(handle)
 
 
@@ -100,6 +93,7 @@ def up(
     tags: Mapping[str, str] | None = None,
     project: str | Path | None = None,
     target: str | None = None,
+    _id: str | None = None,
     _soon: str | None = None,
     **options: Any,
 ) -> DaskCluster | SparkCluster:
@@ -107,7 +101,9 @@ def up(
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
         print(describe(request.plan), file=sys.stderr)
-    return start(request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags, soon=_soon)
+    return start(
+        request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags, cluster_id=_id, soon=_soon
+    )
 
 
 def start(
@@ -118,14 +114,16 @@ def start(
     detach: bool = False,
     quiet: bool = False,
     tags: Mapping[str, str] | None = None,
+    cluster_id: str | None = None,
     soon: str | None = None,
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
     ``keep``: it does not end with the handle; ``detach``: nor for want of a client, and one that waits in the
     queue is not waited for: it starts when its turn comes, with nobody looking. A start that fails or is
-    interrupted leaves nothing, but never ends a cluster of that name that was there before. ``soon``: a
-    module that the caller needs next, which is imported while the cluster starts.
+    interrupted leaves nothing, but never ends a cluster of that name that was there before. ``cluster_id``:
+    what a new one is to be known by, from :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the
+    caller needs next, which is imported while the cluster starts.
     """
     plan = request.plan
     if plan.engine is Engine.SPARK:
@@ -136,8 +134,9 @@ def start(
     chosen = name or f"{plan.template}-{secrets.token_hex(2)}"
     known = home.find(chosen, request.user)
     was_there = known is not None and not known.state.ended
-    asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}))
-    cluster = home.request(asked)
+    with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
+        asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
+        cluster = home.request(asked)
     handle = _handle(home, cluster, owns=not (keep and was_there), quiet=quiet)
     if detach and keep and cluster.state is State.QUEUED:
         handle.release()
@@ -159,11 +158,8 @@ def _import(module: str) -> None:
         importlib.import_module(module)
 
 
-def _attached(engine: Engine, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
+def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
     """The cluster that `shoal submit` brought up for this script, if it is of this engine."""
-    name = os.environ.get(ATTACH)
-    if not name:
-        return None
     home = open_home(open_project(options.get("project"), options.get("target")))
     cluster = find(home, name)
     if cluster.plan.engine is not engine:

@@ -16,6 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 COMPARED = ("dask", "distributed", "cloudpickle", "numpy", "pandas", "pyarrow", "pyspark")
 
 
+VERSIONS = "shoal_versions"  # what workers tell their scheduler about themselves under this name
+
+
 class EnvironmentMismatchWarning(UserWarning):
     """Client and workers do not have the same Python or packages."""
 

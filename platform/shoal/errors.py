@@ -74,6 +74,10 @@ class NeverFitsError(QuotaExceededError):
     """More than a limit of the policy gives in all: waiting would not help."""
 
 
+class WaitsForItselfError(QuotaExceededError):
+    """It would wait for clusters that whoever asks holds meanwhile. ``values["own"]`` names them."""
+
+
 class CapacityError(RefusedError):
     """The policy allows it, but the machine does not hold it (``values["shortages"]``)."""
 

@@ -57,7 +57,6 @@ class Step:
 _STOPPED_AT = {
     Reason.OVER_LIMIT: Stage.POLICY,
     Reason.WAITING_FOR_QUOTA: Stage.QUOTA,
-    Reason.BUDGET_SPENT: Stage.QUOTA,
     Reason.WAITING_FOR_CAPACITY: Stage.CAPACITY,
     Reason.IMAGE_PULL_FAILED: Stage.IMAGE,
     Reason.PACKAGES_FAILED: Stage.IMAGE,

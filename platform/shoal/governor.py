@@ -132,12 +132,12 @@ class _Round:
             target = self._wishes(cluster).workers
             if self._wishes(cluster).stop is not None:
                 continue
-            if cluster.state is State.READY and target is not None and target > plan.workers:
-                plan = with_workers(plan, target)
-            elif cluster.state is not State.QUEUED:
-                continue
-            ask = Ask(cluster.id, cluster.name, plan)
-            queue.append(Waiting(ask, cluster.owner, cluster.created, cluster.workload.priority))
+            if cluster.state is State.QUEUED:
+                queue.append(Waiting.of(cluster))
+            elif cluster.state is State.READY and target is not None and target > plan.workers:
+                priority = cluster.workload.priority
+                ask = Ask(cluster.id, cluster.name, with_workers(plan, target), priority)
+                queue.append(Waiting(ask, cluster.owner, cluster.created, priority))
         place = None
         if snapshot.machine is not None:
             place = Place(snapshot.machine, self._account((Scope.PLACE, ""))[0])
@@ -161,6 +161,8 @@ class _Round:
         keys = self._keys(cluster)
         charged = self._charged.get(cluster.id, {})
         target = wishes.workers if cluster.state is State.READY else None
+        if cluster.state is State.QUEUED and outcome is not None:
+            target = outcome.workers
         wanted = cluster.plan if target is None else with_workers(cluster.plan, target)
         return Observation(
             head=sight.head,
@@ -272,4 +274,6 @@ def _moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluste
         result = replace(result, ended_at=now, workers=0)
     elif move.workers is not None:
         result = replace(result, plan=with_workers(result.plan, move.workers))
+    if move.report is not None:
+        result = replace(result, report=dict(move.report))
     return result

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from shoal import card
-from shoal.environment import EnvironmentMismatchWarning, differences, versions
+from shoal.environment import VERSIONS, EnvironmentMismatchWarning, differences, versions
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.homes.base import Home
 from shoal.homes.local.crash import CrashPoint, reached
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
 QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
-_POLL = 0.05
+_POLL = 0.02
 _COMPARE = 5.0  # s that workers get to tell their versions
 
 
@@ -216,9 +216,13 @@ class DaskCluster(ClusterHandle):
     @staticmethod
     def _compare(client: Client) -> None:
         """Warn where workers have other packages. Workers that do not answer are not held against it."""
-        with contextlib.suppress(OSError, TimeoutError):
-            theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
-            _warn(differences(versions(), theirs))
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        theirs = {address: worker.get(VERSIONS) for address, worker in known.items()}
+        if not all(theirs.values()):  # workers that nobody told to say it are asked
+            theirs = {}
+            with contextlib.suppress(OSError, TimeoutError):
+                theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
+        _warn(differences(versions(), theirs))
 
     @property
     def dashboard(self) -> str:

@@ -184,6 +184,8 @@ def _one(
         say(f"{name}: building {reference} with {tool}")
         arguments = ["--build-arg", f"BASE={base}"] if base else []
         arguments += ["--layers"] if tool != "docker" else []  # only what changed is copied again
+        # docker looks for a Dockerfile alone; buildah leaves the container of a failed step, mounted
+        arguments += ["--file", str(context / "Containerfile"), "--force-rm"]
         _run([tool, "build", *arguments, "--label", f"{LABEL}={inputs}", "--tag", reference, str(context)])
     if archive:
         archive.parent.mkdir(parents=True, exist_ok=True)

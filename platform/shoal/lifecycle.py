@@ -21,7 +21,7 @@ from enum import StrEnum
 
 from shoal.account import Amounts, Fair
 from shoal.admission import Verdict
-from shoal.queueing import Outcome
+from shoal.queueing import Outcome, admitted
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 
@@ -31,6 +31,8 @@ SILENT = Seconds(
 )  # without a renewal, after which an unreachable head counts as gone (it ends itself at 30)
 DEADLINE_GRACE = Seconds(60)  # past its maximum life a head ends itself; after this it is told to
 STOP_LIMIT = Seconds(60)  # that an orderly stop may take before the head is killed
+
+_NEWS = 30.0  # s by which a time that was told must be wrong to be told anew
 
 
 class Scope(StrEnum):
@@ -93,12 +95,16 @@ class Free:
 
 @dataclass(frozen=True)
 class Move:
-    """Write the record: a state with its reason (it may be the one that it has)."""
+    """Write the record: a state with its reason (it may be the one that it has).
+
+    ``report``: what it tells of its waiting, see :func:`waits`.
+    """
 
     state: State
     reason: Reason
     message: str
     workers: int | None = None
+    report: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,13 +176,14 @@ def _in_the_queue(cluster: Cluster, seen: Observation) -> list[Action]:
     if outcome.verdict is Verdict.REFUSE:
         return [Move(State.REFUSED, Reason.OVER_LIMIT, outcome.message)]
     if outcome.verdict is Verdict.ADMIT:
-        return [*_charges(seen, outcome), Move(State.ADMITTED, Reason.ADMITTED, "fits in every limit")]
-    reason, message = waits(outcome)
-    move = Move(State.QUEUED, reason, message)
+        move = Move(State.ADMITTED, Reason.ADMITTED, admitted(outcome), outcome.workers, {})
+        return [*_charges(seen, outcome), move]
+    reason, message, report = waits(outcome)
+    move = Move(State.QUEUED, reason, message, report=report)
     if seen.charged:
         # Charged in part by somebody who died or came too late: give it back, the record first.
         return [move, *(Free(scope) for scope in reversed(Scope) if scope in seen.charged)]
-    return [] if (cluster.reason, cluster.message) == (reason, message) else [move]
+    return [move] if says_more(cluster, reason, message, report) else []
 
 
 def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
@@ -188,14 +195,30 @@ def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
     ]
 
 
-def waits(outcome: Outcome) -> tuple[Reason, str]:
-    """The reason and the sentence of a cluster that waits in the queue."""
+def waits(outcome: Outcome) -> tuple[Reason, str, dict[str, float | None]]:
+    """The reason, the sentence and the report of a cluster that waits in the queue.
+
+    The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
+    epoch), by the longest lives of what runs now and if nobody's turn comes before; None where that is open.
+    """
+    report = {"place": outcome.place, "latest": outcome.latest}
     if outcome.behind is not None and not outcome.short:
-        return Reason.WAITING_FOR_QUOTA, f"place {outcome.place} in the queue, its turn comes after others'"
+        message = f"place {outcome.place} in the queue, its turn comes after others'"
+        return Reason.WAITING_FOR_QUOTA, message, report
     limits = ["your" if scope == "you" else f"{scope}'s" for scope in outcome.short]
     message = f"place {outcome.place} in the queue, waits for {' and '.join(limits)} limits to have room"
     capacity = outcome.short == ("the machine",)
-    return Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA, message
+    return Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA, message, report
+
+
+def says_more(cluster: Cluster, reason: Reason, message: str, report: Mapping[str, float | None]) -> bool:
+    """Whether this is news to who reads the record; some seconds more or less until its start are none."""
+    if (cluster.reason, cluster.message) != (reason, message):
+        return True
+    known, told = cluster.report.get("latest"), report["latest"]
+    if known is None or told is None:
+        return known is not told
+    return abs(float(known) - told) > _NEWS
 
 
 def _reason_to_end(cluster: Cluster, seen: Observation, now: float) -> tuple[Reason, str] | None:

@@ -5,7 +5,7 @@ Why it exists: whoever is told no has a right to know which limit said it and wh
 How values combine, for one user:
  1. What the user's own line says counts, whether it is more or less than the tier's.
  2. Else the strictest of the tier's and the team's value counts, for limits per cluster (workers, head,
-    duration); for totals (clusters, cores, memory, GPUs, scratch) the tier's value counts.
+    duration, priority); for totals (clusters, cores, memory, GPUs, scratch) the tier's value counts.
  3. A team's totals count for all its members together, besides each one's own, whatever a user's line says.
     A user's line that gives more than the team has in all is a fault in the files.
 
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from shoal.errors import ContradictionError, NotFoundError, UsageError
 from shoal.settings import Checked, Natural, Positive
-from shoal.units import Bytes, Money, Seconds
+from shoal.units import Bytes, Seconds
 from shoal.words import did_you_mean
 
 # What is limited in total, and what per cluster: the limit's name -> the key in the files.
@@ -33,17 +33,21 @@ TOTALS = {
     "gpus": "gpus",
     "scratch": "scratch",
 }
-PER_CLUSTER = {"workers": "workers_per_cluster", "head": "head", "duration": "max_duration"}
+PER_CLUSTER = {
+    "workers": "workers_per_cluster",
+    "head": "head",
+    "duration": "max_duration",
+    "priority": "max_priority",
+}
 
-
-class Budget(Checked):
-    """What may be spent in a calendar month."""
-
-    monthly: Money
+# From 0, which everybody's requests have that do not say another, to the highest there is.
+Priority = Annotated[int, Field(strict=True, ge=0, le=10)]
 
 
 class Caps(Checked):
     """Limits that a tier, a user or a team may set. None: not said here."""
+
+    not_in_file: ClassVar[tuple[str, ...]] = ("budget",)
 
     concurrent_clusters: Positive | None = None
     workers_per_cluster: Positive | None = None
@@ -53,7 +57,8 @@ class Caps(Checked):
     scratch: Bytes | None = None
     max_duration: Seconds | None = None
     head: Bytes | None = None
-    budget: Budget | None = None
+    max_priority: Priority | None = None
+    budget: None = None
 
     @field_validator("memory", "max_duration", "head")
     @classmethod
@@ -61,6 +66,14 @@ class Caps(Checked):
         if value == 0:
             raise ContradictionError("is 0: no cluster could ever start", hint="write more than 0")
         return value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _not_held(cls, value: object) -> None:
+        raise ContradictionError(
+            "nothing holds spending to it in this version, and a limit that does not hold is none",
+            hint="take it out; totals and max_duration bound what can be spent",
+        )
 
 
 class Tier(Caps):
@@ -96,19 +109,11 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class BudgetLimit:
-    """What may be spent in a calendar month, and where that is written."""
-
-    monthly: Money
-    source: str
-
-
-@dataclass(frozen=True)
 class Limits:
     """What one user may have. A limit that is not there does not limit.
 
     ``totals`` and ``team_totals`` are keyed by ``clusters``, ``cores``, ``memory``, ``gpus``, ``scratch``;
-    ``per_cluster`` by ``workers``, ``head`` (memory), ``duration``.
+    ``per_cluster`` by ``workers``, ``head`` (memory), ``duration``, ``priority``.
     """
 
     user: str
@@ -118,8 +123,6 @@ class Limits:
     totals: Mapping[str, Limit]
     per_cluster: Mapping[str, Limit]
     team_totals: Mapping[str, Limit] = field(default_factory=dict)
-    budget: BudgetLimit | None = None
-    team_budget: BudgetLimit | None = None
 
 
 @dataclass(frozen=True)
@@ -192,18 +195,10 @@ class Policy:
                 for what, key in TOTALS.items()
                 if (value := getattr(team, key, None)) is not None
             },
-            budget=self._budget((user, f"user {name}", user_path), (tier, f"tier {user.tier}", tier_path)),
-            team_budget=self._budget((team, f"team {user.team}", team_path)),
         )
 
     def _limit(self, value: float, text: str, path: str, key: str) -> Limit:
         return Limit(value, self._source(text, path, key))
-
-    def _budget(self, *candidates: tuple[Caps | None, str, str]) -> BudgetLimit | None:
-        for caps, text, path in candidates:
-            if caps is not None and caps.budget is not None:
-                return BudgetLimit(caps.budget.monthly, self._source(text, path, "budget"))
-        return None
 
     def _source(self, text: str, path: str, key: str) -> str:
         place = self.where.get(f"{path}.{key}") or self.where.get(path)

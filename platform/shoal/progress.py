@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.following import Follower, speaker
+from shoal.forecast import starts
 from shoal.records import Cluster
 from shoal.units import Seconds
 
@@ -47,29 +49,42 @@ class Progress(Protocol):
 
 
 def line(cluster: Cluster) -> str:
-    """One line: name, state, what it waits for."""
-    return f"{cluster.name}: {cluster.state} ({cluster.message})"
+    """One line: name, state, what it waits for, and until when at the latest where that is known."""
+    ahead = starts(cluster, time.time())
+    return f"{cluster.name}: {cluster.state} ({cluster.message}{'; ' if ahead else ''}{ahead})"
 
 
 class _Quiet:
-    """What shows nothing while a cluster is in use."""
+    """What shows nothing while a cluster is in use, but says when it is about to end."""
+
+    _follower: Follower | None = None
 
     def follow(self, home: Home, cluster_id: str) -> None:
-        pass
+        self._follower = Follower(home, cluster_id, speaker() or _to_standard_error)
 
     def settle(self, cluster: Cluster, report: Report | None) -> None:
+        if self._follower is not None:
+            self._follower.end()
         if report is not None:
             print(report.line(), file=sys.stderr)
 
 
+def _to_standard_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class Silent(_Quiet):
-    """Shows nothing."""
+    """Shows nothing; who asked for quiet hears of an end only where somebody said where (a flow's log)."""
 
     def show(self, cluster: Cluster) -> None:
         pass
 
+    def follow(self, home: Home, cluster_id: str) -> None:
+        if speaker() is not None:
+            super().follow(home, cluster_id)
+
     def settle(self, cluster: Cluster, report: Report | None) -> None:
-        pass
+        super().settle(cluster, None)
 
     def __enter__(self) -> Silent:
         return self

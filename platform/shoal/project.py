@@ -19,6 +19,9 @@ from pydantic import Field
 
 from shoal import templates as _templates
 from shoal.errors import NotFoundError, UsageError
+from shoal.folders import FILE
+from shoal.folders import defaults as defaults
+from shoal.folders import find as find
 from shoal.policy import TOTALS, Policy, Team, Tier, User
 from shoal.settings import Checked
 from shoal.targets import Image, Machine, Mount, Prices, Target
@@ -29,7 +32,6 @@ from shoal.yamlfile import Document, Fault, check, raise_faults, read
 
 T = TypeVar("T")
 
-FILE = "shoal.yaml"
 # Of what a machine has, this much is for clusters; the rest is for the system and the person's own process.
 _SHARE_FOR_CLUSTERS = 0.8
 
@@ -62,27 +64,6 @@ class Project:
     def template(self, name: str) -> Template:
         """The template called ``name``, or NotFoundError with the nearest name."""
         return _templates.find(self.templates, name)
-
-
-def defaults() -> Path:
-    """The shipped project folder: in the wheel, or the repository itself in an editable install."""
-    shipped = Path(__file__).parent / "_defaults"
-    return shipped if (shipped / FILE).is_file() else Path(__file__).resolve().parents[2]
-
-
-def find(start: Path | None = None) -> Path:
-    """The nearest folder from ``start`` (default: the current one) upwards with a ``shoal.yaml``.
-
-    Without ``start``, the environment's ``SHOAL_PROJECT`` goes before it. Without any: the shipped defaults.
-    """
-    chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
-    if chosen:
-        return Path(chosen)
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file():
-            return folder
-    return defaults()
 
 
 def load(folder: Path | None = None, target: str | None = None) -> Project:
@@ -267,7 +248,7 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
             for key in document.data:
                 parts[name][key] = check(kind, document, faults, at=(key,))
     _references(documents, parts, faults)
-    _contradictions(documents, parts, settings, faults)
+    _contradictions(documents, parts, faults)
     where = {
         ".".join((name, *map(str, path))): document.where(*path)
         for name, document in documents.items()
@@ -294,10 +275,9 @@ def _references(
 def _contradictions(
     documents: Mapping[str, Document],
     parts: Mapping[str, dict[str, Any]],
-    settings: _Settings | None,
     faults: list[Fault],
 ) -> None:
-    """Limits that cannot hold together, and budgets in a currency that no price is in."""
+    """Limits that cannot hold together."""
     for name, user in parts["users"].items():
         team = user and user.team and parts["teams"].get(user.team)
         for key in TOTALS.values() if team else ():
@@ -306,15 +286,3 @@ def _contradictions(
                 place = documents["teams"].where(user.team, key)
                 wrong = f"{mine} is more than all of team {user.team!r} may have ({theirs}, {place})"
                 faults.append(documents["users"].fault((name, key), wrong, "lower it, or raise the team's"))
-    priced = (
-        {target.prices.currency for target in settings.targets.values() if target.prices}
-        if settings
-        else set()
-    )
-    for kind, part in parts.items():
-        for name, caps in part.items():
-            if caps and caps.budget and priced and caps.budget.monthly.currency not in priced:
-                wrong = f"is in {caps.budget.monthly.currency}, but prices are in {', '.join(sorted(priced))}"
-                faults.append(
-                    documents[kind].fault((name, "budget", "monthly"), wrong, "use the prices' currency")
-                )

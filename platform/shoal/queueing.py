@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shoal.account import Account, Amounts, Fair, Need, amounts, never_fits, real
-from shoal.admission import MACHINE, Ask, Decision, Place, Verdict, decide
+from shoal.admission import MACHINE, Ask, Decision, Place, Verdict, decide, with_workers
 from shoal.errors import UsageError
 from shoal.fairness import NO_TEAM, Order, Turn, capacity, share
 from shoal.policy import TOTALS, Limit, Limits, Policy
-from shoal.records import Reason
+from shoal.records import Cluster, Reason
+from shoal.words import count
 from shoal.workload import Plan
 
 # In this order in every vector.
@@ -34,17 +35,36 @@ _RESERVATIONS = 10
 _NOTHING: _Vector = (0.0,) * len(_RESOURCES)
 
 
+def least(plan: Plan) -> Plan:
+    """``plan`` with the fewest workers that it starts with where there is no room for all."""
+    group = plan.groups[0]
+    if len(plan.groups) > 1 or group.minimum >= group.count:
+        return plan
+    return with_workers(plan, group.minimum)
+
+
 @dataclass(frozen=True)
 class Waiting:
     """One request in the queue: who asks, since when (seconds since the epoch), and how urgently.
 
-    A cluster that is admitted already and wants more is here too: what it holds is not asked for again.
+    ``least``: the fewest workers that it starts with, where there is no room for all that its plan says
+    (None: it takes all or waits). A cluster that is admitted already and wants more is here too: what it
+    holds is not asked for again.
     """
 
     ask: Ask
     user: str
     since: float
     priority: int = 0
+    least: int | None = None
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Waiting:
+        """What a cluster that is not admitted yet asks for. One with a range takes the low end of it, if need be."""
+        priority, fewest = cluster.workload.priority, least(cluster.plan).workers
+        ask = Ask(cluster.id, cluster.name, cluster.plan, priority)
+        ranged = fewest if fewest < cluster.plan.workers else None
+        return cls(ask, cluster.owner, cluster.created, priority, ranged)
 
 
 @dataclass(frozen=True)
@@ -62,8 +82,8 @@ class Outcome:
     ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
     ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
-    told. ``message``: why it is refused. ``team`` and ``user``: what their accounts
-    keep of an admission, see ``Account.with_``.
+    told. ``workers``: it is admitted with so many, fewer than its plan says. ``message``: why it is refused.
+    ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
     """
 
     ask: Ask
@@ -72,6 +92,7 @@ class Outcome:
     short: tuple[str, ...] = ()
     behind: str | None = None
     latest: float | None = None
+    workers: int | None = None
     message: str = ""
     team: Fair | None = None
     user: Fair | None = None
@@ -254,42 +275,102 @@ class _Scopes:
         return self._made[kind, key]
 
 
-def _is_too_large(plan: Plan, limits: Limits) -> bool:
+def _is_too_large(ask: Ask, limits: Limits) -> bool:
     """Whether a limit per cluster is in the way."""
-    has = {"workers": plan.workers, "head": plan.head.memory, "duration": plan.timeouts.max}
-    return any(has[what] > limit.value for what, limit in limits.per_cluster.items())
+    need = Need.of(ask.plan, ask.priority)
+    return any(need.per_cluster(what) > limit.value for what, limit in limits.per_cluster.items())
+
+
+_Pairs = Sequence[tuple[_Scope, _Vector]]
+
+
+class _Request:
+    """One request in this pass. What it holds already is taken out of its scopes, until :meth:`put_back`."""
+
+    def __init__(self, ask: Ask, limits: Limits, scopes: _Scopes, now: float) -> None:
+        self._ask, self._limits, self._scopes = ask, limits, scopes
+        self._end = now + ask.plan.timeouts.max
+        self.pairs = self._needs(ask.plan)
+        # What it holds already (it grows, or a governor died while charging it) is not in its own way.
+        self._own = [(scope, scope.drop(ask.cluster)) for scope, _ in self.pairs]
+        self.pairs = self._with_own(self.pairs)
+
+    def _needs(self, plan: Plan) -> _Pairs:
+        return self._scopes.of(replace(self._ask, plan=plan), self._limits)
+
+    def _with_own(self, pairs: _Pairs) -> _Pairs:
+        """Nor does it give anything back by asking: workers that are being retired still count."""
+        return [
+            (scope, need if has is None else tuple(map(max, need, has[0])))
+            for (scope, need), (_, has) in zip(pairs, self._own, strict=True)
+        ]
+
+    def short(self) -> _Pairs:
+        return [(scope, need) for scope, need in self.pairs if not scope.fits(need)]
+
+    def blocking(self) -> list[_Reservation]:
+        return [kept for scope, need in self.pairs if (kept := scope.delays(need, self._end)) is not None]
+
+    def raise_to(self, most: int, fits: int) -> int:
+        """The most workers, from ``fits`` on, that have room now."""
+        low, high = fits, most + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            kept = self.pairs
+            self.pairs = self._with_own(self._needs(with_workers(self._ask.plan, middle)))
+            if self.short() or self.blocking():
+                self.pairs, high = kept, middle
+            else:
+                low = middle
+        return low
+
+    def take(self) -> None:
+        for scope, need in self.pairs:
+            scope.take(self._ask.cluster, need, self._end)
+
+    def put_back(self) -> None:
+        for scope, has in self._own:
+            if has is not None:
+                scope.take(self._ask.cluster, *has)
 
 
 def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
-    ask = waiting.ask
+    asked = ask = waiting.ask
+    if waiting.least is not None and waiting.least < ask.plan.workers:
+        # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
+        ask = replace(ask, plan=with_workers(ask.plan, waiting.least))
     pairs = scopes.of(ask, limits)
-    if _is_too_large(ask.plan, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
-        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never_fits(Need.of(ask.plan), limits))
-        return Outcome(ask, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
-    end = now + ask.plan.timeouts.max
-    # What it holds already (it grows, or a governor died while charging it) is not in its own way.
-    own = [(scope, scope.drop(ask.cluster)) for scope, _ in pairs]
-    # Nor does it give anything back by asking: workers that are being retired still count.
-    pairs = [
-        (scope, need if has is None else tuple(map(max, need, has[0])))
-        for (scope, need), (_, has) in zip(pairs, own, strict=True)
-    ]
-    short = [(scope, need) for scope, need in pairs if not scope.fits(need)]
-    blocking = [kept for scope, need in pairs if (kept := scope.delays(need, end)) is not None]
+    if _is_too_large(ask, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
+        never = never_fits(Need.of(ask.plan, ask.priority), limits)
+        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
+        return Outcome(asked, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
+    request = _Request(ask, limits, scopes, now)
+    short, blocking = request.short(), request.blocking()
     if not short and not blocking:
-        for scope, need in pairs:
-            scope.take(ask.cluster, need, end)
-        return Outcome(ask, Verdict.ADMIT)
-    for scope, has in own:
-        if has is not None:
-            scope.take(ask.cluster, *has)
+        workers = None
+        if ask is not asked:
+            most = request.raise_to(asked.plan.workers, ask.plan.workers)
+            workers = most if most < asked.plan.workers else None
+        request.take()
+        return Outcome(asked, Verdict.ADMIT, workers=workers)
+    request.put_back()
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
-    first = not any(scope.reserved for scope, _ in short or pairs)
+    first = not any(scope.reserved for scope, _ in short or request.pairs)
     latest = max((scope.reserve(ask.cluster, need) for scope, need in short), default=math.inf)
     behind = blocking[0].cluster if blocking else None
     names = tuple(scope.name for scope, _ in short)
     told = latest if first and latest < math.inf else None
-    return Outcome(ask, Verdict.WAIT, position, names, behind, told)
+    return Outcome(asked, Verdict.WAIT, position, names, behind, told)
+
+
+def admitted(outcome: Outcome) -> str:
+    """The sentence of a cluster that is admitted."""
+    if outcome.workers is None:
+        return "within every limit"
+    whole = outcome.ask.plan.workers
+    return (
+        f"{outcome.workers} of {count(whole, 'worker')} within every limit now, the rest when there is room"
+    )
 
 
 def explain(
@@ -306,6 +387,8 @@ def explain(
     whose.
     """
     ask = outcome.ask
+    if outcome.verdict is Verdict.ADMIT:
+        return Decision(Verdict.ADMIT, Reason.ADMITTED, admitted(outcome))
     if outcome.verdict is Verdict.REFUSE and outcome.message:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None

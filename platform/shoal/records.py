@@ -58,7 +58,6 @@ class Reason(StrEnum):
     CLIENT_GONE = "ClientGone"
     IDLE = "Idle"
     DEADLINE_REACHED = "DeadlineReached"
-    BUDGET_SPENT = "BudgetSpent"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     PACKAGES_FAILED = "PackagesFailed"
     START_FAILED = "StartFailed"
@@ -71,7 +70,8 @@ class Cluster:
     """One cluster's record. Times are seconds since the epoch, by the store's clock.
 
     ``head`` says where the head is, once it is known: ``host``, ``boot`` (the machine's boot id), ``pid``,
-    ``pid_start`` (the process's start, to tell it from a later one of the same pid) and ``status_url``.
+    ``pid_start`` and ``pid_ticks`` (the process's start, in seconds since the epoch and in ticks since the
+    boot, to tell it from a later one of the same pid) and ``status_url``.
     ``project`` is the folder whose policy admits it. Secrets (tokens) are never in it.
     """
 

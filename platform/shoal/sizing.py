@@ -103,13 +103,13 @@ def plan(
         head_there=head_there,
         mounts=template.mounts,
     )
-    _refuse_what_never_fits(result, limits)
+    _refuse_what_never_fits(result, limits, workload.priority)
     price = _price(result, prices or target.prices, reasons)
     return replace(result, price_per_hour=price, reasons=reasons)
 
 
-def _refuse_what_never_fits(result: Plan, limits: Limits) -> None:
-    shortages = never_fits(Need.of(result), limits)
+def _refuse_what_never_fits(result: Plan, limits: Limits, priority: int) -> None:
+    shortages = never_fits(Need.of(result, priority), limits)
     if shortages:
         raise NeverFitsError(
             "\n".join(shortage.sentence(result.template, {}) for shortage in shortages),

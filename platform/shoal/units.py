@@ -9,11 +9,10 @@ What it must not do: guess a missing unit, or import anything but the errors.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
-
-from pydantic_core import core_schema
 
 from shoal.errors import UnitError
 
@@ -44,6 +43,13 @@ def _split(text: str, units: dict[str, Any], what: str, example: str) -> tuple[D
     return Decimal(number), units[unit]
 
 
+def _parsed_by(parse: Callable[[object], Any]) -> Any:
+    """The schema of a value that is read by ``parse``. A head knows sizes without knowing pydantic."""
+    from pydantic_core import core_schema
+
+    return core_schema.no_info_plain_validator_function(parse)
+
+
 class Bytes(int):
     """A size in bytes. ``Bytes.parse("14 GB")`` is 14 x 1000^3, ``"14 GiB"`` is 14 x 1024^3."""
 
@@ -70,8 +76,8 @@ class Bytes(int):
         return f"Bytes({int(self)})"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(cls.parse)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return _parsed_by(cls.parse)
 
 
 class Seconds(float):
@@ -111,8 +117,8 @@ class Seconds(float):
         return f"Seconds({float(self)})"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(cls.parse)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return _parsed_by(cls.parse)
 
 
 @dataclass(frozen=True, order=True)
@@ -137,5 +143,5 @@ class Money:
         return f"{self.amount.quantize(places, ROUND_HALF_UP)} {self.currency}"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(cls.parse)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return _parsed_by(cls.parse)

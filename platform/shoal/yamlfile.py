@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +113,13 @@ def read(path: Path, name: str, faults: list[Fault]) -> Document | None:
 
 def parse(text: str, name: str, faults: list[Fault]) -> Document | None:
     """Parse YAML text, noting the line of every key; None, with a fault noted, if it is not YAML."""
+    document, found = _parsed(text, name)
+    faults.extend(found)
+    return document
+
+
+@lru_cache(maxsize=256)  # a project is loaded at every look at a table, and its files seldom change
+def _parsed(text: str, name: str) -> tuple[Document | None, tuple[Fault, ...]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -120,15 +128,11 @@ def parse(text: str, name: str, faults: list[Fault]) -> Document | None:
         data = {} if node is None else _build(loader, node, (), lines, notes, name)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        faults.append(
-            Fault(name, mark.line + 1 if mark else 1, "", f"is not YAML: {error.problem}", "mend the syntax")
-        )
-        return None
+        line = mark.line + 1 if mark else 1
+        return None, (Fault(name, line, "", f"is not YAML: {error.problem}", "mend the syntax"),)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        faults.append(Fault(name, 1, "", f"is not YAML: {error}", "mend the syntax"))
-        return None
-    faults.extend(notes)
-    return Document(name, data, lines)
+        return None, (Fault(name, 1, "", f"is not YAML: {error}", "mend the syntax"),)
+    return Document(name, data, lines), tuple(notes)
 
 
 def _build(

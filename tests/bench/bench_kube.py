@@ -6,7 +6,9 @@ Run by `make bench`, with the programs compiled and the images' base made (`make
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from cluster.clusters import Cluster
 
 PROMISED = 15.0  # s from the asking to a cluster that takes pods, once compiled
 ROUNDS = 3
+KUBERNETES = Path(__file__).resolve().parents[1] / "kubernetes"
 
 
 def first_pod(cluster: Cluster, image: str) -> None:
@@ -58,6 +61,20 @@ def started(shape: str) -> tuple[dict[str, float], dict[str, float]]:
         return {"up": up, "first pod": pod}, memory
     finally:
         clusters.stop(cluster.name)
+
+
+def images_from_nothing() -> dict[str, float]:
+    """Seconds to each image with an empty cache: base by mmdebstrap, packages and jars downloaded."""
+    with tempfile.TemporaryDirectory(prefix="shoal-cold-") as cold:
+        environment = {**os.environ, "XDG_CACHE_HOME": cold, "SHOAL_KUBE_CACHE": f"{cold}/kubernetes"}
+        code = "import sys; from cluster import images; images.ensure((sys.argv[1],))"
+        taken = {}
+        for name in ("shoal-dask", "shoal-spark"):
+            begin = time.perf_counter()
+            command = [sys.executable, "-c", code, name]
+            subprocess.run(command, env={**environment, "PYTHONPATH": str(KUBERNETES)}, check=True)
+            taken[name] = time.perf_counter() - begin
+        return taken
 
 
 def add(bench: Bench, name: str, unit: str, values: dict[str, list[float]], **more: Any) -> None:
@@ -113,6 +130,15 @@ def main() -> None:
     if needs.lacking("images"):
         bench.skip(f"images: {'; '.join(needs.lacking('images'))}")
     else:
+        for name, seconds in images_from_nothing().items():
+            second = "; base and shared packages are there then" if name == "shoal-spark" else ""
+            add(
+                bench,
+                f"{name} built from nothing",
+                "s",
+                {name: [seconds]},
+                note=f"nothing in any cache{second}",
+            )
         begin = time.perf_counter()
         images.ensure()
         add(

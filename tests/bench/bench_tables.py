@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +28,7 @@ from harness import Bench, versions_of
 
 ROWS = int(os.environ.get("SHOAL_BENCH_ROWS", 20_000_000))
 PARTS = 16
+DAFT = Path(__file__).parents[2] / ".venv-bench/bin/python"
 COLUMNS = ["id", "at", "carrier", "distance", "delay", "price"]
 
 
@@ -58,7 +61,7 @@ def count(df: Any) -> int:
     return int(df.map_partitions(len).sum().compute())
 
 
-def reads(bench: Bench, settings: Any, spark: Any) -> None:
+def reads(bench: Bench, spark: Any, daft: Daft | None) -> None:
     import shoal
     from shoal.tables import catalog as catalogs
 
@@ -86,30 +89,22 @@ def reads(bench: Bench, settings: Any, spark: Any) -> None:
 
         return run
 
-    def daft_of(columns: list[str]) -> Callable[[], int]:
-        import daft
-
-        return lambda: (
-            sum(len(p) for p in daft.read_iceberg(table).select(*columns).to_pandas_iter())
-            if hasattr(daft.DataFrame, "to_pandas_iter")
-            else len(daft.read_iceberg(table).select(*columns).to_pandas())
-        )
-
     def all_of(columns: list[str]) -> dict[str, Callable[[], Any]]:
         runs: dict[str, Callable[[], Any]] = {
             "shoal": lambda: count(shoal.read_table("bench.t")[columns]),
             "dask read_parquet": lambda: count(dd.read_parquet(files, filesystem="arrow")[columns]),
-            "pyiceberg": lambda: len(table.scan(selected_fields=tuple(columns)).to_pandas()),
+            "pyiceberg": lambda: len(load().scan(selected_fields=tuple(columns)).to_pandas()),
             "spark": pandas_of(columns),
+            **daft_of(columns),
         }
-        try:
-            import daft  # noqa: F401
-        except ImportError:
-            if not any("daft" in s for s in bench.skipped):
-                bench.skip("daft is not installed (pip install 'shoal[bench]')")
-        else:
-            runs["daft"] = daft_of(columns)
         return {who: right(run, everything) for who, run in runs.items()}
+
+    def daft_of(columns: list[str] | None, at: list[str] | None = None) -> dict[str, Callable[[], Any]]:
+        return {"daft": lambda: daft.rows(columns, at)} if daft is not None else {}
+
+    def load() -> Any:
+        # Everybody starts from the table's or the folder's name: what is planned is part of reading.
+        return catalogs.load("bench.t")
 
     every = f"{everything:,} rows x 6 columns into pandas"
     bench.compare(every, all_of(COLUMNS), against="dask read_parquet", at_most=1.0)
@@ -120,21 +115,22 @@ def reads(bench: Bench, settings: Any, spark: Any) -> None:
         return count(df[(df["at"] >= low) & (df["at"] < high)])
 
     def peers() -> int:
-        # Everybody starts from the table's or the folder's name: what is planned is part of reading.
         parquet = dd.read_parquet(files, filesystem="arrow")
         return count(parquet[(parquet["at"] >= low) & (parquet["at"] < high)])
 
+    between = [low.isoformat(), high.isoformat()]
     text = f"at >= '{low.isoformat()}' and at < '{high.isoformat()}'"
     bench.compare(
         "a filter that keeps a fortieth",
         {
             "shoal": right(ours, ROWS // 40),
             "dask read_parquet": right(peers, ROWS // 40),
-            "pyiceberg": right(lambda: len(table.scan(row_filter=text).to_pandas()), ROWS // 40),
+            "pyiceberg": right(lambda: len(load().scan(row_filter=text).to_pandas()), ROWS // 40),
             "spark": right(
                 pandas_of(COLUMNS, f"`at` >= timestamp_ntz'{low}' and `at` < timestamp_ntz'{high}'"),
                 ROWS // 40,
             ),
+            **{who: right(run, ROWS // 40) for who, run in daft_of(COLUMNS, between).items()},
         },
         against="dask read_parquet",
         at_most=1.0,
@@ -144,12 +140,15 @@ def reads(bench: Bench, settings: Any, spark: Any) -> None:
         {
             "shoal": right(lambda: len(shoal.read_table("bench.t")), everything),
             "dask read_parquet": right(lambda: len(dd.read_parquet(files, filesystem="arrow")), everything),
-            "pyiceberg": right(lambda: table.scan().count(), everything),
+            "pyiceberg": right(lambda: load().scan().count(), everything),
             "spark": right(
                 lambda: spark.sql("select count(*) from shoal.bench.t").collect()[0][0], everything
             ),
+            **{who: right(run, everything) for who, run in daft_of(None).items()},
         },
-        against="pyiceberg",
+        n=5,
+        against="dask read_parquet",
+        at_most=1.0,
     )
 
 
@@ -160,21 +159,31 @@ def writes(bench: Bench, client: Any) -> None:
     rows = min(ROWS, 20_000_000)
     data = frame(rows).persist()
     dask.compute(data.map_partitions(len))
-    whole = pa.Table.from_pandas(data.compute(), preserve_index=False)
+    # One by one: a single frame of them all would be made on one worker first, and be too much for it.
+    parts = [f.result() for f in client.compute(data.to_delayed(optimize_graph=False))]
+    whole = pa.concat_tables([pa.Table.from_pandas(part, preserve_index=False) for part in parts])
+    del parts
     shoal.create_table("bench.w1", data)
     shoal.create_table("bench.w2", data)
     alone = catalogs.load("bench.w2")
     whole = whole.cast(alone.schema().as_arrow())
-    bench.compare(
+    result = bench.compare(
         f"write {rows:,} rows",
         {
             "shoal": lambda: shoal.write_table(data, "bench.w1"),
             "pyiceberg": lambda: catalogs.load("bench.w2").append(whole),
         },
-        n=2,
+        n=3,
         against="pyiceberg",
         at_most=0.45,
-        note="data in the workers' memory, and in the client's",
+    )
+    sizes = [
+        sum(f.file.file_size_in_bytes for f in catalogs.load(name).scan().plan_files()) / 3 / 2**20
+        for name in ("bench.w1", "bench.w2")
+    ]
+    result.note = (
+        f"data in the workers' memory, and in the client's; both zstd: {sizes[0]:.0f} MiB against "
+        f"{sizes[1]:.0f} MiB, ours without dictionaries of keys and without compressing noise"
     )
     drop("bench.w1", "bench.w2")
 
@@ -313,6 +322,55 @@ def large_file(bench: Bench) -> None:
     drop("bench.big")
 
 
+class Daft:
+    """Daft, in the process that it needs."""
+
+    def __init__(self, table: str) -> None:
+        from shoal.tables import catalog as catalogs
+
+        settled = catalogs.settings()
+        told = json.dumps([settled.name, catalogs.pyiceberg_properties(settled), table])
+        self._process = subprocess.Popen(
+            [str(DAFT), str(Path(__file__).parent / "daft_peer.py"), told],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "DAFT_PROGRESS_BAR": "0",
+                "DO_NOT_TRACK": "true",
+                "DAFT_ANALYTICS_ENABLED": "0",
+            },
+        )
+        self.version = self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        assert line, f"Daft ended with {self._process.wait()}"
+        return line
+
+    def rows(self, columns: list[str] | None, at: list[str] | None) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([columns, at]) + "\n")
+        self._process.stdin.flush()
+        return int(self._line())
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def start_daft(bench: Bench) -> Daft | None:
+    if not DAFT.exists():
+        bench.skip(f"daft: there is no {DAFT.name} (make bench sets it up from requirements-bench.lock)")
+        return None
+    daft = Daft("bench.t")
+    bench.versions["daft"] = daft.version
+    return daft
+
+
 def start_spark(settings: Any) -> Any:
     from pyspark.sql import SparkSession
 
@@ -320,6 +378,8 @@ def start_spark(settings: Any) -> Any:
 
     builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.memory", "4g")
+    # Frames as large as everybody's.
+    builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", str(ROWS // PARTS))
     builder = builder.config("spark.connect.grpc.binding.address", "127.0.0.1")
     # SPARK_TESTING is PySpark's own switch for a free port.
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "1"}
@@ -345,7 +405,8 @@ def main() -> None:
             "tables",
             "Iceberg tables on Dask",
             "Two Dask workers of one thread each (separate processes), Spark `local[2]`, all on the same "
-            "local disk. Reading means a pandas frame per partition, counted where it is.",
+            "local disk. Reading means a pandas frame per partition, counted where it is; Daft uses all cores "
+            "of one process, and PyIceberg its own threads.",
             versions=versions_of("dask", "pyarrow", "pyiceberg", "pyspark", "pandas"),
         )
         with (
@@ -357,9 +418,11 @@ def main() -> None:
             print(f"{ROWS:,} rows", flush=True)
             if "reads" in only:
                 shoal.write_table(frame(ROWS), "bench.t", sort_by="at")
-                spark = start_spark(settings())
-                reads(bench, settings(), spark)
+                spark, daft = start_spark(settings()), start_daft(bench)
+                reads(bench, spark, daft)
                 spark.stop()
+                if daft is not None:
+                    daft.stop()
                 drop("bench.t")
             if "writes" in only:
                 writes(bench, client)

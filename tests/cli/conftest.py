@@ -23,42 +23,6 @@ import psutil
 import pytest
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
-PROJECT = {
-    "shoal.yaml": """
-        default_target: local
-        targets:
-          local:
-            home: local
-            worker: {cores: 1, memory: 500 MB}
-            head: {cores: 1, memory: 500 MB}
-            machine: {cores: 64, memory: 64 GB}
-          priced:
-            home: local
-            worker: {cores: 1, memory: 500 MB}
-            head: {cores: 1, memory: 500 MB}
-            prices: {core: 0.04 USD, gib: 0.005 USD}
-        """,
-    "clusters/small.yaml": """
-        description: Two small workers
-        engines:
-          dask: {image: shoal-dask}
-          spark: {image: shoal-spark}
-        workers: {min: 1, max: 3, cores: 1, memory: 1 GB}
-        head: {cores: 1, memory: 1 GB}
-        timeouts: {idle: 5 min, no_client: 1 min, max: 1 h}
-        """,
-    "images/images.yaml": """
-        shoal-dask: {reference: shoal-dask}
-        shoal-spark: {reference: shoal-spark}
-        """,
-    "policies/tiers.yaml": """
-        standard:
-          {concurrent_clusters: 2, workers_per_cluster: 3, memory: 4 GB, max_duration: 4 h, head: 2 GB}
-        """,
-    "policies/users.yaml": """
-        default: {tier: standard}
-        """,
-}
 
 
 @dataclass(frozen=True)
@@ -185,24 +149,22 @@ def _place(folder: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def shoal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shoal(tmp_path_factory: pytest.TempPathFactory, small_project: Callable[[Path], Path]) -> Iterator[Place]:
     """The command in a project with small clusters; at the end everything is gone."""
     place = _place(tmp_path_factory.mktemp("cli"))
-    for name, text in PROJECT.items():
-        place.write(name, text)
+    small_project(place.folder)
     yield place
     place("down", "--all", "--yes")
     assert not place.marked(), f"left running: {place.marked()}"
 
 
 @pytest.fixture(scope="session")
-def place() -> Callable[[Path], Place]:
+def place(small_project: Callable[[Path], Path]) -> Callable[[Path], Place]:
     """Makes a place in an empty folder, with a project of small clusters and a home of its own."""
 
     def make(folder: Path) -> Place:
         made = _place(folder)
-        for name, text in PROJECT.items():
-            made.write(name, text)
+        small_project(made.folder)
         return made
 
     return make

@@ -54,19 +54,31 @@ STATUS = {
     "workers": 2,
     "clients": 1,
     "busy": True,
-    "ends_in": {"reason": "Idle", "seconds": 90.0},
+    "ends_in": {"reason": "Idle", "seconds": 540.0},
 }
 
 
 def test_a_card_says_what_a_person_wants_to_know() -> None:
     plain = card.text(CLUSTER, HISTORY, STATUS, 160.0)
     html = card.html(CLUSTER, HISTORY, STATUS, 160.0, {"Dask's dashboard": "http://127.0.0.1:1/status"})
-    for word in ("nightly", "alice", "2 of 2", "500 MB of 2 GB", "1 min 30 s", "Idle", "worker-hours"):
+    for word in ("nightly", "alice", "2 of 2", "500 MB of 2 GB", "9 min", "Idle", "worker-hours"):
         assert word in plain, word
         assert word in html, word
     assert "http://127.0.0.1:1/status" in html
     assert "2.5 s" in html, "the phase's time"
     assert "0.00" not in html
+
+
+def test_a_card_warns_before_the_end_and_tells_when_a_queued_one_starts() -> None:
+    soon = STATUS | {"ends_in": {"reason": "DeadlineReached", "seconds": 600.0}}
+    for shown in (card.text(CLUSTER, HISTORY, soon, 160.0), card.html(CLUSTER, HISTORY, soon, 160.0)):
+        assert "ends in 10 min, its longest life of 4 h" in shown
+        assert "shoal extend nightly +1h" in shown
+    assert "ends in 10 min," not in card.text(CLUSTER, HISTORY, STATUS, 160.0)
+    waits = replace(CLUSTER, state=State.QUEUED, report={"latest": 700.0})
+    assert "starts at the latest" in card.text(waits, HISTORY, None, 160.0)
+    assert "starts at the latest" in card.html(waits, HISTORY, None, 160.0)
+    assert "starts at the latest" not in card.text(waits, HISTORY, None, 800.0)
 
 
 def test_a_price_is_told_as_it_grows() -> None:

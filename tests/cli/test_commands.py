@@ -16,7 +16,18 @@ COMMANDS = (
     "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
     "top", "report", "advise", "extend",
 )  # fmt: skip
-HEAVY = ("distributed", "dask", "pandas", "numpy", "pyarrow", "pyiceberg", "pyspark", "prefect", "bokeh")
+HEAVY = (
+    "distributed",
+    "dask",
+    "sqlalchemy",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "pyiceberg",
+    "pyspark",
+    "prefect",
+    "bokeh",
+)
 
 
 def test_help_lists_the_commands_and_tells_states_and_exit_codes(shoal: Any) -> None:

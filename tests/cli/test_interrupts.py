@@ -26,6 +26,8 @@ Eventually = Callable[..., Any]
 # Who is interrupted there: `up`, while it starts; `submit`, while its script runs (the script outlives nobody)
 # or, with a script that is over at once, while it ends the cluster.
 CASES: dict[CrashPoint, tuple[str, ...]] = {
+    P.CLIENT_AHEAD: ("up", "small"),
+    P.HEAD_AHEAD: ("up", "small"),
     P.CLIENT_IN_DECISION: ("up", "small"),
     P.CLIENT_AFTER_DECISION: ("up", "small"),
     P.CLIENT_AFTER_LAUNCH: ("up", "small"),

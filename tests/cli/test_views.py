@@ -70,7 +70,8 @@ def shown(renderable: RenderableType, width: int) -> str:
 def test_keys_of_a_cluster_are_pinned() -> None:
     assert list(views.cluster_view(CLUSTER)) == [
         "name", "id", "owner", "team", "engine", "template", "target", "state", "reason", "message",
-        "since", "created", "ended", "workers", "workers_planned", "price_per_hour", "tags", "status",
+        "since", "created", "ended", "workers", "workers_planned", "workers_at_most",
+        "place", "latest_start", "warning", "price_per_hour", "tags", "status",
     ]  # fmt: skip
     status = views.cluster_view(CLUSTER, {"clients": 1})["status"]
     assert list(status) == [
@@ -93,12 +94,14 @@ def test_keys_of_a_plan_are_pinned() -> None:
 def test_keys_of_quota_are_pinned() -> None:
     view = views.quota_view(LIMITS, Account({"abc": amounts(PLAN)}), None, {"abc": "nightly"}, None)
     assert list(view) == [
-        "user", "tier", "team", "totals", "per_cluster", "team_totals", "budget", "clusters", "machine",
+        "user", "tier", "team", "totals", "per_cluster", "team_totals", "clusters", "machine",
     ]  # fmt: skip
     assert view["totals"][0] == {
         "what": "memory",
         "held": 28_000_000_000,
         "limit": 42_000_000_000,
+        "free": 14_000_000_000,
+        "queued": 0,
         "source": "tier standard",
     }
     assert view["clusters"][0]["name"] == "nightly"

@@ -13,7 +13,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import urllib.error
@@ -99,38 +98,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         for process in [*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)]:
             process.kill()
         server.wait(10)
-
-
-@pytest.fixture
-def project(empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str]]) -> Iterator[Path]:
-    """A project with one small template; afterwards no process of its clusters is there."""
-    folder = tmp_path / "project"
-    write = {
-        "shoal.yaml": """
-            default_target: local
-            targets:
-              local:
-                home: local
-                worker: {cores: 1, memory: 500 MB}
-                head: {cores: 1, memory: 500 MB}
-                machine: {cores: 64, memory: 64 GB}
-            """,
-        "clusters/small.yaml": """
-            description: One or two small workers
-            engines: {dask: {image: shoal-dask}, spark: {image: shoal-spark}}
-            workers: {min: 1, max: 3, cores: 1, memory: 1 GB}
-            head: {cores: 1, memory: 1 GB}
-            timeouts: {idle: 5 min, no_client: 1 min, max: 1 h}
-            """,
-    }
-    for name, text in write.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text).lstrip())
-    before = set(marked().values())
-    yield folder
-    left = {pid: cluster for pid, cluster in marked().items() if cluster not in before}
-    assert not left, f"left running: {left}"
 
 
 def guide_blocks(language: str) -> list[str]:

@@ -14,10 +14,10 @@ from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 GB = 10**9
 
 
-def small_plan(workers: int = 1, hours: float = 1.0, gpus: int = 0) -> Plan:
-    """``workers`` of 10 GB and 1 core, with a head of 1 GB."""
+def small_plan(workers: int = 1, hours: float = 1.0, gpus: int = 0, least: int | None = None) -> Plan:
+    """``workers`` of 10 GB and 1 core, or at ``least`` so many, with a head of 1 GB."""
     size = Size(1, Bytes(10 * GB))
-    group = Group("default", 1, workers, workers, size, size, gpus)
+    group = Group("default", min(least or workers, workers), workers, workers, size, size, gpus)
     timeouts = Timeouts(Seconds(1200), Seconds(120), Seconds(hours * 3600))
     return Plan("etl", Engine.DASK, "fake", Size(1, Bytes(GB)), (group,), timeouts)
 
@@ -38,9 +38,16 @@ def small_policy(memory: int = 50, team: int = 80) -> Policy:
 
 
 def small_ask(
-    name: str, owner: str = "ann", workers: int = 1, *, queue: bool = True, hours: float = 1.0
+    name: str,
+    owner: str = "ann",
+    workers: int = 1,
+    *,
+    queue: bool = True,
+    hours: float = 1.0,
+    least: int | None = None,
 ) -> Ask:
-    return Ask(name, owner, Workload("etl", workers=workers, queue=queue), small_plan(workers, hours))
+    plan = small_plan(workers, hours, least=least)
+    return Ask(name, owner, Workload("etl", workers=workers, queue=queue), plan)
 
 
 @pytest.fixture

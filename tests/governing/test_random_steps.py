@@ -74,10 +74,12 @@ class World(RuleBasedStateMachine):
         owner=st.sampled_from(["ann", "bob", "cid", "dan"]),
         workers=st.integers(1, 5),
         hours=st.sampled_from([0.1, 0.5, 1]),
+        least=st.sampled_from([None, 1, 2]),
     )
-    def ask(self, owner: str, workers: int, hours: float) -> None:
+    def ask(self, owner: str, workers: int, hours: float, least: int | None = None) -> None:
         self.number += 1
-        self.home.request(type(self).small_ask(f"n{self.number}", owner, workers, hours=hours))
+        asked = type(self).small_ask(f"n{self.number}", owner, workers, hours=hours, least=least)
+        self.home.request(asked)
 
     @rule()
     def all_is_well(self) -> None:

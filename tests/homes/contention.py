@@ -28,7 +28,7 @@ def main(project: Path, seconds: float, log: Path) -> None:
     decisions, longest, number = 0, 0.0, 0
     print("ready", flush=True)
     sys.stdin.readline()
-    end = time.monotonic() + seconds
+    used, end = time.process_time(), time.monotonic() + seconds
     while time.monotonic() < end:
         number += 1
         begin = time.monotonic()
@@ -49,7 +49,8 @@ def main(project: Path, seconds: float, log: Path) -> None:
             governing.end(tx, replace(cluster, head=me), State.STOPPED, Reason.STOPPED_BY_USER, "done")
             os.write(events, b"-")
         decisions += 1
-    print(json.dumps({"decisions": decisions, "longest": longest}))
+    used = time.process_time() - used
+    print(json.dumps({"decisions": decisions, "longest": longest, "cpu": used}))
 
 
 if __name__ == "__main__":

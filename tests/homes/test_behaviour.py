@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shoal.clusters import open_home, open_project, prepare
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
+from shoal.forecast import latest_start
 from shoal.homes.base import Ask, Home
 from shoal.homes.fake import FakeHome
 from shoal.records import Cluster, Reason, State
@@ -29,8 +31,11 @@ class World:
     project: Path
     pass_time: Callable[[], None]
 
-    def ask(self, name: str, workers: int = 1, *, queue: bool = False, template: str = "small") -> Cluster:
-        settled = prepare(template, engine="dask", workers=workers, queue=queue, project=self.project)
+    def ask(
+        self, name: str, workers: int = 1, *, queue: bool = False, template: str = "small", **more: Any
+    ) -> Cluster:
+        options = {"engine": "dask", "workers": workers, "queue": queue, "project": self.project, **more}
+        settled = prepare(template, **options)
         return self.home.request(Ask(name, self.home.user(), settled.workload, settled.plan))
 
     def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
@@ -133,6 +138,52 @@ def test_a_queued_request_says_what_it_waits_for_and_starts_when_that_is_freed(w
     assert "place 1" in world.home.get(third.id).message
     world.end(first)
     assert world.ready(third).workers == 1
+
+
+def test_the_first_in_the_queue_is_told_when_it_starts_at_the_latest(world: World) -> None:
+    first = world.ask("one", max_duration="1 h")
+    world.ask("two", max_duration="2 h")
+    third, fourth = world.ask("three", queue=True), world.ask("four", queue=True)
+    world.until(lambda: "place 2" in world.home.get(fourth.id).message, "it says its place")
+    told, behind = world.home.get(third.id), world.home.get(fourth.id)
+    ends = (world.home.get(first.id).admitted_at or 0) + 3600
+    assert latest_start(told) == pytest.approx(ends, abs=30)
+    assert latest_start(behind) is None, "what comes between is not known"
+    world.end(first)
+    assert latest_start(world.ready(third)) is None
+
+
+def test_a_range_starts_with_as_many_as_fit_and_says_so(world: World) -> None:
+    world.ready(world.ask("one", workers=3))
+    # Its data would take three workers and more; beside the first there is room for two.
+    ranged = world.ask("two", workers=(2, 3), memory="1.5 GB", data="60 GB")
+    assert (ranged.state.admitted, ranged.plan.workers, ranged.plan.groups[0].maximum) == (True, 2, 3)
+    admitted = next(e for e in world.home.history(ranged.id) if e["state"] == "Admitted")
+    assert "2 of 3 workers within every limit now" in admitted["message"]
+    assert world.ready(ranged).workers == 2
+
+
+def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: World) -> None:
+    with pytest.raises(
+        NeverFitsError, match=r"priority 3; it may have at most priority 2: tier standard \(.*:"
+    ):
+        world.ask("urgent", priority=3)
+    asked = prepare("small", engine="dask", workers=1, priority=2, project=world.project)
+    rushed = replace(asked.workload, priority=3)
+    with pytest.raises(NeverFitsError, match="at most priority 2"):  # whatever the client settled
+        world.home.request(Ask("urgent", world.home.user(), rushed, asked.plan))
+    assert world.ask("in time", priority=2).state.admitted
+
+
+def test_a_running_cluster_tells_its_status_and_an_ended_one_does_not(world: World) -> None:
+    cluster = world.ready(world.ask("one"))
+    world.until(lambda: bool((world.home.status(cluster.id) or {}).get("ends_in")), "it knows when it ends")
+    status = world.home.status(cluster.id)
+    assert status is not None
+    assert status["clients"] == 0
+    assert 0 < status["ends_in"]["seconds"] <= 3600
+    world.end(cluster)
+    assert world.home.status(cluster.id) is None
 
 
 def test_a_queued_request_can_be_taken_back(world: World) -> None:

@@ -43,7 +43,8 @@ def test_no_limit_is_exceeded_and_each_gets_its_share(project: Path, tmp_path: P
     print(
         f"{sum(decisions) / SECONDS:.0f} decisions/s by {PROCESSES} processes; "
         f"fewest {min(decisions)}, most {max(decisions)}; "
-        f"longest wait {max(answer['longest'] for answer in answers):.2f} s"
+        f"longest wait {max(answer['longest'] for answer in answers):.2f} s; "
+        f"{sum(answer['cpu'] for answer in answers) / sum(decisions) * 1000:.2f} ms of CPU each"
     )
     assert max(held) == LIMIT, "the limit is reached"
     assert min(held) >= 0

@@ -33,6 +33,8 @@ P, S, R = CrashPoint, State, Reason
 
 # What the ledger says in the end: the state and the reason. None: it knows nothing of the request.
 CASES: dict[CrashPoint, tuple[State, Reason] | None] = {
+    P.CLIENT_AHEAD: None,
+    P.HEAD_AHEAD: (S.STOPPED, R.STOPPED_BY_USER),  # nothing is lost: another head starts after the decision
     P.CLIENT_IN_DECISION: None,
     P.CLIENT_AFTER_DECISION: (S.FAILED, R.START_FAILED),
     P.CLIENT_AFTER_LAUNCH: (S.STOPPED, R.CLIENT_GONE),

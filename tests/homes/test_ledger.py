@@ -162,7 +162,5 @@ def test_the_ledger_is_readable_by_its_owner_alone(empty_home: Path) -> None:
 
 def test_its_repr_hides_the_password() -> None:
     ledger = Ledger.__new__(Ledger)
-    import sqlalchemy
-
-    ledger.url = sqlalchemy.make_url("postgresql://shoal:hunter2@db/shoal")
+    ledger.url = "postgresql://shoal:hunter2@db/shoal"
     assert "hunter2" not in repr(ledger)

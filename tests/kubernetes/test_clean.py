@@ -172,3 +172,13 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
     assert "root:" in text
     assert "sudo apt-get install --no-install-recommends containernetworking-plugins runc" in text
     assert "SHOAL_TEST_KUBECONFIG" in text
+
+
+def test_on_macos_the_way_with_a_cluster_of_one_s_own_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for shape in ("node", "images"):
+        with pytest.raises(Unavailable) as said:
+            needs.check(shape)
+        assert "this is darwin, which has no kubelet" in str(said.value)
+        assert "apt-get" not in str(said.value)
+        assert "SHOAL_TEST_KUBECONFIG" in str(said.value)

@@ -1,6 +1,6 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
-Each part (``clusters``, ``tables``, ``queue``) keeps what it measured in ``soak/PART.json`` beside this file, which
+Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this file, which
 only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
 ``record_property("n", ...)``. The exit code is pytest's. Without arguments the page is only made anew.
 """
@@ -28,11 +28,10 @@ PARTS = {  # the sections of the page, in their order
     "clusters": "Clusters are started by the hundred, killed with -9 and interrupted at every moment that has a "
     "name, on full disks, beside other people. Each test ends by looking for processes of its clusters and for "
     "quota that is still held; finding any is a failure.",
-    "tables": "Writers of tables are killed in the middle; what they leave is read, by both engines where it "
-    "matters.",
     "queue": "Processes that ask, wait and release at once on one ledger.",
     "quick-start": "The quick start's own commands, one after the other, from an empty home and an empty folder.",
 }
+OTHERS = re.compile(r"(?s)<!-- \w+: begin -->.*?<!-- \w+: end -->")
 HEAD = """# Soak
 
 Made by `make soak` from `tests/surface/soak/*.json`; not written by hand. "n" is how often a test did what it
@@ -72,7 +71,11 @@ def write() -> None:
     parts = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     known = [part for part in PARTS if part in parts]
     order = [*known, *(part for part in parts if part not in known)]
-    PAGE.write_text("\n".join([HEAD, *(section(part, parts[part]) for part in order)]))
+    # Others write a part of their own, between marks (tests/tables/write_soak.py): it stays.
+    others = OTHERS.findall(PAGE.read_text()) if PAGE.exists() else []
+    PAGE.write_text(
+        "\n".join([HEAD, *(section(part, parts[part]) for part in order), *others]).rstrip() + "\n"
+    )
     if "quick-start" in parts:
         QUICK_START.write_text(timed(QUICK_START.read_text(), parts["quick-start"]))
     print(f"{PAGE}: {', '.join(order) or 'nothing was run yet'}")

@@ -1,21 +1,26 @@
 """Kill -9 at every moment of a write; nothing may be lost, doubled or left over.
 
 The oracle is kept outside: a log of the writes that were acknowledged, and the files on disk. ``SHOAL_SOAK``
-sets how often each moment is tried (10 in ordinary runs; ``make soak`` makes 600 kills in all).
+sets how often each moment is tried (10 in ordinary runs; ``make soak-tables`` makes 600 kills in all).
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
@@ -39,8 +44,6 @@ ZYGOTE = textwrap.dedent(
     import shoal, shoal.tables.write, shoal.tables.read, shoal.tables.expression
     from shoal.tables import points
 
-    name = sys.argv[1]
-
     def lose_an_answer():
         # The change is made, and the client is told of an error.
         from sqlalchemy.exc import OperationalError
@@ -53,27 +56,47 @@ ZYGOTE = textwrap.dedent(
                 raise OperationalError("lost", None, Exception("connection reset by peer"))
         Session.commit = lossy
 
-    def part(i, start):
-        return pd.DataFrame({"id": np.arange(start + i * 10, start + (i + 1) * 10)})
+    def part(i, start, batch):
+        return pd.DataFrame({"id": np.arange(start + i * 10, start + (i + 1) * 10), "batch": batch})
+
+    def die_in_the_swap():
+        # The metadata is written, the catalog not yet changed; and changed, its own call not yet over.
+        from sqlalchemy.orm import Session
+        commit = Session.commit
+        def deadly(self):
+            swap = sys._getframe(1).f_code.co_name == "commit_table"
+            if swap and job["kill"] == "in the swap, before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            commit(self)
+            if swap and job["kill"] == "in the swap, after":
+                os.kill(os.getpid(), signal.SIGKILL)
+        Session.commit = deadly
 
     def client(job, pipe):
+        met = []
         def die(point):
             if point.name == job["kill"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                met.append(point)
+                if len(met) == job["nth"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
         points.hook = die
         if job["lose"]:
             lose_an_answer()
-        meta = pd.DataFrame({"id": pd.Series([], dtype="int64")})
-        df = dd.from_map(part, range(4), args=(job["number"] * 40,), meta=meta)
+        if "swap" in job["kill"]:
+            die_in_the_swap()
+        meta = part(0, 0, 0).iloc[:0]
+        df = dd.from_map(part, range(4), args=(job["number"] * job["step"], job["number"]), meta=meta)
+        how = {"mode": "upsert", "keys": "id"} if job["step"] < 40 else {}
         with dask.config.set(scheduler="sync"):
-            result = shoal.write_table(df, name, run_key=f"run-{job['number']}")
+            result = shoal.write_table(df, job["table"], run_key=f"run-{job['number']}", **how)
         answer = {"snapshot": result.snapshot_id, "replayed": result.replayed}
         os.write(pipe, (json.dumps(answer) + "\\n").encode())
 
     # What is imported or built at a first use is then there in every child.
     with dask.config.set(scheduler="sync"):
-        shoal.write_table(pa.table({"id": [1]}), name + "_warm")
-        shoal.write_table(pa.table({"id": [1]}), name + "_warm", run_key="again")
+        for how in ({}, {"run_key": "again"}, {"mode": "upsert", "keys": "id"}):
+            shoal.write_table(pa.table({"id": [1, 2]}), "warm.t", **how)
+            shoal.write_table(pa.table({"id": [1]}), "warm.t", **how)
 
     for line in sys.stdin:
         job = json.loads(line)
@@ -102,111 +125,158 @@ ZYGOTE = textwrap.dedent(
 
 
 class Clients:
-    """Client processes of one table; each writes one numbered batch and may be killed at a moment."""
+    """Client processes; each writes one numbered batch into a table and may be killed at a moment."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         # Python warns of forking with threads about; the children use none that the parent had.
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", ZYGOTE, name]
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", ZYGOTE]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def write(
-        self, number: int, *, kill: str = "", lose: bool = False, racers: int = 1
+        self,
+        table: str,
+        number: int,
+        *,
+        step: int = ROWS,
+        kill: str = "",
+        nth: int = 1,
+        lose: bool = False,
+        racers: int = 1,
     ) -> tuple[list[Any], list[int]]:
-        """What the clients answered, and their exit codes."""
+        """What the clients answered, and their exit codes.
+
+        ``step``: by how many ids the batches are apart. 40, their size: they are appended; less: each is
+        upserted, and replaces part of the one before. ``nth``: which time that the moment to die at is met.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = {"number": number, "kill": kill, "lose": lose, "racers": racers}
-        self.process.stdin.write(json.dumps(job) + "\n")
+        job = {"table": table, "number": number, "step": step, "kill": kill, "nth": nth}
+        self.process.stdin.write(json.dumps({**job, "lose": lose, "racers": racers}) + "\n")
         self.process.stdin.flush()
         told = json.loads(self.process.stdout.readline())
         return told["answers"], told["codes"]
 
-    def __enter__(self) -> Clients:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=60)
+@pytest.fixture(scope="module")
+def clients(lake: CatalogSettings) -> Iterator[Clients]:
+    made = Clients()
+    yield made
+    made.process.communicate(timeout=60)
 
 
 def left_over(name: str) -> list[str]:
-    """Data files and manifests on disk that no snapshot refers to."""
+    """Data files, manifests and metadata files on disk that the table does not refer to."""
     table = catalogs.load(name)
     location = Path(table.location().removeprefix("file://"))
-    known = set()
+    known = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
     for snapshot in table.metadata.snapshots:
         known.add(snapshot.manifest_list)
         for manifest in snapshot.manifests(table.io):
             known.add(manifest.manifest_path)
             known |= {e.data_file.file_path for e in manifest.fetch_manifest_entry(table.io)}
     known = {path.removeprefix("file://") for path in known}
-    found = [*location.rglob("*.parquet"), *(location / "metadata").glob("*.avro")]
+    found = [path for path in location.rglob("*") if path.is_file()]
     return sorted(str(path) for path in found if str(path) not in known)
 
 
-def check(name: str, acknowledged: dict[int, int]) -> None:
-    """The oracle: each acknowledged write is there once, in its snapshot, and nothing else is."""
-    ids = shoal.read_table(name).id.compute().tolist()
-    expected = sorted(n * ROWS + i for n in acknowledged for i in range(ROWS))
-    assert sorted(ids) == expected
+def check(
+    name: str,
+    acknowledged: dict[int, int],
+    kills: int,
+    record: Callable[[str, object], None],
+    step: int = ROWS,
+) -> None:
+    """The oracle: each acknowledged write is there once, in its snapshot, and nothing else is, nor any file.
+
+    What it counted is recorded, from which ``make soak-tables`` writes its page.
+    """
+    frame = shoal.read_table(name).compute()
+    found = Counter(zip(frame.id.tolist(), frame.batch.tolist(), strict=True))
+    expected = Counter({n * step + i: n for n in sorted(acknowledged) for i in range(ROWS)}.items())
     snapshots = {s.snapshot_id for s in catalogs.load(name).metadata.snapshots}
+    record("kills", kills)
+    record("acknowledged", len(acknowledged))
+    record("rows", expected.total())
+    record("lost", (expected - found).total())
+    record("doubled or not asked for", (found - expected).total())
+    record("files left", len(left_over(name)))
+    assert found == expected
     assert set(acknowledged.values()) == snapshots
     assert len(snapshots) == len(acknowledged)
-
-
-@pytest.mark.parametrize("point", CrashPoint, ids=[p.name for p in CrashPoint])
-def test_killed_and_run_again(point: CrashPoint, name: str) -> None:
-    """Without a cluster the client is also the worker, so every moment is one of its own."""
-    acknowledged: dict[int, int] = {}
-    shoal.create_table(name, {"id": pa.int64()})
-    with Clients(name) as clients:
-        for number in range(TRIES):
-            assert clients.write(number, kill=point.name) == ([], [-signal.SIGKILL]), "it was to die"
-            (answer,), codes = clients.write(number)
-            assert codes == [0]
-            landed = point in (CrashPoint.CLIENT_AFTER_SWAP, CrashPoint.CLIENT_BEFORE_SWEEP)
-            assert answer["replayed"] == landed
-            acknowledged[number] = answer["snapshot"]
-    check(name, acknowledged)
     assert left_over(name) == []
 
 
+LANDED = ("CLIENT_AFTER_SWAP", "CLIENT_BEFORE_SWEEP", "in the swap, after")
+MOMENTS = [*(point.name for point in CrashPoint), "in the swap, before", "in the swap, after"]
+SCHEMA = {"id": pa.int64(), "batch": pa.int64()}
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_run_again(
+    moment: str, mode: str, name: str, clients: Clients, record_property: Any
+) -> None:
+    """Without a cluster the client is also the worker, so every moment is one of its own."""
+    step = ROWS if mode == "append" else 25  # not whole files, so that some are rewritten
+    acknowledged: dict[int, int] = {}
+    shoal.create_table(name, SCHEMA)
+    for number in range(TRIES // 2):
+        # Any of the four partitions may be the one; a fifth file is the rewritten one of an upsert.
+        files = 5 if mode == "upsert" and number and moment == "WORKER_IN_FILE" else 4
+        nth = 1 + number % files if moment.startswith("WORKER") else 1
+        died = clients.write(name, number, step=step, kill=moment, nth=nth)
+        assert died == ([], [-signal.SIGKILL]), "it was to die"
+        (answer,), codes = clients.write(name, number, step=step)
+        assert codes == [0]
+        assert answer["replayed"] == (moment in LANDED)
+        acknowledged[number] = answer["snapshot"]
+    check(name, acknowledged, TRIES // 2, record_property, step)
+
+
 @pytest.mark.parametrize("point", CrashPoint, ids=[p.name for p in CrashPoint])
-def test_killed_while_the_table_is_made(point: CrashPoint, name: str) -> None:
+def test_killed_while_the_table_is_made(point: CrashPoint, name: str, clients: Clients) -> None:
     """The table comes with its first rows; the manifests of one that never came are the orphan clean-up's."""
-    with Clients(name) as clients:
-        clients.write(0, kill=point.name)
-        (answer,), _ = clients.write(0)
-    check(name, {0: answer["snapshot"]})
+    clients.write(name, 0, kill=point.name)
+    (answer,), _ = clients.write(name, 0)
+    found = shoal.read_table(name).id.compute().tolist()
+    assert sorted(found) == list(range(ROWS))
+    assert [s.snapshot_id for s in catalogs.load(name).metadata.snapshots] == [answer["snapshot"]]
     assert [path for path in left_over(name) if path.endswith(".parquet")] == []
 
 
-def test_a_lost_answer(name: str) -> None:
+def test_a_lost_answer(name: str, clients: Clients, record_property: Any) -> None:
     acknowledged: dict[int, int] = {}
-    with Clients(name) as clients:
-        clients.write(0)
-        for number in range(TRIES):
-            (answer,), codes = clients.write(number, lose=True)
-            assert codes == [0]
-            acknowledged[number] = answer["snapshot"]
-    check(name, acknowledged)
-    assert left_over(name) == []
+    shoal.create_table(name, SCHEMA)
+    for number in range(TRIES):
+        (answer,), codes = clients.write(name, number, lose=True)
+        assert codes == [0]
+        acknowledged[number] = answer["snapshot"]
+    check(name, acknowledged, TRIES, record_property)
 
 
-def test_racers_with_one_key(name: str) -> None:
+def test_racers_with_one_key(name: str, clients: Clients, record_property: Any) -> None:
     """The same run, started four times at once, lands once."""
     acknowledged: dict[int, int] = {}
-    with Clients(name) as clients:
-        for number in range(max(3, TRIES // 3)):
-            answers, codes = clients.write(number, racers=4)
-            assert codes == [0] * 4
-            assert len({a["snapshot"] for a in answers}) == 1
-            assert sum(not a["replayed"] for a in answers) == 1
-            acknowledged[number] = answers[0]["snapshot"]
-    check(name, acknowledged)
-    assert left_over(name) == []
+    for number in range(max(3, TRIES // 3)):
+        answers, codes = clients.write(name, number, racers=4)
+        assert codes == [0] * 4
+        assert len({a["snapshot"] for a in answers}) == 1
+        assert sum(not a["replayed"] for a in answers) == 1
+        acknowledged[number] = answers[0]["snapshot"]
+    check(name, acknowledged, 0, record_property)
 
 
-def test_a_killed_worker(name: str) -> None:
+@contextmanager
+def forked_with(*modules: str) -> Iterator[None]:
+    """New workers are forked from a process that has these modules: milliseconds each, not seconds."""
+    from distributed.utils import get_mp_context
+
+    get_mp_context()  # sets a list of its own, once
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+    yield
+
+
+def test_a_killed_worker(name: str, record_property: Any) -> None:
     """A worker of a cluster dies with its file half written; Dask runs the task again elsewhere."""
     from distributed import Client, LocalCluster
 
@@ -224,19 +294,20 @@ def test_a_killed_worker(name: str) -> None:
     acknowledged: dict[int, int] = {}
     kills = [p.name for p in CrashPoint if p.name.startswith("WORKER")]
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        forked_with("distributed", "dask.dataframe", "shoal.tables.write", "shoal.tables.read"),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
         tempfile.TemporaryDirectory() as folder,
     ):
-        for number in range(max(3, TRIES // 3)):
+        for number in range(TRIES):
             client.wait_for_workers(2, timeout=60)
             client.run(arm, kills[number % 3], f"{folder}/{number}")
-            ids = pd.DataFrame({"id": range(number * ROWS, (number + 1) * ROWS)})
-            result = shoal.write_table(dd.from_pandas(ids, npartitions=4), name, run_key=f"run-{number}")
+            batch = pd.DataFrame({"id": range(number * ROWS, (number + 1) * ROWS), "batch": number})
+            result = shoal.write_table(dd.from_pandas(batch, npartitions=4), name, run_key=f"run-{number}")
             assert Path(f"{folder}/{number}").exists(), "a worker was killed"
             acknowledged[number] = result.snapshot_id
-    check(name, acknowledged)
-    assert left_over(name) == []
+    check(name, acknowledged, TRIES, record_property)
 
 
 def test_many_processes_append_at_once(name: str, lake: CatalogSettings) -> None:

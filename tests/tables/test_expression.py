@@ -15,6 +15,7 @@ import pytest
 from pyiceberg import types as iceberg
 
 import shoal
+from shoal.tables import catalog as catalogs
 from shoal.tables import read, source
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.expression import ReadIceberg
@@ -133,6 +134,27 @@ def test_lengths_come_from_metadata(table: str, monkeypatch: pytest.MonkeyPatch)
     assert len(df[df.part < 3][["i"]]) == 300
     assert len(df.partitions[2]) == 100
     assert df.map_partitions(len).npartitions == 10
+
+
+def test_all_rows_are_counted_by_the_list_of_manifests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shoal.write_table(pa.table({"x": range(1000)}), name)
+    first = shoal.write_table(pa.table({"x": range(100)}), name).snapshot_id
+    df = shoal.read_table(name)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a manifest was read, or the scheduler asked")
+
+    monkeypatch.setattr("shoal.tables.source.make_plan", refuse)
+    monkeypatch.setattr("dask.dataframe.dask_expr._collection.FrameBase.compute", refuse)
+    assert len(df) == 1100
+    monkeypatch.undo()
+    catalogs.load(name).delete("x >= 500")  # PyIceberg rewrites the file
+    assert len(shoal.read_table(name)) == 600
+    shoal.write_table(pa.table({"x": range(3)}), name, mode="overwrite")
+    assert len(shoal.read_table(name)) == len(shoal.read_table(name).index) == 3
+    assert len(shoal.read_table(name, snapshot=first)) == 1100
+    catalogs.load(name).delete("x >= 0")
+    assert len(shoal.read_table(name)) == 0
 
 
 def test_len_of_what_metadata_cannot_tell(table: str) -> None:

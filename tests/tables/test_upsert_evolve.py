@@ -15,7 +15,7 @@ import pytest
 import shoal
 from shoal.errors import ShoalError, UsageError
 from shoal.tables import catalog as catalogs
-from shoal.tables import errors, points, write
+from shoal.tables import errors, points, upsert, write
 from shoal.tables.points import CrashPoint
 
 
@@ -46,6 +46,43 @@ def test_upsert(
     assert len(shoal.snapshots(name)) == 3
     live = {Path(f.file.file_path.removeprefix("file://")) for f in catalogs.load(name).scan().plan_files()}
     assert live <= data_files(name)
+
+
+@pytest.mark.parametrize("keys", [["id"], ["k2"], ["day"], ["money"], ["id", "k2"]])
+def test_keys_are_gone_through_in_turns(name: str, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
+    """More new keys than a worker may hold at a time, of every kind of key; null keys of old rows stay."""
+    monkeypatch.setattr(upsert, "KEYS_AT_ONCE", 30)
+
+    def wide(ids: Any, value: str) -> pa.Table:
+        plain = rows(ids, value)
+        wanted = plain.column("id")
+        text = pa.array([f"key-{i}" for i in wanted.to_pylist()])
+        days = wanted.cast(pa.int32()).cast(pa.date32())
+        return (
+            plain.append_column("k2", text)
+            .append_column("day", days)
+            .append_column("money", wanted.cast(pa.decimal128(20, 0)))
+        )
+
+    shoal.write_table(wide(range(200), "old"), name)
+    unknown = pa.table({"v": ["unknown"] * 3})
+    shoal.write_table(unknown, name, evolve=True)
+    new = dd.from_pandas(wide(range(100, 300), "new").to_pandas(types_mapper=pd.ArrowDtype), npartitions=8)
+    result = shoal.write_table(new, name, mode="upsert", keys=keys)
+    assert (result.rows, result.replaced_rows) == (200, 100)
+    found = shoal.read_table(name).compute()
+    assert (found.v == "unknown").sum() == 3
+    known = found[found.id.notna()]
+    assert dict(zip(known.id.tolist(), known.v.tolist(), strict=True)) == {
+        i: "new" if i >= 100 else "old" for i in range(300)
+    }
+    # The two of a key are in different files, and so in different turns.
+    again = wide([107, 108], "again").to_pandas(types_mapper=pd.ArrowDtype)
+    twice = dd.concat([new, dd.from_pandas(again, npartitions=1)])
+    with pytest.raises(errors.DuplicateKeysError) as error:
+        shoal.write_table(twice, name, mode="upsert", keys=keys)
+    assert error.value.values["examples"]
+    assert len(shoal.read_table(name)) == 303
 
 
 def test_upsert_leaves_other_files_alone(name: str) -> None:

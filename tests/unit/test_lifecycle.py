@@ -90,9 +90,17 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         State.QUEUED,
         Reason.WAITING_FOR_QUOTA,
         "place 2 in the queue, waits for your and team red's limits to have room",
+        report={"place": 2, "latest": None},
     )
-    told = replace(queued, reason=Reason.WAITING_FOR_QUOTA, message=move.message)
+    told = replace(queued, reason=Reason.WAITING_FOR_QUOTA, message=move.message, report=move.report)
     assert step(told, later, NOW) == []
+    first = replace(later, outcome=replace(later.outcome, latest=NOW + 60))
+    (timed,) = step(told, first, NOW)
+    assert timed == replace(move, report={"place": 2, "latest": NOW + 60})
+    told = replace(told, report=timed.report)
+    sooner = replace(first, outcome=replace(first.outcome, latest=NOW + 50))
+    assert step(told, sooner, NOW) == [], "some seconds are no news"
+    assert step(told, later, NOW) == [move], "that it is not known any more is"
     half = replace(later, charged={Scope.TEAM: LITTLE})
     assert step(told, half, NOW) == [move, Free(Scope.TEAM)]
 

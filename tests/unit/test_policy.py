@@ -11,7 +11,7 @@ from shoal import project
 from shoal.errors import NotFoundError, UsageError
 from shoal.policy import Limits, Policy, Tier
 from shoal.project import Project
-from shoal.units import Bytes, Money, Seconds
+from shoal.units import Bytes, Seconds
 
 USERS = """\
 default: {tier: standard}
@@ -60,8 +60,6 @@ def test_the_shipped_tiers(shipped: Project, tier: str, expected: dict[str, floa
 def test_somebody_not_named_has_the_default(policy: Policy) -> None:
     limits = policy.limits_of("zoe")
     assert (limits.user, limits.tier, limits.team, limits.weight) == ("zoe", "standard", None, 1.0)
-    assert limits.budget is not None
-    assert limits.budget.monthly == Money.parse("200 USD")
     assert limits.team_totals == {}
 
 

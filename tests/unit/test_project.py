@@ -145,8 +145,8 @@ def test_contradicting_limits_are_said_by_file_and_line(folder: Folder) -> None:
     )
     assert faults_of(root) == [
         "policies/teams.yaml:3: idle.weight: 0 is too small; write more than 0.0",
-        "policies/teams.yaml:4: rich.budget.monthly: is in EUR, but prices are in USD; "
-        "use the prices' currency",
+        "policies/teams.yaml:4: rich.budget: nothing holds spending to it in this version, and a limit that "
+        "does not hold is none; take it out; totals and max_duration bound what can be spent",
         "policies/users.yaml:5: alice.memory: 200 GB is more than all of team 'growth' may have "
         "(140 GB, policies/teams.yaml:2); lower it, or raise the team's",
     ]

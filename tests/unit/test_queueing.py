@@ -298,3 +298,66 @@ def test_an_account_integrates_what_is_held_and_survives_json(policy: Policy) ->
 def test_limits_are_asked_for_once(policy: Policy) -> None:
     first: Limits = policy.limits_of("ann")
     assert policy.limits_of("ann") is first
+
+
+class TestPartialAdmission:
+    """A cluster with a range takes the low end of it where there is no room for more."""
+
+    def ask(self, name: str, least: int, workers: int) -> Waiting:
+        return replace(wait(name, "ann", workers), least=least)
+
+    def test_it_starts_with_as_many_as_fit(self, policy: Policy) -> None:
+        outcome = run([self.ask("a", 2, 8)], policy, place(50))["a"]
+        assert (outcome.verdict, outcome.workers) == (Verdict.ADMIT, 5)
+        limits = policy.limits_of("ann")
+        assert explain(outcome, limits, Books(), place(50)).message == (
+            "5 of 8 workers within every limit now, the rest when there is room"
+        )
+
+    def test_with_room_for_all_it_has_all(self, policy: Policy) -> None:
+        outcome = run([self.ask("a", 2, 8)], policy, place(80))["a"]
+        assert (outcome.verdict, outcome.workers) == (Verdict.ADMIT, None)
+
+    def test_without_room_for_the_least_it_waits_for_that_and_no_more(self, policy: Policy) -> None:
+        busy = place(50, ("soon", 1, 1.0), ("late", 4, 9.0))
+        outcome = run([self.ask("a", 1, 8)], policy, busy)["a"]
+        assert (outcome.verdict, outcome.workers) == (Verdict.WAIT, None)
+        assert outcome.latest == NOW + 1 * HOUR, "the end of the small one makes room for the least"
+
+    def test_what_was_asked_for_as_a_number_is_never_less(self, policy: Policy) -> None:
+        assert run([wait("a", "ann", 8)], policy, place(50))["a"].verdict is Verdict.REFUSE
+        busy = place(80, ("other", 3, 1.0))
+        assert run([wait("a", "ann", 8)], policy, busy)["a"].verdict is Verdict.WAIT
+
+    def test_it_takes_nothing_that_is_reserved(self, policy: Policy) -> None:
+        # The large one waits for all; behind it there are three free, which it will need.
+        busy = place(80, ("other", 5, 1.0))
+        queue = [wait("large", "ann", 8, since=100), replace(wait("range", "ann", 3, hours=2), least=1)]
+        outcomes = run(queue, policy, busy)
+        assert outcomes["large"].verdict is Verdict.WAIT
+        assert outcomes["range"].verdict is Verdict.WAIT
+
+    @given(
+        free=st.integers(1, 12),
+        asked=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8)), min_size=1, max_size=6),
+    )
+    def test_together_they_never_exceed_the_place(self, free: int, asked: list[tuple[int, int]]) -> None:
+        tier = Tier(
+            concurrent_clusters=9,
+            workers_per_cluster=12,
+            memory=Bytes(900 * GB),
+            max_duration=Seconds(8 * HOUR),
+            head=Bytes(GB),
+        )
+        everybody = Policy({"t": tier}, default=User(tier="t"))
+        queue = [self.ask(f"n{i}", low, low + more) for i, (low, more) in enumerate(asked)]
+        taken = 0
+        for outcome in run(queue, everybody, place(free * 10)).values():
+            waiting = next(each for each in queue if each.ask.cluster == outcome.ask.cluster)
+            if outcome.verdict is Verdict.ADMIT:
+                got = outcome.workers or waiting.ask.plan.workers
+                assert (waiting.least or 0) <= got <= waiting.ask.plan.workers
+                taken += got
+            elif outcome.verdict is Verdict.WAIT:
+                assert (waiting.least or 0) > free - taken or not outcome.short
+        assert taken <= free

@@ -16,7 +16,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal extend nightly 6h
-  shoal extend nightly '90 min'
+  shoal extend nightly +1h            # one hour more than it has
 """
 
 
@@ -30,13 +30,14 @@ def extend(
         str, typer.Argument(metavar="NAME", help="Your cluster.", autocompletion=o.complete_clusters)
     ],
     longest: Annotated[
-        str, typer.Argument(metavar="DURATION", help="Its whole life, from its admission on.")
+        str,
+        typer.Argument(metavar="DURATION", help="Its whole life, from its admission on; +1h: so much more."),
     ],
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Let a cluster live longer: DURATION in all, from its admission on, inside what your tier gives."""
+    """Let a cluster live longer, inside what your tier gives: DURATION in all, from its admission on."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.clusters import find, open_project
@@ -44,7 +45,10 @@ def extend(
     from shoal.units import Seconds
 
     home = open_home(open_project(project, target))
-    cluster = home.extend(find(home, name).id, Seconds.parse(longest))
+    found = find(home, name)
+    more = Seconds.parse(longest.removeprefix("+"))
+    whole = Seconds(found.plan.timeouts.max + more) if longest.startswith("+") else more
+    cluster = home.extend(found.id, whole)
     if output is o.Output.JSON:
         write_json(views.cluster_view(cluster, home.status(cluster.id)))
         return

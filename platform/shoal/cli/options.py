@@ -74,6 +74,10 @@ Detach = Annotated[
     bool, _option("--detach", help="Live on without a client, until idle or the longest life.")
 ]
 Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
+Priority = Annotated[
+    int | None,
+    _option("--priority", min=-10, max=10, help="While it waits: the higher goes first within your team."),
+]
 TemplateArgument = Annotated[
     str | None,
     typer.Argument(

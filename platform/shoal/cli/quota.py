@@ -7,11 +7,14 @@ What it must not do: change anything.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.records import Cluster
 
 EXAMPLES = """\b
 Examples:
@@ -31,7 +34,7 @@ def quota(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Show limits, what is held of them by which clusters, and where each limit is written."""
+    """Show limits, what is held of them by which clusters, what waits, and where each limit is written."""
     from shoal.account import Account, amounts, real
     from shoal.admission import Place
     from shoal.cli import views
@@ -44,14 +47,26 @@ def quota(
     home = open_home(opened)
     limits = opened.policy.limits_of(home.user() if user is None else user)
     live = home.clusters()
-    mine = Account({c.id: amounts(c.plan) for c in live if c.owner == limits.user})
-    team = Account({c.id: amounts(c.plan) for c in live if c.team == limits.team}) if limits.team else None
+
+    def account(of: list[Cluster], *, admitted: bool) -> Account:
+        return Account({c.id: amounts(c.plan) for c in of if c.state.admitted is admitted})
+
+    mine = [cluster for cluster in live if cluster.owner == limits.user]
+    ours = [cluster for cluster in live if limits.team and cluster.team == limits.team]
     machine = None
     if opened.target.machine is not None:
         there = look_up(opened.target.machine)
-        used = Account({c.id: real(c.plan) for c in live}).held
+        used = Account({c.id: real(c.plan) for c in live if c.state.admitted}).held
         machine = views.machine_view(Place(there).limits, used, there.cores)
-    view = views.quota_view(limits, mine, team, {c.id: c.name for c in live}, machine)
+    view = views.quota_view(
+        limits,
+        account(mine, admitted=True),
+        account(ours, admitted=True) if limits.team else None,
+        {c.id: c.name for c in live},
+        machine,
+        account(mine, admitted=False),
+        account(ours, admitted=False),
+    )
     if output is o.Output.JSON:
         write_json(view)
     else:

@@ -56,6 +56,7 @@ def submit(
         bool, typer.Option("--detach", help="Return at once; `shoal logs` shows the output.")
     ] = False,
     queue: o.Queue = False,
+    priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     target: o.Target = None,
@@ -71,7 +72,7 @@ def submit(
     file, function = _script(script)
     asked = o.Asked.of(
         engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle,
+        packages=package, max_duration=max_duration, idle=idle, priority=priority,
     )  # fmt: skip
     request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
     chosen = name or f"{file.stem.replace('_', '-')}-{os.urandom(2).hex()}"

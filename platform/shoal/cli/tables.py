@@ -7,6 +7,7 @@ What it must not do: look anything up, or decide.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +18,9 @@ from rich.text import Text
 
 from shoal.account import written
 from shoal.explain import Outcome, Step
+from shoal.forecast import clock, left
 from shoal.records import Cluster
-from shoal.units import Bytes, Seconds
+from shoal.units import Bytes
 from shoal.words import count
 from shoal.workload import Plan
 
@@ -69,18 +71,27 @@ def clusters(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
         cells += [f"{row['workers']}/{row['workers_planned']}"]
         cells += [row["price_per_hour"] or ""] if priced else []
         cells += [countdown(row["status"])] if wide else []
-        cells += [f"{row['reason']}: {row['message'].splitlines()[0]}" if row["message"] else row["reason"]]
+        cells += [_reason(row)]
         table.add_row(*cells)
     return table
+
+
+def _reason(row: Mapping[str, Any], now: float | None = None) -> Text:
+    """Why it is in its state; that it is about to end counts more."""
+    if row["warning"]:
+        return Text(row["warning"], "bold red")
+    said = f"{row['reason']}: {row['message'].splitlines()[0]}" if row["message"] else row["reason"]
+    if row["latest_start"]:
+        at = datetime.fromisoformat(row["latest_start"]).timestamp()
+        said += f"; starts at the latest {clock(at, now or time.time())}"
+    return Text(said)
 
 
 def countdown(status: Mapping[str, Any] | None) -> str:
     """When it ends by itself if nothing changes, and why: ``"18 min (Idle)"``."""
     if not status or status["ends_in"] is None:
         return ""
-    left = float(status["ends_in"])
-    shown = Seconds(round(left / 60) * 60) if left >= 120 else Seconds(round(left))
-    return f"{shown} ({status['ends_reason']})"
+    return f"{left(float(status['ends_in']))} ({status['ends_reason']})"
 
 
 def plan(settled: Plan) -> RenderableType:
@@ -169,8 +180,6 @@ def quota(view: Mapping[str, Any]) -> RenderableType:
     one = ", ".join(f"{what} {written(what, row['limit'])}" for what, row in view["per_cluster"].items())
     if one:
         parts.append(Text(f"\nOne cluster at most: {one}"))
-    if view["budget"]:
-        parts.append(Text(f"Budget: {view['budget']} a month"))
     if view["clusters"]:
         table = plain("CLUSTER", "WORKERS", "CORES", "MEMORY", "GPUS", "HEAD")
         for row in view["clusters"]:
@@ -194,6 +203,10 @@ def _bars(title: str, rows: Sequence[Mapping[str, Any]], size: int = 20) -> Tabl
         colour = "red" if share >= 1 else "yellow" if share >= 0.75 else "green"
         bar = Text("█" * full, colour) + Text("░" * (size - full), "dim")
         held = f"{_amount(row, 'held')} of {_amount(row, 'limit')}"
+        if row["held"] > row["limit"]:
+            held += " (over it: kept until it ends)"
+        if row.get("queued"):
+            held += f", {_amount(row, 'queued')} queued"
         table.add_row(f"  {row['what']}", bar, held, Text(row["source"], "dim"))
     return table
 

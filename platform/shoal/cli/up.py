@@ -82,6 +82,7 @@ def up(
     name: o.Name = None,
     detach: o.Detach = False,
     queue: o.Queue = False,
+    priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     target: o.Target = None,
@@ -94,7 +95,7 @@ def up(
 
     asked = o.Asked.of(
         engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
+        packages=package, max_duration=max_duration, idle=idle, no_client=no_client, priority=priority,
     )  # fmt: skip
     request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
     if dry_run:

@@ -16,8 +16,9 @@ from typing import Any
 from shoal.account import Account, Amounts, amounts
 from shoal.admission import Decision
 from shoal.errors import ShoalError
+from shoal.forecast import latest_start, warning
 from shoal.policy import Limit, Limits
-from shoal.records import Cluster
+from shoal.records import Cluster, State
 from shoal.units import Bytes
 from shoal.workload import Group, Plan, Size
 
@@ -46,6 +47,10 @@ def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> d
         "ended": moment(cluster.ended_at),
         "workers": cluster.workers,
         "workers_planned": cluster.plan.workers,
+        "workers_at_most": sum(group.maximum for group in cluster.plan.groups),
+        "place": cluster.report.get("place") if cluster.state is State.QUEUED else None,
+        "latest_start": moment(latest_start(cluster)),
+        "warning": warning(cluster, (status or {}).get("ends_in")) or None,
         "price_per_hour": None if price is None else str(price),
         "tags": dict(cluster.tags),
         "status": None if status is None else status_view(status),
@@ -108,12 +113,18 @@ def _size(size: Size) -> dict[str, Any]:
 
 
 def limit_rows(
-    limits: Mapping[str, Limit], held: Amounts, more: Amounts | None = None
+    limits: Mapping[str, Limit], held: Amounts, more: Amounts | None = None, queued: Amounts | None = None
 ) -> list[dict[str, Any]]:
-    """One row per total that is limited: what is held of it, and what would be with ``more``."""
+    """One row per total that is limited: what is held of it, what is free, and what would be with ``more``.
+
+    ``queued``: what waits for it. ``free`` is 0 also where more is held than a lowered limit gives.
+    """
     rows = []
     for what, limit in limits.items():
         row = {"what": what, "held": _plain(what, held.of(what)), "limit": _plain(what, limit.value)}
+        row["free"] = _plain(what, max(0.0, limit.value - held.of(what)))
+        if queued is not None:
+            row["queued"] = _plain(what, queued.of(what))
         if more is not None:
             row["after"] = _plain(what, held.of(what) + more.of(what))
         rows.append(row | {"source": limit.source})
@@ -144,8 +155,14 @@ def quota_view(
     team: Account | None,
     names: Mapping[str, str],
     machine: Mapping[str, Any] | None,
+    queued: Account | None = None,
+    team_queued: Account | None = None,
 ) -> dict[str, Any]:
-    """What a user may have, holds and by which clusters; the team's totals and the machine likewise."""
+    """What a user may have, holds and by which clusters; the team's totals and the machine likewise.
+
+    ``queued`` and ``team_queued``: what waits, as if it were admitted.
+    """
+    waits, team_waits = (each or Account() for each in (queued, team_queued))
     per_cluster = {
         what: {"limit": _plain(what, limit.value), "source": limit.source}
         for what, limit in limits.per_cluster.items()
@@ -154,10 +171,11 @@ def quota_view(
         "user": limits.user,
         "tier": limits.tier,
         "team": limits.team,
-        "totals": limit_rows(limits.totals, account.held),
+        "totals": limit_rows(limits.totals, account.held, queued=waits.held),
         "per_cluster": per_cluster,
-        "team_totals": limit_rows(limits.team_totals, team.held) if team is not None else [],
-        "budget": None if limits.budget is None else str(limits.budget.monthly),
+        "team_totals": []
+        if team is None
+        else limit_rows(limits.team_totals, team.held, queued=team_waits.held),
         "clusters": [
             {"name": names.get(key, key), "id": key, **_amounts(value)}
             for key, value in account.admitted.items()

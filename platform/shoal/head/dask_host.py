@@ -93,7 +93,12 @@ class DaskHost:
 
         from shoal.head.certificate import make_certificate
 
+        # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
+        distributed.nanny.WorkerProcess._init_msg_interval = 0.01
         dask.config.set({"distributed.worker.preload": ["shoal.head.worker_setup"]})
+        if self._site.plan.packages:
+            # A fork has what was imported before they were installed.
+            dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
         certificate, key = make_certificate(f"{self._site.cluster_id}.shoal.internal")
         self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
         roles = {

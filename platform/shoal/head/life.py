@@ -7,18 +7,19 @@ What it must not do: admit (its home did), or know more of an engine than ``engi
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
+import select
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shoal.admission import Verdict
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
 from shoal.head.adapt import Adapt
 from shoal.head.engine import EngineHost, Observation, Site
@@ -27,15 +28,16 @@ from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
 from shoal.homes.local import endpoints, paths, rebuild, schema
 from shoal.homes.local.crash import CrashPoint, reached
-from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction, Wishes
-from shoal.project import load
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 from shoal.workload import Engine
+
+if TYPE_CHECKING:
+    from shoal.homes.local.governing import Governing
 
 TICK = 0.5  # s between looks
 RENEW = 5.0  # s between renewals of the lease
@@ -63,6 +65,7 @@ class Head:
         self._watch: Watch | None = None
         self._ends_in: tuple[Reason, Seconds] | None = None
         self._terminated = False
+        self._wakes, self._wake = os.pipe()  # a signal ends a sleep
         self._renewed = time.monotonic()
         self._since = time.monotonic()
         self._phase = State.STARTING
@@ -154,7 +157,10 @@ class Head:
         wanted: int | None = None
         restarts = 0
         while True:
-            time.sleep(TICK)
+            self._sleep()
+            importlib.import_module(
+                "shoal.homes.local.governing"
+            )  # its end needs it; the first work was served
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, failure
@@ -195,6 +201,8 @@ class Head:
 
     def _grow(self, workers: int) -> int | None:
         """Ask admission for this many workers, or as many as fit now; how many it is to have, if it grows."""
+        from shoal.admission import Verdict
+
         engine, governing = self._engine, self._governing()
         if engine is None or governing is None:
             return None
@@ -226,6 +234,10 @@ class Head:
 
     def _governing(self) -> Governing | None:
         """The project's decisions; None when its folder is gone or broken by now."""
+        # Not before it is Ready: a start does without, and what reads and decides takes long to import.
+        from shoal.homes.local.governing import Governing
+        from shoal.project import load
+
         try:
             return Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
         except (KeyError, ShoalError) as error:
@@ -349,8 +361,14 @@ class Head:
                 raise DeadlineError("its record says that it ended while it was starting")
         self._renewed = time.monotonic()
 
+    def _sleep(self) -> None:
+        """Until the next look; told to end, it wakes."""
+        if not self._terminated:
+            select.select([self._wakes], [], [], TICK)
+
     def _on_signal(self, number: int, _frame: Any) -> None:
         self._terminated = True
+        os.write(self._wake, b"!")
         if self._phase is State.STARTING:
             # A start may wait for minutes; leave it at once, and let _end tidy up after it.
             raise _ToldToEnd
@@ -366,18 +384,11 @@ def _tried_again(what: str) -> Iterator[None]:
 
 
 def _engine(engine: Engine, site: Site) -> EngineHost:
-    """Engines are imported here, after admission, and only the one that is asked for."""
-    makers: dict[Engine, Callable[[Site], EngineHost]] = {Engine.DASK: _dask, Engine.SPARK: _spark}
-    return makers[engine](site)
+    """Only the one that is asked for is imported."""
+    if engine is Engine.DASK:
+        from shoal.head.dask_host import DaskHost
 
-
-def _dask(site: Site) -> EngineHost:
-    from shoal.head.dask_host import DaskHost
-
-    return DaskHost(site)
-
-
-def _spark(site: Site) -> EngineHost:
+        return DaskHost(site)
     from shoal.head.spark_host import SparkHost
 
     return SparkHost(site)

@@ -100,6 +100,7 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
             with ledger.read() as tx:
                 cluster = tx.get(cluster_id)
             if cluster.state is not State.QUEUED:
+                ledger.close()
                 return not cluster.state.ended
             if time.monotonic() - renewed > 5:
                 renewed = time.monotonic()
@@ -132,14 +133,30 @@ class _Log:
         return getattr(self._stream, name)
 
 
-def main() -> None:
+def _forgive() -> None:
     sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
-    if not wait_for_admission(sys.argv[1], os.environ["SHOAL_LEDGER"]):
-        return
+
+
+def main(cluster_id: str, engine: str) -> None:
+    _forgive()
+    if wait_for_admission(cluster_id, os.environ["SHOAL_LEDGER"]):
+        from shoal.head.forking import preload
+
+        preload(engine)
+        live(cluster_id, engine)
+
+
+def live(cluster_id: str, engine: str) -> None:
+    """From its admission to its end; does not return."""
+    _forgive()
+    if engine == "dask":
+        from shoal.head.forking import serve_forks
+
+        serve_forks()  # before a thread runs, or a file or socket is open that no worker should have
     from shoal.head.life import Head
     from shoal.homes.local.ledger import Ledger
 
-    code = Head(sys.argv[1], Ledger(os.environ["SHOAL_LEDGER"])).run()
+    code = Head(cluster_id, Ledger(os.environ["SHOAL_LEDGER"])).run()
     sys.stdout.flush()
     # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
     os._exit(code)

@@ -13,13 +13,19 @@ import os
 import sys
 from typing import Any
 
+from shoal.environment import VERSIONS, versions
 from shoal.head.packages import PACKAGES_PATH
 from shoal.homes.local.launch import CLIENT_PATH
 from shoal.homes.local.processes import die_with_parent
 
 
+def _versions(_worker: Any) -> dict[str, str]:
+    return versions()
+
+
 def dask_setup(worker: Any) -> None:
     die_with_parent()
+    worker.startup_information[VERSIONS] = _versions
     if PACKAGES_PATH in os.environ:
         sys.path.insert(0, os.environ[PACKAGES_PATH])  # asked for: before what is installed
     for entry in json.loads(os.environ.get(CLIENT_PATH, "[]")):

@@ -22,7 +22,8 @@ class Ask:
     """One request for a cluster: who asks for what, and what it was settled to.
 
     ``name`` is unique among the owner's live clusters; asking again under the name of a live one with the
-    same template and engine gives that cluster.
+    same template and engine gives that cluster. ``id`` is what a new cluster is to be known by (default: the
+    home chooses).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Ask:
     workload: Workload
     plan: Plan
     tags: Mapping[str, str] = field(default_factory=dict)
+    id: str | None = None
 
 
 @dataclass(frozen=True)

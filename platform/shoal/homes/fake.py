@@ -288,8 +288,10 @@ class FakeHome:
         if self.machine is not None:
             place = Place(self.machine, self.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
         names = {key: record.name for key, (record, _) in self.records.items()}
-        ask = Request(cluster.id, cluster.name, cluster.plan)
+        ask = Request(cluster.id, cluster.name, cluster.plan, cluster.workload.priority)
         outcome = Outcome(ask, Verdict.WAIT, 1)
+        if cluster.state is State.REFUSED:
+            outcome = Outcome(ask, Verdict.REFUSE, message=cluster.message)
         return explain(outcome, limits, Books(users, teams), place, names)
 
     def govern(self, rounds: int = 10) -> None:
@@ -345,6 +347,15 @@ class FakeHome:
         if cluster.state is not State.READY:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
         return Endpoint(f"fake://{cluster_id}", token="")
+
+    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+        """What its head tells; None where it cannot be reached."""
+        head, cluster = self.heads.get(cluster_id), self.get(cluster_id)
+        if head is None or not (head.alive and head.reachable) or cluster.state is not State.READY:
+            return None
+        left = cluster.plan.timeouts.max - (self.clock.elapsed - head.born)
+        ends_in = {"reason": Reason.DEADLINE_REACHED.value, "seconds": left}
+        return {"id": cluster_id, "workers": head.workers, "clients": 0, "ends_in": ends_in}
 
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         return list(self.events.get(cluster_id, []))

@@ -10,16 +10,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from shoal.clusters import dask, prepare, spark
-from shoal.errors import UsageError
+from shoal.admission import Ask, beside
+from shoal.clusters import Request, prepare
+from shoal.errors import UsageError, WaitsForItselfError
+from shoal.following import said_by
+from shoal.front import dask, spark
 from shoal.handles import ClusterEndedError, ClusterHandle, DaskCluster, SparkCluster
+from shoal.homes.base import Home
 from shoal.homes.choose import open_home
 from shoal.policy import Limits
 from shoal.prefect.leftovers import Verdict, clear
 from shoal.prefect.publish import publish
 from shoal.prefect.runs import Run, cluster_name, current
+from shoal.project import look_up
+from shoal.queueing import least
 from shoal.run_report import Phase, RunReport
 from shoal.workload import Engine
 
@@ -29,6 +36,9 @@ _TRIES = 3  # an adopted cluster may end (idle, without a client) while it is be
 # Names of clusters that this process has open: a second one of the same role must not take over the first.
 _open: set[str] = set()
 _lock = threading.Lock()
+
+# Ids of the clusters in whose blocks this code runs: they end only after whatever is inside.
+_around: ContextVar[tuple[str, ...]] = ContextVar("shoal_around", default=())
 
 
 def dask_cluster(
@@ -75,10 +85,15 @@ def _block(
     name = options.pop("name", None) or cluster_name(run.flow_run_id, role, run.task_key)
     options["tags"] = run.tags | dict(options.get("tags") or {})
     with _claimed(name, role):
-        handle, limits = _obtain(engine, start, template, name, run, options)
+        from prefect.logging import get_run_logger
+
+        with said_by(get_run_logger().warning):
+            handle, limits = _obtain(engine, start, template, name, run, options)
+        _around.set((*_around.get(), handle.id))
         try:
             yield handle
         finally:
+            _around.set(tuple(each for each in _around.get() if each != handle.id))
             try:
                 handle.close()
             finally:
@@ -100,6 +115,8 @@ def _obtain(
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
+        if request.workload.queue:
+            _refuse_to_wait_for_oneself(request, home, name)
         verdict = clear(home, name, request.user, request.plan, run, quiet=bool(options.get("quiet", False)))
         try:
             return start(template, name=name, **options), request.limits
@@ -107,6 +124,27 @@ def _obtain(
             if verdict is not Verdict.ADOPT or not left:
                 raise
     raise AssertionError("not reached: the last try raises or returns")
+
+
+def _refuse_to_wait_for_oneself(request: Request, home: Home, name: str) -> None:
+    """WaitsForItselfError where it cannot start before a block ends that ends only after this one."""
+    around = [cluster for each in _around.get() if not (cluster := home.get(each)).state.ended]
+    machine = request.project.target.machine
+    ask = Ask("", name, least(request.plan), request.workload.priority)
+    own = {cluster.id: cluster.plan for cluster in around}
+    if not own or not (
+        shortages := beside(ask, request.limits, own, look_up(machine) if machine is not None else None)
+    ):
+        return
+    names = {cluster.id: cluster.name for cluster in around}
+    held = ", ".join(names.values())
+    why = "\n".join(shortage.sentence(name, names) for shortage in shortages)
+    raise WaitsForItselfError(
+        f"{why}\nThis code runs inside the block of {held}, so it would wait for its own end",
+        hint="Let the first block end before this one begins, or ask for less in one of them.",
+        shortages=shortages,
+        own=tuple(names.values()),
+    )
 
 
 @contextmanager

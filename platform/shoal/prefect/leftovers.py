@@ -13,7 +13,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from shoal.errors import DeadlineError, UsageError
-from shoal.homes.local.home import LocalHome
+from shoal.homes.base import Home
 from shoal.prefect.runs import FLOW_RUN, Run
 from shoal.progress import doing
 from shoal.records import Cluster, Reason, State
@@ -50,7 +50,7 @@ def judge(found: Cluster | None, plan: Plan, clients: int, flow_run_id: str) -> 
     return Verdict.REPLACE
 
 
-def clear(home: LocalHome, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False) -> Verdict:
+def clear(home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False) -> Verdict:
     """Do it: afterwards a request for ``plan`` under ``name`` adopts or starts.
 
     UsageError when the name is that of a live cluster which this run did not start, DeadlineError when a

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
 
 from shoal.errors import UsageError
 from shoal.tables.errors import CatalogUnavailableError, TableNotFoundError
@@ -77,6 +75,9 @@ class CatalogSettings:
     @property
     def shown_uri(self) -> str:
         """The URI without its password."""
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
         try:
             return make_url(self.uri).render_as_string(hide_password=True)
         except ArgumentError:
@@ -87,7 +88,8 @@ class CatalogSettings:
         """The SQLite catalog's file; ``None`` for other kinds and for a database in memory."""
         if self.kind != "sqlite":
             return None
-        database = make_url(self.uri).database
+        # Not by SQLAlchemy, which takes longer to import than all else that a command needs.
+        database = self.uri.partition(":///")[2].partition("?")[0]
         return Path(database) if database and database != ":memory:" else None
 
     def __repr__(self) -> str:
@@ -193,6 +195,8 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     if given.warehouse:
         properties["warehouse"] = given.warehouse
     if given.kind == "sqlite":
+        from sqlalchemy.engine import make_url
+
         # Seconds that SQLite itself waits for a lock before `reach` tries again: short, so that
         # a given deadline is kept, long enough that a commit next door is waited for in one go.
         url = make_url(given.uri).update_query_dict({"timeout": str(min(5.0, given.timeout))})
@@ -225,6 +229,7 @@ def catalog(given: CatalogSettings | None = None) -> Catalog:
 
 def _load(settled: CatalogSettings) -> Catalog:
     from pyiceberg.catalog import load_catalog
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
     try:
         return load_catalog(settled.name, **pyiceberg_properties(settled))
@@ -241,6 +246,7 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
     Only for actions that may be repeated. Raises :class:`CatalogUnavailableError` with the time tried.
     """
     import requests
+    from sqlalchemy.exc import InterfaceError, OperationalError
 
     start, wait = time.monotonic(), 0.05
     while True:

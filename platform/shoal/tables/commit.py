@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import requests
@@ -28,6 +30,7 @@ from shoal.tables.errors import (
     CatalogUnavailableError,
     CommitUnknownError,
     ConflictError,
+    StorageError,
     TableChangedError,
     TableNotFoundError,
 )
@@ -37,6 +40,7 @@ from shoal.tables.pyiceberg_private import (
     DataFile,
     TableMetadata,
     append_producer,
+    discard_manifests,
     guard,
     overwrite_producer,
 )
@@ -131,15 +135,49 @@ def commit(request: Request, given: CatalogSettings) -> Landed:
                     tries=tries,
                 ) from error
         except CatalogUnavailableError as error:
-            if unknown or late:
-                raise _unknown(request, error) if unknown else error from error
-        except _UNKNOWN as error:
-            # It may have landed. Trying again is safe: a snapshot id cannot land twice.
-            unknown = True
+            if not unknown:
+                raise  # it was tried for as long as the settings say
             if late:
                 raise _unknown(request, error) from error
+        except _UNKNOWN as error:
+            # SQLite says for certain that it did nothing. Of all else, it may have landed, and trying again
+            # is safe: a snapshot id cannot land twice.
+            certain = _refused(error)
+            unknown = unknown or not certain
+            if certain and "full" in certain and not unknown:
+                raise _no_space(request, error) from error
+            if certain and not unknown and time.monotonic() - start > given.timeout:
+                tried_for = time.monotonic() - start
+                raise CatalogUnavailableError(
+                    f"Could not commit to {request.name}: the catalog {given.shown_uri} refused for "
+                    f"{tried_for:.1f} s ({certain}).",
+                    hint="Nothing was written. Is no other process holding a lock on it?",
+                    tried_for=tried_for,
+                ) from error
+            if late:
+                raise _unknown(request, error) from error
+        except OSError as error:
+            # Of the manifests or the metadata, all of which come before the catalog is changed.
+            if unknown:
+                raise _unknown(request, error) from error
+            raise _no_space(request, error) from error
         time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 1.7, 1.0)
+
+
+def _refused(error: Exception) -> str | None:
+    """SQLite's words, if it says that a transaction came to nothing: locked, full, read-only."""
+    cause = getattr(error, "orig", None)
+    words = str(cause)
+    known = ("locked", "is full", "readonly")
+    return words if isinstance(cause, sqlite3.OperationalError) and any(w in words for w in known) else None
+
+
+def _no_space(request: Request, error: Exception) -> StorageError:
+    return StorageError(
+        f"The commit to {request.name} could not be written: {error}",
+        hint="Nothing was written: the table is as it was. Is there space, and permission to write?",
+    )
 
 
 def _unknown(request: Request, error: Exception) -> CommitUnknownError:
@@ -177,16 +215,17 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
     snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
     _remember(request, transaction, metadata, snapshot_id)
     properties = _summary(request)
-    if request.removal is None:
-        # Adding rows conflicts with nothing, so PyIceberg may try again by itself.
-        append_producer(transaction, snapshot_id, request.files, properties, request.branch).commit()
-    else:
-        remove = request.removal(table)
-        overwrite_producer(
-            transaction, table, snapshot_id, remove, request.files, properties, request.branch
-        ).commit()
-    reached(CrashPoint.CLIENT_BEFORE_SWAP)
-    committed = transaction.commit_transaction()
+    with _discarding(transaction):
+        if request.removal is None:
+            # Adding rows conflicts with nothing, so PyIceberg may try again by itself.
+            append_producer(transaction, snapshot_id, request.files, properties, request.branch).commit()
+        else:
+            remove = request.removal(table)
+            overwrite_producer(
+                transaction, table, snapshot_id, remove, request.files, properties, request.branch
+            ).commit()
+        reached(CrashPoint.CLIENT_BEFORE_SWAP)
+        committed = transaction.commit_transaction()
     reached(CrashPoint.CLIENT_AFTER_SWAP)
     # PyIceberg takes a snapshot of this id for its own success; it may be another try's.
     return _found(request, committed, snapshot_id)
@@ -198,11 +237,14 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
     metadata = transaction.table_metadata
     snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
     _remember(request, transaction, metadata, snapshot_id)
-    if request.files:
-        append_producer(transaction, snapshot_id, request.files, _summary(request), request.branch).commit()
-    reached(CrashPoint.CLIENT_BEFORE_SWAP)
     try:
-        table = transaction.commit_transaction()
+        with _discarding(transaction):
+            if request.files:
+                append_producer(
+                    transaction, snapshot_id, request.files, _summary(request), request.branch
+                ).commit()
+            reached(CrashPoint.CLIENT_BEFORE_SWAP)
+            table = transaction.commit_transaction()
     except (CommitFailedException, TableAlreadyExistsError):
         # Someone else made the table first. The manifests of ours bear an id of their own, by which no sweep
         # of that table would find them.
@@ -213,6 +255,17 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
         raise
     reached(CrashPoint.CLIENT_AFTER_SWAP)
     return Landed(snapshot_id if request.files else 0, replayed=False, table=table)
+
+
+@contextmanager
+def _discarding(transaction: Transaction) -> Iterator[None]:
+    """Delete the manifests if the commit certainly failed; PyIceberg does so for conflicts alone."""
+    try:
+        yield
+    except Exception as error:
+        if _refused(error) or (isinstance(error, OSError) and not isinstance(error, _UNKNOWN)):
+            discard_manifests(transaction)
+        raise
 
 
 def _found(request: Request, table: Table, snapshot_id: int) -> Landed:

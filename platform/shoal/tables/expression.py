@@ -124,7 +124,7 @@ class ReadIceberg(PartitionsFiltered, BlockwiseIO):  # type: ignore[misc] # Dask
 
     def _length(self) -> Any:
         if not self._filtered:
-            length = self._plan.length
+            length = self.source.length(self.row_filter)
             return None if length is None else Literal(length)
         lengths = self._plan.lengths
         return None if lengths is None else Literal(sum((lengths or (0,))[i] for i in self._partitions))
@@ -249,9 +249,16 @@ def _constants(values: Any) -> Sequence[Any] | None:
     return tolist() if callable(tolist) and getattr(values, "ndim", 0) == 1 else None
 
 
+class TableFrame(dd.DataFrame):  # type: ignore[misc] # Dask's classes have no types
+    """A Dask frame whose rows are counted here, where the metadata is; Dask would ask the scheduler."""
+
+    def __len__(self) -> int:
+        read = self.expr
+        length = read._length() if isinstance(read, ReadIceberg) else None
+        return int(length.operand("value")) if length is not None else int(super().__len__())
+
+
 def frame_of(source: Source, columns: Sequence[str] | None) -> dd.DataFrame:
     """The read as a Dask frame that takes part in Dask's own optimisation."""
-    from dask.dataframe.dask_expr import new_collection
-
     wanted = list(columns) if columns is not None else None
-    return new_collection(ReadIceberg(source, wanted, source.context.row_filter))
+    return TableFrame(ReadIceberg(source, wanted, source.context.row_filter))

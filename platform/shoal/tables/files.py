@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 
+from shoal.tables.encodings import writer_options
 from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
@@ -81,9 +82,14 @@ def here() -> str:
     return "local"
 
 
-def write_frame(frame: pd.DataFrame, context: WriteContext, number: int = 0) -> pd.DataFrame:
-    """Write one partition; give back one row per file, as Dask wants a frame. Empty frames write nothing."""
-    written = write_partition(frame, context, number)
+def write_frame(
+    frame: pd.DataFrame, context: WriteContext, partition_info: dict[str, Any] | None = None
+) -> pd.DataFrame:
+    """Write one partition; give back one row per file, as Dask wants a frame. Empty frames write nothing.
+
+    ``partition_info`` is what Dask tells a function with a parameter of this name: which partition it is.
+    """
+    written = write_partition(frame, context, (partition_info or {}).get("number", 0))
     return pd.DataFrame({"written": pd.Series(written, dtype=object)})
 
 
@@ -185,7 +191,7 @@ def _write_files(
         try:
             with output.create(overwrite=False) as sink:
                 writer = pq.ParquetWriter(
-                    sink, arrow_schema, **_writer_options(arrow_schema, metadata.properties)
+                    sink, arrow_schema, **_writer_options(following, metadata.properties)
                 )
                 with writer:
                     while following is not None:
@@ -209,38 +215,10 @@ def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
     return max(1, min(limit, int(ROW_GROUP_BYTES / width)))
 
 
-def _writer_options(schema: pa.Schema, properties: dict[str, str]) -> dict[str, Any]:
+def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, Any]:
     codec = properties.get("write.parquet.compression-codec", "zstd")
     level = properties.get("write.parquet.compression-level")
-    return {
-        "compression": "none" if codec == "uncompressed" else codec,
-        "compression_level": int(level) if level else None,
-        "store_decimal_as_integer": True,
-        "use_dictionary": _worth_a_dictionary(schema),
-        # The page index lets readers (Spark, pyarrow) skip pages inside a row group.
-        "write_page_index": True,
-    }
-
-
-def _worth_a_dictionary(schema: pa.Schema) -> list[str] | bool:
-    """All but floating point columns: measurements seldom repeat, and trying costs a third of the time."""
-    names: list[str] = []
-
-    def walk(kind: pa.DataType, path: str) -> None:
-        if pa.types.is_struct(kind):
-            for i in range(kind.num_fields):
-                walk(kind.field(i).type, f"{path}.{kind.field(i).name}")
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            walk(kind.value_type, f"{path}.list.element")
-        elif pa.types.is_map(kind):
-            walk(kind.key_type, f"{path}.key_value.key")
-            walk(kind.item_type, f"{path}.key_value.value")
-        elif not pa.types.is_floating(kind) and not pa.types.is_boolean(kind):
-            names.append(path)
-
-    for column in schema:
-        walk(column.type, column.name)
-    return names or False
+    return writer_options(first, "none" if codec == "uncompressed" else codec, int(level) if level else None)
 
 
 def delete_files(io: FileIO, paths: Sequence[str]) -> list[str]:

@@ -16,10 +16,13 @@ from functools import lru_cache
 from typing import Any
 
 from pyiceberg import types as iceberg
+from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.typedef import IcebergBaseModel
 
-from shoal.tables.errors import NotSupportedError, StorageError
+from shoal.tables.equality import files_of
+from shoal.tables.errors import NotSupportedError
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -109,7 +112,8 @@ def pack_metadata(metadata: TableMetadata, schema_id: int) -> bytes:
             "properties": {k: v for k, v in metadata.properties.items() if not k.startswith("shoal.run.")},
         }
     )
-    return zlib.compress(slim.model_dump_json(by_alias=True).encode())
+    # By its base class: metadata of version 3 refuses to be written, and this is no metadata file.
+    return zlib.compress(IcebergBaseModel.model_dump_json(slim, by_alias=True).encode())
 
 
 @lru_cache(maxsize=64)  # parsing takes a millisecond, and a worker runs thousands of tasks of one table
@@ -170,27 +174,14 @@ def make_plan(
     schema = pinned.schema()
     if snapshot_id is None:
         return Plan(()), column_weights(schema, [])
-    try:
-        if since is not None:
-            tasks = list(
-                IncrementalAppendScan(
-                    pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
-                ).plan_files()
-            )
-        else:
-            tasks = list(DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id).plan_files())
-    except ValueError as error:
-        if "equality deletes" not in str(error):
-            raise
-        raise NotSupportedError(
-            "The table has equality deletes, which cannot be applied here.",
-            hint="Rewrite them with Spark: CALL shoal.system.rewrite_data_files('namespace.table').",
-        ) from error
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"A metadata file of the table is gone: {error}",
-            hint="Was the snapshot expired, or the table dropped, in the meantime?",
-        ) from error
+    scan = (
+        IncrementalAppendScan(
+            pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
+        )
+        if since is not None
+        else DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
+    )
+    tasks = files_of(scan)
     weights = column_weights(schema, tasks)
     whole = matches_whole_file(schema, row_filter)
     row_width = sum(weights[c] for c in columns) if columns else sum(weights.values())
@@ -202,6 +193,31 @@ def make_plan(
         )
         pieces.extend(_split(task, exact, row_width, partition_size))
     return Plan(tuple(_pack(pieces, partition_size))), weights
+
+
+def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> int | None:
+    """Rows of a snapshot by its list of manifests, which is one small file however many files the table has.
+
+    ``None`` if the list does not say: rows were deleted without rewriting their files, or the list is of
+    format 1, where counts may be left out. https://iceberg.apache.org/spec/#manifest-lists
+    """
+    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    if snapshot is None:
+        return 0 if snapshot_id is None else None
+    try:
+        manifests = snapshot.manifests(io)
+    except FileNotFoundError:
+        return None  # the plan will say what is wrong
+    total = 0
+    for manifest in manifests:
+        if manifest.content != ManifestContent.DATA:
+            if manifest.added_files_count != 0 or manifest.existing_files_count != 0:
+                return None
+        elif manifest.added_rows_count is None or manifest.existing_rows_count is None:
+            return None
+        else:
+            total += manifest.added_rows_count + manifest.existing_rows_count
+    return total
 
 
 def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> Iterator[Piece]:

@@ -40,7 +40,9 @@ from pyiceberg.io.pyarrow import (
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema, assign_fresh_schema_ids, sanitize_column_names
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.deletion_vector import DeletionVector
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.puffin import PuffinFile
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import (
     AssertCurrentSchemaId,
@@ -66,7 +68,9 @@ __all__ = [
     "append_producer",
     "arrow_filter",
     "bind",
+    "bitmaps",
     "column_projection_values",
+    "discard_manifests",
     "extract_field_ids",
     "file_schema_of",
     "guard",
@@ -76,6 +80,7 @@ __all__ = [
     "make_data_file",
     "matches_whole_file",
     "overwrite_producer",
+    "puffin_file",
     "read_deletes",
     "sanitize_column_names",
     "schema_to_pyarrow",
@@ -83,6 +88,8 @@ __all__ = [
 ]
 
 read_deletes = _read_deletes
+puffin_file = PuffinFile
+bitmaps = DeletionVector._deserialize_bitmap
 column_projection_values = _get_column_projection_values
 
 
@@ -190,6 +197,12 @@ def append_producer(
     for data_file in files:
         producer.append_data_file(data_file)
     return producer
+
+
+def discard_manifests(transaction: Transaction) -> None:
+    """Delete the manifests of a transaction that is certain not to have landed."""
+    for producer in transaction._snapshot_producers:
+        producer._clean_all_uncommitted()
 
 
 class _Replace(_OverwriteFiles):

@@ -14,6 +14,7 @@ from pyiceberg.table import Table
 
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
+from shoal.tables import equality
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.dtypes import Backend
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
@@ -60,6 +61,8 @@ def read_table(
     table = catalogs.load(name, settled)
     snapshot_id, schema_id = resolve(table, name, snapshot, as_of, branch)
     after = _since(table, name, since, snapshot_id)
+    if after is None:
+        equality.refuse(table.metadata, table.io, snapshot_id, name)
     schema = table.metadata.schema_by_id(schema_id)
     assert schema is not None, "a snapshot's schema is in its table"
     known = [f.name for f in schema.fields]

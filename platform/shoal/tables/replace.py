@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pyiceberg.table import DataScan, Table
 
+from shoal.tables.equality import files_of
 from shoal.tables.errors import ConflictError, NotSupportedError
 from shoal.tables.pyiceberg_private import DataFile
 
@@ -21,7 +22,7 @@ def live_files(table: Table, snapshot_id: int | None) -> dict[str, tuple[DataFil
     """Path -> data file and its delete files, of a snapshot (``None``: of an empty table)."""
     if snapshot_id is None:
         return {}
-    tasks = DataScan(table.metadata, table.io, snapshot_id=snapshot_id).plan_files()
+    tasks = files_of(DataScan(table.metadata, table.io, snapshot_id=snapshot_id))
     return {t.file.file_path: (t.file, frozenset(d.file_path for d in t.delete_files)) for t in tasks}
 
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyiceberg.schema import prune_columns
 
 from shoal.tables import catalog
+from shoal.tables.deletes import kept_rows
 from shoal.tables.dtypes import Backend, to_pandas
 from shoal.tables.errors import NotSupportedError, StorageError, TableChangedError
-from shoal.tables.plan import DeleteFile, Piece, unpack_metadata
+from shoal.tables.plan import Piece, unpack_metadata
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -39,7 +39,6 @@ from shoal.tables.pyiceberg_private import (
     extract_field_ids,
     file_schema_of,
     load_file_io,
-    read_deletes,
     schema_to_pyarrow,
     to_requested_schema,
 )
@@ -193,7 +192,7 @@ def _read_parquet(
     if piece.deletes:
         needed = columns if expression is None else [f.name for f in physical]
         table = fragment.to_table(schema=physical, columns=needed, batch_size=2**31 - 1)
-        table = table.filter(pa.array(_kept(piece.deletes, piece.path, table.num_rows, io)))
+        table = table.filter(kept_rows(piece.deletes, piece.path, table.num_rows, io))
         if expression is not None:
             table = table.filter(expression)
         table = table.select(columns)
@@ -241,20 +240,3 @@ def _direct_names(projected: Schema, file_schema: Schema) -> list[str] | None:
             return None
         names.append(found.name)
     return names if len(set(names)) == len(names) else None
-
-
-def _kept(deletes: Sequence[DeleteFile], path: str, rows: int, io: FileIO) -> Any:
-    keep = np.ones(rows, dtype=bool)
-    for delete in deletes:
-        delete_file = DataFile.from_args(
-            content=DataFileContent.POSITION_DELETES,
-            file_path=delete.path,
-            file_format=FileFormat(delete.format),
-            partition=Record(),
-            record_count=0,
-            file_size_in_bytes=0,
-        )
-        for deleted_in, positions in read_deletes(io, delete_file).items():
-            if deleted_in == path:
-                keep[positions.to_numpy()] = False
-    return keep

@@ -17,9 +17,16 @@ import pandas as pd
 from dask.base import normalize_token
 from pyiceberg.types import DoubleType, FloatType, IcebergType
 
+from shoal.tables.collector import paused
 from shoal.tables.dtypes import to_pandas
-from shoal.tables.plan import Plan, make_plan, unpack_metadata
-from shoal.tables.pyiceberg_private import BooleanExpression, FileIO, TableMetadata, schema_to_pyarrow
+from shoal.tables.plan import Plan, count_rows, make_plan, unpack_metadata
+from shoal.tables.pyiceberg_private import (
+    AlwaysTrue,
+    BooleanExpression,
+    FileIO,
+    TableMetadata,
+    schema_to_pyarrow,
+)
 from shoal.tables.scan import ScanContext, read_partition
 
 
@@ -63,17 +70,28 @@ class Source:
         if key not in self._plans:
             assert self.metadata is not None, "plans are made where the read began"
             assert self.io is not None, "plans are made where the read began"
-            self._plans[key] = make_plan(
-                self.metadata,
-                self.io,
-                schema_id=self.schema_id,
-                snapshot_id=self.snapshot_id,
-                since=self.since,
-                row_filter=row_filter,
-                partition_size=self.partition_size,
-                columns=self.columns,
-            )
+            with paused():
+                self._plans[key] = make_plan(
+                    self.metadata,
+                    self.io,
+                    schema_id=self.schema_id,
+                    snapshot_id=self.snapshot_id,
+                    since=self.since,
+                    row_filter=row_filter,
+                    partition_size=self.partition_size,
+                    columns=self.columns,
+                )
         return self._plans[key]
+
+    def length(self, row_filter: BooleanExpression) -> int | None:
+        """Rows that pass a filter, if metadata alone says so; of all rows, without looking at any file."""
+        if self.metadata is not None and self.io is not None and self.since is None:
+            known = repr(row_filter) in self._plans
+            if isinstance(row_filter, AlwaysTrue) and not known:
+                length = count_rows(self.metadata, self.io, self.snapshot_id)
+                if length is not None:
+                    return length
+        return self.plan(row_filter)[0].length
 
     def context_for(self, row_filter: BooleanExpression) -> ScanContext:
         """What the tasks of a plan for this filter have to know."""

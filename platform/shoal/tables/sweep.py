@@ -8,12 +8,15 @@ found by listing that folder. What it must not do: delete a file whose commit ma
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
@@ -60,6 +63,45 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
                     if other == name or other.startswith(f"{attempt}-m"):
                         with suppress(OSError):
                             io.delete(found if other != name else path)
+
+
+_VERSION = re.compile(r"(?:^|/)(\d{5,})-[0-9a-f-]{36}[^/]*\.metadata\.json$")
+
+
+def sweep_metadata(table: Table) -> None:
+    """Delete metadata files of commits to this table that came to nothing, whoever tried them.
+
+    Every commit writes the file of the next version and then swaps the catalog's pointer from the one before.
+    Of a version that the table has reached, all files but the one that it went through can never be swapped in.
+    """
+    current = _VERSION.search(table.metadata_location)
+    if current is None:
+        return  # a catalog that names its files otherwise
+    known = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
+    versions = [int(found.group(1)) for path in known if (found := _VERSION.search(path))]
+    kept = {_bare(path) for path in known}
+    with suppress(OSError):
+        for path in list(_files(table.io, table.metadata_location.rsplit("/", 1)[0])):
+            found = _VERSION.search(path)
+            if found is None or _bare(path) in kept:
+                continue
+            if min(versions) <= int(found.group(1)) <= int(current.group(1)) and _is_of(table, path):
+                table.io.delete(path)
+
+
+def _is_of(table: Table, path: str) -> bool:
+    """Whether a metadata file is of this very table, not of one that was dropped from the same place; a file
+    that was cut short (no space left) is nobody's."""
+    try:
+        found = FromInputFile.table_metadata(table.io.new_input(path))
+    except (ValueError, OSError):
+        return not _whole(table.io, path)
+    return found.table_uuid == table.metadata.table_uuid
+
+
+def _whole(io: FileIO, path: str) -> bool:
+    with io.new_input(path).open() as stream:
+        return bool(stream.read().rstrip().endswith(b"}"))
 
 
 def delete_manifests(io: FileIO, snapshot: Snapshot) -> None:

@@ -2,18 +2,22 @@
 
 Why it exists: the new rows are in files already (written like any append); what is left is to find the old
 rows of the same keys and rewrite just the files that hold some. Each such file is one task: it joins its
-keys with those of the new files, which every worker reads for itself, so nothing passes through the client.
+keys with those of the new files, which every worker reads for itself (in turns if they are many), so nothing
+passes through the client and no worker's memory has to hold all keys.
 What it must not do: commit, or rewrite a file in which nothing changes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import dask
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg import expressions as ex
@@ -22,6 +26,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, FloatType, PrimitiveType
 
 from shoal.errors import UsageError
+from shoal.tables.dtypes import types_mapper
 from shoal.tables.errors import DuplicateKeysError
 from shoal.tables.files import WriteContext, Written, write_stream
 from shoal.tables.plan import PARTITION_SIZE, Piece, make_plan, pack_metadata
@@ -32,6 +37,9 @@ from shoal.tables.schemas import check_columns
 
 SHOWN = 5
 """Examples of duplicate keys in an error."""
+KEYS_AT_ONCE = 8_000_000
+"""New rows whose keys a worker holds at a time: 64 MB of whole numbers, and some 400 MB while they are
+compared. More are gone through in turns, so that a worker's memory does not grow with what is upserted."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,30 @@ def _keys_for(new: tuple[Piece, ...], context: ScanContext, keys: tuple[str, ...
     return _keys(new, context.metadata, tuple(sorted(context.io_properties.items())), keys)
 
 
-def refuse_duplicates(new: tuple[Piece, ...], context: ScanContext, keys: tuple[str, ...]) -> None:
-    """Raise :class:`DuplicateKeysError` if a key is there twice, or is null. Runs as one task."""
-    table = _keys_for(new, context, keys)
+def _turns(new: Sequence[Piece]) -> list[tuple[Piece, ...]]:
+    """The new files, in groups of at most :data:`KEYS_AT_ONCE` rows (a larger file is a group by itself)."""
+    groups: list[list[Piece]] = []
+    rows = 0
+    for piece in new:
+        if not groups or rows + piece.rows > KEYS_AT_ONCE:
+            groups.append([])
+            rows = 0
+        groups[-1].append(piece)
+        rows += piece.rows
+    return [tuple(group) for group in groups]
+
+
+def refuse_duplicates(
+    new: tuple[Piece, ...], context: ScanContext, keys: tuple[str, ...], part: int = 0, parts: int = 1
+) -> None:
+    """Raise :class:`DuplicateKeysError` if a key is there twice, or is null. Runs as one task.
+
+    ``part`` of ``parts``: looks only at the keys whose hash says so, for equal keys have equal hashes.
+    """
+    if parts == 1:
+        table = _keys_for(new, context, keys)
+    else:
+        table = pa.concat_tables(_of_part(read_arrow([p], context, keys), keys, part, parts) for p in new)
     for key in keys:
         if table.column(key).null_count:
             raise DuplicateKeysError(
@@ -109,6 +138,12 @@ def refuse_duplicates(new: tuple[Piece, ...], context: ScanContext, keys: tuple[
             hint="Which row is meant? Choose one each, for example df.drop_duplicates(subset=keys).",
             examples=examples,
         )
+
+
+def _of_part(table: pa.Table, keys: tuple[str, ...], part: int, parts: int) -> pa.Table:
+    frame = table.select(list(keys)).to_pandas(types_mapper=types_mapper("pyarrow"))
+    hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return table.filter(pa.array(hashes % parts == part))
 
 
 def key_range(files: Sequence[DataFile], schema: Schema, keys: Sequence[str]) -> BooleanExpression:
@@ -150,16 +185,15 @@ def rewrite_file(
 ) -> Rewritten:
     """Rewrite one old file (in pieces that fit memory) without the rows whose keys are new."""
     path = old[0].path
-    news = _keys_for(new, new_scan, keys)
-    hit = sum(_matches(read_arrow([piece], scan, keys), news, keys).sum().as_py() or 0 for piece in old)
+    hits = [_hits(read_arrow([piece], scan, keys), new, new_scan, keys) for piece in old]
+    hit = sum(mask.true_count for mask in hits)
     if not hit:
         return Rewritten(path, (), 0)
     names = [f.name for f in _schema(scan).fields]
 
     def kept() -> Iterator[pa.Table]:
-        for piece in old:
-            table = read_arrow([piece], scan, names)
-            rest = table.filter(pc.invert(_matches(table, news, keys)))
+        for piece, mask in zip(old, hits, strict=True):
+            rest = read_arrow([piece], scan, names).filter(pc.invert(mask))
             if rest.num_rows:
                 yield rest
 
@@ -172,12 +206,37 @@ def _schema(scan: ScanContext) -> Schema:
     return unpack_metadata(scan.metadata).schema()
 
 
+def _hits(
+    table: pa.Table, new: tuple[Piece, ...], new_scan: ScanContext, keys: tuple[str, ...]
+) -> pa.BooleanArray:
+    """Which rows have a key that is among the new ones; a bit per row, never null."""
+    hits = pa.array(np.zeros(table.num_rows, dtype=bool))
+    if not table.num_rows:
+        return hits
+    first = table.column(keys[0])
+    bounds = pc.min_max(first) if _ordered(first.type) else None
+    for group in _turns(new):
+        news = _keys_for(group, new_scan, keys)
+        if bounds is not None:
+            # Looking up in few is much faster than in many, and files often hold a range of keys.
+            key = news.column(keys[0])
+            inside = pc.and_(pc.greater_equal(key, bounds["min"]), pc.less_equal(key, bounds["max"]))
+            news = news.filter(inside)
+        if news.num_rows:
+            hits = pc.or_(hits, pc.fill_null(_matches(table, news, keys), False))
+    return hits
+
+
+def _ordered(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_large_string(kind))
+
+
 def _matches(table: pa.Table, news: pa.Table, keys: tuple[str, ...]) -> Any:
     """Which rows have a key that is among the new ones. Null matches nothing."""
     if len(keys) == 1:
         found = pc.is_in(table.column(keys[0]), value_set=news.column(keys[0]))
         return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    rows = pa.array(range(table.num_rows), pa.int64())
+    rows = pa.array(np.arange(table.num_rows))
     left = table.select(list(keys)).append_column("__row__", rows)
     hits = left.join(news.select(list(keys)), keys=list(keys), join_type="left semi").column("__row__")
     return pc.is_in(rows, value_set=hits)
@@ -233,4 +292,6 @@ def run_duplicate_check(written: Sequence[Written], context: WriteContext, keys:
     """:func:`refuse_duplicates`, where the data is."""
     new = pieces_of([w.data_file for w in written])
     scan = ScanContext(context.metadata, context.table, AlwaysTrue(), "pyarrow", context.io_properties)
-    dask.compute(dask.delayed(refuse_duplicates, pure=False)(new, scan, keys))
+    parts = math.ceil(sum(piece.rows for piece in new) / KEYS_AT_ONCE)
+    check = dask.delayed(refuse_duplicates, pure=False, traverse=False)
+    dask.compute(*[check(new, scan, keys, part, parts) for part in range(parts)])

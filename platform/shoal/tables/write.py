@@ -15,6 +15,7 @@ from typing import Any, Literal
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
+import pyiceberg
 from pyiceberg.table import Transaction
 
 from shoal.errors import UsageError
@@ -22,7 +23,7 @@ from shoal.tables import catalog as catalogs
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.commit import Landed, Request, commit, find_landed
 from shoal.tables.create import staged
-from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFoundError
+from shoal.tables.errors import CommitUnknownError, ConflictError, NotSupportedError, TableNotFoundError
 from shoal.tables.evolution import plan_evolution
 from shoal.tables.files import WriteContext, Written, delete_files, write_frame, write_partition
 from shoal.tables.partitioning import parse_field, parse_sort, same_spec, spec_fields
@@ -32,7 +33,7 @@ from shoal.tables.pyiceberg_private import FileIO, TableMetadata
 from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
-from shoal.tables.sweep import run_folder, sweep, sweep_manifests
+from shoal.tables.sweep import run_folder, sweep, sweep_manifests, sweep_metadata
 from shoal.tables.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
@@ -129,6 +130,7 @@ def write_table(
     if found is not None:
         sweep(job.io, run_folder(job.metadata, key), _paths_of(job.existing, found))
         sweep_manifests(job.io, job.existing.metadata, found)
+        sweep_metadata(job.existing)
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
     wanted_keys = (keys,) if isinstance(keys, str) else tuple(keys)
     if wanted_keys:
@@ -183,6 +185,7 @@ def write_table(
     reached(CrashPoint.CLIENT_BEFORE_SWEEP)
     if run_key is not None and landed.table is not None:
         sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
+        sweep_metadata(landed.table)
     if landed.replayed:
         # Another try of this run was first. Its files are the table's, all others of the run are nobody's.
         sweep(job.io, folder, _paths_of(landed.table, landed.snapshot_id) if landed.table else ())
@@ -271,6 +274,13 @@ def _prepare(
         table = catalogs.load(name, settled)
     except TableNotFoundError:
         return _prepare_new(name, schema, settled, partition_by, sort_by, sort, index_names, branch)
+    if table.metadata.format_version > 2:
+        raise NotSupportedError(
+            f"The table {name} is of format version {table.metadata.format_version}, and PyIceberg "
+            f"{pyiceberg.__version__} writes up to version 2.",
+            hint="Hand the rows to Spark: `with shoal.staged(df) as t:` and there "
+            f"INSERT INTO shoal.{name} SELECT * FROM shoal.<t>.",
+        )
     if partition_by is not None:
         wanted = [parse_field(p) for p in ([partition_by] if isinstance(partition_by, str) else partition_by)]
         have = spec_fields(table.spec(), table.schema())

@@ -44,9 +44,9 @@ def single(
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     settings = {"Cmd": command, "Env": ["PATH=/bin"], "WorkingDir": "/tmp"}
     rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
-    config = json.dumps(
-        {"architecture": machine, "os": "linux", "config": settings, "rootfs": rootfs}
-    ).encode()
+    history = [{"created": "1970-01-01T00:00:00Z", "created_by": "shoal"}]  # podman counts layers by it
+    about = {"architecture": machine, "os": "linux", "config": settings, "rootfs": rootfs, "history": history}
+    config = json.dumps(about).encode()
     name = hashlib.sha256(config).hexdigest()
     manifest = [{"Config": f"{name}.json", "RepoTags": [image], "Layers": [f"{digest}.tar"]}]
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -76,13 +76,15 @@ def write_credentials(folder: Path, cluster: str, addresses: Addresses, node: st
 
 
 def _audit(folder: Path) -> list[str]:
-    """Every request's metadata, and the whole of those that change something."""
+    """Every request's metadata, and the whole of those that change something, but for what is secret."""
+    secret = [{"group": "", "resources": ["secrets", "serviceaccounts/token"]}]
     rules = [
         {
             "level": "None",
             "verbs": ["get", "list", "watch"],
             "userGroups": ["system:masters", "system:nodes"],
         },
+        {"level": "Metadata", "resources": secret},
         {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
         {"level": "Metadata"},
     ]

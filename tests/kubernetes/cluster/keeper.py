@@ -8,6 +8,7 @@ It must never touch a process, mount, interface or rule that is not its cluster'
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -261,6 +262,10 @@ def _make_cgroups(name: str) -> None:
     """One control group for all of the node's pods, in each hierarchy (version 1) or the only one."""
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
+        # The kubelet takes a root of its own only if it has all the controllers that the machine has.
+        for controller in (root / "cgroup.controllers").read_text().split():
+            with contextlib.suppress(OSError):  # one that this machine hands on to nobody
+                (root / "cgroup.subtree_control").write_text(f"+{controller}")
         (root / name).mkdir(exist_ok=True)
         return
     for top in root.iterdir():

@@ -21,6 +21,8 @@ WITH = (
 class CrashPoint(StrEnum):
     """In the order in which a cluster passes them."""
 
+    CLIENT_AHEAD = "client-ahead"  # a head's process imports; nothing is decided
+    HEAD_AHEAD = "head-ahead"  # it dies there: another one is started after the decision
     CLIENT_IN_DECISION = "client-in-decision"  # the record is written, the transaction not committed
     CLIENT_AFTER_DECISION = "client-after-decision"  # committed; no head was started
     CLIENT_AFTER_LAUNCH = "client-after-launch"  # the head runs; nobody has noted where

@@ -19,9 +19,9 @@ from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.homes.base import Ask, requested
 from shoal.homes.local.processes import is_alive
 from shoal.homes.local.transaction import Transaction
-from shoal.lifecycle import Scope, waits
+from shoal.lifecycle import Scope, says_more, waits
 from shoal.project import Project, look_up
-from shoal.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.queueing import Books, Outcome, Waiting, admit, admitted, explain
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 
@@ -40,7 +40,7 @@ class Governing:
         """Note as ended what is gone, then let the queue move; returns what was found gone."""
         gone = []
         for cluster in tx.live():
-            if (end := why_gone(cluster, tx.now)) is not None:
+            if (end := _gone(tx, cluster)) is not None:
                 self.end(tx, cluster, *end)
                 gone.append(cluster)
         self.move_queue(tx)
@@ -65,7 +65,7 @@ class Governing:
         by_id = {cluster.id: cluster for cluster in queued}
         books = self._books(tx, live, {c.owner for c in queued})
         for outcome in admit(
-            [_waiting(c) for c in queued], books, self.project.policy, self.place(live), tx.now
+            [Waiting.of(c) for c in queued], books, self.project.policy, self.place(live), tx.now
         ):
             self._follow(tx, by_id[outcome.ask.cluster], outcome)
 
@@ -75,20 +75,21 @@ class Governing:
         Run :meth:`settle` first, in the same transaction.
         """
         team = self.project.policy.limits_of(ask.owner).team
-        cluster = requested(ask, secrets.token_hex(6), team, tx.now, str(self.project.folder))
-        decision, outcome = self._decide(tx, cluster)
+        cluster = requested(ask, ask.id or secrets.token_hex(6), team, tx.now, str(self.project.folder))
+        decision, outcome = self._decide(tx, cluster, Waiting.of(cluster))
         if decision.verdict is Verdict.ADMIT:
+            cluster = _with(cluster, outcome)
             self._charge(tx, cluster, outcome)
             cluster = replace(
                 cluster,
                 state=State.ADMITTED,
                 reason=Reason.ADMITTED,
-                message="within every limit",
+                message=admitted(outcome),
                 admitted_at=tx.now,
             )
         elif decision.verdict is Verdict.WAIT and ask.workload.queue:
-            reason, message = waits(outcome)
-            cluster = replace(cluster, reason=reason, message=message)
+            reason, message, report = waits(outcome)
+            cluster = replace(cluster, reason=reason, message=message, report=report)
         else:
             cluster = replace(
                 cluster,
@@ -113,7 +114,9 @@ class Governing:
             tx.update(cluster.id, plan=plan.to_json())
             return Decision(Verdict.ADMIT, Reason.ADMITTED, "fewer than it has")
         larger = replace(cluster, plan=plan)
-        decision, outcome = self._decide(tx, larger)
+        asking = admission.Ask(cluster.id, cluster.name, plan, cluster.workload.priority)
+        waiting = Waiting(asking, cluster.owner, cluster.created, cluster.workload.priority)
+        decision, outcome = self._decide(tx, larger, waiting)
         if decision.verdict is Verdict.ADMIT:
             self._charge(tx, larger, outcome)
             tx.update(cluster.id, plan=plan.to_json())
@@ -124,7 +127,7 @@ class Governing:
         same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
         team = self.project.policy.limits_of(ask.owner).team
         asked = requested(ask, same[-1].id if same else "", team, tx.now)
-        return self._decide(tx, asked)[0]
+        return self._decide(tx, asked, Waiting.of(asked))[0]
 
     def place(self, live: Iterable[Cluster]) -> Place | None:
         """What the machine holds, and what really runs there; None where the target does not say."""
@@ -135,9 +138,9 @@ class Governing:
         until = {cluster.id: _until(cluster) for cluster in running}
         return Place(look_up(machine), Account({c.id: real(c.plan) for c in running}, until))
 
-    def _decide(self, tx: Transaction, asked: Cluster) -> tuple[Decision, Outcome]:
+    def _decide(self, tx: Transaction, asked: Cluster, asking: Waiting) -> tuple[Decision, Outcome]:
         """The decision on one request, as if it joined the queue now."""
-        live = [c for c in tx.live() if c.id == asked.id or why_gone(c, tx.now) is None]
+        live = [c for c in tx.live() if c.id == asked.id or _gone(tx, c) is None]
         queued = [
             c
             for c in live
@@ -145,7 +148,7 @@ class Governing:
         ]
         books = self._books(tx, live, {c.owner for c in queued} | {asked.owner})
         place = self.place(live)
-        queue = [_waiting(cluster) for cluster in [*queued, asked]]
+        queue = [*map(Waiting.of, queued), asking]
         outcomes = admit(queue, books, self.project.policy, place, tx.now)
         outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
         names = {cluster.id: cluster.name for cluster in live}
@@ -155,15 +158,17 @@ class Governing:
 
     def _follow(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
         if outcome.verdict is Verdict.ADMIT:
+            cluster = _with(cluster, outcome)
             self._charge(tx, cluster, outcome)
-            message = f"within every limit, after {Seconds(tx.now - cluster.created)} in the queue"
-            tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, admitted_at=tx.now)
+            message = f"{admitted(outcome)}, after {Seconds(max(0.0, tx.now - cluster.created))} in the queue"
+            more = {"admitted_at": tx.now, "report": {}, "plan": cluster.plan.to_json()}
+            tx.move(cluster.id, State.ADMITTED, Reason.ADMITTED, message, **more)
         elif outcome.verdict is Verdict.REFUSE:
             tx.move(cluster.id, State.REFUSED, Reason.OVER_LIMIT, outcome.message)
         else:
-            reason, message = waits(outcome)
-            if (reason, message) != (cluster.reason, cluster.message):
-                tx.update(cluster.id, reason=reason.value, message=message)
+            reason, message, report = waits(outcome)
+            if says_more(cluster, reason, message, report):
+                tx.update(cluster.id, reason=reason.value, message=message, report=report)
 
     def _charge(self, tx: Transaction, cluster: Cluster, outcome: Outcome) -> None:
         live = tx.live()
@@ -182,12 +187,20 @@ class Governing:
         )
 
 
+def _gone(tx: Transaction, cluster: Cluster) -> tuple[State, Reason, str] | None:
+    if cluster.id not in tx.gone:
+        tx.gone[cluster.id] = why_gone(cluster, tx.now)
+    found: tuple[State, Reason, str] | None = tx.gone[cluster.id]
+    return found
+
+
 def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
     """Why a live cluster is not there any more; None while it is, or while that is unknown."""
     if cluster.state.ended:
         return None
     if not cluster.head:
-        if now - (cluster.admitted_at or cluster.created) < HEADLESS:
+        # Either way: after a clock that went back, none could appear to be late.
+        if abs(now - (cluster.admitted_at or cluster.created)) < HEADLESS:
             return None
         return State.FAILED, Reason.START_FAILED, f"no head appeared within {HEADLESS:.0f} s"
     alive = is_alive(cluster.head)
@@ -204,9 +217,11 @@ def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
     )
 
 
-def _waiting(cluster: Cluster) -> Waiting:
-    ask = admission.Ask(cluster.id, cluster.name, cluster.plan)
-    return Waiting(ask, cluster.owner, cluster.created, cluster.workload.priority)
+def _with(cluster: Cluster, outcome: Outcome) -> Cluster:
+    """The cluster with as many workers as it is admitted with."""
+    if outcome.workers is None:
+        return cluster
+    return replace(cluster, plan=with_workers(cluster.plan, outcome.workers))
 
 
 def _keys(owner: str, team: str | None) -> list[tuple[Scope, str]]:

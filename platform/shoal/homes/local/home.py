@@ -21,12 +21,20 @@ from shoal.account import Account, Need, amounts, never_fits
 from shoal.admission import Decision, Verdict
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, ShoalError
 from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
 from shoal.homes.local.launch import LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import MARK, all_marked, end_marked, is_alive, marked, signal_process
+from shoal.homes.local.processes import (
+    MARK,
+    all_marked,
+    end_marked,
+    is_ahead,
+    is_alive,
+    marked,
+    signal_process,
+)
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.project import Project
@@ -73,13 +81,16 @@ class LocalHome:
                 else:
                     made, decision = self._governing.request(tx, ask)
                 reached(CrashPoint.CLIENT_IN_DECISION)
+            if ask.id is not None and (made is None or made.state is not State.ADMITTED):
+                ahead.discard(ask.id)  # one that waits in the queue has to be light
             tidy_up(gone)
-            paths.prune()
             if made is None:
                 return found
             if made.state is State.REFUSED:
                 raise decision.error()
-            return self._launch(made)
+            cluster = self._launch(made)
+            paths.prune()
+            return cluster
         except BaseException as error:
             if made is not None and not made.state.ended:
                 self._abandon(made, error)
@@ -103,9 +114,10 @@ class LocalHome:
 
         Returns the ids of those clusters. Processes of other ledgers are left alone.
         """
-        found = set(all_marked(self.ledger.url.render_as_string(hide_password=False)).values())
+        found = all_marked(self.ledger.url)
         with self.ledger.read() as tx:
-            suspects = found - {cluster.id for cluster in tx.live()} - {os.environ.get(MARK)}
+            suspects = set(found.values()) - {cluster.id for cluster in tx.live()} - {os.environ.get(MARK)}
+            suspects -= {found[pid] for pid in found if found[pid] in suspects and is_ahead(pid)}
             strays = sorted(cluster_id for cluster_id in suspects if not _is_leaving(tx, cluster_id))
         for cluster_id in strays:
             end_marked(cluster_id)
@@ -254,7 +266,7 @@ class LocalHome:
 
     def _launch(self, cluster: Cluster) -> Cluster:
         reached(CrashPoint.CLIENT_AFTER_DECISION)
-        head = launch(cluster.id, self._environment())
+        head = launch(cluster.id, cluster.plan.engine, self._environment())
         reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         with self.ledger.write() as tx:
             if not tx.get(cluster.id).head:
@@ -279,7 +291,7 @@ class LocalHome:
         return {
             "SHOAL_PROJECT": str(self._project.folder),
             "SHOAL_TARGET": self._project.target.name,
-            "SHOAL_LEDGER": self.ledger.url.render_as_string(hide_password=False),
+            "SHOAL_LEDGER": self.ledger.url,
             "SHOAL_DATA": str(paths.data_folder().absolute()),
             "SHOAL_CATALOG_URI": catalog.uri,
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,

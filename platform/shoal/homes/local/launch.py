@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import InfrastructureError
-from shoal.homes.local import paths
+from shoal.homes.local import ahead, paths
 from shoal.homes.local.processes import MARK, identity
 
 CLIENT_PATH = "SHOAL_CLIENT_PATH"  # JSON list of the client's sys.path, for its modules on the workers
@@ -28,23 +28,27 @@ LOG = "head.log"
 _started: list[subprocess.Popen[bytes]] = []
 
 
-def launch(cluster_id: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Start the head of a cluster; returns its identity. InfrastructureError when it cannot be started."""
+def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Start the head of a cluster, or let go on the one that was started ahead; returns its identity.
+
+    InfrastructureError when it cannot be started.
+    """
     reap()
     folder = paths.make_private(paths.run_folder(cluster_id))
     ours = {
         MARK: cluster_id,
         CLIENT_PATH: json.dumps([str(Path(entry or os.getcwd()).absolute()) for entry in sys.path]),
-        # One worker is one process with its own threads: libraries must not start more under them.
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    } | ahead.settings(engine)
+    ours |= environment
+    if (process := ahead.take(cluster_id, ours, folder)) is not None:
+        _started.append(process)
+        return identity(process.pid)
     try:
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "shoal.head", cluster_id],
+                ahead.command(cluster_id, engine),
                 cwd=folder,
-                env=dict(os.environ) | ours | dict(environment),
+                env=dict(os.environ) | ours,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

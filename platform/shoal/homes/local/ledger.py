@@ -9,24 +9,18 @@ What it must not do: decide; what a transaction writes is worked out by the pure
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from shoal.errors import InfrastructureError
 from shoal.homes.local import paths, rebuild, schema
+from shoal.homes.local.stores import Connection, Server, SqliteFile, without_password
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 
 _LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
-_ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
 
@@ -35,53 +29,62 @@ class BrokenLedgerError(InfrastructureError):
 
 
 class Ledger:
-    """Opens the store at ``url`` (default: ``ledger.db`` in the data folder), making it at first use."""
+    """Opens the store at ``url`` (default: ``ledger.db`` in the data folder), making it at first use.
+
+    ``url`` is an SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql+psycopg2://...``. It may hold a password.
+    """
 
     def __init__(self, url: str | None = None) -> None:
-        self.file: Path | None = None
+        own = url is None
         if url is None:
-            self.file = paths.data_folder() / "ledger.db"
-            if not os.path.exists(self.file):  # else it can be read, and clusters ended, on a full disk too
-                paths.make_private(self.file.parent)
-            url = f"sqlite:///{self.file}"
-        self.url = sa.make_url(url)
-        self._sqlite = self.url.get_backend_name() == "sqlite"
-        # Kept open: the last connection of an SQLite file to be closed rewrites the file.
-        self._engine = sa.create_engine(self.url, pool_size=1, max_overflow=8, pool_pre_ping=not self._sqlite)
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            file = paths.data_folder() / "ledger.db"
+            if not os.path.exists(file):  # else it can be read, and clusters ended, on a full disk too
+                paths.make_private(file.parent)
+            url = f"sqlite:///{file}"
+        self.url = url
+        self._file: Path | None = None
+        self._store: SqliteFile | Server
+        if url.startswith("sqlite"):
+            self._file = Path(url.partition(":///")[2])
+            self._store = SqliteFile(self._file, _LOCK_WAIT)
+        else:
+            self._store = Server(url, _LOCK_WAIT)
+        if own and self._file is not None:
+            with self._guard():
+                # Made with our own mode first: SQLite would make it readable for everybody.
+                os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
         self._inode = self._look()
         self._open()
 
     def __repr__(self) -> str:
-        return f"Ledger({self.url.render_as_string(hide_password=True)!r})"
+        return f"Ledger({without_password(self.url)!r})"
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises."""
-        with self._turn(), self._guard(), self._connect() as connection:
-            if self._sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                with connection.begin():
-                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(_LOCK_WAIT)}s'")
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-                    yield Transaction(connection, self._now(connection))
-                return
-            try:
-                yield Transaction(connection, self._now(connection))
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-            connection.exec_driver_sql("COMMIT")
+        with self._guard():
+            self._refresh()
+            with self._turn(), self._store.write() as connection:
+                yield Transaction(connection, self._store.now(connection))
 
-    def _connect(self) -> Connection:
-        """A connection to the file that is there now: a broken one may have been replaced meanwhile."""
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Reads only; waits for nobody."""
+        with self._guard():
+            self._refresh()
+            with self._store.connect() as connection:
+                yield Transaction(connection, self._store.now(connection))
+
+    def close(self) -> None:
+        """Close its connections; it opens new ones when it is used again."""
+        self._store.dispose()
+
+    def _refresh(self) -> None:
+        """Use the file that is there now: a broken one may have been replaced meanwhile."""
         if (inode := self._look()) != self._inode:
-            self._engine.dispose()
+            self._store.dispose()
             self._inode = inode
             self._open()
-        return self._engine.connect()
 
     def _open(self) -> None:
         """Make the tables if need be. A damaged file is kept aside first, and a new one made."""
@@ -95,7 +98,7 @@ class Ledger:
 
     def _look(self) -> int | None:
         try:
-            return os.stat(self.url.database).st_ino if self._sqlite and self.url.database else None
+            return None if self._file is None else os.stat(self._file).st_ino
         except OSError:
             return None
 
@@ -104,35 +107,18 @@ class Ledger:
 
         PostgreSQL queues by itself.
         """
-        if not self._sqlite or not self.url.database:
-            return nullcontext()
-        return turn(Path(f"{self.url.database}.turn"), _LOCK_WAIT)
-
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """Reads only; waits for nobody."""
-        with self._guard(), self._connect() as connection:
-            yield Transaction(connection, self._now(connection))
-
-    def _now(self, connection: Connection) -> float:
-        if self._sqlite:
-            return time.time()
-        return float(connection.execute(sa.text("select extract(epoch from clock_timestamp())")).scalar_one())
+        return nullcontext() if self._file is None else turn(Path(f"{self._file}.turn"), _LOCK_WAIT)
 
     def _create(self) -> None:
         with self._guard():
-            if self._sqlite and self.file is not None:
-                # Made with our own mode first: SQLite would make it readable for everybody.
-                os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
-            with self._connect() as connection:
-                known = sa.inspect(connection).has_table(schema.meta.name)
-            if not known:
-                with self.write() as tx:
-                    tx.make_tables(rebuild.records_of_live_heads() if self._sqlite else [])
-            with self._engine.connect() as connection:
-                version = connection.execute(
-                    sa.select(schema.meta.c.value).where(schema.meta.c.key == "version")
-                ).scalar_one_or_none()
+            with self._store.connect() as connection:
+                version = self._version(connection)
+            if version is None:
+                with self._turn(), self._store.write() as connection:
+                    known = rebuild.records_of_live_heads() if self._file is not None else []
+                    tx = Transaction(connection, self._store.now(connection))
+                    tx.make_tables(self._store.counter, known)
+                    version = tx.version()
         if version is not None and int(version) > schema.VERSION:
             raise InfrastructureError(
                 f"the ledger {self!r} was written by a newer Shoal (its version is {version}, "
@@ -140,18 +126,26 @@ class Ledger:
                 hint="Upgrade Shoal here, or point SHOAL_DATA at another folder.",
             )
 
+    def _version(self, connection: Connection) -> str | None:
+        """What is noted in it; None where there are no tables yet."""
+        if not self._store.has_table(connection, "shoal_meta"):
+            return None
+        return Transaction(connection, 0.0).version()
+
     @contextmanager
     def _guard(self) -> Iterator[None]:
         """Database faults as our own errors; the user's errors pass."""
         try:
             yield
-        except sa.exc.DBAPIError as error:
-            text = str(error.orig)
-            if self._sqlite and rebuild.is_broken(text) and self.url.database:
-                self._engine.dispose()
+        except Exception as error:
+            text = self._store.fault(error)
+            if text is None:
+                raise
+            if self._file is not None and rebuild.is_broken(text):
+                self._store.dispose()
                 kept = "it was replaced already"
                 if self._look() == self._inode:  # else another process has made a new one meanwhile
-                    kept = f"it is kept as {rebuild.keep_aside(Path(self.url.database))}"
+                    kept = f"it is kept as {rebuild.keep_aside(self._file)}"
                 raise BrokenLedgerError(
                     f"the ledger {self!r} is damaged ({text}); {kept}",
                     hint="Try again: a new one is made from what the running clusters wrote down.",
@@ -165,10 +159,3 @@ class Ledger:
                 f"the ledger {self!r} cannot be used: {text}",
                 hint="Check the disk and the rights of its folder (`shoal doctor`).",
             ) from error
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # transactions are begun by us alone
-    connection.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")

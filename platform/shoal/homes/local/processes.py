@@ -1,7 +1,8 @@
 """Processes of this machine: who they are, whether they live, which carry a cluster's mark.
 
 Why it exists: a pid alone is not an identity. It is reused, means nothing on another host, and nothing
-after a reboot; so an identity is host + boot + pid + start time, and only that is ever signalled.
+after a reboot; so an identity is host + boot + pid + start, and only that is ever signalled. The start is
+counted from the boot where the system says it so (Linux): a clock that jumps makes nobody seem gone.
 
 What it must not do: decide who should live.
 """
@@ -22,6 +23,7 @@ import psutil
 
 MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
 LEDGER = "SHOAL_LEDGER"  # and the URL of the ledger that knows it in this one
+AHEAD = "SHOAL_AHEAD"  # a head that was started before its decision: the pid of who decides
 _START_TOLERANCE = 2.0  # s; psutil derives the start from the boot time, which clock changes move
 
 
@@ -37,12 +39,28 @@ def boot_id() -> str:
 def identity(pid: int | None = None) -> dict[str, Any]:
     """Identity of a live process (default: this one), as a record's ``head`` keeps it."""
     pid = os.getpid() if pid is None else pid
-    return {
+    known = {
         "host": socket.gethostname(),
         "boot": boot_id(),
         "pid": pid,
         "pid_start": psutil.Process(pid).create_time(),
     }
+    seen = _state_and_ticks(pid)
+    return known if seen is None else known | {"pid_ticks": seen[1]}
+
+
+def _state_and_ticks(pid: int) -> tuple[str, int] | None:
+    """The process's state, and its start in clock ticks after the boot (proc(5), fields 3 and 22).
+
+    None where it is gone, or where there is no such file.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is the program's name, in which anything may be, a bracket included.
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[0].decode(), int(fields[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def is_alive(head: Mapping[str, Any]) -> bool | None:
@@ -51,6 +69,12 @@ def is_alive(head: Mapping[str, Any]) -> bool | None:
         return None
     if head.get("boot") != boot_id():
         return False
+    if "pid_ticks" in head:
+        try:
+            seen = _state_and_ticks(int(head["pid"]))
+        except OSError:
+            return None
+        return seen is not None and seen[1] == head["pid_ticks"] and seen[0] not in "ZX"
     try:
         process = psutil.Process(int(head["pid"]))
         same = abs(process.create_time() - float(head["pid_start"])) < _START_TOLERANCE
@@ -70,6 +94,15 @@ def signal_process(head: Mapping[str, Any], number: signal.Signals) -> bool:
     except psutil.NoSuchProcess:
         return False
     return True
+
+
+def is_ahead(pid: int) -> bool:
+    """Whether this process is a head whose request is being decided, by a process that lives."""
+    try:
+        process = psutil.Process(pid)
+        return process.environ().get(AHEAD) == str(process.ppid())
+    except (psutil.Error, OSError):
+        return False
 
 
 def marked(cluster_id: str) -> list[int]:

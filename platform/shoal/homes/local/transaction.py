@@ -1,7 +1,6 @@
 """What can be read and written inside one transaction of the ledger.
 
-Why it exists: everything that the local home knows passes through these few statements. They are built once:
-putting one together costs more than SQLite takes to run it.
+Why it exists: everything that the local home knows passes through these few statements.
 
 What it must not do: begin or end transactions (the ledger does), or decide.
 """
@@ -13,46 +12,34 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from shoal.account import Account
 from shoal.errors import NotFoundError
 from shoal.homes.local import schema
+from shoal.homes.local.schema import decoded, encoded
+from shoal.homes.local.stores import Connection
 from shoal.records import Cluster, Reason, State
 
-_CLUSTERS = schema.clusters.c
-_ACCOUNTS = schema.accounts.c
-_ALL = sa.select(schema.clusters).order_by(_CLUSTERS.created)
-_LIVE = _ALL.where(_CLUSTERS.ended_at.is_(None))
-_BY_ID = _ALL.where(_CLUSTERS.id == sa.bindparam("its_id"))
-_NAMED = _ALL.where(_CLUSTERS.owner == sa.bindparam("its_owner"), _CLUSTERS.name == sa.bindparam("its_name"))
-_OF = _ALL.where(_CLUSTERS.owner == sa.bindparam("its_owner"))
-_WISHES = sa.select(_CLUSTERS.wanted, _CLUSTERS.stop_reason, _CLUSTERS.stop_message, _CLUSTERS.longest).where(
-    _CLUSTERS.id == sa.bindparam("its_id")
-)
-_PAST = sa.select(_ACCOUNTS.account).where(
-    _ACCOUNTS.scope == sa.bindparam("its_scope"), _ACCOUNTS.name == sa.bindparam("its_name")
-)
-_KEEP = (
-    sa.update(schema.accounts)
-    .where(_ACCOUNTS.scope == sa.bindparam("its_scope"), _ACCOUNTS.name == sa.bindparam("its_name"))
-    .values(account=sa.bindparam("past"))
-)
-_HISTORY = (
-    sa.select(schema.events)
-    .where(schema.events.c.cluster == sa.bindparam("its_id"))
-    .order_by(schema.events.c.number)
-)
+_ALL = f"SELECT {', '.join(schema.FIELDS)} FROM shoal_clusters"
+_OLDEST = " ORDER BY created"
+_PAST = "SELECT account FROM shoal_accounts WHERE scope = :scope AND name = :name"
+_KEEP = "UPDATE shoal_accounts SET account = :account WHERE scope = :scope AND name = :name"
+_WISHES = "SELECT wanted, stop_reason, stop_message, longest FROM shoal_clusters WHERE id = :id"
+_EVENT = ("cluster", "at", "state", "reason", "message")
+_HISTORY = f"SELECT number, {', '.join(_EVENT)} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
 
 
 @cache
-def _setting(columns: tuple[str, ...], only_live: bool) -> sa.Update:
-    """``update shoal_clusters set COLUMNS where id = :its_id``."""
-    change = sa.update(schema.clusters).where(_CLUSTERS.id == sa.bindparam("its_id"))
-    if only_live:
-        change = change.where(_CLUSTERS.ended_at.is_(None))
-    return change.values({name: sa.bindparam(f"new_{name}") for name in columns})
+def _inserting(table: str, columns: tuple[str, ...]) -> str:
+    values = ", ".join(f":{name}" for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"
+
+
+@cache
+def _setting(columns: tuple[str, ...], only_live: bool) -> str:
+    change = ", ".join(f"{name} = :{name}" for name in columns)
+    return f"UPDATE shoal_clusters SET {change} WHERE id = :its_id" + (
+        " AND ended_at IS NULL" if only_live else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -71,16 +58,19 @@ class Transaction:
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection = connection
         self._live: list[Cluster] | None = None
+        self._past: dict[tuple[str, str], Account] = {}
+        # Whether a cluster is there, by its id: looked at once, and true for the whole transaction.
+        self.gone: dict[str, Any] = {}
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
         """All clusters that have not ended, oldest first."""
         if self._live is None:
-            self._live = self._select(_LIVE)
+            self._live = self._select(f"{_ALL} WHERE ended_at IS NULL")
         return list(self._live)
 
     def get(self, cluster_id: str) -> Cluster:
-        found = self._select(_BY_ID, its_id=cluster_id)
+        found = self._select(f"{_ALL} WHERE id = :id", id=cluster_id)
         if not found:
             raise NotFoundError(
                 f"there is no cluster {cluster_id!r}", hint="`shoal ls --all` lists the clusters."
@@ -89,41 +79,42 @@ class Transaction:
 
     def named(self, name: str, owner: str) -> list[Cluster]:
         """All clusters of the owner with that name, ended ones too, oldest first."""
-        return self._select(_NAMED, its_owner=owner, its_name=name)
+        query = f"{_ALL} WHERE owner = :owner AND name = :name"
+        return self._select(query, owner=owner, name=name)
 
     def all(self, owner: str | None = None) -> list[Cluster]:
         """All clusters, ended ones too, oldest first."""
-        return self._select(_OF, its_owner=owner) if owner else self._select(_ALL)
+        return self._select(f"{_ALL} WHERE owner = :owner", owner=owner) if owner else self._select(_ALL)
 
     def wishes(self, cluster_id: str) -> Wishes:
         """What the head is asked to do."""
-        row = self._connection.execute(_WISHES, {"its_id": cluster_id}).one_or_none()
+        row = self._connection.execute(_WISHES, {"id": cluster_id}).fetchone()
         if row is None:
             return Wishes(stop=Reason.HEAD_LOST, message="its record is gone from the ledger")
         return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3])
 
     def history_of(self, key: tuple[str, str]) -> Account:
         """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
-        where = {"its_scope": str(key[0]), "its_name": key[1]}
-        row = self._connection.execute(_PAST, where).scalar_one_or_none()
-        return Account.from_json(row) if row is not None else Account()
+        if key not in self._past:
+            row = self._connection.execute(_PAST, {"scope": str(key[0]), "name": key[1]}).fetchone()
+            self._past[key] = Account.from_json(decoded(row[0])) if row is not None else Account()
+        return self._past[key]
 
     def keep_history(self, key: tuple[str, str], account: Account) -> None:
         """Keep what the account held until now; what it holds now is in the live clusters."""
-        past = replace(account, admitted={}, until={}).to_json()
-        where = {"its_scope": str(key[0]), "its_name": key[1]}
-        if self._connection.execute(_KEEP, where | {"past": past}).rowcount == 0:
-            row = {"scope": str(key[0]), "name": key[1], "account": past}
-            self._connection.execute(sa.insert(schema.accounts), row)
+        self._past[key] = replace(account, admitted={}, until={})
+        row = {"scope": str(key[0]), "name": key[1], "account": self._past[key].to_json()}
+        if self._connection.execute(_KEEP, encoded(row)).rowcount == 0:
+            self._insert("shoal_accounts", row)
 
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         """Every state the cluster was in, with reason, sentence and time, oldest first."""
-        rows = self._connection.execute(_HISTORY, {"its_id": cluster_id}).mappings()
-        return [dict(row) for row in rows]
+        rows = self._connection.execute(_HISTORY, {"cluster": cluster_id}).fetchall()
+        return [dict(zip(("number", *_EVENT), row, strict=True)) for row in rows]
 
     def insert(self, cluster: Cluster) -> None:
         self._live = None
-        self._connection.execute(sa.insert(schema.clusters), schema.to_row(cluster))
+        self._insert("shoal_clusters", schema.to_row(cluster))
         self._note(cluster.id, cluster.state, cluster.reason, cluster.message)
 
     def update(self, cluster_id: str, **columns: Any) -> None:
@@ -140,23 +131,36 @@ class Transaction:
         self._note(cluster_id, state, reason, message)
         return True
 
-    def make_tables(self, known: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Make the tables where they are not there yet, note their version, enter what is ``known``."""
-        schema.metadata.create_all(self._connection)
-        if self._connection.execute(sa.select(schema.meta)).first() is None:
-            self._connection.execute(sa.insert(schema.meta), {"key": "version", "value": str(schema.VERSION)})
+    def version(self) -> str | None:
+        """The version that the tables were made by."""
+        row = self._connection.execute("SELECT value FROM shoal_meta WHERE key = 'version'").fetchone()
+        return None if row is None else str(row[0])
+
+    def make_tables(self, counter: str, known: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Make the tables where they are not there yet, note their version, enter what is ``known``.
+
+        ``counter``: the store's type for a primary key that counts by itself.
+        """
+        for statement in schema.tables(counter):
+            self._connection.execute(statement)
+        if self.version() is None:
+            self._insert("shoal_meta", {"key": "version", "value": str(schema.VERSION)})
             for row in known:
-                self._connection.execute(sa.insert(schema.clusters), dict(row))
+                self._insert("shoal_clusters", row)
 
     def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
-        row = {"cluster": cluster_id, "at": self.now, "state": state.value, "reason": reason.value}
-        self._connection.execute(sa.insert(schema.events), row | {"message": message})
+        event = (cluster_id, self.now, state.value, reason.value, message)
+        self._insert("shoal_events", dict(zip(_EVENT, event, strict=True)))
+
+    def _insert(self, table: str, row: Mapping[str, Any]) -> None:
+        self._connection.execute(_inserting(table, tuple(row)), encoded(row))
 
     def _set(self, cluster_id: str, columns: Mapping[str, Any], *, only_live: bool) -> int:
         self._live = None
-        values = {f"new_{name}": value for name, value in columns.items()}
-        change = _setting(tuple(sorted(columns)), only_live)
-        return self._connection.execute(change, {"its_id": cluster_id, **values}).rowcount
+        change = _setting(tuple(columns), only_live)
+        done = self._connection.execute(change, encoded(columns) | {"its_id": cluster_id})
+        return int(done.rowcount)
 
-    def _select(self, query: sa.Select[Any], **where: Any) -> list[Cluster]:
-        return [schema.from_row(row) for row in self._connection.execute(query, where).mappings()]
+    def _select(self, query: str, **where: Any) -> list[Cluster]:
+        """Records, oldest first."""
+        return [schema.from_row(row) for row in self._connection.execute(query + _OLDEST, where).fetchall()]
