@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 import shoal
-from shoal.clusters import open_project
+from shoal.clusters import open_project, prepare
 from shoal.errors import QuotaExceededError, ShoalError
+from shoal.homes.base import Ask
 from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
 from shoal.records import Reason
@@ -108,3 +109,20 @@ def test_the_server_of_forks_may_die_and_workers_come_back(
         assert cluster.client.submit(sum, [1, 2]).result(timeout=60) == 3
         eventually(lambda: len(cluster.client.run(os.getpid)) == 2, 60, "both are back")
         assert not before & set(cluster.client.run(os.getpid).values())
+
+
+def test_one_that_died_before_the_decision_is_replaced(project: Path, marked: Marked) -> None:
+    home = open_home(open_project(project))
+    request = prepare("small", engine="dask", workers=1, project=project)
+    with ahead("dask", project) as cluster_id:
+        (pid,) = of(marked, cluster_id)
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(pid)], timeout=0.2)
+        asked = Ask("c", request.user, request.workload, request.plan, id=cluster_id)
+        cluster = home.request(asked)
+    assert cluster.id == cluster_id
+    assert cluster.head["pid"] != pid
+    with shoal.connect("c", project=project) as handle:
+        assert isinstance(handle, shoal.DaskCluster)
+        assert handle.client.submit(sum, [1, 2]).result() == 3
+    home.stop(cluster_id, Reason.STOPPED_BY_USER, "the test is over")
