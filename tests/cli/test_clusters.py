@@ -197,15 +197,29 @@ def test_a_script_gets_the_cluster_and_its_exit_code_is_passed_on(shoal: Any) ->
     assert "job" not in {row["name"] for row in shoal("ls", "-o", "json").json}
 
 
+def test_a_script_with_json_answers_apart_from_what_the_script_prints(shoal: Any) -> None:
+    shoal.write("clean.py", SCRIPT)
+    answer = shoal(
+        "submit", "clean.py", "-t", "small", "-w", "1", "--name", "told", "-o", "json", LEAVE_WITH="7"
+    )
+    assert answer.code == 7, answer
+    assert "told 6" in answer.err
+    view = answer.json
+    assert list(view)[-2:] == ["report", "exit_code"]
+    assert (view["name"], view["state"], view["exit_code"]) == ("told", "Stopped", 7)
+    assert view["report"]["worker_hours"] > 0
+
+
 def test_a_function_of_a_file_can_be_submitted_and_detached(
     shoal: Any, eventually: Callable[..., Any]
 ) -> None:
     shoal.write("clean.py", SCRIPT)
     answer = shoal(
-        "submit", "clean.py:main", "-t", "small", "-w", "1", "--name", "later", "--detach", "--yes"
+        *("submit", "clean.py:main", "-t", "small", "-w", "1", "--name", "later", "--detach", "-o", "json")
     )
     assert answer.code == 0, answer
-    log = Path(re.search(r"writes to (\S+)", answer.out)[1])  # type: ignore[index]
+    assert list(answer.json) == ["name", "pid", "log"]
+    log = Path(answer.json["log"])
     eventually(lambda: "later 6" in log.read_text(), 60, "the script printed")
     eventually(lambda: "later" not in {r["name"] for r in shoal("ls", "-o", "json").json}, 30, "it ended")
 
