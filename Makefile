@@ -67,7 +67,9 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-queue soak-clusters ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-queue soak-clusters soak-quick-start ## Everything that is killed, at full length (hours)
+
+SOAK := $(BIN)/python tests/surface/write_soak.py
 
 SOAK_TABLES ?= 50
 soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1; writes docs/soak.md
@@ -77,7 +79,7 @@ soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at
 		code=$$?; $(BIN)/python tests/tables/write_soak.py .soak-tables.xml; rm -f .soak-tables.xml; exit $$code
 
 soak-queue: venv ## 32 processes on one ledger for a minute
-	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(BIN)/python -m pytest -s tests/homes/test_contention.py
+	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(SOAK) queue -s tests/homes/test_contention.py
 
 # Daft needs an older pyarrow than ours, so it is measured in an environment of its own.
 .venv-bench/.ok: requirements-bench.lock
@@ -89,14 +91,20 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 
-.PHONY: soak soak-tables soak-queue soak-clusters
+.PHONY: soak soak-tables soak-queue soak-clusters soak-quick-start
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
 SOAK_DASK  ?= 300
 SOAK_SPARK ?= 60
-soak-clusters: venv ## Start hundreds of clusters and kill at every crash point; writes docs/soak.md
-	@export SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK); \
-		$(BIN)/python -m pytest -o timeout=7200 --junitxml=.soak.xml tests/surface/test_faults.py tests/homes/test_crash_points.py; \
-		code=$$?; $(BIN)/python tests/surface/write_soak.py .soak.xml; rm -f .soak.xml; exit $$code
+SOAK_KILLS ?= 100
+SOAK_SPARK_KILLS ?= 3
+soak-clusters: venv ## Start hundreds of clusters, kill and interrupt at every point; writes docs/soak.md
+	SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK) SHOAL_SOAK_KILLS=$(SOAK_KILLS) \
+		SHOAL_SOAK_SPARK_KILLS=$(SOAK_SPARK_KILLS) $(SOAK) clusters -o timeout=7200 \
+		tests/surface/test_faults.py tests/homes/test_crash_points.py tests/cli/test_interrupts.py \
+		tests/cli/test_disk_full.py tests/cli/test_two_users.py
+
+soak-quick-start: venv ## Time the quick start from an empty home and an empty folder
+	SHOAL_SOAK_QUICK_START=1 $(SOAK) quick-start tests/docs/test_examples.py -k empty_home

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +45,7 @@ class Place:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     command: str = SHOAL
+    answer = Answer
 
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -61,6 +68,50 @@ class Place:
             pytest.fail(f"shoal {' '.join(arguments)} took over {timeout} s:\n{out}\n{err}")
         assert "Traceback" not in err, err
         return Answer(process.returncode, out, err)
+
+    def many(self, calls: list[list[str]], **changes: str) -> list[Answer]:
+        """Many commands, one after the other, without paying for their imports each time."""
+        done = subprocess.run(
+            [str(Path(SHOAL).with_name("python")), str(Path(__file__).with_name("many.py"))],
+            input=json.dumps(calls),
+            cwd=self.folder,
+            env=self.environment | changes,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [Answer(*answer) for answer in json.loads(done.stdout)]
+
+    def on_terminal(self, columns: int, *arguments: str) -> str:
+        """What a person sees on a terminal of that width, without colours."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        with os.fdopen(slave, "wb", closefd=True) as terminal:
+            process = subprocess.Popen(
+                [self.command, *arguments],
+                cwd=self.folder,
+                env=self.environment | {"TERM": "xterm"},
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                start_new_session=True,
+            )
+        seen = b""
+        while True:
+            try:
+                block = os.read(master, 65536)
+            except OSError:  # the terminal closes with its last process
+                break
+            if not block:
+                break
+            seen += block
+        os.close(master)
+        process.wait(60)
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+        # What a spinner wrote over is not seen.
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
 
     def marked(self) -> dict[int, str]:
         """Pid -> cluster id of every live process of a cluster of this home."""
@@ -107,7 +158,41 @@ def shoal(tmp_path_factory: pytest.TempPathFactory, small_project: Callable[[Pat
     assert not place.marked(), f"left running: {place.marked()}"
 
 
+@pytest.fixture(scope="session")
+def place(small_project: Callable[[Path], Path]) -> Callable[[Path], Place]:
+    """Makes a place in an empty folder, with a project of small clusters and a home of its own."""
+
+    def make(folder: Path) -> Place:
+        made = _place(folder)
+        small_project(made.folder)
+        return made
+
+    return make
+
+
 @pytest.fixture
 def bare(tmp_path: Path) -> Place:
     """The command in an empty folder with an empty home."""
     return _place(tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path, place: Callable[[Path], Place]) -> Iterator[Place]:
+    """The command in a project with small clusters and a home of its own; at the end everything is gone."""
+    made = place(tmp_path)
+    yield made
+    left = made.marked()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> Any:
+    """The module beside this file: private mounts, for small disks and other people."""
+    found = importlib.util.spec_from_file_location("namespaces", Path(__file__).with_name("namespaces.py"))
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
-import pty
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
@@ -96,6 +93,8 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["report", "nosuch"], "no live cluster"),
         (["advise", "smal"], "did you mean 'small'"),
         (["top", "--every", "0"], "--every"),
+        (["up", "small", "--priority", "11"], "--priority"),
+        (["extend", "nosuch", "+1h"], "no live cluster"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence_and_exits_2(shoal: Any, arguments: list[str], said: str) -> None:
@@ -119,6 +118,12 @@ def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: An
     assert answer.code == 3
     assert "needs 4 workers; a cluster may have 3 workers" in answer.err
     assert "policies/tiers.yaml:2" in answer.err
+    urgent = shoal("up", "small", "--priority", "3", "--queue", "--yes")
+    assert urgent.code == 3
+    assert (
+        "needs priority 3; it may have at most priority 2: tier standard (policies/tiers.yaml:3)"
+        in urgent.err
+    )
 
 
 def test_plan_says_sizes_reasons_and_quota_before_and_after(shoal: Any) -> None:
@@ -158,7 +163,7 @@ def test_what_is_asked_often_imports_no_engine(shoal: Any, command: list[str]) -
         [
             sys.executable,
             "-c",
-            "import sys; from shoal.cli.main import run; code = run(sys.argv[1:]);"
+            "import sys; from shoal.cli.app import run; code = run(sys.argv[1:]);"
             "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr);"
             "sys.exit(code)",
             *command,
@@ -255,55 +260,6 @@ def test_init_that_cannot_finish_leaves_nothing(bare: Any) -> None:
     assert answer.code == 4
     assert "nothing was made" in answer.err
     assert [path.name for path in (bare.folder / "new").iterdir()] == ["policies"]
-
-
-def test_a_reader_that_goes_away_is_no_defect(shoal: Any) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"{shlex.quote(shoal.command)} plan small -o json | true; echo ${{PIPESTATUS[0]}}"],
-        cwd=shoal.folder,
-        env=shoal.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() in ("0", "141")
-    assert done.stderr == ""
-
-
-@pytest.mark.parametrize("command", [["plan", "small"], ["quota"], ["--help"], ["doctor"], ["up", "--help"]])
-def test_a_terminal_of_60_columns_is_wide_enough(shoal: Any, command: list[str]) -> None:
-    screen = on_a_terminal(shoal, command, 60)
-    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in screen.splitlines()]
-    too_wide = [line for line in lines if len(line) > 60]
-    # A line that is one long example or sentence may wrap by itself; tables may not.
-    assert not [line for line in too_wide if "  " in line.strip() and "shoal " not in line], too_wide
-    assert "Traceback" not in screen
-
-
-def on_a_terminal(place: Any, command: list[str], columns: int) -> str:
-    """What a person sees on a terminal of that width."""
-    master, slave = pty.openpty()
-    with os.fdopen(slave, "wb", closefd=True) as terminal:
-        process = subprocess.Popen(
-            [place.command, *command],
-            cwd=place.folder,
-            env=place.environment | {"COLUMNS": str(columns), "TERM": "xterm"},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-        )
-    seen = b""
-    while True:
-        try:
-            block = os.read(master, 65536)
-        except OSError:  # the terminal closes with its last process
-            break
-        if not block:
-            break
-        seen += block
-    os.close(master)
-    process.wait(60)
-    return seen.decode()
 
 
 def test_the_shell_completes_commands_and_templates(shoal: Any) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +81,49 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_the_examples_run(
     page: str, empty_home: Path, tmp_path: Path, marked: Callable[[], dict[int, str]]
 ) -> None:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    environment.pop("COLUMNS", None)
+    run_page(page, tmp_path / "project", dict(os.environ))
+    assert not marked(), "what the examples started has ended"
 
-    def run(command: list[str], where: str, expected: int) -> None:
+
+if os.environ.get("SHOAL_SOAK_QUICK_START"):  # `make soak-quick-start`: it fetches Spark's jars anew
+
+    @pytest.mark.slow
+    @pytest.mark.spark
+    def test_the_quick_start_from_an_empty_home(
+        tmp_path: Path,
+        record_property: Callable[[str, object], None],
+        monkeypatch: pytest.MonkeyPatch,
+        marked: Callable[[], dict[int, str]],
+    ) -> None:
+        home = tmp_path / "home"
+        home.mkdir()
+        for name in [name for name in os.environ if name.startswith(("SHOAL_", "XDG_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(home))
+        took = run_page("docs/quick-start.md", tmp_path / "project", dict(os.environ))
+        for number, (what, seconds) in enumerate(took, start=1):
+            record_property(f"step {number:02}", f"{seconds:.1f} {what}")
+        assert not marked(), "what the examples started has ended"
+
+
+def run_page(page: str, folder: Path, environment: dict[str, str]) -> list[tuple[str, float]]:
+    """Run all of a page in a new folder; what was run, and how long each took in seconds."""
+    folder.mkdir()
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.pop("COLUMNS", None)
+    took = []
+
+    def run(command: list[str], where: str, expected: int, what: str) -> None:
+        begin = time.monotonic()
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
         )
+        took.append((what, time.monotonic() - begin))
         assert done.returncode == expected, f"{where}: {command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{where}\n{done.stderr}"
 
     if page != "docs/quick-start.md":  # which makes its own
-        run(["shoal", "init"], page, 0)
+        run(["shoal", "init"], page, 0, "shoal init")
     for number, block in enumerate(blocks(page)):
         where = f"{page}:{block.line}"
         if block.kind == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", block.body)):
@@ -103,11 +133,13 @@ def test_the_examples_run(
             file = folder / (saved[1] if saved else f"block_{number}.py")
             file.write_text(block.body)
             if not saved:
-                run([sys.executable, "-W", "error::ResourceWarning", str(file)], where, 0)
+                strict = [sys.executable, "-W", "error::ResourceWarning", str(file)]
+                run(strict, where, 0, f"the Python at line {block.line}")
         elif block.kind == "console":
             for line in block.body.splitlines():
                 if not line.startswith("$ "):
                     continue
                 expected = re.search(r"#\s*exits (\d+)", line)
-                run(["bash", "-c", line[2:]], f"{where}: {line}", int(expected[1]) if expected else 0)
-    assert not marked(), "what the examples started has ended"
+                code = int(expected[1]) if expected else 0
+                run(["bash", "-c", line[2:]], f"{where}: {line}", code, line[2:].partition("#")[0].strip())
+    return took

@@ -1,16 +1,17 @@
 """Client and head are killed with -9 at every point that has a name; nothing of the cluster stays.
 
-Afterwards no process carries its mark, and the ledger says what is true: the cluster has ended, and holds
-nothing, so the next one of the same name starts.
+Several at a time share a home, so each is also killed beside others that run and decide. Afterwards no process
+carries its mark, and the ledger says what is true: the cluster has ended, and holds nothing, so the next one of
+the same name starts.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from shoal.homes.choose import open_home
 from shoal.homes.local import governing
 from shoal.homes.local.crash import AT, CrashPoint
 from shoal.records import Reason, State
+
+# `make soak-clusters` kills more often.
+KILLS = int(os.environ.get("SHOAL_SOAK_KILLS", "10"))
+SPARK_KILLS = int(os.environ.get("SHOAL_SOAK_SPARK_KILLS", "0"))  # each takes some 12 s
+CLIENTS = str(Path(__file__).with_name("killed_clients.py"))
 
 P, S, R = CrashPoint, State, Reason
 
@@ -49,41 +55,86 @@ def test_every_point_has_a_case() -> None:
     assert set(CASES) == set(CrashPoint)
 
 
+@pytest.fixture
+def roomy(project: Path) -> Path:
+    """A policy under which all of them may run at once."""
+    (project / "policies" / "tiers.yaml").write_text(
+        "standard: {concurrent_clusters: 1000, workers_per_cluster: 3, memory: 1 PB, max_duration: 4 h, head: 2 GB}\n"
+    )
+    file = project / "shoal.yaml"
+    file.write_text(file.read_text().replace("{cores: 64, memory: 64 GB}", "{cores: 2000, memory: 2 TB}"))
+    return project
+
+
 @pytest.mark.parametrize("point", CASES, ids=str)
 def test_a_kill_leaves_nothing(
+    point: CrashPoint,
+    roomy: Path,
+    marked: Callable[[], dict[int, str]],
+    eventually: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("n", KILLS)
+    kill("dask", KILLS, 4, point, roomy, marked, eventually, monkeypatch)
+
+
+if SPARK_KILLS:
+
+    @pytest.mark.spark
+    @pytest.mark.slow
+    @pytest.mark.parametrize("point", CASES, ids=str)
+    def test_a_kill_leaves_nothing_of_spark(
+        point: CrashPoint,
+        roomy: Path,
+        marked: Callable[[], dict[int, str]],
+        eventually: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        record_property: Callable[[str, object], None],
+    ) -> None:
+        record_property("n", SPARK_KILLS)
+        kill("spark", SPARK_KILLS, 1, point, roomy, marked, eventually, monkeypatch)
+
+
+def kill(
+    engine: str,
+    many: int,
+    at_once: int,
     point: CrashPoint,
     project: Path,
     marked: Callable[[], dict[int, str]],
     eventually: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(governing, "HEADLESS", 3.0)  # half a minute in earnest; here nobody is that slow
-    script = textwrap.dedent(
-        f"""
-        import time
-        import shoal
-        with shoal.dask("small", workers=1, name="c", no_client="5 s", project={str(project)!r}, quiet=True):
-            time.sleep(1)
-        """
-    )
+    """``many`` clusters that die at the point, ``at_once`` at a time in one home; then nothing is left."""
+    if point is P.CLIENT_AFTER_DECISION:
+        monkeypatch.setattr(governing, "HEADLESS", 3.0)  # half a minute in earnest; here no head will come
+    names = [f"c{number}" for number in range(many)]
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", script],
-        env=dict(os.environ) | {AT: point.value},
+        [sys.executable, CLIENTS, point.value, engine, str(project), str(at_once), *names],
+        env={name: value for name, value in os.environ.items() if name != AT},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60 + 60 * many,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    ends = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert sorted(ends) == sorted(names)
     by_client = point.value.startswith("client-")
-    assert (done.returncode == -signal.SIGKILL) is by_client, done.stderr
+    for code in ends.values():
+        assert (code == -signal.SIGKILL) is by_client, done.stderr
     home = open_home(open_project(project))
-    eventually(lambda: not home.clusters(), 30, "the ledger says that nothing lives")
+    eventually(lambda: not home.clusters(), 60, "the ledger says that nothing lives")
     eventually(lambda: not marked(), 10, "no process is left")
-    found = home.find("c", home.user())
     expected = CASES[point]
-    assert (found and (found.state, found.reason)) == expected
+    found = {name: home.find(name, home.user()) for name in names}
+    assert {name: each and (each.state, each.reason) for name, each in found.items()} == dict.fromkeys(
+        names, expected
+    )
     assert not home.held(home.user()).admitted
-    if found is not None:
-        folder = Path(os.environ["SHOAL_DATA"]) / "run" / found.id
+    for cluster in filter(None, found.values()):
+        folder = Path(os.environ["SHOAL_DATA"]) / "run" / cluster.id
         assert not (folder / "endpoint.json").exists(), "its secrets are gone"
         assert not (folder / "token.json").exists()
+        assert not (folder / "scratch").exists()

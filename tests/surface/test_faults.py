@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +18,10 @@ import pytest
 import shoal
 from shoal.clusters import open_project
 from shoal.homes.choose import open_home
-from shoal.records import State
+from shoal.records import Reason, State
 
 # `make soak` runs these at full size; here they show that the loop is sound.
-DASK_RUNS = int(os.environ.get("SHOAL_SOAK_DASK", "5"))
+DASK_RUNS = int(os.environ.get("SHOAL_SOAK_DASK", "20"))
 SPARK_RUNS = int(os.environ.get("SHOAL_SOAK_SPARK", "1"))
 AT_ONCE = 4
 SMALL: dict[str, Any] = {"workers": 1, "cores": 1, "memory": "1 GB", "quiet": True}
@@ -60,11 +62,40 @@ def test_a_spark_server_that_never_answers_is_given_up_with_its_last_words(
     nothing_left(marked)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+@pytest.mark.spark
+def test_a_spark_server_that_is_killed_ends_its_cluster_with_its_last_words(
+    empty_home: Path, marked: Callable[[], dict[int, str]], eventually: Callable[..., Any]
+) -> None:
+    with shoal.spark("analytics", name="shot", **SMALL) as cluster:
+        [jvm] = home().status(cluster.id)["worker_pids"]
+        os.kill(jvm, signal.SIGKILL)
+        eventually(lambda: cluster.record.state is State.FAILED, 20, "it is noted")
+        assert cluster.record.reason is Reason.HEAD_CRASHED
+        assert "Spark Connect ended with exit code -9" in cluster.record.message
+        with pytest.raises(shoal.ShoalError, match=r"shot ended: HeadCrashed"):
+            cluster.raise_if_ended()
+    nothing_left(marked)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_work_goes_on(
+    empty_home: Path, marked: Callable[[], dict[int, str]], eventually: Callable[..., Any]
+) -> None:
+    with shoal.dask("etl", name="shot", **SMALL | {"workers": 2}) as cluster:
+        naps = cluster.client.map(time.sleep, [0.5 + n / 1000 for n in range(12)])
+        before = set(cluster.client.run(os.getpid).values())
+        os.kill(min(before), signal.SIGKILL)
+        assert cluster.client.gather(naps) == [None] * 12
+        eventually(lambda: len(cluster.client.run(os.getpid)) == 2, 20, "a new one is there")
+        assert min(before) not in cluster.client.run(os.getpid).values()
+        assert cluster.record.state is State.READY
+    nothing_left(marked)
+
+
+def test_files_that_may_not_grow_are_told_and_leave_nothing(
     empty_home: Path, marked: Callable[[], dict[int, str]]
 ) -> None:
+    """A limit on files, as some machines set it. A disk that is really full: tests/cli/test_disk_full.py."""
     command = Path(sys.executable).with_name("shoal")
-    # No file may grow: what a full disk does to everything that is written.
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 0; {command} up etl --workers 1 --name full"],
         capture_output=True,
@@ -97,8 +128,9 @@ def test_two_people_of_one_machine_have_their_own_names_and_quotas(
 
 @pytest.mark.slow
 def test_clusters_one_after_the_other_leave_nothing(
-    empty_home: Path, marked: Callable[[], dict[int, str]]
+    empty_home: Path, marked: Callable[[], dict[int, str]], record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("n", DASK_RUNS)
     for number in range(DASK_RUNS):
         with shoal.dask("etl", name="again", **SMALL) as cluster:
             assert cluster.client.submit(sum, [number, 1]).result() == number + 1
@@ -110,8 +142,9 @@ def test_clusters_one_after_the_other_leave_nothing(
 @pytest.mark.spark
 @pytest.mark.slow
 def test_spark_clusters_one_after_the_other_leave_nothing(
-    empty_home: Path, marked: Callable[[], dict[int, str]]
+    empty_home: Path, marked: Callable[[], dict[int, str]], record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("n", SPARK_RUNS)
     for number in range(SPARK_RUNS):
         with shoal.spark("analytics", name="again", **SMALL) as cluster:
             assert cluster.sql(f"select {number} + 1 as n").collect()[0].n == number + 1

@@ -1,45 +1,159 @@
-"""docs/soak.md, from what a soak run measured: ``python tests/surface/write_soak.py JUNIT_XML``."""
+"""Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
+
+Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this
+file, which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
+``record_property("n", ...)``. The exit code is pytest's. Without arguments the page is only made anew.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "soak.md"
+QUICK_START = ROOT / "docs" / "quick-start.md"
+RESULTS = Path(__file__).with_name("soak")
+PARTS = {  # the sections of the page, in their order
+    "clusters": "Clusters are started by the hundred, killed with -9 and interrupted at every moment that has a "
+    "name, on full disks, beside other people. Each test ends by looking for processes of its clusters and for "
+    "quota that is still held; finding any is a failure.",
+    "queue": "Processes that ask, wait and release at once on one ledger.",
+    "quick-start": "The quick start's own commands, one after the other, from an empty home and an empty folder.",
+}
+OTHERS = re.compile(r"(?s)<!-- \w+: begin -->.*?<!-- \w+: end -->")
+HEAD = """# Soak
+
+Made by `make soak` from `tests/surface/soak/*.json`; not written by hand. "n" is how often a test did what it
+tests.
+"""
 
 
-def main() -> None:
-    cases = list(ElementTree.parse(sys.argv[1]).iter("testcase"))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+def main() -> int:
+    code = run(sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else 0
+    write()
+    return code
+
+
+def run(part: str, arguments: list[str]) -> int:
+    """Run pytest; what came of it is kept as JSON, also where pytest itself did not get to its end."""
+    found: dict[str, Any] = {
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": _machine(),
+        "load_at_start": round(os.getloadavg()[0], 1),
+    }
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        junit = Path(folder) / "soak.xml"
+        command = [sys.executable, "-m", "pytest", f"--junitxml={junit}", *arguments]
+        found["exit_code"] = subprocess.run(command, cwd=ROOT, check=False).returncode
+        found["seconds"] = round(time.monotonic() - begin, 1)
+        found["tests"] = [_test(case) for case in _cases(junit)]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n")
+    return int(found["exit_code"])
+
+
+def write() -> None:
+    """The page, of all parts that were ever run."""
+    parts = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    known = [part for part in PARTS if part in parts]
+    order = [*known, *(part for part in parts if part not in known)]
+    # Others write a part of their own, between marks (tests/tables/write_soak.py): it stays.
+    others = OTHERS.findall(PAGE.read_text()) if PAGE.exists() else []
+    PAGE.write_text(
+        "\n".join([HEAD, *(section(part, parts[part]) for part in order), *others]).rstrip() + "\n"
     )
-    bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
-    dask, spark = (os.environ.get(f"SHOAL_SOAK_{engine}", "?") for engine in ("DASK", "SPARK"))
-    lines = [
-        "# Soak",
+    if "quick-start" in parts:
+        QUICK_START.write_text(timed(QUICK_START.read_text(), parts["quick-start"]))
+    print(f"{PAGE}: {', '.join(order) or 'nothing was run yet'}")
+
+
+def timed(page: str, found: dict[str, Any]) -> str:
+    """The quick start with the time that its own commands took, in the place that is kept for it."""
+    seconds = sum(step["seconds"] for test in found["tests"] for step in test["steps"])
+    said = f"Its commands take {seconds / 60:.1f} minutes of that (measured: [soak](soak.md#quick-start))."
+    return re.sub(r"(?<=<!-- measured -->).*?(?=<!-- -->)", said, page, flags=re.DOTALL)
+
+
+def section(part: str, found: dict[str, Any]) -> str:
+    """One part as Markdown."""
+    tests = found["tests"]
+    bad = [test for test in tests if test["result"] == "failed"]
+    skipped = [test for test in tests if test["result"] == "skipped"]
+    counts = [f"{len(tests)} tests", f"{len(bad)} failed", *([f"{len(skipped)} skipped"] if skipped else [])]
+    if found["exit_code"] not in (0, 1):
+        counts.append(f"**pytest ended with {found['exit_code']}: not all of them ran**")
+    lines = [f"## {part.capitalize()}", "", *([PARTS[part], ""] if part in PARTS else [])]
+    lines += [
+        f"Commit {found['commit']}{' (with local changes)' if found['dirty'] else ''}, {found['at']}; "
+        f"{found['machine']}, load {found['load_at_start']} at the start. "
+        f"{', '.join(counts)}, in {found['seconds'] / 60:.0f} min.",
         "",
-        "Made by `make soak`; not written by hand. Each test ends by looking for processes of its clusters and",
-        "for quota that is still held; finding any is a failure.",
-        "",
-        f"Commit {commit.stdout.strip()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}. "
-        f"{dask} Dask and {spark} Spark clusters one after the other; {len(cases)} tests, {len(bad)} failed.",
-        "",
-        "| Test | Time | Result |",
-        "|---|---|---|",
+        "| Test | n | Failures | Time |",
+        "|---|---|---|---|",
     ]
-    for case in cases:
-        name = (case.get("name") or "").removeprefix("test_").replace("_", " ")
-        result = "**failed**" if case in bad else "skipped" if case.find("skipped") is not None else "passed"
-        lines.append(f"| {name} | {float(case.get('time') or 0):.1f} s | {result} |")
-    PAGE.write_text("\n".join(lines) + "\n")
-    print(f"{PAGE}: {len(cases)} tests, {len(bad)} failed")
+    for test in tests:
+        failures = {"failed": f"**{test['said']}**", "skipped": f"skipped: {test['said']}"}
+        said = failures.get(test["result"], "none")
+        lines.append(f"| {test['name']} | {test['n']} | {said} | {test['seconds']:.1f} s |")
+    if steps := [step for test in tests for step in test["steps"]]:
+        lines += ["", "| Step | Time |", "|---|---|"]
+        lines += [f"| `{step['what']}` | {step['seconds']:.1f} s |" for step in steps]
+    return "\n".join(lines) + "\n"
+
+
+def _cases(junit: Path) -> list[ElementTree.Element]:
+    return list(ElementTree.parse(junit).iter("testcase")) if junit.exists() else []
+
+
+def _test(case: ElementTree.Element) -> dict[str, Any]:
+    bad = next((found for tag in ("failure", "error") if (found := case.find(tag)) is not None), None)
+    skipped = case.find("skipped")
+    properties = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
+    steps = [value.split(" ", 1) for name, value in sorted(properties.items()) if name.startswith("step ")]
+    why = bad if bad is not None else skipped
+    return {
+        "name": (case.get("name") or "").removeprefix("test_").replace("_", " "),
+        "n": int(properties.get("n") or 1),
+        "steps": [{"what": what, "seconds": float(seconds)} for seconds, what in steps],
+        "result": "failed" if bad is not None else "skipped" if skipped is not None else "passed",
+        "said": "" if why is None else _short(why.get("message") or ""),
+        "seconds": round(float(case.get("time") or 0), 1),
+    }
+
+
+def _short(message: str) -> str:
+    """The first line, fit for a table."""
+    line = next(iter(message.splitlines()), "").replace("|", "/")
+    return line if len(line) <= 120 else f"{line[:120]} ..."
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    models = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    name = next(
+        (line.split(":", 1)[1].strip() for line in models if "model name" in line), platform.machine()
+    )
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -57,9 +57,10 @@ def write_json(value: Any) -> None:
 
 
 def stop_writing() -> None:
-    """After the reader went away: nothing more goes to standard output, also not at the interpreter's end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """After the reader went away: nothing more is written, also not at the interpreter's end."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def interactive() -> bool:

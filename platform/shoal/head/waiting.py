@@ -15,7 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import Any, TextIO
 
 from shoal.homes.local.processes import is_alive
 
@@ -113,7 +114,31 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
         time.sleep(_LOOK * 5)
 
 
+class _Log:
+    """Where a head writes. What cannot be written is lost: a full disk must not end a cluster."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _forgive() -> None:
+    sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
+
+
 def main(cluster_id: str, engine: str) -> None:
+    _forgive()
     if wait_for_admission(cluster_id, os.environ["SHOAL_LEDGER"]):
         from shoal.head.forking import preload
 
@@ -123,6 +148,7 @@ def main(cluster_id: str, engine: str) -> None:
 
 def live(cluster_id: str, engine: str) -> None:
     """From its admission to its end; does not return."""
+    _forgive()
     if engine == "dask":
         from shoal.head.forking import serve_forks
 

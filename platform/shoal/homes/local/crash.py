@@ -1,7 +1,7 @@
-"""The moments at which the local home's client and head may be killed, by name.
+"""The moments at which the local home's client and head may be killed or interrupted, by name.
 
-Why it exists: "nothing is left behind" holds only for the moments that were tried. Each has a name here, and
-a test that kills there with ``-9``; a name without a case fails the tests.
+Why it exists: "nothing is left behind" holds only for the moments that were tried. Each has a name here, a
+test that kills there with ``-9`` and one that presses Ctrl-C there; a name without a case fails the tests.
 
 What it must not do: anything, unless ``SHOAL_CRASH_AT`` names the point.
 """
@@ -13,6 +13,9 @@ import signal
 from enum import StrEnum
 
 AT = "SHOAL_CRASH_AT"
+WITH = (
+    "SHOAL_CRASH_WITH"  # the signal, without its SIG; STOP: the process stays at the point until it may go on
+)
 
 
 class CrashPoint(StrEnum):
@@ -36,6 +39,8 @@ class CrashPoint(StrEnum):
 
 
 def reached(point: CrashPoint) -> None:
-    """Say that this process has come to ``point``; it dies there when it was told to."""
+    """Say that this process has come to ``point``; it sends itself the signal when it was told to, once."""
     if os.environ.get(AT) == point.value:
-        os.kill(os.getpid(), signal.SIGKILL)
+        number = signal.Signals[f"SIG{os.environ.get(WITH, 'KILL')}"]
+        del os.environ[AT]
+        os.kill(os.getpid(), number)

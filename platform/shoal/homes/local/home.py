@@ -8,6 +8,7 @@ does).
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 from shoal.account import Account, Need, amounts, never_fits
 from shoal.admission import Decision, Verdict
-from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError
+from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, ShoalError
 from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
@@ -66,26 +67,34 @@ class LocalHome:
             return f"uid-{os.getuid()}"
 
     def request(self, ask: Ask) -> Cluster:
-        """One decision in one transaction; then the head is started (for a queued one, as its waiter)."""
-        with self.ledger.write() as tx:
-            gone = self._governing.settle(tx)
-            known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
-            if known:
-                found = same_or_refused(known[0], ask)
-            else:
-                found = None
-                cluster, decision = self._governing.request(tx, ask)
-            reached(CrashPoint.CLIENT_IN_DECISION)
-        if ask.id is not None and (found is not None or cluster.state is not State.ADMITTED):
-            ahead.discard(ask.id)  # one that waits in the queue has to be light
-        tidy_up(gone)
-        if found is not None:
-            return found
-        if cluster.state is State.REFUSED:
-            raise decision.error()
-        cluster = self._launch(cluster)
-        paths.prune()
-        return cluster
+        """One decision in one transaction; then the head is started (for a queued one, as its waiter).
+
+        Whatever ends it before its return, Ctrl-C included, leaves no record that counts and no process.
+        """
+        made: Cluster | None = None
+        try:
+            with self.ledger.write() as tx:
+                gone = self._governing.settle(tx)
+                known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
+                if known:
+                    found = same_or_refused(known[0], ask)
+                else:
+                    made, decision = self._governing.request(tx, ask)
+                reached(CrashPoint.CLIENT_IN_DECISION)
+            if ask.id is not None and (made is None or made.state is not State.ADMITTED):
+                ahead.discard(ask.id)  # one that waits in the queue has to be light
+            tidy_up(gone)
+            if made is None:
+                return found
+            if made.state is State.REFUSED:
+                raise decision.error()
+            cluster = self._launch(made)
+            paths.prune()
+            return cluster
+        except BaseException as error:
+            if made is not None and not made.state.ended:
+                self._abandon(made, error)
+            raise
 
     def would(self, ask: Ask) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
@@ -136,21 +145,29 @@ class LocalHome:
         with self.ledger.read() as tx:
             suspect = any(why_gone(cluster, tx.now) for cluster in tx.live())
         if suspect:
-            self.settle()
+            with contextlib.suppress(
+                InfrastructureError
+            ):  # what is written can be looked at on a full disk too
+                self.settle()
         with self.ledger.read() as tx:
             found = tx.all(owner) if ended else [c for c in tx.live() if owner in (None, c.owner)]
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
-        self.get(cluster_id)  # a head that died before is noted as that, not as stopped
-        with self.ledger.write() as tx:
-            cluster = tx.get(cluster_id)
-            if cluster.state is State.QUEUED:
-                self._governing.end(tx, cluster, State.STOPPED, reason, message)
-            elif not cluster.state.ended and cluster.state is not State.STOPPING:
-                tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
-                tx.move(cluster_id, State.STOPPING, reason, message)
-            live = not cluster.state.ended
+        known = self.get(cluster_id)  # a head that died before is noted as that, not as stopped
+        try:
+            with self.ledger.write() as tx:
+                cluster = tx.get(cluster_id)
+                if cluster.state is State.QUEUED:
+                    self._governing.end(tx, cluster, State.STOPPED, reason, message)
+                elif not cluster.state.ended and cluster.state is not State.STOPPING:
+                    tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
+                    tx.move(cluster_id, State.STOPPING, reason, message)
+                live = not cluster.state.ended
+        except InfrastructureError:
+            # A ledger on a full disk: its head ends all the same, and whoever can write again notes it.
+            signal_process(known.head, signal.SIGTERM)
+            raise
         reached(CrashPoint.CLIENT_CLOSING)
         if live:
             signal_process(cluster.head, signal.SIGTERM)
@@ -249,17 +266,24 @@ class LocalHome:
 
     def _launch(self, cluster: Cluster) -> Cluster:
         reached(CrashPoint.CLIENT_AFTER_DECISION)
-        try:
-            head = launch(cluster.id, cluster.plan.engine, self._environment())
-            reached(CrashPoint.CLIENT_AFTER_LAUNCH)
-        except InfrastructureError as error:
-            with self.ledger.write() as tx:
-                tx.move(cluster.id, State.FAILED, Reason.START_FAILED, error.message)
-            raise
+        head = launch(cluster.id, cluster.plan.engine, self._environment())
+        reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         with self.ledger.write() as tx:
             if not tx.get(cluster.id).head:
                 tx.update(cluster.id, head=head)
             return tx.get(cluster.id)
+
+    def _abandon(self, cluster: Cluster, error: BaseException) -> None:
+        """Nothing stays of a request that was interrupted, or that failed on its way."""
+        if isinstance(error, Exception):
+            message = error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
+            end = State.FAILED, Reason.START_FAILED, message
+        else:
+            end = State.STOPPED, Reason.STOPPED_BY_USER, "interrupted before its head was known"
+        # No record: it was rolled back. No ledger: whoever can reach it again finds the head gone.
+        with contextlib.suppress(ShoalError), self.ledger.write() as tx:
+            self._governing.end(tx, tx.get(cluster.id), *end)
+        tidy_up([cluster])
 
     def _environment(self) -> dict[str, str]:
         """What a head and its workers have to know: the ledger, and the catalog with its credentials."""

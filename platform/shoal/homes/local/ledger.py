@@ -37,7 +37,10 @@ class Ledger:
     def __init__(self, url: str | None = None) -> None:
         own = url is None
         if url is None:
-            url = f"sqlite:///{paths.make_private(paths.data_folder()) / 'ledger.db'}"
+            file = paths.data_folder() / "ledger.db"
+            if not os.path.exists(file):  # else it can be read, and clusters ended, on a full disk too
+                paths.make_private(file.parent)
+            url = f"sqlite:///{file}"
         self.url = url
         self._file: Path | None = None
         self._store: SqliteFile | Server

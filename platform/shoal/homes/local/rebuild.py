@@ -27,12 +27,15 @@ def is_broken(said: str) -> bool:
 
 
 def write_record(folder: Path, row: dict[str, Any]) -> None:
-    """A head's own copy of its record, replaced as a whole."""
+    """A head's own copy of its record, replaced as a whole. On a full disk the last copy stays."""
     fresh = folder / f".{RECORD}.new"
-    descriptor = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(row, file)
-    fresh.replace(folder / RECORD)
+    try:
+        descriptor = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(row, file)
+        fresh.replace(folder / RECORD)
+    except OSError as error:
+        print(f"shoal head: its own copy of its record is not new: {error}", flush=True)
 
 
 def records_of_live_heads() -> list[dict[str, Any]]:

@@ -1,0 +1,317 @@
+"""Every command with everything that can be wrong around it.
+
+The commands are read from the application itself: a new one is tested here without a word about it. Whatever is
+wrong, a person reads a sentence, a program an exit code that means it, and nobody a stack trace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from shoal.cli.app import make_app
+
+OK, USAGE, REFUSED, FAILED, CLOSED_PIPE = 0, 2, 3, 4, 141
+FILLED = {  # what an argument of that name is called with; others get "x"
+    "template": "small",
+    "name": "known",
+    "names": "known",
+    "script": "idle.py",
+    "longest": "1 h",
+    "folder": "made",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the application: its words, and its parameters as typer knows them."""
+
+    words: tuple[str, ...]
+    parameters: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def call(self) -> list[str]:
+        """With all its arguments, and so that it starts nothing if it can be called that way."""
+        called = list(self.words)
+        if any("--dry-run" in p.opts for p in self.parameters):
+            called.append("--dry-run")
+        return called + [
+            FILLED.get(p.name, "x")
+            for p in self.parameters
+            if p.param_type_name == "argument" and (p.required or p.name in FILLED)
+        ]
+
+    @property
+    def values(self) -> list[str]:
+        """Its options that take a value."""
+        return [p.opts[-1] for p in self.parameters if p.param_type_name == "option" and not p.is_flag]
+
+
+def commands() -> list[Command]:
+    found = []
+    for name, command in typer.main.get_command(make_app()).commands.items():  # type: ignore[attr-defined]
+        inside = getattr(command, "commands", None)
+        if inside is None:
+            found.append(Command((name,), tuple(command.params)))
+        else:
+            found += [Command((name, sub), tuple(each.params)) for sub, each in inside.items()]
+    return found
+
+
+EVERY = pytest.mark.parametrize("command", commands(), ids=str)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, place: Any) -> Iterator[Any]:
+    """A project whose policy admits nothing, so that nothing starts; ``known`` was refused there once."""
+    there = place(tmp_path_factory.mktemp("closed"))
+    there.write("policies/tiers.yaml", TINY)
+    there.write("idle.py", "")
+    answer = there("up", "small", "--name", "known")
+    assert answer.code == REFUSED, answer
+    yield there
+    assert not there.marked()
+
+
+TINY = """
+    standard:
+      {concurrent_clusters: 1, workers_per_cluster: 3, memory: 1 kB, max_duration: 4 h, head: 2 GB}
+    """
+
+
+def is_told(answer: Any) -> None:
+    """No stack trace, no defect."""
+    for word in ("Traceback", "defect", "Exception ignored", "BrokenPipe"):
+        assert word not in answer.err, answer.err
+
+
+# -- nonsense --------------------------------------------------------------------------------------------
+
+NONSENSE = ("", "-1e999", "x" * 5000 + "/../\U0001f4a5\n")
+
+
+@EVERY
+def test_nonsense_for_every_option_is_told(closed: Any, command: Command) -> None:
+    calls = [[*command.call, "--no-such-option"], [*command.call, "--", "more", "than", "asked"]]
+    calls += [
+        [*command.call, f"{option}={value}"]
+        for option in command.values
+        for value in NONSENSE
+        if not (option == "--project" and value == "")  # which is this folder
+    ]
+    answers = closed.many(calls)
+    for call, answer in zip(calls, answers, strict=True):
+        is_told(answer)
+        assert answer.code in (OK, USAGE, REFUSED, FAILED), (call, answer)
+        if answer.code:
+            assert answer.err.strip(), (call, answer)
+    assert answers[0].code == USAGE
+    assert not closed.marked()
+
+
+# -- what is around it -----------------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_broken_project_is_told_with_every_fault(bare: Any, command: Command) -> None:
+    bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: lokal}}\ncolour: red\n")
+    bare.write("clusters/etl.yaml", "engines: {dask: {image: x}}\nworkers: {min: 2, max: 1, memory: 3}\n")
+    bare.write("idle.py", "")
+    answer = bare(*command.call)
+    is_told(answer)
+    if str(command) == "init":
+        assert answer.code == OK, "it does not read what is there"
+        return
+    assert answer.code == (FAILED if str(command) in ("doctor", "validate") else USAGE), answer
+    for fault in ("shoal.yaml:2: targets.local.home", "shoal.yaml:3: colour", "clusters/etl.yaml:2"):
+        assert fault in answer.err + answer.out
+
+
+@pytest.mark.parametrize("text", ["", "\0\1\2", "- a list\n", "a: [1", "a: &x [*x]\n", "\xff\xfe"], ids=repr)
+def test_a_project_file_that_is_no_such_thing_is_told(bare: Any, text: str) -> None:
+    bare.write("shoal.yaml", "").write_bytes(text.encode("latin-1"))
+    answer = bare("plan", "etl")
+    is_told(answer)
+    assert answer.code == USAGE, answer
+    assert "shoal.yaml" in answer.err
+
+
+@EVERY
+def test_without_a_project_the_shipped_one_counts(bare: Any, command: Command) -> None:
+    if str(command) == "demo":
+        return  # it would run; tests/flows runs it without a project
+    bare.write("idle.py", "")
+    call = ["etl" if word == "small" else word for word in command.call]
+    answer = bare(*call, *(["--engine", "dask"] if str(command) == "validate" else []), "-o", "json"
+                  if "-o" in [o for p in command.parameters for o in p.opts] else "")  # fmt: skip
+    is_told(answer)
+
+
+@EVERY
+def test_a_ledger_of_a_newer_version_is_left_alone(small: Any, command: Command) -> None:
+    small.write("idle.py", "")
+    assert small("ls").code == OK
+    file = Path(small.environment["SHOAL_DATA"]) / "ledger.db"
+    with sqlite3.connect(file) as database:
+        database.execute("update shoal_meta set value = '99' where key = 'version'")
+    database.close()
+    before = file.read_bytes()
+    answer = small(*command.call)
+    is_told(answer)
+    if str(command) in ("init", "images build"):
+        assert "ledger" not in answer.err, "it needs none"
+    elif ("--dry-run" in command.call and str(command) != "down") or str(command) == "plan":
+        assert answer.code == OK, answer
+        assert "newer Shoal" in answer.out
+    else:
+        assert answer.code == FAILED, answer
+        assert "newer Shoal" in answer.err + answer.out
+    assert file.read_bytes() == before
+
+
+def without_rights(place: Any, *arguments: str, **changes: str) -> Any:
+    """The command as somebody to whom the modes of files matter; root ignores them."""
+    command = [place.command, *arguments]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root ignores rights, and there is no setpriv to take that away")
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    done = subprocess.run(
+        command,
+        cwd=place.folder,
+        env=place.environment | changes,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return place.answer(done.returncode, done.stdout, done.stderr)
+
+
+@EVERY
+@pytest.mark.parametrize("closed_to_us", ["data", "project"])
+def test_folders_without_rights_are_told(small: Any, command: Command, closed_to_us: str) -> None:
+    small.write("idle.py", "")
+    data = Path(small.environment["SHOAL_DATA"])
+    data.mkdir()
+    where = data if closed_to_us == "data" else small.folder / "shoal.yaml"
+    where.chmod(0o500 if closed_to_us == "data" else 0)
+    folder_mode = small.folder.stat().st_mode
+    if str(command) == "init":
+        small.folder.chmod(0o500)
+    try:
+        answer = without_rights(small, *[word for word in command.call if word != "--dry-run"])
+    finally:
+        small.folder.chmod(folder_mode)
+        where.chmod(0o700)
+    is_told(answer)
+    if str(command) == "init":
+        assert answer.code == FAILED
+        assert "cannot write" in answer.err
+    elif closed_to_us == "project":
+        assert answer.code == FAILED, answer
+        assert "shoal.yaml: Permission denied" in answer.err + answer.out
+    elif str(command) == "images build":
+        assert answer.code == USAGE, "it writes nothing there"
+    elif str(command) == "plan":
+        assert answer.code == OK
+        assert f"cannot write in {data}" in answer.out
+    else:
+        assert answer.code == FAILED, answer
+        assert f"cannot write in {data}" in answer.err + answer.out
+    assert not small.marked()
+
+
+# -- where it writes to ----------------------------------------------------------------------------------
+
+
+def ends_where_nobody_reads(place: Any, arguments: list[str], *, stderr_too: bool) -> tuple[int, str]:
+    """Exit code and standard error of a command whose standard output goes into a closed pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [place.command, *arguments],
+            cwd=place.folder,
+            env=place.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=write if stderr_too else subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr or ""
+
+
+@EVERY
+def test_a_reader_that_goes_away_is_no_defect(closed: Any, command: Command) -> None:
+    for call in (command.call, [*command.words, "--help"]):
+        usual = closed(*call)
+        code, error = ends_where_nobody_reads(closed, call, stderr_too=False)
+        assert code in (usual.code, CLOSED_PIPE), (call, code, usual)
+        if usual.out:
+            assert code == CLOSED_PIPE
+        for word in ("Traceback", "defect", "Exception ignored", "BrokenPipe"):
+            assert word not in error, error
+        code, _ = ends_where_nobody_reads(closed, call, stderr_too=True)
+        assert code in (usual.code, CLOSED_PIPE), (call, code, usual)
+
+
+@EVERY
+def test_output_that_cannot_be_written_fails(closed: Any, command: Command) -> None:
+    usual = closed(*command.call)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [closed.command, *command.call],
+            cwd=closed.folder,
+            env=closed.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    is_told(closed.answer(done.returncode, "", done.stderr))
+    if usual.out:
+        assert done.returncode == FAILED, done
+        assert "No space left on device" in done.stderr
+    else:
+        assert done.returncode == usual.code
+
+
+# -- on a narrow terminal --------------------------------------------------------------------------------
+
+
+def fits(screen: str, columns: int) -> None:
+    """Nothing is wider than the terminal, but for a command, path or address: those stay whole, for pasting."""
+    for line in screen.splitlines():
+        indent = len(line) - len(line.lstrip())
+        pasted = line.lstrip().startswith(("shoal ", "$ ")) or len(line.split()) <= 2
+        assert len(line) <= columns or pasted or indent > columns, f"{len(line)} wide: {line!r}"
+        assert "…" not in line, f"cut: {line!r}"
+
+
+@EVERY
+def test_a_terminal_of_60_columns_is_wide_enough(closed: Any, command: Command) -> None:
+    call = [*command.call, "--once"] if str(command) == "top" else command.call
+    for arguments in (call, [*command.words, "--help"], [*command.words, "--no-such-option"]):
+        screen = closed.on_terminal(60, *arguments)
+        assert screen.strip()
+        fits(screen, 60)
