@@ -301,7 +301,7 @@ def test_a_killed_worker(name: str, record_property: Any) -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         for number in range(TRIES):
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=300)
             client.run(arm, kills[number % 3], f"{folder}/{number}")
             batch = pd.DataFrame({"id": range(number * ROWS, (number + 1) * ROWS), "batch": number})
             result = shoal.write_table(dd.from_pandas(batch, npartitions=4), name, run_key=f"run-{number}")

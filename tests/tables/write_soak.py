@@ -25,29 +25,32 @@ COUNTED = ("kills", "acknowledged", "rows", "lost", "doubled or not asked for", 
 
 
 def measured(junits: Sequence[str]) -> dict[str, Any]:
-    """What a run (in one file or more) measured: the machine, the time, and each test with what it counted."""
+    """What a run measured: the machine, the time, and each test with what it counted.
+
+    In more than one part: what a later part ran again counts.
+    """
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
-    tests = []
+    tests: dict[tuple[str, str], dict[str, Any]] = {}
     for case in (case for junit in junits for case in ElementTree.parse(junit).iter("testcase")):
         states = [s for s in ("failure", "error", "skipped") if case.find(s) is not None]
         counts = {p.get("name"): p.get("value") for p in case.iter("property")}
-        tests.append(
-            {
-                "file": (case.get("classname") or "").rsplit(".", 1)[-1].removeprefix("test_"),
-                "test": (case.get("name") or "").removeprefix("test_"),
-                "seconds": round(float(case.get("time") or 0), 1),
-                "result": states[0] if states else "passed",
-                **{name: int(counts[name]) for name in COUNTED if name in counts},
-            }
-        )
+        file = (case.get("classname") or "").rsplit(".", 1)[-1].removeprefix("test_")
+        name = (case.get("name") or "").removeprefix("test_")
+        tests[file, name] = {
+            "file": file,
+            "test": name,
+            "seconds": round(float(case.get("time") or 0), 1),
+            "result": states[0] if states else "passed",
+            **{counted: int(counts[counted]) for counted in COUNTED if counted in counts},
+        }
     return {
         "commit": commit.stdout.strip(),
         "time": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "scale": os.environ.get("SHOAL_TPCH_SCALE", "0.1"),
-        "tests": tests,
+        "tests": list(tests.values()),
     }
 
 
@@ -65,14 +68,18 @@ def section(result: dict[str, Any]) -> str:
         f"{sum(t['seconds'] for t in tests) / 60:.0f} minutes, {len(tests)} tests, {len(bad)} not passed.",
         "",
         f"**{total['kills']} kills and lost answers; of {total['rows']} rows acknowledged, {total['lost']} lost, "
-        f"{total['doubled or not asked for']} doubled, {total['files left']} files left over** (data files and "
-        "manifests that no snapshot refers to). The log of what was acknowledged is kept outside of the tables.",
+        f"{total['doubled or not asked for']} doubled, {total['files left']} files left over** (data files, "
+        "manifests and metadata files that the table does not refer to). The log of what was acknowledged is kept "
+        "outside of the tables.",
         "",
         "| Killed at | Times | Rows | Lost | Doubled | Files left | Time | Result |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for test in killed:
-        cells = [test["test"], *(test.get(n, "") for n in ("kills", "rows", *COUNTED[3:]))]
+        cells = [
+            test["test"].removeprefix("killed_and_run_again").strip("[]"),
+            *(test.get(n, "") for n in ("kills", "rows", *COUNTED[3:])),
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} | {test['seconds']} s | {test['result']} |")
     lines += ["", "| Other tests | Number | Time | Not passed |", "|---|---|---|---|"]
     others = [t for t in tests if "kills" not in t]
