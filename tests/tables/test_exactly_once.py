@@ -294,7 +294,13 @@ def test_a_killed_worker(name: str, record_property: Any) -> None:
     acknowledged: dict[int, int] = {}
     kills = [p.name for p in CrashPoint if p.name.startswith("WORKER")]
     with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        # A local cluster gives up a worker that is not back in 15 s, which on a busy machine is too soon.
+        dask.config.set(
+            {
+                "distributed.worker.multiprocessing-method": "forkserver",
+                "distributed.deploy.lost-worker-timeout": "10 minutes",
+            }
+        ),
         forked_with("distributed", "dask.dataframe", "shoal.tables.write", "shoal.tables.read"),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
