@@ -29,6 +29,7 @@ from shoal.java import find_java
 from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster, State
+from shoal.sizing import lowered
 from shoal.sizing import plan as size
 from shoal.wiring import wire
 from shoal.words import count
@@ -189,16 +190,19 @@ def prepare(
 
 
 def describe(plan: Plan) -> str:
-    """The plan in a few lines, with the reason for each number."""
+    """The plan in two or three lines: size, price, what a limit lowered, when it ends by itself."""
     group = plan.groups[0]
-    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no prices known"
+    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
+    bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
     head = (
-        f"{plan.template} on {plan.engine}, target {plan.target}: {group.count} workers "
-        f"({group.minimum} to {group.maximum}) of {group.size.cores:g} cores, {group.size.memory}"
+        f"{plan.template} on {plan.engine}, target {plan.target}: {count(group.count, 'worker')}{bounds} of "
+        f"{count(group.size.cores, 'core')}, {group.size.memory}"
     )
     if group.there != group.size:
         head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
-    return "\n".join([f"{head}; {price}", *(f"  {key}: {why}" for key, why in plan.reasons.items())])
+    times = plan.timeouts
+    ends = f"ends after {times.idle} idle, {times.no_client} without a client, {times.max} in all"
+    return "\n  ".join([f"{head}; {price}", *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"])
 
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:

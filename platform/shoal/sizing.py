@@ -9,6 +9,7 @@ What it must not do: do I/O, or look at what is running (``admission``).
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -25,6 +26,11 @@ from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 # A Spark worker's memory is its pod's; Spark's own rule for what a JVM takes beside its heap when Python runs
 # next to it is 40 % of the heap (spark.kubernetes.memoryOverheadFactor for non-JVM jobs).
 POD_PER_HEAP = 1.4
+
+
+SINCE = ", since "  # between what was lowered and the limit that lowered it
+SPILLS = "it takes longer and spills to scratch disk"
+_LOWERED = re.compile(rf"(?:at most|lowered to) [^;]*?{SINCE}.*? gives [^;)]+|with \d+ {SPILLS}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,14 @@ def plan(
     return replace(result, price_per_hour=price, reasons=reasons)
 
 
+def lowered(plan: Plan) -> list[str]:
+    """What a limit made smaller than a template or an upper bound says, and which limit; and what that costs.
+
+    Sentences out of the plan's reasons: nobody should have to look for these among the others.
+    """
+    return [found for reason in plan.reasons.values() for found in _LOWERED.findall(reason)]
+
+
 def _refuse_what_never_fits(result: Plan, limits: Limits, priority: int) -> None:
     shortages = never_fits(Need.of(result, priority), limits)
     if shortages:
@@ -151,11 +165,11 @@ def _workers(workload: Workload, template: Template, limits: Limits, size: Size,
     # An upper bound is a permission, not a request: a limit lowers it, and says so.
     maximum = max(minimum, int(min(asked[1], most)))
     if maximum < asked[1]:
-        reason += f"; at most {maximum}, since {source}"
+        reason += f"; at most {maximum}{SINCE}{source}"
     start = min(max(needed or minimum, minimum), maximum)
     reason += f"; starts with {start}" + (f": {by_data}" if by_data else "")
     if needed and needed > maximum:
-        reason += f"; with {maximum} it takes longer and spills to scratch disk"
+        reason += f"; with {maximum} {SPILLS}"
     return _Range(minimum, start, maximum, reason)
 
 
@@ -181,7 +195,7 @@ def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: template {template.name} says so"
     if limit and head.memory > limit.value:
         head = Size(head.cores, Bytes(limit.value))
-        reasons["head"] += f"; lowered to {head.memory}, since {limit.source} gives no more"
+        reasons["head"] += f"; lowered to {head.memory}{SINCE}{limit.source} gives no more"
     return head
 
 
@@ -192,7 +206,7 @@ def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: d
     limit = limits.per_cluster.get("duration")
     if workload.max_duration is None and limit and longest > limit.value:
         longest = Seconds(limit.value)
-        why += f"; lowered to {longest}, since {limit.source} gives no more"
+        why += f"; lowered to {longest}{SINCE}{limit.source} gives no more"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client
     reasons["timeouts"] = (

@@ -91,6 +91,44 @@ def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
     assert len(shoal("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3
 
 
+def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
+    assert "may live 2 h in all" in shoal("extend", "nightly", "+1h").out
+    assert "may live 1 h 30 min in all" in shoal("extend", "nightly", "90 min").out
+    refused = shoal("extend", "nightly", "+3h")
+    assert refused.code == 3
+    assert "a cluster may have 4 h of life: tier standard" in refused.err
+
+
+def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dict[str, Any]) -> None:
+    shoal("up", "small", "-w", "1", "--name", "second", "--detach", "--yes")
+    queued = shoal(
+        "up",
+        "small",
+        "-w",
+        "2",
+        "--name",
+        "third",
+        "--detach",
+        "--queue",
+        "--priority",
+        "1",
+        "--yes",
+        "-o",
+        "json",
+    ).json
+    try:
+        assert queued["state"] == "Queued"
+        assert queued["place"] == 1
+        assert queued["latest_start"] is not None
+        memory = next(row for row in shoal("quota", "-o", "json").json["totals"] if row["what"] == "memory")
+        assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 4 * 10**9)
+        assert "2 GB queued" in shoal("quota").out
+        assert re.search(r"starts at the latest \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
+        assert re.search(r"at the latest \d\d", " ".join(shoal("why", "third", COLUMNS="250").out.split()))
+    finally:
+        shoal("down", "second", "third", "--yes")
+
+
 def test_quota_tells_what_is_held_and_by_whom(shoal: Any, nightly: dict[str, Any]) -> None:
     view = shoal("quota", "-o", "json").json
     held = {row["what"]: row["held"] for row in view["totals"]}
@@ -159,15 +197,29 @@ def test_a_script_gets_the_cluster_and_its_exit_code_is_passed_on(shoal: Any) ->
     assert "job" not in {row["name"] for row in shoal("ls", "-o", "json").json}
 
 
+def test_a_script_with_json_answers_apart_from_what_the_script_prints(shoal: Any) -> None:
+    shoal.write("clean.py", SCRIPT)
+    answer = shoal(
+        "submit", "clean.py", "-t", "small", "-w", "1", "--name", "told", "-o", "json", LEAVE_WITH="7"
+    )
+    assert answer.code == 7, answer
+    assert "told 6" in answer.err
+    view = answer.json
+    assert list(view)[-2:] == ["report", "exit_code"]
+    assert (view["name"], view["state"], view["exit_code"]) == ("told", "Stopped", 7)
+    assert view["report"]["worker_hours"] > 0
+
+
 def test_a_function_of_a_file_can_be_submitted_and_detached(
     shoal: Any, eventually: Callable[..., Any]
 ) -> None:
     shoal.write("clean.py", SCRIPT)
     answer = shoal(
-        "submit", "clean.py:main", "-t", "small", "-w", "1", "--name", "later", "--detach", "--yes"
+        *("submit", "clean.py:main", "-t", "small", "-w", "1", "--name", "later", "--detach", "-o", "json")
     )
     assert answer.code == 0, answer
-    log = Path(re.search(r"writes to (\S+)", answer.out)[1])  # type: ignore[index]
+    assert list(answer.json) == ["name", "pid", "log"]
+    log = Path(answer.json["log"])
     eventually(lambda: "later 6" in log.read_text(), 60, "the script printed")
     eventually(lambda: "later" not in {r["name"] for r in shoal("ls", "-o", "json").json}, 30, "it ended")
 

@@ -93,6 +93,8 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["report", "nosuch"], "no live cluster"),
         (["advise", "smal"], "did you mean 'small'"),
         (["top", "--every", "0"], "--every"),
+        (["up", "small", "--priority", "11"], "--priority"),
+        (["extend", "nosuch", "+1h"], "no live cluster"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence_and_exits_2(shoal: Any, arguments: list[str], said: str) -> None:
@@ -116,6 +118,12 @@ def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: An
     assert answer.code == 3
     assert "needs 4 workers; a cluster may have 3 workers" in answer.err
     assert "policies/tiers.yaml:2" in answer.err
+    urgent = shoal("up", "small", "--priority", "3", "--queue", "--yes")
+    assert urgent.code == 3
+    assert (
+        "needs priority 3; it may have at most priority 2: tier standard (policies/tiers.yaml:3)"
+        in urgent.err
+    )
 
 
 def test_plan_says_sizes_reasons_and_quota_before_and_after(shoal: Any) -> None:

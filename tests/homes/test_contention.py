@@ -17,7 +17,7 @@ LIMIT = 2  # clusters at once, of the test's tier
 
 
 def test_no_limit_is_exceeded_and_each_gets_its_share(project: Path, tmp_path: Path) -> None:
-    """`make soak` runs it with 32 processes for 60 s."""
+    """`make soak-queue` runs it with 32 processes for 60 s, and on a machine that does nothing else."""
     open_home(open_project(project))
     log = tmp_path / "events"
     command = [sys.executable, str(Path(__file__).with_name("contention.py"))]
@@ -51,3 +51,6 @@ def test_no_limit_is_exceeded_and_each_gets_its_share(project: Path, tmp_path: P
     assert held[-1] == 0
     assert not open_home(open_project(project)).clusters()
     assert min(decisions) >= sum(decisions) / PROCESSES / 2, decisions
+    if PROCESSES >= 32 and SECONDS >= 60:
+        assert sum(decisions) / SECONDS >= 500
+        assert max(answer["longest"] for answer in answers) <= 1

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -164,3 +164,31 @@ def test_its_repr_hides_the_password() -> None:
     ledger = Ledger.__new__(Ledger)
     ledger.url = "postgresql://shoal:hunter2@db/shoal"
     assert "hunter2" not in repr(ledger)
+
+
+def test_a_fork_does_not_touch_its_parents_connection(empty_home: Path) -> None:
+    ledger = Ledger()
+
+    def opened() -> int:
+        return times_open(empty_home / "ledger.db")
+
+    with ledger.read() as tx:
+        assert tx.all() == []
+    assert opened() == 1
+    child = os.fork()
+    if child == 0:
+        with ledger.write() as tx:
+            tx.history_of(("user", "alice"))
+        os._exit(opened())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2, "one of its own beside its parent's"
+    with ledger.write() as tx:
+        assert tx.live() == []
+
+
+def times_open(file: Path) -> int:
+    """How often this process has the file open."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the folder itself
+            links.append(os.readlink(descriptor))
+    return links.count(str(file))

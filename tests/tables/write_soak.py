@@ -96,6 +96,8 @@ def put(page: str, part: str) -> str:
 def main() -> None:
     if len(sys.argv) > 1:
         RESULT.write_text(json.dumps(measured(sys.argv[1:]), indent=1) + "\n")
+    if not RESULT.exists():
+        return
     result = json.loads(RESULT.read_text())
     PAGE.write_text(put(PAGE.read_text() if PAGE.exists() else "# Soak\n", section(result)))
     print(f"{PAGE}: {len(result['tests'])} tests of tables")

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.account import Account, Amounts, amounts, real
-from shoal.admission import Ask, Decision, Place, Verdict, decide
+from shoal.admission import Ask, Decision, Place, Verdict, beside, decide
 from shoal.asking import ask
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError
-from shoal.policy import Limit, Limits
+from shoal.policy import Limit, Limits, Policy, Team, Tier, User
 from shoal.project import Project
 from shoal.records import Reason
 from shoal.sizing import plan
 from shoal.targets import Machine
-from shoal.units import Bytes
+from shoal.units import Bytes, Seconds
 from shoal.workload import Plan
 
 Planned = Callable[..., Plan]
@@ -223,3 +223,37 @@ def test_an_account_is_a_sum_over_ids_and_steps_can_be_repeated(
     assert once.held - its == account.without(cluster).held
     assert once.without(cluster).without(cluster) == account.without(cluster)
     assert Amounts.from_json(its.to_json()) == its
+
+
+def test_what_runs_around_it_is_in_the_way_whatever_else_ends(planned: Planned, standard: Limits) -> None:
+    one, three = planned("etl", workers=1), planned("etl", workers=3)
+    shortage = beside(Ask("", "second", three), standard, {"first": one})[0]
+    assert (shortage.what, shortage.never) == ("memory", False)
+    assert "second needs 42 GB of memory; you hold 14 GB of 42 GB (etl-1)" in shortage.sentence(
+        "second", {"first": "etl-1"}
+    )
+    assert beside(Ask("", "second", one), standard, {"first": one}) == ()
+    assert beside(Ask("", "second", three), standard, {}) == ()
+    small = Machine(memory=Bytes(int(real(one).memory * 1.5)))
+    (shortage,) = beside(Ask("", "second", one), standard, {"first": one}, small)
+    assert shortage.scope == "the machine"
+
+
+def test_a_priority_above_the_limit_never_fits_and_one_below_does(planned: Planned) -> None:
+    tier = Tier(
+        concurrent_clusters=3,
+        workers_per_cluster=3,
+        memory=Bytes(42 * GB),
+        max_duration=Seconds(14400),
+        head=Bytes(8 * GB),
+        max_priority=5,
+    )
+    team = Team(max_priority=2)
+    policy = Policy({"t": tier}, {"u": User(tier="t", team="x"), "v": User(tier="t")}, {"x": team})
+    plan = planned("etl", workers=1)
+    strict, wide = policy.limits_of("u"), policy.limits_of("v")
+    assert decide(Ask("1", "a", plan, 2), strict, Account()).verdict is Verdict.ADMIT
+    refused = decide(Ask("1", "a", plan, 3), strict, Account())
+    assert refused.verdict is Verdict.REFUSE
+    assert "a needs priority 3; it may have at most priority 2: team x" in refused.message
+    assert decide(Ask("1", "a", plan, 5), wide, Account()).verdict is Verdict.ADMIT

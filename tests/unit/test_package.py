@@ -24,16 +24,30 @@ def test_every_public_name_is_there_and_nothing_else() -> None:
     assert set(dir(shoal)) >= set(shoal.__all__)
 
 
-def test_importing_it_pulls_in_no_engine() -> None:
-    code = "import sys, shoal; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded_after(code: str) -> set[str]:
+    """The packages that a fresh process has imported after some code."""
+    code = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not _HEAVY & set(answer.stdout.split())
+    return set(answer.stdout.splitlines()[-1].split())
+
+
+def test_importing_it_pulls_in_no_engine() -> None:
+    assert not _HEAVY & loaded_after("import shoal")
 
 
 def test_planning_pulls_in_no_engine_either() -> None:
-    code = "import sys, shoal; shoal.plan; print(*{name.partition('.')[0] for name in sys.modules})"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not (_HEAVY - {"sqlalchemy"}) & set(answer.stdout.split())
+    assert not _HEAVY & loaded_after("import shoal; shoal.plan()")
+
+
+def test_a_heads_process_is_started_before_what_decides_is_imported() -> None:
+    assert not (_HEAVY | {"pydantic"}) & loaded_after("import shoal; shoal.dask")
+
+
+def test_a_head_starts_without_what_only_decisions_need() -> None:
+    unneeded = {"pydantic", "pandas", "pyarrow", "sqlalchemy", "typer", "rich"}
+    assert not unneeded & loaded_after("from shoal.head.forking import preload; preload('dask')")
+    light = unneeded | {"dask", "distributed", "numpy", "multiprocessing"}
+    assert not light & loaded_after("import shoal.head.waiting"), "a hundred may wait on one machine"
 
 
 def test_the_wheel_ships_the_default_project_folder(tmp_path: Path) -> None:

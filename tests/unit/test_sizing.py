@@ -15,7 +15,7 @@ from shoal.asking import ask
 from shoal.errors import NeverFitsError, NotFoundError, WorkloadError
 from shoal.policy import Limit, Limits
 from shoal.project import Project
-from shoal.sizing import plan
+from shoal.sizing import lowered, plan
 from shoal.units import Bytes, Seconds
 from shoal.workload import Engine, Plan, Size, Workload
 
@@ -205,3 +205,12 @@ def test_any_plan_is_ordered_within_limits_and_survives_json(shipped: Project, d
     assert "cores" not in totals or amounts(result).cores <= totals["cores"].value
     assert result.head.memory <= per["head"].value
     assert Plan.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_what_a_limit_lowered_is_told_apart(planned: Planned) -> None:
+    assert lowered(planned("etl", workers=2)) == []
+    told = lowered(planned("etl", data="25 GB"))
+    assert told == [
+        "at most 3, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster",
+        "with 3 it takes longer and spills to scratch disk",
+    ]

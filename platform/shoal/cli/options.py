@@ -7,8 +7,9 @@ What it must not do: import anything heavy; it is loaded for `shoal --help`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,7 @@ Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask.")]
 Name = Annotated[
     str | None, _option("--name", help="Name of the cluster; a live one of that name is used again.")
 ]
+Verbose = Annotated[bool, _option("-v", "--verbose", help="Show the whole plan, with its reasons.")]
 DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]
 Detach = Annotated[
     bool, _option("--detach", help="Live on without a client, until idle or the longest life.")
@@ -115,13 +117,40 @@ NoClient = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What was typed about the size, as :func:`shoal.clusters.prepare` takes it."""
+NOTHING: dict[str, Any] = {}  # stands for what `asking` puts in its place
+# What is asked for about a cluster, by the name that `shoal.clusters.prepare` has for it, in the order of `--help`.
+ASKED: dict[str, Any] = {
+    "engine": Engine,
+    "data": Data,
+    "workers": Workers,
+    "cores": Cores,
+    "memory": Memory,
+    "gpu": Gpu,
+    "spot": Spot,
+    "packages": Packages,
+    "max_duration": MaxDuration,
+    "idle": Idle,
+    "no_client": NoClient,
+}
 
-    values: dict[str, Any]
 
-    @classmethod
-    def of(cls, **typed: Any) -> Asked:
-        """Without what was not typed."""
-        return cls({key: value for key, value in typed.items() if value is not None and value != []})
+def asking(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
+    """``command`` with the options of :data:`ASKED` in place of its parameter ``asked``, in which it gets what
+    was typed of them, by name."""
+    names = [name for name in ASKED if name not in without]
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name != "asked":
+            parameters.append(parameter)
+            continue
+        parameters += [parameter.replace(name=name, annotation=ASKED[name], default=None) for name in names]
+
+    @functools.wraps(command)
+    def run(**typed: Any) -> None:
+        asked = {name: typed.pop(name) for name in names}
+        command(asked={key: value for key, value in asked.items() if value not in (None, [])}, **typed)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

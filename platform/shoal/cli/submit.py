@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,7 @@ _GRACE = 10.0  # s that a script gets to end after Ctrl-C
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("submit", epilog=EXAMPLES)(submit)
+    app.command("submit", epilog=EXAMPLES)(o.asking(submit, without=("no_client",)))
 
 
 def submit(
@@ -41,16 +41,7 @@ def submit(
         list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="The script's own.")
     ] = None,
     template: o.TemplateOption = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
+    asked: dict[str, Any] = o.NOTHING,
     name: o.Name = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return at once; `shoal logs` shows the output.")
@@ -59,36 +50,43 @@ def submit(
     priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
+    verbose: o.Verbose = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Bring a cluster up, run a script on it, end the cluster; exit with the script's code.
 
-    In the script, `shoal.dask()` and `shoal.spark()` give that cluster. Its output is the terminal's.
+    In the script, `shoal.dask()` and `shoal.spark()` give that cluster. Its output is the terminal's; with
+    `-o json` it goes to standard error, and the answer alone to standard output.
     """
+    from shoal.cli import views
     from shoal.cli.up import agree, show_plan
     from shoal.clusters import prepare, start
 
     file, function = _script(script)
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, priority=priority,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
+    request = prepare(
+        template, project=project, target=target, queue=queue or None, priority=priority, **asked
+    )
     chosen = name or f"{file.stem.replace('_', '-')}-{os.urandom(2).hex()}"
     if dry_run:
-        show_plan(request, chosen, o.Output.TEXT)
+        show_plan(request, chosen, output)
         return
-    agree(request, yes=yes, quiet=False)
+    as_json = output is o.Output.JSON
+    agree(request, yes=yes, quiet=as_json, verbose=verbose)
     if detach:
-        _detach(chosen)
+        _detach(chosen, as_json)
         return
-    with start(request, name=chosen) as cluster:
+    with start(request, name=chosen, quiet=as_json) as cluster:
         cluster.open()  # its client until the script is one: between the two it must not look abandoned
         environment = os.environ | {"SHOAL_ATTACH": cluster.name, "PYTHONUNBUFFERED": "1"}
         environment["SHOAL_PROJECT"] = str(request.project.folder)
         environment["SHOAL_TARGET"] = request.project.target.name
-        code = _run(_command(file, function, arguments or []), environment)
+        code = _run(_command(file, function, arguments or []), environment, aside=as_json)
+    if as_json:
+        from shoal.cli.console import write_json
+
+        write_json(views.submit_view(cluster.record, code, cluster.report().to_json()))
     raise typer.Exit(code)
 
 
@@ -120,9 +118,12 @@ def _command(file: Path, function: str | None, arguments: list[str]) -> list[str
     return [sys.executable, "-c", call, str(file), *arguments]
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    """The script, on this terminal. Ctrl-C reaches it by itself; it gets some seconds to end."""
-    child = subprocess.Popen(command, env=environment)
+def _run(command: list[str], environment: dict[str, str], *, aside: bool) -> int:
+    """The script, on this terminal. Ctrl-C reaches it by itself; it gets some seconds to end.
+
+    ``aside``: what it prints goes to standard error.
+    """
+    child = subprocess.Popen(command, env=environment, stdout=sys.stderr if aside else None)
     try:
         code = child.wait()
     except BaseException:
@@ -135,24 +136,39 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     return code if code >= 0 else 128 + signal.Signals(-code).value
 
 
-def _detach(name: str) -> None:
+def _again(arguments: list[str], name: str) -> list[str]:
+    """The same command for the background: named, agreed to, and answering nobody. The script's own stay."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    ours, its = arguments[:at], arguments[at:]
+    kept, words = [], iter(ours)
+    for word in words:
+        if word in ("-o", "--output"):
+            next(words, None)
+        elif word not in ("--detach", "-y", "--yes") and not word.startswith(("-o", "--output=")):
+            kept.append(word)
+    at = kept.index("submit") + 1
+    named = [] if any(a == "--name" or a.startswith("--name=") for a in kept) else ["--name", name]
+    return [*kept[:at], *named, "--yes", *kept[at:], *its]
+
+
+def _detach(name: str, as_json: bool) -> None:
     """The same command once more, without a terminal."""
-    from shoal.cli.console import out
+    from shoal.cli.console import out, write_json
     from shoal.homes.local import paths
 
     folder = paths.make_private(paths.data_folder() / "scripts")
     log = folder / f"{name}.log"
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-y", "--yes")]
-    at = arguments.index("submit") + 1
-    named = [] if any(a == "--name" or a.startswith("--name=") for a in arguments) else ["--name", name]
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "shoal", *arguments[:at], *named, "--yes", *arguments[at:]],
+            [sys.executable, "-m", "shoal", *_again(sys.argv[1:], name)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
         )
+    if as_json:
+        write_json({"name": name, "pid": process.pid, "log": str(log)})
+        return
     out().print(
         f"{name} runs in the background (pid {process.pid}); it writes to {log}", markup=False, soft_wrap=True
     )

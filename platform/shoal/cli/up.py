@@ -34,23 +34,13 @@ Then in Python:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("plan", epilog=PLAN_EXAMPLES)(plan)
-    app.command("up", epilog=UP_EXAMPLES)(up)
+    app.command("plan", epilog=PLAN_EXAMPLES)(o.asking(plan))
+    app.command("up", epilog=UP_EXAMPLES)(o.asking(up))
 
 
 def plan(
     template: o.TemplateArgument = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
-    no_client: o.NoClient = None,
+    asked: dict[str, Any] = o.NOTHING,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -58,33 +48,20 @@ def plan(
     """Show what a cluster would be, why each number, and whether it fits; change nothing."""
     from shoal.clusters import prepare
 
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, no_client=no_client,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, **asked.values)
+    request = prepare(template, project=project, target=target, **asked)
     show_plan(request, request.plan.template, output)
 
 
 def up(
     template: o.TemplateArgument = None,
-    engine: o.Engine = None,
-    data: o.Data = None,
-    workers: o.Workers = None,
-    cores: o.Cores = None,
-    memory: o.Memory = None,
-    gpu: o.Gpu = None,
-    spot: o.Spot = None,
-    package: o.Packages = None,
-    max_duration: o.MaxDuration = None,
-    idle: o.Idle = None,
-    no_client: o.NoClient = None,
+    asked: dict[str, Any] = o.NOTHING,
     name: o.Name = None,
     detach: o.Detach = False,
     queue: o.Queue = False,
     priority: o.Priority = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
+    verbose: o.Verbose = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -93,15 +70,13 @@ def up(
     from shoal.clusters import prepare, start
     from shoal.homes.choose import open_home
 
-    asked = o.Asked.of(
-        engine=engine, data=data, workers=workers, cores=cores, memory=memory, gpu=gpu, spot=spot,
-        packages=package, max_duration=max_duration, idle=idle, no_client=no_client, priority=priority,
-    )  # fmt: skip
-    request = prepare(template, project=project, target=target, queue=queue or None, **asked.values)
+    request = prepare(
+        template, project=project, target=target, queue=queue or None, priority=priority, **asked
+    )
     if dry_run:
         show_plan(request, name or request.plan.template, output)
         return
-    agree(request, yes=yes, quiet=output is o.Output.JSON)
+    agree(request, yes=yes, quiet=output is o.Output.JSON, verbose=verbose)
     handle = start(request, name=name, keep=True, detach=detach, quiet=output is o.Output.JSON)
     record = handle.record
     if output is o.Output.JSON:
@@ -154,11 +129,15 @@ def show_plan(request: Request, name: str, output: o.Output) -> None:
         out().print(tables.fit(fits))
 
 
-def agree(request: Request, *, yes: bool, quiet: bool) -> None:
-    """Show the plan; ask where it costs money."""
-    from shoal.cli.console import confirm, err
+def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False) -> None:
+    """Show the plan in brief, or all of it; ask where it costs money."""
+    from shoal.cli.console import confirm, err, say
 
-    if not quiet:
+    if not quiet and not verbose:
+        from shoal.clusters import describe
+
+        say(describe(request.plan))
+    elif not quiet:
         from shoal.cli import tables
 
         err().print(tables.plan(request.plan))

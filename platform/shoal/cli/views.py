@@ -57,6 +57,11 @@ def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> d
     }
 
 
+def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A script's run on a cluster of its own: how it exited, and what the cluster took."""
+    return cluster_view(cluster) | {"report": dict(report), "exit_code": exit_code}
+
+
 def status_view(status: Mapping[str, Any]) -> dict[str, Any]:
     """What a running cluster does now."""
     ends_in = status.get("ends_in") or {}

@@ -7,6 +7,8 @@ What it must not do: find the reason itself (``shoal.explain`` does).
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from shoal.cli import options as o
@@ -52,5 +54,10 @@ def why(
         write_json(view | {"steps": [vars(step) for step in steps], "history": views.history_view(history)})
         return
     from shoal.cli import tables
+    from shoal.forecast import starts
 
     out().print(tables.steps(cluster, steps))
+    if ahead := starts(cluster, time.time()):
+        out().print(
+            f"It {ahead}, by the longest lives of what runs, if nobody comes before it.", markup=False
+        )

@@ -5,7 +5,8 @@ there in hundredths, also when it is restarted or added, and shares what was imp
 
 It is Python's own fork server (``multiprocessing``). Only that the server is itself a fork of the head, instead
 of one more interpreter that imports everything again, is not in its public interface: where that is not as
-expected, Python starts its own server; where a fork is not safe, workers are spawned. Both work alike.
+expected, or a fork is not safe, workers are spawned, which works alike. A server that was killed is replaced by
+one that Python starts: then a worker that is stuck in native code may outlive a killed head until the next look.
 
 What it must not do: run in a process that has threads, or that has files open which no worker should hold.
 """
@@ -67,13 +68,11 @@ def serve_forks() -> None:
     import distributed.utils
 
     method = "distributed.worker.multiprocessing-method"
-    if sys.platform != "linux" or dask.config.get(method) != "spawn" or not _settings_hold():
-        return
-    multiprocessing.set_forkserver_preload(list(_DASK))  # should the server have to be started again
-    distributed.utils._forkserver_preload_set = True  # else Dask has it import NumPy and pandas as well
-    dask.config.set({method: "forkserver"})
-    if threading.active_count() == 1:
-        _fork_server()
+    safe = sys.platform == "linux" and threading.active_count() == 1
+    if safe and dask.config.get(method) == "spawn" and _settings_hold() and _fork_server():
+        multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
+        distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well
+        dask.config.set({method: "forkserver"})
 
 
 def _settings_hold() -> bool:
@@ -84,11 +83,11 @@ def _settings_hold() -> bool:
     return all(os.environ.get(name) == str(value) for name, value in wanted.items())
 
 
-def _fork_server() -> None:
-    """Make a fork of this process the server that ``multiprocessing`` would start."""
+def _fork_server() -> bool:
+    """Make a fork of this process the server that ``multiprocessing`` would start; False where it cannot be."""
     server = getattr(forkserver, "_forkserver", None)
     if any(getattr(server, name, "?") is not None for name in _SERVER) or sys.version_info >= (3, 14):
-        return
+        return False
     address = str(Path.cwd() / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST:
         address = _SOCKET  # the head's working directory is its folder
@@ -101,14 +100,17 @@ def _fork_server() -> None:
             listener.bind(address)
             listener.listen()
         except OSError as error:
-            print(f"shoal head: no server of forks here, Python starts its own: {error}", flush=True)
-            return
+            print(f"shoal head: no server of forks here, workers are spawned: {error}", flush=True)
+            os.close(alive_r)
+            os.close(alive_w)
+            return False
         pid = os.fork()
         if pid == 0:
             _serve(head, listener, alive_r, alive_w)
     os.close(alive_r)
     for name, value in zip(_SERVER, (address, alive_w, pid), strict=True):
         setattr(server, name, value)
+    return True
 
 
 def _serve(head: int, listener: socket.socket, alive_r: int, alive_w: int) -> None:

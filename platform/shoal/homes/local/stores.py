@@ -9,6 +9,7 @@ What it must not do: know the ledger's tables.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import time
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
+
+
+_OF_PARENTS: list[sqlite3.Connection] = []
 
 
 class Connection(Protocol):
@@ -68,9 +72,13 @@ class SqliteFile:
     def __init__(self, file: Path, wait: float) -> None:
         self.file, self._wait = file, wait
         self._free: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
+        if os.getpid() != self._pid:  # a fork must neither use nor close what its parent has open
+            _OF_PARENTS.extend(self._free)
+            self._free, self._pid = [], os.getpid()
         connection = self._free.pop() if self._free else self._open()
         try:
             yield connection
