@@ -26,7 +26,7 @@ def waiting():
     with dask_cluster("small", workers=1, project=sys.argv[1], quiet=True, max_duration="30 s") as first:
         begin = time.monotonic()
         try:
-            with dask_cluster("small", role="second", workers=3, memory="14 GB", project=sys.argv[1]):
+            with dask_cluster("small", role="second", workers=3, memory="2 GB", project=sys.argv[1]):
                 said = {"type": "none"}
         except shoal.ShoalError as error:
             said = {"type": type(error).__name__, "text": str(error), "own": error.values.get("own")}
@@ -35,7 +35,7 @@ def waiting():
             said["beside"] = beside.client.submit(sum, [1, 2]).result(30)
         while not first.record.state.ended:
             time.sleep(0.5)
-    with dask_cluster("small", role="second", workers=3, memory="14 GB", project=sys.argv[1], quiet=True):
+    with dask_cluster("small", role="second", workers=3, memory="2 GB", project=sys.argv[1], quiet=True):
         said["after"] = True
     print(json.dumps(said), flush=True)
 

@@ -1,7 +1,7 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
-Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this
-file, which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
+Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this file,
+which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
 ``record_property("n", ...)``. The exit code is pytest's. Without arguments the page is only made anew.
 """
 
@@ -57,7 +57,15 @@ def run(part: str, arguments: list[str]) -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         junit = Path(folder) / "soak.xml"
-        command = [sys.executable, "-m", "pytest", f"--junitxml={junit}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"--junitxml={junit}",
+            "-o",
+            "junit_family=xunit1",
+            *arguments,
+        ]
         found["exit_code"] = subprocess.run(command, cwd=ROOT, check=False).returncode
         found["seconds"] = round(time.monotonic() - begin, 1)
         found["tests"] = [_test(case) for case in _cases(junit)]

@@ -98,6 +98,15 @@ def test_written_files_are_stored_so(name: str) -> None:
     # No encoding that an older reader of Iceberg tables lacks.
     known = {"PLAIN", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
     assert {e for chunk in chunks.values() for e in chunk.encodings} <= known
+    # The page index is there, and the table's own limit of a page's rows is kept.
+    assert all(chunk.has_offset_index and chunk.has_column_index for chunk in chunks.values())
+    small = pa.table({"key": np.arange(ROWS)})
+    sizes = []
+    for limit in (1000, ROWS):
+        limited = f"{name}_{limit}"
+        shoal.create_table(limited, small, properties={"write.parquet.page-row-limit": str(limit)})
+        sizes.append(shoal.write_table(small, limited).files[0].bytes)
+    assert sizes[0] > 1.1 * sizes[1], "a hundred pages with a header each, against one"
     assert shoal.read_table(name).compute()["noise"].to_numpy().tolist() == table["noise"].to_pylist()
 
 

@@ -150,12 +150,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _report(error: ShoalError, arguments: Sequence[str]) -> int:
     """The error for a person, and for a program that asked for JSON."""
+    from shoal.cli.console import wrapped, write_json
+
     code = code_of(error)
-    print(f"Error: {error.message}", file=sys.stderr)
+    print(wrapped(f"Error: {error.message}", sys.stderr), file=sys.stderr)
     if error.hint:
-        print(error.hint, file=sys.stderr)
+        print(wrapped(error.hint, sys.stderr), file=sys.stderr)
     if _wants_json(arguments):
-        from shoal.cli.console import write_json
         from shoal.cli.views import error_view
 
         write_json(error_view(error, code))

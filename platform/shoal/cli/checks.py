@@ -90,8 +90,8 @@ def _one(name: str, prove: Callable[[], str]) -> Finding:
 def _show(finding: Finding) -> None:
     mark, colour = _MARKS[finding.result]
     line = Text.assemble((f"{mark} ", colour), (finding.check, "bold"), ": ", finding.said)
-    out().print(line, soft_wrap=True)
-    if finding.mend:
+    out().print(line, soft_wrap=not out().is_terminal)
+    if finding.mend:  # a command, to paste: it stays whole
         out().print(Text(f"    mend: {finding.mend}", colour), soft_wrap=True)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 from functools import cache
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO
 
 from rich.console import Console
 
@@ -48,7 +50,29 @@ def err() -> Console:
 
 def say(text: str) -> None:
     """A sentence for the person, which is not the command's data."""
-    err().print(text, markup=False, soft_wrap=True)
+    err().print(wrapped(text, sys.stderr), markup=False, soft_wrap=True)
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Lines that fit the terminal, broken between words; commands, paths and addresses stay whole, to paste."""
+    if not stream.isatty():
+        return text
+    width = max(20, shutil.get_terminal_size().columns)
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        if len(line) <= width or line.lstrip().startswith(("shoal ", "$ ")):
+            lines.append(line)
+        else:
+            lines += textwrap.wrap(
+                line.lstrip(),
+                width,
+                initial_indent=indent,
+                subsequent_indent=f"{indent}  " if indent else "",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
 
 
 def write_json(value: Any) -> None:

@@ -32,9 +32,14 @@ def demo(
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
     from shoal.cli.console import confirm
-    from shoal.project import load
+    from shoal.clusters import prepare
+    from shoal.homes.choose import open_home
 
-    prices = load(project, target).prices
+    # What would end the job in its first second is told before a minute of loading.
+    for template in ("etl", "analytics"):
+        request = prepare(template, project=project, target=target, workers=2)
+    open_home(request.project).held(request.user)
+    prices = request.project.prices
     if prices is not None and not confirm(
         "It starts a Dask and a Spark cluster for some minutes, at the target's prices. Go on?",
         yes=yes,

@@ -22,11 +22,17 @@ are a third of Parquet's limit of a dictionary (1 MiB); what overflows that was 
 WORTH_COMPRESSING = 0.9
 """Most compressed bytes per byte. Zstandard takes 5 % off random floats, for half of a read's time."""
 
+ROWS_PER_PAGE = 131_072
+"""Rows of a page, at most, unless the table has ``write.parquet.page-row-limit``: with 8 bytes a value, 1 MiB,
+which is also Parquet's usual limit. Pages of 20,000 rows, as Java writes them, are a tenth smaller after
+Zstandard and take a fifth longer to write."""
 ENOUGH_BYTES = 4096
 """Of fewer, a compressor's own frame would be the answer."""
 
 
-def writer_options(first: pa.Table, codec: str, level: int | None) -> dict[str, Any]:
+def writer_options(
+    first: pa.Table, codec: str, level: int | None, rows_per_page: int = ROWS_PER_PAGE
+) -> dict[str, Any]:
     """What ``pyarrow.parquet.ParquetWriter`` is told of a file that begins with the rows ``first``."""
     sample = _sample(first)
     dictionary: list[str] = []
@@ -43,6 +49,7 @@ def writer_options(first: pa.Table, codec: str, level: int | None) -> dict[str, 
         "compression_level": {p: level for p, c in codecs.items() if c != "none"} if level else None,
         "use_dictionary": dictionary or False,
         "store_decimal_as_integer": True,
+        "max_rows_per_page": rows_per_page,
         # The page index lets readers (Spark, pyarrow) skip pages inside a row group.
         "write_page_index": True,
     }

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 
-from shoal.tables.encodings import writer_options
+from shoal.tables.encodings import ROWS_PER_PAGE, writer_options
 from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
@@ -218,7 +218,12 @@ def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
 def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, Any]:
     codec = properties.get("write.parquet.compression-codec", "zstd")
     level = properties.get("write.parquet.compression-level")
-    return writer_options(first, "none" if codec == "uncompressed" else codec, int(level) if level else None)
+    return writer_options(
+        first,
+        "none" if codec == "uncompressed" else codec,
+        int(level) if level else None,
+        int(properties.get("write.parquet.page-row-limit", ROWS_PER_PAGE)),
+    )
 
 
 def delete_files(io: FileIO, paths: Sequence[str]) -> list[str]:
