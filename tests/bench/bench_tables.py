@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,10 +23,10 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 from harness import Bench, versions_of
+from table_peers import Daft, start_daft, start_spark
 
 ROWS = int(os.environ.get("SHOAL_BENCH_ROWS", 20_000_000))
 PARTS = 16
-DAFT = Path(__file__).parents[2] / ".venv-bench/bin/python"
 COLUMNS = ["id", "at", "carrier", "distance", "delay", "price"]
 
 
@@ -322,74 +320,6 @@ def large_file(bench: Bench) -> None:
     drop("bench.big")
 
 
-class Daft:
-    """Daft, in the process that it needs."""
-
-    def __init__(self, table: str) -> None:
-        from shoal.tables import catalog as catalogs
-
-        settled = catalogs.settings()
-        told = json.dumps([settled.name, catalogs.pyiceberg_properties(settled), table])
-        self._process = subprocess.Popen(
-            [str(DAFT), str(Path(__file__).parent / "daft_peer.py"), told],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "DAFT_PROGRESS_BAR": "0",
-                "DO_NOT_TRACK": "true",
-                "DAFT_ANALYTICS_ENABLED": "0",
-            },
-        )
-        self.version = self._line()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        assert line, f"Daft ended with {self._process.wait()}"
-        return line
-
-    def rows(self, columns: list[str] | None, at: list[str] | None) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([columns, at]) + "\n")
-        self._process.stdin.flush()
-        return int(self._line())
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-
-
-def start_daft(bench: Bench) -> Daft | None:
-    if not DAFT.exists():
-        bench.skip(f"daft: there is no {DAFT.name} (make bench sets it up from requirements-bench.lock)")
-        return None
-    daft = Daft("bench.t")
-    bench.versions["daft"] = daft.version
-    return daft
-
-
-def start_spark(settings: Any) -> Any:
-    from pyspark.sql import SparkSession
-
-    from shoal.tables.spark_conf import spark_conf
-
-    builder = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.driver.memory", "4g")
-    # Frames as large as everybody's.
-    builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", str(ROWS // PARTS))
-    builder = builder.config("spark.connect.grpc.binding.address", "127.0.0.1")
-    # SPARK_TESTING is PySpark's own switch for a free port.
-    os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "1"}
-    for key, value in spark_conf(settings, packages=True).items():
-        builder = builder.config(key, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return builder.getOrCreate()
-
-
 def main() -> None:
     only = sys.argv[1:] or ["reads", "writes", "upserts", "many_files", "large_file"]
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
@@ -418,7 +348,7 @@ def main() -> None:
             print(f"{ROWS:,} rows", flush=True)
             if "reads" in only:
                 shoal.write_table(frame(ROWS), "bench.t", sort_by="at")
-                spark, daft = start_spark(settings()), start_daft(bench)
+                spark, daft = start_spark(settings(), ROWS // PARTS), start_daft(bench)
                 reads(bench, spark, daft)
                 spark.stop()
                 if daft is not None:
