@@ -41,8 +41,14 @@ def test_up_answers_when_it_is_ready(nightly: dict[str, Any]) -> None:
     assert nightly["workers"] == nightly["workers_planned"] == 1
 
 
-def test_ls_tells_whose_it_is_why_since_when_and_when_it_ends(shoal: Any, nightly: dict[str, Any]) -> None:
-    row = next(row for row in shoal("ls", "-o", "json").json if row["name"] == "nightly")
+def test_ls_tells_whose_it_is_why_since_when_and_when_it_ends(
+    shoal: Any, nightly: dict[str, Any], eventually: Callable[..., Any]
+) -> None:
+    def listed() -> dict[str, Any] | None:
+        row = next(row for row in shoal("ls", "-o", "json").json if row["name"] == "nightly")
+        return row if row["status"]["ends_reason"] else None
+
+    row = eventually(listed, 10, "the head has looked around once since it is Ready")
     for key in ("name", "owner", "engine", "template", "state", "reason", "since", "workers"):
         assert row[key], key
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["since"])

@@ -178,7 +178,7 @@ def test_ctrl_c_while_looking_on(small: Any, eventually: Eventually) -> None:
         small("down", "seen")
 
 
-@pytest.mark.parametrize("module", ["typer", "rich.console", "shoal.clusters", "pydantic", "sqlalchemy"])
+@pytest.mark.parametrize("module", ["typer", "rich.console", "shoal.clusters", "pydantic", "sqlite3"])
 def test_ctrl_c_while_it_still_imports(small: Any, module: str) -> None:
     """Impatient fingers: before the command itself runs."""
     small.write(

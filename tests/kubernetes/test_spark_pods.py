@@ -86,6 +86,8 @@ def test_spark_connect_with_two_executors_computes_and_reads_an_iceberg_table(
     assert len(waiting.until("two executors run", executors, lambda names: len(names) == 2, 120)) == 2
     # Without it pyspark's functions look for a JVM in this process.
     monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")
+    # A local server that was started in this process left its token there, with which pyspark wants TLS.
+    monkeypatch.delenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", raising=False)
     from pyspark.sql.connect.session import SparkSession
 
     with node_namespace.forward("pod/server", 15002) as port:
