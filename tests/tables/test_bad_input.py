@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,24 @@ def test_every_line_of_the_list_is_an_error_of_ours() -> None:
     kinds = {errors.TableChangedError, errors.ColumnNotFoundError, errors.ValueNotRepresentableError}
     kinds |= {errors.StorageError, errors.CatalogUnavailableError, errors.ConflictError}
     assert all(issubclass(kind, ShoalError) for kind in kinds)
+
+
+def test_a_task_that_comes_to_its_end_after_another_failed_leaves_no_file(
+    name: str, dask_cluster: Any, data_files: Any
+) -> None:
+    def part(number: int) -> pd.DataFrame:
+        import time
+
+        import numpy as np
+
+        if number == 0:
+            time.sleep(0.7)  # the other is being written when this one fails
+            return pd.DataFrame({"n": [2**40]})
+        return pd.DataFrame({"n": np.random.default_rng(0).integers(0, 2**31, 20_000_000)})
+
+    shoal.create_table(name, {"n": pa.int32()})
+    meta = pd.DataFrame({"n": pd.Series([], dtype="int64")})
+    with pytest.raises(errors.ValueNotRepresentableError):
+        shoal.write_table(dd.from_map(part, [0, 1], meta=meta), name)
+    time.sleep(2)
+    assert not data_files(name)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 
+from shoal.tables.attempts import go_on, part_of
 from shoal.tables.encodings import ROWS_PER_PAGE, writer_options
 from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
@@ -126,13 +127,18 @@ def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Writ
                 for table in tables
                 for record, part in split(table, spec, schema, context.sort)
             )
-        for record, stream in groups:
-            for data_file in _write_files(stream, record, metadata, io, context.data_path):
-                written.append(Written(data_file, data_file.record_count, here(), os.getpid()))
+        with part_of(context.data_path):
+            try:
+                for record, stream in groups:
+                    for data_file in _write_files(stream, record, metadata, io, context.data_path):
+                        written.append(Written(data_file, data_file.record_count, here(), os.getpid()))
+                go_on(context.data_path)
+            except BaseException:
+                for one in written:
+                    with suppress(OSError):
+                        io.delete(one.data_file.file_path)
+                raise
     except BaseException as error:
-        for one in written:
-            with suppress(OSError):
-                io.delete(one.data_file.file_path)
         if isinstance(error, OSError):
             raise _storage_error(error, context) from error
         if not isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
@@ -197,6 +203,7 @@ def _write_files(
                     while following is not None:
                         writer.write_table(following, row_group_size=following.num_rows)
                         reached(CrashPoint.WORKER_IN_FILE)
+                        go_on(data_path)
                         following = next(groups, None)
                         if sink.tell() >= target:
                             break

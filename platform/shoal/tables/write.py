@@ -20,6 +20,7 @@ from pyiceberg.table import Transaction
 
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
+from shoal.tables.attempts import give_up
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.commit import Landed, Request, commit, find_landed
 from shoal.tables.create import staged
@@ -179,6 +180,7 @@ def write_table(
     except CommitUnknownError:
         raise
     except BaseException:
+        give_up(context.data_path)
         delete_files(job.io, [w.data_file.file_path for w in written])
         sweep(job.io, context.data_path, ())
         raise
