@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from shoal.clusters import open_home, open_project
@@ -16,7 +17,9 @@ SECONDS = float(os.environ.get("SHOAL_TEST_SECONDS", "6"))
 LIMIT = 2  # clusters at once, of the test's tier
 
 
-def test_no_limit_is_exceeded_and_each_gets_its_share(project: Path, tmp_path: Path) -> None:
+def test_no_limit_is_exceeded_and_each_gets_its_share(
+    project: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """`make soak-queue` runs it with 32 processes for 60 s, and on a machine that does nothing else."""
     open_home(open_project(project))
     log = tmp_path / "events"
@@ -40,12 +43,14 @@ def test_no_limit_is_exceeded_and_each_gets_its_share(project: Path, tmp_path: P
     answers = [json.loads(process.communicate(timeout=SECONDS + 120)[0]) for process in asking]
     held = list(itertools.accumulate(1 if event == "+" else -1 for event in log.read_text()))
     decisions = [answer["decisions"] for answer in answers]
-    print(
+    measured = (
         f"{sum(decisions) / SECONDS:.0f} decisions/s by {PROCESSES} processes; "
         f"fewest {min(decisions)}, most {max(decisions)}; "
         f"longest wait {max(answer['longest'] for answer in answers):.2f} s; "
         f"{sum(answer['cpu'] for answer in answers) / sum(decisions) * 1000:.2f} ms of CPU each"
     )
+    print(measured)
+    record_property("measured", measured)
     assert max(held) == LIMIT, "the limit is reached"
     assert min(held) >= 0
     assert held[-1] == 0

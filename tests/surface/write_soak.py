@@ -2,7 +2,8 @@
 
 Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this file,
 which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
-``record_property("n", ...)``. The exit code is pytest's. Without arguments the page is only made anew.
+``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is pytest's.
+Without arguments the page is only made anew.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def section(part: str, found: dict[str, Any]) -> str:
     for test in tests:
         failures = {"failed": f"**{test['said']}**", "skipped": f"skipped: {test['said']}"}
         said = failures.get(test["result"], "none")
-        lines.append(f"| {test['name']} | {test['n']} | {said} | {test['seconds']:.1f} s |")
+        measured = f": {test['measured']}" if test.get("measured") else ""
+        lines.append(f"| {test['name']}{measured} | {test['n']} | {said} | {test['seconds']:.1f} s |")
     if steps := [step for test in tests for step in test["steps"]]:
         lines += ["", "| Step | Time |", "|---|---|"]
         lines += [f"| `{step['what']}` | {step['seconds']:.1f} s |" for step in steps]
@@ -136,6 +138,7 @@ def _test(case: ElementTree.Element) -> dict[str, Any]:
     return {
         "name": (case.get("name") or "").removeprefix("test_").replace("_", " "),
         "n": int(properties.get("n") or 1),
+        "measured": properties.get("measured", ""),
         "steps": [{"what": what, "seconds": float(seconds)} for seconds, what in steps],
         "result": "failed" if bad is not None else "skipped" if skipped is not None else "passed",
         "said": "" if why is None else _short(why.get("message") or ""),
