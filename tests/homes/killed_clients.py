@@ -32,8 +32,10 @@ def client(point: str, engine: str, project: str, name: str) -> None:
     warnings.simplefilter("error", ResourceWarning)
     start = shoal.dask if engine == "dask" else shoal.spark
     no_client = "2 s" if point in GONE else "2 min"
-    with start("small", workers=1, name=name, no_client=no_client, project=project, quiet=True):
-        time.sleep(1)
+    with start("small", workers=1, name=name, no_client=no_client, project=project, quiet=True) as cluster:
+        until = time.monotonic() + (60 if point == "head-serving" else 1)
+        while time.monotonic() < until and not cluster.record.state.ended:
+            time.sleep(0.1)  # a head that serves dies at its own next look, not before the client has gone
 
 
 def living() -> int:

@@ -70,52 +70,33 @@ def roomy(project: Path) -> Path:
     return project
 
 
+ENGINES = [pytest.param("dask", KILLS, 4, id="dask")]  # how many, and how many at once
+if SPARK_KILLS:
+    ENGINES.append(
+        pytest.param("spark", SPARK_KILLS, 1, id="spark", marks=[pytest.mark.spark, pytest.mark.slow])
+    )
+
+
 @pytest.mark.parametrize("point", CASES, ids=str)
+@pytest.mark.parametrize(("engine", "many", "at_once"), ENGINES)
 def test_a_kill_leaves_nothing(
     point: CrashPoint,
+    engine: str,
+    many: int,
+    at_once: int,
     roomy: Path,
     marked: Callable[[], dict[int, str]],
     eventually: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
-    record_property("n", KILLS)
-    kill("dask", KILLS, 4, point, roomy, marked, eventually, monkeypatch)
-
-
-if SPARK_KILLS:
-
-    @pytest.mark.spark
-    @pytest.mark.slow
-    @pytest.mark.parametrize("point", CASES, ids=str)
-    def test_a_kill_leaves_nothing_of_spark(
-        point: CrashPoint,
-        roomy: Path,
-        marked: Callable[[], dict[int, str]],
-        eventually: Callable[..., Any],
-        monkeypatch: pytest.MonkeyPatch,
-        record_property: Callable[[str, object], None],
-    ) -> None:
-        record_property("n", SPARK_KILLS)
-        kill("spark", SPARK_KILLS, 1, point, roomy, marked, eventually, monkeypatch)
-
-
-def kill(
-    engine: str,
-    many: int,
-    at_once: int,
-    point: CrashPoint,
-    project: Path,
-    marked: Callable[[], dict[int, str]],
-    eventually: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     """``many`` clusters that die at the point, ``at_once`` at a time in one home; then nothing is left."""
+    record_property("n", many)
     if point is P.CLIENT_AFTER_DECISION:
         monkeypatch.setattr(governing, "HEADLESS", 3.0)  # half a minute in earnest; here no head will come
     names = [f"c{number}" for number in range(many)]
     done = subprocess.run(
-        [sys.executable, CLIENTS, point.value, engine, str(project), str(at_once), *names],
+        [sys.executable, CLIENTS, point.value, engine, str(roomy), str(at_once), *names],
         env={name: value for name, value in os.environ.items() if name != AT},
         capture_output=True,
         text=True,
@@ -128,7 +109,7 @@ def kill(
     by_client = point.value.startswith("client-")
     for code in ends.values():
         assert (code == -signal.SIGKILL) is by_client, done.stderr
-    home = open_home(open_project(project))
+    home = open_home(open_project(roomy))
     eventually(lambda: not home.clusters(), 60, "the ledger says that nothing lives")
     eventually(lambda: not marked(), 10, "no process is left")
     expected = [CASES[point], *([OR[point]] if point in OR else [])]
