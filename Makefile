@@ -67,7 +67,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-queue soak-clusters soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-queue soak-clusters soak-kills soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -91,19 +91,22 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 
-.PHONY: soak soak-tables soak-queue soak-clusters soak-quick-start
+.PHONY: soak soak-tables soak-queue soak-clusters soak-kills soak-quick-start
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
 SOAK_DASK  ?= 300
 SOAK_SPARK ?= 60
+soak-clusters: venv ## Start clusters by the hundred; writes docs/soak.md
+	SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK) $(SOAK) clusters -o timeout=7200 \
+		tests/surface/test_faults.py
+
 SOAK_KILLS ?= 100
 SOAK_SPARK_KILLS ?= 3
-soak-clusters: venv ## Start hundreds of clusters, kill and interrupt at every point; writes docs/soak.md
-	SHOAL_SOAK_DASK=$(SOAK_DASK) SHOAL_SOAK_SPARK=$(SOAK_SPARK) SHOAL_SOAK_KILLS=$(SOAK_KILLS) \
-		SHOAL_SOAK_SPARK_KILLS=$(SOAK_SPARK_KILLS) $(SOAK) clusters -o timeout=7200 \
-		tests/surface/test_faults.py tests/homes/test_crash_points.py tests/cli/test_interrupts.py \
+soak-kills: venv ## Kill and interrupt at every moment that has a name; writes docs/soak.md
+	SHOAL_SOAK_KILLS=$(SOAK_KILLS) SHOAL_SOAK_SPARK_KILLS=$(SOAK_SPARK_KILLS) $(SOAK) kills -o timeout=7200 \
+		tests/homes/test_crash_points.py tests/cli/test_interrupts.py \
 		tests/cli/test_disk_full.py tests/cli/test_two_users.py
 
 soak-quick-start: venv ## Time the quick start from an empty home and an empty folder

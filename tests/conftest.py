@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,12 @@ PROJECT = {
         default: {tier: standard}
         """,
 }
+
+
+def pytest_configure() -> None:
+    """Ctrl-C counts in what the tests start, also when they themselves run in the background of a script."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

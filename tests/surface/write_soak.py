@@ -1,7 +1,7 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
-Each part (``clusters``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside this file,
-which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
+Each part (``clusters``, ``kills``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside
+this file, which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
 ``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is pytest's.
 Without arguments the page is only made anew.
 """
@@ -26,9 +26,10 @@ PAGE = ROOT / "docs" / "soak.md"
 QUICK_START = ROOT / "docs" / "quick-start.md"
 RESULTS = Path(__file__).with_name("soak")
 PARTS = {  # the sections of the page, in their order
-    "clusters": "Clusters are started by the hundred, killed with -9 and interrupted at every moment that has a "
-    "name, on full disks, beside other people. Each test ends by looking for processes of its clusters and for "
-    "quota that is still held; finding any is a failure.",
+    "clusters": "Clusters are started by the hundred, one after the other and at once, and lose workers and "
+    "servers. Each test ends by looking for processes of its clusters and for quota that is still held.",
+    "kills": "Clients and heads are killed with -9 and interrupted at every moment that has a name, on full disks, "
+    "beside other people; then no process of theirs may be left, and no quota held.",
     "queue": "Processes that ask, wait and release at once on one ledger.",
     "quick-start": "The quick start's own commands, one after the other, from an empty home and an empty folder.",
 }
