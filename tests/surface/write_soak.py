@@ -1,9 +1,9 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
 Each part (``clusters``, ``kills``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside
-this file, which only its own run replaces; the page is made of all of them. A test says how often it did what it tests by
-``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is pytest's.
-Without arguments the page is only made anew.
+this file, which only its own run replaces; the page is made of all of them. A test says how often it did what it
+tests by ``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is
+pytest's. Without arguments the page is only made anew.
 """
 
 from __future__ import annotations
