@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.account import Account
 from shoal.clusters import open_home, open_project
 from shoal.errors import InfrastructureError
 from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.turns import turn
 from shoal.records import Reason, State
 
 # Each process asks for one cluster, at a moment that all share, and says what it was told.
@@ -143,6 +146,36 @@ def test_a_damaged_ledger_is_kept_and_rebuilt_from_what_runs_before_anything_is_
         assert list(empty_home.glob("ledger.db.broken-*"))
         assert cluster.client.submit(sum, [1, 2]).result() == 3
     assert cluster.record.state is State.STOPPED
+
+
+def test_a_writer_that_waited_while_the_file_was_replaced_writes_to_the_new_one(empty_home: Path) -> None:
+    ledger = Ledger()
+    file = ledger._file
+    assert file is not None
+    written = threading.Event()
+
+    def write() -> None:
+        with ledger.write() as tx:
+            tx.keep_history(("user", "late"), Account())
+        written.set()
+
+    with turn(Path(f"{file}.turn"), 10):
+        waiting = threading.Thread(target=write)
+        waiting.start()
+        assert not written.wait(0.5)
+        for each in file.parent.glob("ledger.db*"):
+            if each.name != "ledger.db.turn":
+                each.rename(each.with_name(f"aside-{each.name}"))
+        shutil.copy(file.with_name("aside-ledger.db"), file)
+    waiting.join(60)
+    assert written.is_set()
+
+    def known(path: Path) -> int:
+        with closing(sqlite3.connect(path)) as database:
+            row = database.execute("SELECT count(*) FROM shoal_accounts WHERE name = 'late'").fetchone()
+        return int(row[0])
+
+    assert known(file) == 1
 
 
 def test_a_data_folder_that_cannot_be_written_is_one_clear_error(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from shoal.errors import InfrastructureError
@@ -21,6 +21,7 @@ from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 
 _LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
+_REPLACED = 3  # times that the file may be replaced while a writer waits for its turn
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
 
@@ -62,10 +63,15 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises."""
-        with self._guard():
-            self._refresh()
-            with self._turn(), self._store.write() as connection:
-                yield Transaction(connection, self._store.now(connection))
+        with self._guard(), ExitStack() as held:
+            for _ in range(_REPLACED):
+                self._refresh()
+                held.enter_context(self._turn())
+                if self._look() == self._inode:
+                    break
+                held.close()  # it was replaced while this one waited: making the new one takes a turn too
+            connection = held.enter_context(self._store.write())
+            yield Transaction(connection, self._store.now(connection))
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
