@@ -107,6 +107,14 @@ class ClusterHandle(ABC):
             time.sleep(_POLL)
         return self
 
+    def extend(self, longest: str) -> Self:
+        """Let it live longer, inside what your tier gives: ``"6 h"`` from its admission on, or ``"+1 h"`` more.
+
+        NeverFitsError where the tier gives less; UnitError for what is no time.
+        """
+        self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
+        return self
+
     def logs(self, lines: int = 200) -> str:
         """The last lines that the head and its children wrote."""
         return self._home.logs(self.id, lines)
@@ -255,11 +263,15 @@ class SparkCluster(ClusterHandle):
             endpoint = self._home.endpoint(self.id)
             url = f"{endpoint.address}/;token={endpoint.token}"
             session: Any = SparkSession.builder.remote(url).create()
+            self._session = session
             # pyspark's own policy retries a dead server for ten minutes without a word.
             session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
-            there = session.version  # the first call connects: the cluster sees its client
+            try:
+                there = session.version  # the first call connects: the cluster sees its client
+            except BaseException:
+                self._disconnect()  # else pyspark would hand this session to whoever asks for one
+                raise
             _warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
-            self._session = session
         return self._session
 
     def sql(self, query: str, **arguments: Any) -> DataFrame:
@@ -274,9 +286,14 @@ class SparkCluster(ClusterHandle):
         _ = self.session
 
     def _disconnect(self) -> None:
-        if self._session is not None:
-            self._session.stop()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            with warnings.catch_warnings():
+                # It warns of a server that is gone, and where warnings are errors that would leave a dead
+                # session to be this process's default one.
+                warnings.simplefilter("ignore")
+                session.client.set_retry_policies([])
+                session.stop()
 
 
 def _warn(different: list[str]) -> None:

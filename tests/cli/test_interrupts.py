@@ -127,10 +127,14 @@ def test_ctrl_c_while_a_script_runs(small: Any, eventually: Eventually) -> None:
 
 def test_ctrl_c_twice_is_no_worse_than_once(small: Any, eventually: Eventually) -> None:
     """The second one comes while the first one's end is waited for."""
+    small.write("endless.py", ENDLESS)
     process = foreground(
-        small, "up", "small", "-w", "1", "--name", "c", **{AT: P.HEAD_STOPPING, WITH: "STOP"}
+        small,
+        *("submit", "endless.py", "-t", "small", "-w", "1", "--name", "c"),
+        **{AT: P.HEAD_STOPPING, WITH: "STOP"},
     )
-    eventually(lambda: (record(small, "c") or {}).get("state") == "Starting", 30, "it starts")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on it\n"
     press_ctrl_c(process)
     pid = eventually(lambda: held(small, process), 30, "its head ends")
     press_ctrl_c(process)

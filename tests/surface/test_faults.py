@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql.connect.session import SparkSession
 
 import shoal
 from shoal.clusters import open_project
@@ -74,6 +75,7 @@ def test_a_spark_server_that_is_killed_ends_its_cluster_with_its_last_words(
         assert "Spark Connect ended with exit code -9" in cluster.record.message
         with pytest.raises(shoal.ShoalError, match=r"shot ended: HeadCrashed"):
             cluster.raise_if_ended()
+    assert SparkSession.getActiveSession() is None, "nobody is handed the dead one"
     nothing_left(marked)
 
 
