@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import threading
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import shoal
 from shoal.tables import catalog as catalogs
 from shoal.tables.collector import paused
-from shoal.tables.encodings import writer_options
+from shoal.tables.encodings import DELTA, DELTA_PROPERTY, writer_options
 
 ROWS = 100_000
 
@@ -36,8 +38,39 @@ def _columns() -> pa.Table:
 def test_a_sample_decides() -> None:
     options = writer_options(_columns(), "zstd", 3)
     assert options["use_dictionary"] == ["grade", "carrier", "nothing"]
-    assert {c for c, codec in options["compression"].items() if codec == "none"} == {"noise", "token"}
-    assert options["compression_level"] == dict.fromkeys(("key", "grade", "carrier", "flag", "nothing"), 3)
+    assert options["column_encoding"] == {"key": DELTA}
+    assert {c for c, codec in options["compression"].items() if codec == "none"} == {"key", "noise", "token"}
+    assert options["compression_level"] == dict.fromkeys(("grade", "carrier", "flag", "nothing"), 3)
+    plain = writer_options(_columns(), "zstd", 3, delta=False)
+    assert plain["column_encoding"] is None
+    assert plain["compression"]["key"] == "zstd"
+
+
+def test_differences_are_for_what_comes_in_order() -> None:
+    """Sorted, in order with gaps, falling; not for what jumps, nor for what Zstandard does better."""
+    random = np.random.default_rng(0)
+    kept = {
+        "sorted": np.sort(random.integers(-(2**62), 2**62, ROWS)),
+        "falling": np.arange(ROWS, 0, -1) * 1000,
+        "small": np.arange(ROWS, dtype="int32"),
+        "day": pa.array(np.arange(ROWS, dtype="int32")).cast(pa.date32()),
+        "at": pa.array(
+            np.arange(ROWS) * 60_000_000 + random.integers(0, 1000, ROWS), pa.timestamp("us", "UTC")
+        ),
+        "gaps": pa.array(np.arange(ROWS), mask=random.random(ROWS) < 0.3),
+    }
+    other = {
+        "noise": random.integers(-(2**63), 2**63 - 1, ROWS),
+        "floats": np.arange(ROWS, dtype="float64"),
+        "price": pa.array(np.arange(ROWS)).cast(pa.decimal128(22, 2)),
+        "often": np.arange(ROWS) % 5000 // 10,
+        "turns": np.tile(random.integers(-(2**63), 2**63 - 1, 1000), ROWS // 1000),
+    }
+    assert writer_options(pa.table(kept | other), "zstd", None)["column_encoding"] == dict.fromkeys(
+        kept, DELTA
+    )
+    # Whatever is said of a table's compression, differences are never the larger.
+    assert writer_options(pa.table(other), "none", None)["column_encoding"] is None
 
 
 def test_few_rows_say_nothing_against_compressing() -> None:
@@ -88,26 +121,72 @@ def test_written_files_are_stored_so(name: str) -> None:
     chunks = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     codecs = {c: chunk.compression for c, chunk in chunks.items()}
     assert codecs == {
-        "key": "ZSTD",
+        "key": "UNCOMPRESSED",
         "noise": "UNCOMPRESSED",
         "grade": "ZSTD",
         "carrier": "ZSTD",
         "flag": "ZSTD",
     }
     assert {c for c, chunk in chunks.items() if "RLE_DICTIONARY" in chunk.encodings} == {"grade", "carrier"}
-    # No encoding that an older reader of Iceberg tables lacks.
+    # The key alone as differences; all else as every reader of Iceberg tables knows it.
     known = {"PLAIN", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
-    assert {e for chunk in chunks.values() for e in chunk.encodings} <= known
+    assert {c for c, chunk in chunks.items() if not set(chunk.encodings) <= known} == {"key"}
+    assert DELTA in chunks["key"].encodings
     # The page index is there, and the table's own limit of a page's rows is kept.
     assert all(chunk.has_offset_index and chunk.has_column_index for chunk in chunks.values())
     small = pa.table({"key": np.arange(ROWS)})
     sizes = []
     for limit in (1000, ROWS):
         limited = f"{name}_{limit}"
-        shoal.create_table(limited, small, properties={"write.parquet.page-row-limit": str(limit)})
-        sizes.append(shoal.write_table(small, limited).files[0].bytes)
+        properties = {"write.parquet.page-row-limit": str(limit), DELTA_PROPERTY: "false"}
+        shoal.create_table(limited, small, properties=properties)
+        (file,) = shoal.write_table(small, limited).files
+        sizes.append(file.bytes)
+        chunk = pq.ParquetFile(file.path.removeprefix("file://")).metadata.row_group(0).column(0)
+        assert DELTA not in chunk.encodings
     assert sizes[0] > 1.1 * sizes[1], "a hundred pages with a header each, against one"
     assert shoal.read_table(name).compute()["noise"].to_numpy().tolist() == table["noise"].to_pylist()
+
+
+@pytest.mark.spark
+def test_every_engine_reads_differences(name: str, sql: Any) -> None:
+    """Every type that is stored so, with nulls and without, over several pages and row groups."""
+    random = np.random.default_rng(0)
+    numbers = np.cumsum(random.integers(0, 1000, ROWS))
+    full = {
+        "long": pa.array(numbers),
+        "int": pa.array(numbers // 50, pa.int32()),
+        "day": pa.array((numbers // 50).astype("int32")).cast(pa.date32()),
+        "at": pa.array(numbers * 1_000_000, pa.timestamp("us")),
+        "zoned": pa.array(numbers * 1_000_000, pa.timestamp("us", "UTC")),
+    }
+    gaps = {f"{column}_or_null": pc.if_else(random.random(ROWS) < 0.2, None, full[column]) for column in full}
+    items = pa.ListArray.from_arrays(np.arange(0, ROWS + 1, 2, dtype="int32"), full["long"])
+    table = pa.table({**full, **gaps, "items": pa.concat_arrays([items, items])})
+    shoal.create_table(name, table, properties={"write.parquet.row-group-limit": "30000"})
+    (file,) = shoal.write_table(table, name).files
+    written = pq.ParquetFile(file.path.removeprefix("file://")).metadata
+    assert written.num_row_groups == 4
+    chunks = [written.row_group(3).column(i) for i in range(written.num_columns)]
+    assert all(DELTA in chunk.encodings for chunk in chunks), [chunk.path_in_schema for chunk in chunks]
+    assert catalogs.load(name).scan().to_arrow().to_pylist() == table.to_pylist()
+    found = shoal.read_table(name).compute()
+    assert (
+        pa.Table.from_pandas(found, preserve_index=False).cast(table.schema).to_pylist() == table.to_pylist()
+    )
+    spark = sql(f"select * from shoal.{name} order by long, int")
+    for column in table.column_names:
+        wanted = table.column(column).to_pandas(timestamp_as_object=False)
+        if column.startswith("zoned"):
+            wanted = wanted.dt.tz_localize(None)
+        if column == "items":
+            assert [list(x) for x in spark[column]] == [list(x) for x in wanted]
+        else:
+            assert spark[column].isna().tolist() == wanted.isna().tolist()
+            assert spark[column].dropna().tolist() == wanted.dropna().tolist()
+    low, high = int(numbers[70_000]), int(numbers[70_100])
+    (count,) = sql(f"select count(*) as n from shoal.{name} where long between {low} and {high}")["n"]
+    assert count == ((numbers >= low) & (numbers <= high)).sum()
 
 
 def test_the_collector_is_on_again_whatever_happens() -> None:

@@ -24,7 +24,7 @@ from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 
 from shoal.tables.attempts import go_on, part_of
-from shoal.tables.encodings import ROWS_PER_PAGE, writer_options
+from shoal.tables.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
 from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
@@ -230,6 +230,7 @@ def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, An
         "none" if codec == "uncompressed" else codec,
         int(level) if level else None,
         int(properties.get("write.parquet.page-row-limit", ROWS_PER_PAGE)),
+        delta=properties.get(DELTA_PROPERTY, "true").lower() != "false",
     )
 
 
