@@ -15,10 +15,11 @@ from enum import StrEnum
 from functools import cached_property
 
 from shoal.account import Account, Need, Shortage, amounts, never_fits, real, short_of
-from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError, RefusedError
+from shoal.errors import CapacityError, InfrastructureError, NeverFitsError, QuotaExceededError, RefusedError
 from shoal.policy import Limit, Limits
-from shoal.records import Reason
+from shoal.records import Cluster, Reason
 from shoal.targets import Machine
+from shoal.units import Seconds
 from shoal.workload import Plan
 
 MACHINE = "the machine"
@@ -201,13 +202,35 @@ def _fitting_workers(
     return low or None
 
 
+def lasting(cluster: Cluster, longest: Seconds, limits: Limits) -> Plan:
+    """The plan of a live cluster that is to live ``longest`` in all.
+
+    NeverFitsError where the limits give less, InfrastructureError where it has ended.
+    """
+    if cluster.state.ended:
+        raise InfrastructureError(f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one.")
+    plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
+    shortages = never_fits(Need.of(plan), limits)
+    if shortages:
+        raise NeverFitsError(
+            "\n".join(shortage.sentence(cluster.name, {}) for shortage in shortages),
+            hint="Ask for less: waiting would not help. shoal quota shows your limits.",
+            shortages=shortages,
+        )
+    return plan
+
+
 def with_workers(plan: Plan, workers: int) -> Plan:
-    """``plan`` with its first group at ``workers``, its bounds widened where that is needed."""
+    """``plan`` with its first group at ``workers``, its bounds widened and its price changed as needed."""
     first, *others = plan.groups
+    price = plan.price_per_hour
+    if price is not None and plan.worker_price is not None:
+        more = (workers - first.count) * plan.worker_price.amount
+        price = replace(price, amount=price.amount + more)
     first = replace(
         first, minimum=min(first.minimum, workers), count=workers, maximum=max(first.maximum, workers)
     )
-    return replace(plan, groups=(first, *others))
+    return replace(plan, groups=(first, *others), price_per_hour=price)
 
 
 def _to_free(

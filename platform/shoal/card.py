@@ -9,15 +9,14 @@ What it must not do: look anything up, or display anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from html import escape
 from typing import Any
 
 from shoal.forecast import starts, warning
 from shoal.picture import COLOURS, bar, box
 from shoal.records import Cluster, State
-from shoal.report import Report
-from shoal.units import Bytes, Money, Seconds
+from shoal.report import Report, taken
+from shoal.units import Bytes, Seconds
 
 History = Sequence[Mapping[str, Any]]  # entries with state, message, at (seconds since the epoch)
 _BADGES = {"Failed": "#b3261e", "Refused": "#b3261e", "Stopped": "#777777"}
@@ -129,9 +128,7 @@ def _phase_bars(history: History, cluster: Cluster, now: float) -> str:
 
 
 def _cost(cluster: Cluster, now: float) -> str:
-    lived = max(0.0, now - (cluster.admitted_at or cluster.created))
-    price = cluster.plan.price_per_hour
-    if price is None:
-        return f"{Seconds(round(lived))}, {cluster.plan.workers * lived / 3600:.3g} worker-hours"
-    so_far = Money(price.amount * Decimal(str(lived)) / 3600, price.currency)
-    return f"{Seconds(round(lived))}, {so_far} ({price} per hour)"
+    lived, worker_seconds, so_far = taken(cluster, now)
+    if so_far is None:
+        return f"{Seconds(round(lived))}, {worker_seconds / 3600:.3g} worker-hours"
+    return f"{Seconds(round(lived))}, {so_far} ({cluster.plan.price_per_hour} per hour)"

@@ -23,7 +23,11 @@ _NOT_PLAIN = ("price", "phases", "spans", "samples")
 
 @dataclass(frozen=True)
 class Report:
-    """One cluster's run, settled. Shares are 0 to 1; ``price`` is None where no prices are known."""
+    """One cluster's run, settled. Shares are 0 to 1; ``price`` is None where no prices are known.
+
+    ``workers`` is how many it had in the end; ``worker_hours`` and ``price`` are of as many as there were, and as
+    long.
+    """
 
     name: str
     engine: str
@@ -108,14 +112,11 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
             phases[phase] = Seconds(phases.get(phase, 0.0) + took)
     for phase in ("Stopped", "Failed", "Refused"):
         phases.pop(phase, None)
-    lived = Seconds(max(0.0, end - (cluster.admitted_at or cluster.created)))
+    lived, worker_seconds, price = taken(cluster, now)
     ready = float(phases.get("Ready", 0.0))
     used = cluster.report
     workers = cluster.plan.workers
     cores = sum(group.count * group.there.cores for group in cluster.plan.groups)
-    price = cluster.plan.price_per_hour
-    if price is not None:
-        price = Money(price.amount * Decimal(str(float(lived))) / 3600, price.currency)
     return Report(
         name=cluster.name,
         engine=cluster.plan.engine.value,
@@ -125,7 +126,7 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         lived=lived,
         phases=phases,
         workers=workers,
-        worker_hours=workers * float(lived) / 3600,
+        worker_hours=worker_seconds / 3600,
         price=price,
         peak_worker_memory=Bytes(used.get("peak_worker_memory", 0)),
         worker_memory_limit=Bytes(used.get("worker_memory_limit", 0)),
@@ -137,6 +138,26 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         spans=_spans(history, cluster.created, end),
         samples=tuple((float(at), float(n), float(memory)) for at, n, memory in used.get("samples", ())),
     )
+
+
+def taken(cluster: Cluster, now: float) -> tuple[Seconds, float, Money | None]:
+    """How long it lived, its worker-seconds, and its price (None where no prices are known), until ``now``.
+
+    The head counts workers as they come and go. The time that it did not see, before its first look and after
+    its last, counts with the workers that the plan has.
+    """
+    end = cluster.ended_at if cluster.ended_at is not None else now
+    lived = max(0.0, end - (cluster.admitted_at or cluster.created))
+    plan, used = cluster.plan, cluster.report
+    unseen = max(0.0, lived - used.get("seen", 0.0))
+    worker_seconds = used.get("worker_seconds", 0.0) + plan.workers * unseen
+    price = plan.price_per_hour
+    if price is not None:
+        amount = price.amount * Decimal(str(lived))
+        if plan.worker_price is not None:  # the price is of the workers that it has now
+            amount += plan.worker_price.amount * Decimal(str(worker_seconds - plan.workers * lived))
+        price = Money(amount / 3600, price.currency)
+    return Seconds(lived), worker_seconds, price
 
 
 def _spans(history: Sequence[Mapping[str, Any]], asked: float, end: float) -> tuple[Span, ...]:

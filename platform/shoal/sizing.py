@@ -110,8 +110,10 @@ def plan(
         mounts=template.mounts,
     )
     _refuse_what_never_fits(result, limits, workload.priority)
-    price = _price(result, prices or target.prices, reasons)
-    return replace(result, price_per_hour=price, reasons=reasons)
+    prices = prices or target.prices
+    price = _price(result, prices, reasons)
+    more = prices.worker_hour(group) if prices is not None else None
+    return replace(result, price_per_hour=price, worker_price=more, reasons=reasons)
 
 
 def lowered(plan: Plan) -> list[str]:

@@ -135,9 +135,17 @@ class Timeouts:
         unlimited = self.no_client >= self.max
         return replace(self, max=longest, no_client=longest if unlimited else self.no_client)
 
+    def longest(self, said: str) -> Seconds:
+        """A longest life as people say it: ``"6 h"`` in all, or ``"+1 h"`` more than now. UnitError."""
+        more = Seconds.parse(said.removeprefix("+"))
+        return Seconds(self.max + more) if said.startswith("+") else more
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Timeouts:
         return cls(**{key: Seconds(value) for key, value in data.items()})
+
+
+_PRICES = ("price_per_hour", "worker_price")
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,8 @@ class Plan:
     ``head`` is what quota counts for the head, ``reasons`` one sentence per number, by its name
     (``"workers"``, ``"memory"``, ``"cores"``, ``"head"``, ``"timeouts"``, ``"price"``, …).
     ``head_there`` is how big the head really is at the target (None: as ``head``).
-    ``price_per_hour`` is for all workers at ``count`` and the head; None where no prices are known.
+    ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the
+    first group; None where no prices are known.
     ``mounts`` are names of shared folders of the project.
     """
 
@@ -164,6 +173,7 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     head_there: Size | None = None
     mounts: tuple[str, ...] = ()
+    worker_price: Money | None = None
 
     @property
     def workers(self) -> int:
@@ -172,8 +182,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         data = _plain(self)
-        if self.price_per_hour is not None:
-            data["price_per_hour"]["amount"] = str(self.price_per_hour.amount)
+        for name in _PRICES:
+            if data[name] is not None:
+                data[name]["amount"] = str(data[name]["amount"])
         return data
 
     @classmethod
@@ -187,7 +198,7 @@ class Plan:
         known["mounts"] = tuple(data.get("mounts", ()))
         if data.get("head_there"):
             known["head_there"] = Size.from_json(data["head_there"])
-        if data.get("price_per_hour"):
-            price = data["price_per_hour"]
-            known["price_per_hour"] = Money(Decimal(price["amount"]), price["currency"])
+        for name in _PRICES:
+            if data.get(name):
+                known[name] = Money(Decimal(data[name]["amount"]), data[name]["currency"])
         return cls(**known)

@@ -19,6 +19,7 @@ from shoal.forecast import latest_start
 from shoal.homes.base import Ask, Home
 from shoal.homes.fake import FakeHome
 from shoal.records import Cluster, Reason, State
+from shoal.units import Seconds
 
 from .gaps import GAPS
 
@@ -217,6 +218,17 @@ def test_live_clusters_are_listed_newest_first_and_ended_ones_on_request(world: 
     assert world.home.clusters(owner="somebody-else") == []
     assert world.home.find("one", world.home.user()) is not None, "the last of that name, though it ended"
     world.end(second)
+
+
+def test_a_longer_life_goes_as_far_as_the_tier_and_ends_there(world: World) -> None:
+    cluster = world.ready(world.ask("one", max_duration="20 min"))
+    assert world.home.extend(cluster.id, Seconds.parse("2 h")).plan.timeouts.max == 7200
+    with pytest.raises(NeverFitsError, match="4 h"):
+        world.home.extend(cluster.id, Seconds.parse("5 h"))
+    assert world.home.get(cluster.id).plan.timeouts.max == 7200
+    world.end(cluster)
+    with pytest.raises(InfrastructureError, match="has ended"):
+        world.home.extend(cluster.id, Seconds.parse("3 h"))
 
 
 def test_growing_goes_through_admission_and_shrinking_gives_back(world: World) -> None:

@@ -25,7 +25,6 @@ from shoal.errors import NeverFitsError
 from shoal.handles import ClusterEndedError
 from shoal.homes.local import endpoints, paths
 from shoal.records import Reason, State
-from shoal.units import Seconds
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]
@@ -220,13 +219,20 @@ def test_a_task_over_its_workers_memory_restarts_that_worker_and_the_cluster_liv
 
 def test_scaling_goes_through_admission(project: Path) -> None:
     with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        begin = time.monotonic()
         cluster.scale(3)
         assert len(cluster.client.scheduler_info()["workers"]) == 3
         with pytest.raises(shoal.ShoalError, match="3"):
             cluster.scale(4)
         assert cluster.record.workers == 3
+        time.sleep(1)
         cluster.scale(1)
+        more = time.monotonic() - begin
         assert len(cluster.client.scheduler_info(n_workers=-1)["workers"]) == 1
+    report = cluster.report()
+    assert report.workers == 1
+    alone, extra = float(report.lived), report.worker_hours * 3600 - float(report.lived)
+    assert 1 < extra < 2 * more + 1, f"two workers more for 1 to {more:.1f} s, of {alone:.1f} s"
 
 
 def test_a_range_of_workers_grows_with_the_work_as_far_as_quota_goes(
@@ -289,10 +295,11 @@ def test_its_owner_may_let_it_live_longer_inside_the_tier_and_no_longer(
     handle = shoal.up(
         "small", engine="dask", workers=1, max_duration="6 s", project=project, quiet=True, detach=True
     )
-    home = open_home(open_project(project))
     with pytest.raises(NeverFitsError, match="4 h"):
-        home.extend(handle.id, Seconds.parse("5 h"))
-    home.extend(handle.id, Seconds.parse("12 s"))
+        handle.extend("5 h")
+    with pytest.raises(shoal.ShoalError, match="soon"):
+        handle.extend("soon")
+    assert handle.extend("+6 s") is handle
     admitted = handle.record.admitted_at or 0.0
     eventually(lambda: handle.record.state.ended, 30, "ended at its longest life")
     assert handle.record.reason is Reason.DEADLINE_REACHED

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
 from shoal.account import Amounts
+from shoal.admission import with_workers
 from shoal.policy import Limit, Limits
 from shoal.records import Cluster, Reason, State
-from shoal.report import report_of
+from shoal.report import report_of, taken
 from shoal.run_report import COLUMNS, Phase, RunReport, quota_used
 from shoal.units import Bytes, Money, Seconds
 from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
@@ -33,7 +38,7 @@ HISTORY = [
 ]
 
 
-def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> Phase:
+def cluster(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> Cluster:
     size = Size(4, Bytes(14 * GB))
     plan = Plan(
         "etl",
@@ -45,7 +50,7 @@ def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPE
         price_per_hour=Money(Decimal(price)) if price else None,
     )
     used = {"peak_memory": 600_000_000, "peak_worker_memory": 250_000_000, "worker_memory_limit": GB}
-    cluster = Cluster(
+    return Cluster(
         "c1",
         name,
         "alice",
@@ -62,7 +67,11 @@ def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPE
         ended_at=1036.0,
         report=used,
     )
-    return Phase.of(cluster, report_of(cluster, HISTORY, 2000.0), LIMITS)
+
+
+def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> Phase:
+    made = cluster(name, price=price, reason=reason)
+    return Phase.of(made, report_of(made, HISTORY, 2000.0), LIMITS)
 
 
 def test_a_phase_says_how_long_how_much_and_of_what() -> None:
@@ -81,6 +90,24 @@ def test_an_end_that_nobody_asked_for_is_told() -> None:
     assert phase("etl-1", reason=Reason.CLIENT_GONE).cells()[0] == "etl, dask (ClientGone)"
 
 
+def test_workers_that_come_and_go_are_counted_and_paid_for_as_long_as_they_were_there() -> None:
+    """Two workers at 3 USD and a head at 4 USD an hour; later one worker; a third for 20 of the 36 s."""
+    whole = cluster("etl-1", price="10")
+    plan = replace(whole.plan, worker_price=Money(Decimal("3")))
+    smaller = with_workers(plan, 1)
+    assert smaller.price_per_hour == Money(Decimal("7"))
+    assert Plan.from_json(json.loads(json.dumps(smaller.to_json()))) == smaller
+    assert with_workers(replace(plan, worker_price=None), 1).price_per_hour == Money(Decimal("10"))
+    seen = {"seen": 30.0, "worker_seconds": 80.0}  # and one worker in the last 6 s
+    lived, worker_seconds, price = taken(replace(whole, plan=smaller, report=seen), 2000.0)
+    assert (lived, worker_seconds) == (36.0, 86.0)
+    assert price is not None
+    assert float(price.amount) == pytest.approx((4 * 36 + 3 * 86) / 3600)
+    # Records of before this was counted, and clusters that nobody looked at yet.
+    assert taken(replace(whole, report={}), 2000.0)[1] == 72.0
+    assert taken(replace(whole, plan=plan, report={}), 2000.0)[2] == Money(Decimal("0.1"))
+
+
 def test_the_price_is_the_sum_and_none_when_one_is_not_known() -> None:
     assert RunReport("r", [phase("a-1", price="10"), phase("b-1", price="20")]).price == Money(
         Decimal("0.30")
@@ -93,8 +120,6 @@ def test_the_price_is_the_sum_and_none_when_one_is_not_known() -> None:
 
 
 def test_the_table_has_a_row_for_each_and_json_is_plain() -> None:
-    import json
-
     report = RunReport("Clusters of x", [phase("etl-1"), phase("sql-1", price="3.6")])
     lines = [line for line in report.markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 4

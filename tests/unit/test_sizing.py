@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.account import amounts, real
+from shoal.admission import with_workers
 from shoal.asking import ask
 from shoal.errors import NeverFitsError, NotFoundError, WorkloadError
 from shoal.policy import Limit, Limits
@@ -143,6 +144,9 @@ def test_the_price_is_of_what_really_runs_and_unknown_is_not_zero(
     assert price is not None
     # 10 cores at 0.031611 and 36 GB (33.53 GiB) at 0.004237
     assert float(price.amount) == pytest.approx(10 * 0.031611 + 36e9 / 2**30 * 0.004237)
+    three = plan(ask("etl", workers=3, spot=0), template, limits, target)
+    two = with_workers(three, 2)
+    assert two.price_per_hour == price, "a worker less costs as if it had never been asked for"
     spot = plan(ask("etl", workers=2, spot=1.0), template, limits, target).price_per_hour
     head = 2 * 0.031611 + 8e9 / 2**30 * 0.004237
     assert spot is not None

@@ -42,13 +42,10 @@ def extend(
     from shoal.cli.console import out, write_json
     from shoal.clusters import find, open_project
     from shoal.homes.choose import open_home
-    from shoal.units import Seconds
 
     home = open_home(open_project(project, target))
     found = find(home, name)
-    more = Seconds.parse(longest.removeprefix("+"))
-    whole = Seconds(found.plan.timeouts.max + more) if longest.startswith("+") else more
-    cluster = home.extend(found.id, whole)
+    cluster = home.extend(found.id, found.plan.timeouts.longest(longest))
     if output is o.Output.JSON:
         write_json(views.cluster_view(cluster, home.status(cluster.id)))
         return

@@ -62,12 +62,13 @@ class Head:
         self._engine: EngineHost | None = None
         self._look = Observation()
         self._samples: list[list[float]] = []
+        self._worker_seconds = 0.0
         self._watch: Watch | None = None
         self._ends_in: tuple[Reason, Seconds] | None = None
         self._terminated = False
         self._wakes, self._wake = os.pipe()  # a signal ends a sleep
         self._renewed = time.monotonic()
-        self._since = time.monotonic()
+        self._since = self._seen = time.monotonic()
         self._phase = State.STARTING
         reached(CrashPoint.HEAD_BORN)
         with ledger.write() as tx:
@@ -325,7 +326,10 @@ class Head:
         end_marked(self._id)  # what user code started on the workers
 
     def report(self) -> dict[str, Any]:
-        """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes]."""
+        """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes].
+
+        ``worker_seconds``: workers times how long each was there, of the ``seen`` seconds up to the last look.
+        """
         look = self._look
         return {
             "idle": round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
@@ -340,9 +344,15 @@ class Head:
             "restarts": look.restarts,
             "restart_note": look.note,
             "samples": self._samples,
+            "worker_seconds": round(self._worker_seconds, 1),
+            "seen": round(self._seen - self._since, 1),
         }
 
     def _note(self, look: Observation) -> None:
+        now = time.monotonic()
+        before = self._look.workers if self._samples else self._cluster.plan.workers
+        self._worker_seconds += before * (now - self._seen)
+        self._seen = now
         note = look.note or self._look.note
         self._look = replace(
             look,
@@ -350,7 +360,7 @@ class Head:
             peak_memory=max(look.peak_memory, self._look.peak_memory),
             spilled=max(look.spilled, self._look.spilled),
         )
-        self._samples.append([round(time.monotonic() - self._since, 1), look.workers, look.memory])
+        self._samples.append([round(now - self._since, 1), look.workers, look.memory])
         if len(self._samples) > 400:  # halve: a long life keeps its shape in some hundred points
             self._samples = self._samples[::2]
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from shoal.errors import UsageError
 from shoal.records import Cluster, Reason, State
+from shoal.units import Seconds
 from shoal.workload import Plan, Workload
 
 
@@ -80,6 +81,10 @@ class Home(Protocol):
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         """Set how many workers are wanted; goes through admission when it grows (QuotaExceeded)."""
+        ...
+
+    def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
+        """Let a cluster live ``longest`` in all, from its admission; NeverFitsError where the policy gives less."""
         ...
 
     def endpoint(self, cluster_id: str) -> Endpoint:

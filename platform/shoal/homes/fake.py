@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shoal.account import Account
 from shoal.admission import Ask as Request
-from shoal.admission import Decision, Place, Verdict, with_workers
+from shoal.admission import Decision, Place, Verdict, lasting, with_workers
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
 from shoal.governed import Key, Sight, Snapshot, Wishes
 from shoal.governor import Governor
@@ -28,6 +28,7 @@ from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain
 from shoal.records import Cluster, Reason, State
 from shoal.targets import Machine
+from shoal.units import Seconds
 
 T = TypeVar("T")
 
@@ -336,6 +337,12 @@ class FakeHome:
             if self.get(cluster_id).plan.workers < workers:
                 self.wishes[cluster_id] = known
                 raise self._why(replace(cluster, plan=with_workers(cluster.plan, workers))).error()
+        return self.get(cluster_id)
+
+    def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
+        cluster = self.get(cluster_id)
+        plan = lasting(cluster, longest, self.policy.limits_of(cluster.owner))
+        self._store(replace(cluster, plan=plan), self.records[cluster_id][1])
         return self.get(cluster_id)
 
     def wish(self, cluster_id: str, workers: int) -> None:

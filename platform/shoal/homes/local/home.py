@@ -14,12 +14,11 @@ import json
 import os
 import signal
 import urllib.request
-from dataclasses import replace
 from typing import Any
 
-from shoal.account import Account, Need, amounts, never_fits
-from shoal.admission import Decision, Verdict
-from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, ShoalError
+from shoal.account import Account, amounts
+from shoal.admission import Decision, Verdict, lasting
+from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
@@ -202,21 +201,9 @@ class LocalHome:
         return cluster
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
-        """Let a cluster live ``longest`` in all, from its admission on, if the policy gives that much."""
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
-            if cluster.state.ended:
-                raise InfrastructureError(
-                    f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one."
-                )
-            plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
-            shortages = never_fits(Need.of(plan), self._project.policy.limits_of(cluster.owner))
-            if shortages:
-                raise NeverFitsError(
-                    "\n".join(shortage.sentence(cluster.name, {}) for shortage in shortages),
-                    hint="Ask for less: waiting would not help. shoal quota shows your limits.",
-                    shortages=shortages,
-                )
+            plan = lasting(cluster, longest, self._project.policy.limits_of(cluster.owner))
             tx.update(cluster_id, longest=float(longest), plan=plan.to_json())
             return tx.get(cluster_id)
 
