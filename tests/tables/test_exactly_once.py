@@ -38,7 +38,7 @@ ROWS = 40  # of each write
 ZYGOTE = textwrap.dedent(
     """
     # Imports once, then forks a client per job: a fresh interpreter takes seconds, a fork milliseconds.
-    import json, os, signal, sys
+    import json, os, signal, sys, traceback
     import numpy as np, pyarrow as pa, pandas as pd
     import dask, dask.dataframe as dd
     import shoal, shoal.tables.write, shoal.tables.read, shoal.tables.expression
@@ -110,8 +110,9 @@ ZYGOTE = textwrap.dedent(
                 try:
                     client(job, write)
                     code = 0
-                except BaseException as error:
-                    print(repr(error), file=sys.stderr, flush=True)
+                except BaseException:
+                    traceback.print_exc()
+                    sys.stderr.flush()
                 finally:
                     os._exit(code)
             children.append(pid)
@@ -264,6 +265,63 @@ def test_racers_with_one_key(name: str, clients: Clients, record_property: Any) 
         assert sum(not a["replayed"] for a in answers) == 1
         acknowledged[number] = answers[0]["snapshot"]
     check(name, acknowledged, 0, record_property)
+
+
+def test_racers_that_make_the_table(name: str, clients: Clients, record_property: Any) -> None:
+    """Nothing is there yet, not even the namespace: one makes the table, and nothing is left of the others'."""
+    for number in range(TRIES):
+        fresh = f"{name.replace('.', '_')}_{number}.t"
+        answers, codes = clients.write(fresh, 0, racers=4)
+        assert codes == [0] * 4
+        assert len({a["snapshot"] for a in answers}) == 1
+        assert sum(not a["replayed"] for a in answers) == 1
+        check(fresh, {0: answers[0]["snapshot"]}, 0, record_property)
+
+
+def once_at(point: CrashPoint, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Do ``act`` when a write comes to that moment for the first time."""
+
+    def hook(reached: CrashPoint) -> None:
+        if reached is point:
+            patch.setattr(points, "hook", None)
+            act()
+
+    patch.setattr(points, "hook", hook)
+
+
+def test_another_run_makes_the_table_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows land in the other one's table, and nothing is left of the table that did not come to be."""
+    batch = pa.table({"id": [1]})
+    once_at(CrashPoint.CLIENT_BEFORE_SWAP, lambda: shoal.write_table(batch, name), monkeypatch)
+    assert not shoal.write_table(pa.table({"id": [2]}), name).replayed
+    assert sorted(shoal.read_table(name).id.compute()) == [1, 2]
+    assert left_over(name) == []
+    with pytest.raises(shoal.ShoalError, match="exists already"):
+        shoal.create_table(name, SCHEMA)
+    assert shoal.create_table(name, SCHEMA, exist_ok=True).name() == catalogs.load(name).name()
+    assert left_over(name) == []
+
+
+def test_a_try_that_fails_after_its_run_has_landed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that landed sweeps its folder, into which another try of it is writing."""
+    frame = dd.from_pandas(pd.DataFrame({"id": range(8)}), npartitions=4)
+    landed = []
+
+    def other() -> None:
+        landed.append(shoal.write_table(frame, name, run_key="one"))
+        raise FileNotFoundError("the folder is gone")
+
+    once_at(CrashPoint.WORKER_BEFORE_FILE, other, monkeypatch)
+    with dask.config.set(scheduler="sync"):
+        late = shoal.write_table(frame, name, run_key="one")
+    assert late.replayed
+    assert late.snapshot_id == landed[0].snapshot_id
+    assert sorted(shoal.read_table(name).id.compute()) == list(range(8))
+    assert left_over(name) == []
+    # Without a key it is nobody's try, and the fault is told.
+    once_at(CrashPoint.WORKER_BEFORE_FILE, other, monkeypatch)
+    with pytest.raises(FileNotFoundError), dask.config.set(scheduler="sync"):
+        shoal.write_table(frame, name)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ from shoal.tables.pyiceberg_private import (
     guard,
     overwrite_producer,
 )
-from shoal.tables.sweep import delete_manifests
+from shoal.tables.sweep import delete_manifests, sweep_creation
 
 COMMIT_SECONDS = 120.0
 """How long a commit is tried against other writers: 8 processes with 10 commits each need some 20 s."""
@@ -246,8 +246,9 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
             reached(CrashPoint.CLIENT_BEFORE_SWAP)
             table = transaction.commit_transaction()
     except (CommitFailedException, TableAlreadyExistsError):
-        # Someone else made the table first. The manifests of ours bear an id of their own, by which no sweep
-        # of that table would find them.
+        # Someone else made the table first. The metadata and the manifests of ours bear ids of their own, by
+        # which no sweep of that table would find them.
+        sweep_creation(transaction._table.io, metadata)
         theirs = catalogs.load(request.name, given)
         ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
         if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:

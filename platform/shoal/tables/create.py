@@ -19,14 +19,16 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, NullOrder, SortDirection, SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform
+from sqlalchemy.exc import IntegrityError
 
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.errors import TableExistsError
 from shoal.tables.partitioning import parse_field, parse_sort
-from shoal.tables.pyiceberg_private import iceberg_schema
+from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema
 from shoal.tables.schemas import check_columns, frame_schema, new_table_schema
+from shoal.tables.sweep import sweep_creation
 
 PROPERTIES = {
     # Version 3 cannot be appended to by PyIceberg 0.12.
@@ -56,9 +58,14 @@ def create_table(
     """
     settled = catalogs.settings(catalog)
     stage = staged(name, as_schema(schema), partition_by, sort_by, properties, settled)
+    transaction = stage()
     try:
-        return stage().commit_transaction()
-    except TableAlreadyExistsError as error:
+        return transaction.commit_transaction()
+    except (
+        TableAlreadyExistsError,
+        CommitFailedException,
+    ) as error:  # seen at once, or when it was to be made
+        sweep_creation(transaction._table.io, transaction.table_metadata)
         if exist_ok:
             return catalogs.load(name, settled)
         raise TableExistsError(
@@ -104,7 +111,8 @@ def staged(
 
     def start() -> Transaction:
         def begin() -> Transaction:
-            with suppress(NamespaceAlreadyExistsError):
+            # Of two who make it at once PyIceberg tells the second what the database says.
+            with suppress(NamespaceAlreadyExistsError, IntegrityError):
                 opened.create_namespace(ident[:-1])
             return opened.create_table_transaction(
                 ident, wanted, partition_spec=spec, sort_order=order, properties=merged

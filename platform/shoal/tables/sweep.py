@@ -12,11 +12,14 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
+from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
@@ -85,18 +88,32 @@ def sweep_metadata(table: Table) -> None:
             found = _VERSION.search(path)
             if found is None or _bare(path) in kept:
                 continue
-            if min(versions) <= int(found.group(1)) <= int(current.group(1)) and _is_of(table, path):
+            if not min(versions) <= int(found.group(1)) <= int(current.group(1)):
+                continue
+            # Of this very table, not of one that was dropped from the same place; or nobody's, as no space was
+            # left for it.
+            owner = _owner(table.io, path)
+            if owner == table.metadata.table_uuid or (owner is None and not _whole(table.io, path)):
                 table.io.delete(path)
 
 
-def _is_of(table: Table, path: str) -> bool:
-    """Whether a metadata file is of this very table, not of one that was dropped from the same place; a file
-    that was cut short (no space left) is nobody's."""
+def sweep_creation(io: FileIO, metadata: TableMetadata) -> None:
+    """Delete the metadata file of a table that is certain not to have come to be: somebody else was first."""
+    places = load_location_provider(metadata.location, metadata.properties)
+    folder = places.new_table_metadata_file_location(0).rsplit("/", 1)[0]
+    with suppress(OSError):
+        for path in list(_files(io, folder)):
+            found = _VERSION.search(path)
+            if found is not None and int(found.group(1)) == 0 and _owner(io, path) == metadata.table_uuid:
+                io.delete(path)
+
+
+def _owner(io: FileIO, path: str) -> UUID | None:
+    """The uuid of the table that a metadata file is of; None if it cannot be read, or not yet."""
     try:
-        found = FromInputFile.table_metadata(table.io.new_input(path))
-    except (ValueError, OSError):
-        return not _whole(table.io, path)
-    return found.table_uuid == table.metadata.table_uuid
+        return FromInputFile.table_metadata(io.new_input(path)).table_uuid
+    except (ValueError, OSError, ValidationError):
+        return None
 
 
 def _whole(io: FileIO, path: str) -> bool:

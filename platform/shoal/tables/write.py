@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyiceberg
 from pyiceberg.table import Transaction
 
-from shoal.errors import UsageError
+from shoal.errors import ShoalError, UsageError
 from shoal.tables import catalog as catalogs
 from shoal.tables.attempts import give_up
 from shoal.tables.catalog import CatalogSettings
@@ -179,11 +180,15 @@ def write_table(
             landed = commit(request, settled)
     except CommitUnknownError:
         raise
-    except BaseException:
+    except BaseException as error:
         give_up(context.data_path)
         delete_files(job.io, [w.data_file.file_path for w in written])
         sweep(job.io, context.data_path, ())
-        raise
+        # Another try of this run may have landed, and swept the folder that this one was writing into.
+        found = _landed(name, settled, branch, key) if run_key and isinstance(error, Exception) else None
+        if found is None:
+            raise
+        return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
     reached(CrashPoint.CLIENT_BEFORE_SWEEP)
     if run_key is not None and landed.table is not None:
         sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
@@ -198,6 +203,13 @@ def write_table(
     return replace(
         result, rows=sum(w.rows for w in written), replaced_rows=sum(r.replaced for r in rewritten)
     )
+
+
+def _landed(name: str, settled: CatalogSettings, branch: str, key: str) -> int | None:
+    """The snapshot of another try of the run; None also where the catalog does not say."""
+    with suppress(ShoalError):
+        return find_landed(catalogs.load(name, settled).metadata, branch, key)
+    return None
 
 
 def _upsert(
