@@ -16,6 +16,7 @@ import shoal
 from shoal.tables import catalog as catalogs
 from shoal.tables.collector import paused
 from shoal.tables.encodings import DELTA, DELTA_PROPERTY, writer_options
+from shoal.tables.plan import column_weights
 
 ROWS = 100_000
 
@@ -187,6 +188,19 @@ def test_every_engine_reads_differences(name: str, sql: Any) -> None:
     low, high = int(numbers[70_000]), int(numbers[70_100])
     (count,) = sql(f"select count(*) as n from shoal.{name} where long between {low} and {high}")["n"]
     assert count == ((numbers >= low) & (numbers <= high)).sum()
+
+
+def test_what_takes_next_to_nothing_in_a_file_is_planned_by_its_size_in_memory(name: str) -> None:
+    """Else a partition of numbers in order would be many times what was asked for."""
+    numbers = pa.array(np.arange(4 * ROWS))
+    items = pa.ListArray.from_arrays(np.arange(0, 4 * ROWS + 1, 4, dtype="int32"), numbers)
+    table = pa.table({"key": np.arange(ROWS), "items": items})
+    (file,) = shoal.write_table(table, name).files
+    assert file.bytes < table.nbytes / 50
+    loaded = catalogs.load(name)
+    weights = column_weights(loaded.schema(), list(loaded.scan().plan_files()))
+    for column in table.column_names:
+        assert weights[column] == pytest.approx(table.column(column).nbytes / ROWS, rel=0.2)
 
 
 def test_the_collector_is_on_again_whatever_happens() -> None:

@@ -26,6 +26,7 @@ from shoal.tables.errors import NotSupportedError
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
+    DataFile,
     DataFileContent,
     FileIO,
     Schema,
@@ -123,22 +124,37 @@ def unpack_metadata(packed: bytes) -> TableMetadata:
 
 
 def column_weights(schema: Schema, files: Sequence[FileScanTask]) -> dict[str, float]:
-    """Bytes in memory per row of each column: by its type, or by its compressed size where that varies."""
-    rows = sum(task.file.record_count for task in files) or 1
+    """Bytes in memory per row of each column: by its type, and of text by its compressed size."""
+    known = [task.file for task in files if task.file.column_sizes]
+    rows = sum(file.record_count for file in known)
     weights: dict[str, float] = {}
     for field in schema.fields:
         width = _fixed_width(field.field_type)
         if width is None:
-            ids = Schema(field).field_ids
-            known = [task.file for task in files if task.file.column_sizes]
-            known_rows = sum(f.record_count for f in known)
-            if known_rows:
-                size = sum((f.column_sizes or {}).get(i, 0) for f in known for i in ids)
-                width = 8 + _TEXT_EXPANSION * size / known_rows
-            else:
-                width = _UNKNOWN_WIDTH
+            width = _varying_width(Schema(field), known, rows) if rows else _UNKNOWN_WIDTH
         weights[field.name] = width
-    return weights if rows else {}
+    return weights
+
+
+def _varying_width(column: Schema, files: Sequence[DataFile], rows: int) -> float:
+    """Of text, and of what is nested: of each of its leaves the number of values times their size.
+
+    Not by compressed sizes alone: numbers in order take next to nothing in a file.
+    """
+    total = 0.0
+    for i in column.field_ids:
+        kind = column.find_type(i)
+        if not kind.is_primitive:
+            continue
+        values = sum((file.value_counts or {}).get(i, file.record_count) for file in files)
+        width = _fixed_width(kind)
+        if width is None:
+            size = sum((file.column_sizes or {}).get(i, 0) for file in files)
+            total += 8 * values + _TEXT_EXPANSION * size
+        else:
+            total += width * values
+    nested = 0 if column.fields[0].field_type.is_primitive else 8
+    return nested + total / rows
 
 
 def _fixed_width(kind: iceberg.IcebergType) -> float | None:
