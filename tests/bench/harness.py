@@ -57,7 +57,7 @@ class Bench:
     title: str
     about: str
     commit: str = field(default_factory=lambda: _git("rev-parse", "--short", "HEAD"))
-    dirty: bool = field(default_factory=lambda: bool(_git("status", "--porcelain", "--untracked-files=no")))
+    dirty: bool = field(default_factory=lambda: bool(_changed()))
     machine: dict[str, Any] = field(default_factory=lambda: _machine())
     versions: dict[str, str] = field(default_factory=dict)
     at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
@@ -145,7 +145,16 @@ def spread(values: list[float]) -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+    """What git says of this checkout, wherever the bench has gone to meanwhile."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _changed() -> str:
+    """What differs from the commit, but for what a bench writes."""
+    return _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results", ":!/docs/benchmarks.md"
+    )
 
 
 def _machine() -> dict[str, Any]:
