@@ -61,10 +61,8 @@ def create_table(
     transaction = stage()
     try:
         return transaction.commit_transaction()
-    except (
-        TableAlreadyExistsError,
-        CommitFailedException,
-    ) as error:  # seen at once, or when it was to be made
+    except (TableAlreadyExistsError, CommitFailedException) as error:
+        # PyIceberg says the one or the other: it saw the table when it looked, or when it was to make its own.
         sweep_creation(transaction._table.io, transaction.table_metadata)
         if exist_ok:
             return catalogs.load(name, settled)
