@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shoal.errors import NeverFitsError
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan, Size
@@ -335,6 +336,17 @@ def never_fits(need: Need, limits: Limits) -> tuple[Shortage, ...]:
     found += short_of(need.amounts, Account(), limits.totals, "you")
     found += short_of(need.amounts, Account(), limits.team_totals, f"team {limits.team}")
     return tuple(found)
+
+
+def refuse_what_never_fits(need: Need, limits: Limits, name: str) -> None:
+    """NeverFitsError with every limit that ``need`` is over by itself; ``name``: what it is told of."""
+    shortages = never_fits(need, limits)
+    if shortages:
+        raise NeverFitsError(
+            "\n".join(shortage.sentence(name, {}) for shortage in shortages),
+            hint="Ask for less: waiting would not help. shoal quota shows your limits.",
+            shortages=shortages,
+        )
 
 
 def short_of(asked: Amounts, account: Account, limits: Mapping[str, Limit], scope: str) -> Iterable[Shortage]:

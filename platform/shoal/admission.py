@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
-from shoal.account import Account, Need, Shortage, amounts, never_fits, real, short_of
+from shoal.account import Account, Need, Shortage, amounts, never_fits, real, refuse_what_never_fits, short_of
 from shoal.errors import CapacityError, InfrastructureError, NeverFitsError, QuotaExceededError, RefusedError
 from shoal.policy import Limit, Limits
 from shoal.records import Cluster, Reason
@@ -210,13 +210,7 @@ def lasting(cluster: Cluster, longest: Seconds, limits: Limits) -> Plan:
     if cluster.state.ended:
         raise InfrastructureError(f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one.")
     plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
-    shortages = never_fits(Need.of(plan), limits)
-    if shortages:
-        raise NeverFitsError(
-            "\n".join(shortage.sentence(cluster.name, {}) for shortage in shortages),
-            hint="Ask for less: waiting would not help. shoal quota shows your limits.",
-            shortages=shortages,
-        )
+    refuse_what_never_fits(Need.of(plan), limits, cluster.name)
     return plan
 
 

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from shoal.account import Need, never_fits, said
+from shoal.account import Need, refuse_what_never_fits, said
 from shoal.asking import check
-from shoal.errors import NeverFitsError
 from shoal.policy import Limit, Limits
 from shoal.targets import Prices, Target
 from shoal.templates import Template
@@ -109,7 +108,7 @@ def plan(
         head_there=head_there,
         mounts=template.mounts,
     )
-    _refuse_what_never_fits(result, limits, workload.priority)
+    refuse_what_never_fits(Need.of(result, workload.priority), limits, result.template)
     prices = prices or target.prices
     price = _price(result, prices, reasons)
     more = prices.worker_hour(group) if prices is not None else None
@@ -122,16 +121,6 @@ def lowered(plan: Plan) -> list[str]:
     Sentences out of the plan's reasons: nobody should have to look for these among the others.
     """
     return [found for reason in plan.reasons.values() for found in _LOWERED.findall(reason)]
-
-
-def _refuse_what_never_fits(result: Plan, limits: Limits, priority: int) -> None:
-    shortages = never_fits(Need.of(result, priority), limits)
-    if shortages:
-        raise NeverFitsError(
-            "\n".join(shortage.sentence(result.template, {}) for shortage in shortages),
-            hint="Ask for less: waiting would not help. shoal quota shows your limits.",
-            shortages=shortages,
-        )
 
 
 def _ceiling(limits: Limits, size: Size, gpus: int, scratch: Bytes) -> tuple[float, str]:

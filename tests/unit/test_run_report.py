@@ -91,7 +91,7 @@ def test_an_end_that_nobody_asked_for_is_told() -> None:
 
 
 def test_workers_that_come_and_go_are_counted_and_paid_for_as_long_as_they_were_there() -> None:
-    """Two workers at 3 USD and a head at 4 USD an hour; later one worker; a third for 20 of the 36 s."""
+    """A head at 4 USD and workers at 3 USD an hour: several for the 30 s that were seen, then one for 6 s."""
     whole = cluster("etl-1", price="10")
     plan = replace(whole.plan, worker_price=Money(Decimal("3")))
     smaller = with_workers(plan, 1)
