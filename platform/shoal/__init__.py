@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoal.clusters import connect, plan, up
-    from shoal.errors import ShoalError
+    from shoal.dask_handle import DaskCluster
+    from shoal.errors import ClusterEndedError, ShoalError
     from shoal.front import dask, spark
-    from shoal.handles import DaskCluster, SparkCluster
+    from shoal.spark_handle import SparkCluster
     from shoal.tables.catalog import catalog
     from shoal.tables.create import create_table
     from shoal.tables.read import read_table
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from shoal.tables.write import write_table
 
 _HOME_OF = {
-    "DaskCluster": "shoal.handles",
+    "ClusterEndedError": "shoal.errors",
+    "DaskCluster": "shoal.dask_handle",
     "ShoalError": "shoal.errors",
-    "SparkCluster": "shoal.handles",
+    "SparkCluster": "shoal.spark_handle",
     "branch": "shoal.tables.refs",
     "catalog": "shoal.tables.catalog",
     "connect": "shoal.clusters",
@@ -43,6 +45,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "ClusterEndedError",
     "DaskCluster",
     "ShoalError",
     "SparkCluster",

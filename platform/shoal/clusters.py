@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal.asking import ask
+from shoal.dask_handle import DaskCluster
 from shoal.errors import NotFoundError, UsageError
-from shoal.handles import ClusterHandle, DaskCluster, SparkCluster
+from shoal.handles import ClusterHandle
 from shoal.homes.base import Ask
 from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
@@ -31,6 +32,7 @@ from shoal.project import Project, load
 from shoal.records import Cluster, State
 from shoal.sizing import lowered
 from shoal.sizing import plan as size
+from shoal.spark_handle import SparkCluster
 from shoal.wiring import wire
 from shoal.words import count
 from shoal.workload import Engine, Plan, Workload

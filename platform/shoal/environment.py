@@ -9,6 +9,7 @@ What it must not do: import the packages it names, or keep anybody from connecti
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
@@ -55,3 +56,10 @@ def differences(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]
 
 def _short(name: str, its: str) -> str:
     return ".".join(its.split(".")[:2]) if name == "Python" else its
+
+
+def warn(different: list[str]) -> None:
+    """EnvironmentMismatchWarning for :func:`differences`, at the line of whoever connects."""
+    if different:
+        message = f"client and workers differ: {'; '.join(different)}. Results may fail or differ."
+        warnings.warn(message, EnvironmentMismatchWarning, stacklevel=4)

@@ -86,6 +86,10 @@ class InfrastructureError(ShoalError):
     """A part that Shoal stands on failed: a head, a store, Java, the disk."""
 
 
+class ClusterEndedError(InfrastructureError):
+    """The cluster ended before it was ready, or while it was in use. ``values["reason"]`` says why."""
+
+
 class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from shoal.homes.local.ahead import ahead
 
 if TYPE_CHECKING:
-    from shoal.handles import DaskCluster, SparkCluster
+    from shoal.dask_handle import DaskCluster
+    from shoal.spark_handle import SparkCluster
 
 ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
 

@@ -14,11 +14,10 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from shoal import card
-from shoal.environment import VERSIONS, EnvironmentMismatchWarning, differences, versions
-from shoal.errors import DeadlineError, InfrastructureError
+from shoal.errors import ClusterEndedError, DeadlineError
 from shoal.homes.base import Home
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
@@ -26,19 +25,10 @@ from shoal.records import Cluster, Reason, State
 from shoal.report import Report, report_of
 from shoal.workload import Plan
 
-if TYPE_CHECKING:
-    from distributed import Client
-    from pyspark.sql import DataFrame, SparkSession
-
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
 QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
 _POLL = 0.02
-_COMPARE = 5.0  # s that workers get to tell their versions
-
-
-class ClusterEndedError(InfrastructureError):
-    """The cluster ended before it was ready, or while it was in use. ``values["reason"]`` says why."""
 
 
 class ClusterHandle(ABC):
@@ -194,112 +184,6 @@ class ClusterHandle(ABC):
                 reason=cluster.reason.value,
                 cluster=cluster.id,
             )
-
-
-class DaskCluster(ClusterHandle):
-    """A Dask cluster. ``client`` is the default client of this process while it is open."""
-
-    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
-        super().__init__(home, cluster, owns=owns, quiet=quiet)
-        self._client: Client | None = None
-
-    @property
-    def client(self) -> Client:
-        """A ``distributed.Client``, connected at the first use."""
-        if self._client is None:
-            from distributed import Client, Security
-            from distributed.versions import VersionMismatchWarning
-
-            endpoint = self._home.endpoint(self.id)
-            security = Security(require_encryption=True, **endpoint.security)
-            with warnings.catch_warnings():
-                # _compare says the same, of more packages, and once.
-                warnings.simplefilter("ignore", VersionMismatchWarning)
-                self._client = Client(
-                    endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
-                )
-            self._compare(self._client)
-        return self._client
-
-    @staticmethod
-    def _compare(client: Client) -> None:
-        """Warn where workers have other packages. Workers that do not answer are not held against it."""
-        known = client.scheduler_info(n_workers=-1)["workers"]
-        theirs = {address: worker.get(VERSIONS) for address, worker in known.items()}
-        if not all(theirs.values()):  # workers that nobody told to say it are asked
-            theirs = {}
-            with contextlib.suppress(OSError, TimeoutError):
-                theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
-        _warn(differences(versions(), theirs))
-
-    @property
-    def dashboard(self) -> str:
-        """The address of Dask's own dashboard."""
-        return self._home.endpoint(self.id).dashboard
-
-    def open(self) -> None:
-        _ = self.client
-
-    def _disconnect(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-
-class SparkCluster(ClusterHandle):
-    """A Spark Connect server. ``session`` sees the shared catalog as its default one."""
-
-    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
-        super().__init__(home, cluster, owns=owns, quiet=quiet)
-        self._session: SparkSession | None = None
-
-    @property
-    def session(self) -> SparkSession:
-        """A Spark Connect session, opened at the first use."""
-        if self._session is None:
-            from pyspark.sql import SparkSession
-            from pyspark.sql.connect.client.retries import DefaultPolicy
-
-            endpoint = self._home.endpoint(self.id)
-            url = f"{endpoint.address}/;token={endpoint.token}"
-            session: Any = SparkSession.builder.remote(url).create()
-            self._session = session
-            # pyspark's own policy retries a dead server for ten minutes without a word.
-            session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
-            try:
-                there = session.version  # the first call connects: the cluster sees its client
-            except BaseException:
-                self._disconnect()  # else pyspark would hand this session to whoever asks for one
-                raise
-            _warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
-        return self._session
-
-    def sql(self, query: str, **arguments: Any) -> DataFrame:
-        """``session.sql``."""
-        return self.session.sql(query, **arguments)
-
-    def table(self, name: str) -> DataFrame:
-        """``session.table``."""
-        return self.session.table(name)
-
-    def open(self) -> None:
-        _ = self.session
-
-    def _disconnect(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            with warnings.catch_warnings():
-                # It warns of a server that is gone, and where warnings are errors that would leave a dead
-                # session to be this process's default one.
-                warnings.simplefilter("ignore")
-                session.client.set_retry_policies([])
-                session.stop()
-
-
-def _warn(different: list[str]) -> None:
-    if different:
-        message = f"client and workers differ: {'; '.join(different)}. Results may fail or differ."
-        warnings.warn(message, EnvironmentMismatchWarning, stacklevel=4)
 
 
 def _dropped(home: Home, cluster_id: str, name: str) -> None:

@@ -16,8 +16,7 @@ import pytest
 
 import shoal
 from shoal.clusters import _opened
-from shoal.errors import UsageError
-from shoal.handles import ClusterEndedError
+from shoal.errors import ClusterEndedError, UsageError
 from shoal.homes.local.ledger import Ledger
 from shoal.prefect import dask_cluster
 from shoal.prefect.runs import cluster_name

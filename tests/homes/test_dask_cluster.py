@@ -21,8 +21,7 @@ import pytest
 
 import shoal
 from shoal.clusters import open_home, open_project
-from shoal.errors import NeverFitsError
-from shoal.handles import ClusterEndedError
+from shoal.errors import ClusterEndedError, NeverFitsError
 from shoal.homes.local import endpoints, paths
 from shoal.records import Reason, State
 

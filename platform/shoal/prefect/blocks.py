@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from shoal.admission import Ask, beside
 from shoal.clusters import Request, prepare
-from shoal.errors import UsageError, WaitsForItselfError
+from shoal.dask_handle import DaskCluster
+from shoal.errors import ClusterEndedError, UsageError, WaitsForItselfError
 from shoal.following import said_by
 from shoal.front import dask, spark
-from shoal.handles import ClusterEndedError, ClusterHandle, DaskCluster, SparkCluster
+from shoal.handles import ClusterHandle
 from shoal.homes.base import Home
 from shoal.homes.choose import open_home
 from shoal.policy import Limits
@@ -28,6 +29,7 @@ from shoal.prefect.runs import Run, cluster_name, current
 from shoal.project import look_up
 from shoal.queueing import least
 from shoal.run_report import Phase, RunReport
+from shoal.spark_handle import SparkCluster
 from shoal.workload import Engine
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)

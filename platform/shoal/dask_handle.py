@@ -1,0 +1,72 @@
+"""The handle of a Dask cluster: ``client``, and what connecting to Dask takes.
+
+Why it exists: see ``handles``; this is the part that knows Dask.
+
+What it must not do: import Dask before a client is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import TYPE_CHECKING
+
+from shoal.environment import VERSIONS, differences, versions, warn
+from shoal.handles import ClusterHandle
+from shoal.homes.base import Home
+from shoal.records import Cluster
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_COMPARE = 5.0  # s that workers get to tell their versions
+
+
+class DaskCluster(ClusterHandle):
+    """A Dask cluster. ``client`` is the default client of this process while it is open."""
+
+    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
+        super().__init__(home, cluster, owns=owns, quiet=quiet)
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """A ``distributed.Client``, connected at the first use."""
+        if self._client is None:
+            from distributed import Client, Security
+            from distributed.versions import VersionMismatchWarning
+
+            endpoint = self._home.endpoint(self.id)
+            security = Security(require_encryption=True, **endpoint.security)
+            with warnings.catch_warnings():
+                # _compare says the same, of more packages, and once.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                self._client = Client(
+                    endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
+                )
+            self._compare(self._client)
+        return self._client
+
+    @staticmethod
+    def _compare(client: Client) -> None:
+        """Warn where workers have other packages. Workers that do not answer are not held against it."""
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        theirs = {address: worker.get(VERSIONS) for address, worker in known.items()}
+        if not all(theirs.values()):  # workers that nobody told to say it are asked
+            theirs = {}
+            with contextlib.suppress(OSError, TimeoutError):
+                theirs = client.sync(client._run, versions, on_error="ignore", callback_timeout=_COMPARE)
+        warn(differences(versions(), theirs))
+
+    @property
+    def dashboard(self) -> str:
+        """The address of Dask's own dashboard."""
+        return self._home.endpoint(self.id).dashboard
+
+    def open(self) -> None:
+        _ = self.client
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None

@@ -1,0 +1,69 @@
+"""The handle of a Spark cluster: ``session``, and what connecting to Spark Connect takes.
+
+Why it exists: see ``handles``; this is the part that knows Spark.
+
+What it must not do: import Spark before a session is asked for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from shoal.environment import differences, versions, warn
+from shoal.handles import ClusterHandle
+from shoal.homes.base import Home
+from shoal.records import Cluster
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class SparkCluster(ClusterHandle):
+    """A Spark Connect server. ``session`` sees the shared catalog as its default one."""
+
+    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
+        super().__init__(home, cluster, owns=owns, quiet=quiet)
+        self._session: SparkSession | None = None
+
+    @property
+    def session(self) -> SparkSession:
+        """A Spark Connect session, opened at the first use."""
+        if self._session is None:
+            from pyspark.sql import SparkSession
+            from pyspark.sql.connect.client.retries import DefaultPolicy
+
+            endpoint = self._home.endpoint(self.id)
+            url = f"{endpoint.address}/;token={endpoint.token}"
+            session: Any = SparkSession.builder.remote(url).create()
+            self._session = session
+            # pyspark's own policy retries a dead server for ten minutes without a word.
+            session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
+            try:
+                there = session.version  # the first call connects: the cluster sees its client
+            except BaseException:
+                self._disconnect()  # else pyspark would hand this session to whoever asks for one
+                raise
+            warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
+        return self._session
+
+    def sql(self, query: str, **arguments: Any) -> DataFrame:
+        """``session.sql``."""
+        return self.session.sql(query, **arguments)
+
+    def table(self, name: str) -> DataFrame:
+        """``session.table``."""
+        return self.session.table(name)
+
+    def open(self) -> None:
+        _ = self.session
+
+    def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with warnings.catch_warnings():
+                # It warns of a server that is gone, and where warnings are errors that would leave a dead
+                # session to be this process's default one.
+                warnings.simplefilter("ignore")
+                session.client.set_retry_policies([])
+                session.stop()
