@@ -41,7 +41,10 @@ def test_it_is_what_the_cluster_runs_in(project: Path, marked: Marked) -> None:
     with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
         head = psutil.Process(cluster.record.head["pid"])
         assert head.cmdline()[-1] == "ahead"
-        assert head.ppid() == os.getpid()
+        guard = head.parent()
+        assert guard is not None
+        assert guard.ppid() == os.getpid(), "whoever was there ahead is its guard"
+        assert guard.memory_info().rss < 20e6, "a guard is light"
 
 
 @pytest.mark.parametrize("broken", ["shoal.yaml", "clusters/small.yaml"])

@@ -74,7 +74,8 @@ def test_a_queued_request_starts_when_something_is_freed_and_nobody_looks(
     home.stop(first.id, Reason.STOPPED_BY_USER, "done with it")
     eventually(lambda: state_in(ledger, third.id) == "Ready", 30, "the third is Ready")
     assert state_in(ledger, fourth.id) == "Queued"
-    assert home.get(third.id).head["pid"] == waiter.pid, "the waiter became the head"
+    head = psutil.Process(home.get(third.id).head["pid"])
+    assert head.ppid() == waiter.pid, "the waiter became the head and its guard"
     end_all(home, eventually)
 
 

@@ -54,8 +54,9 @@ class _ToldToEnd(Exception):
 class Head:
     """Owns the cluster of one record, from Admitted to its end."""
 
-    def __init__(self, cluster_id: str, ledger: Ledger) -> None:
+    def __init__(self, cluster_id: str, ledger: Ledger, guard: int | None = None) -> None:
         self._ledger = ledger
+        self._guard = guard
         self._id = cluster_id
         self._folder = paths.make_private(paths.run_folder(cluster_id))
         self._token = secrets.token_urlsafe(32)
@@ -323,7 +324,7 @@ class Head:
             self._engine.stop()
         except Exception:  # whatever an engine does at its end, the record has to say that it ended
             traceback.print_exc()
-        end_marked(self._id)  # what user code started on the workers
+        end_marked(self._id, guard=self._guard)  # what user code started on the workers
 
     def report(self) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes].
@@ -377,6 +378,8 @@ class Head:
             select.select([self._wakes], [], [], TICK)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
+        if self._terminated:
+            return  # whoever tells the guard and the head tells it twice
         self._terminated = True
         os.write(self._wake, b"!")
         if self._phase is State.STARTING:

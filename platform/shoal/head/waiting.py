@@ -148,6 +148,9 @@ def main(cluster_id: str, engine: str) -> None:
 
 def live(cluster_id: str, engine: str) -> None:
     """From its admission to its end; does not return."""
+    from shoal.head.guard import stand_guard
+
+    guard = stand_guard()
     _forgive()
     if engine == "dask":
         from shoal.head.forking import serve_forks
@@ -156,7 +159,7 @@ def live(cluster_id: str, engine: str) -> None:
     from shoal.head.life import Head
     from shoal.homes.local.ledger import Ledger
 
-    code = Head(cluster_id, Ledger(os.environ["SHOAL_LEDGER"])).run()
+    code = Head(cluster_id, Ledger(os.environ["SHOAL_LEDGER"]), guard).run()
     sys.stdout.flush()
     # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
     os._exit(code)

@@ -9,6 +9,7 @@ What it must not do: decide who should live.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -105,9 +106,35 @@ def is_ahead(pid: int) -> bool:
         return False
 
 
-def marked(cluster_id: str) -> list[int]:
-    """Pids of all live processes whose environment carries this cluster's mark, but this one."""
-    return [pid for pid, cluster in all_marked().items() if cluster == cluster_id]
+def marked(cluster_id: str, guard: int | None = None) -> list[int]:
+    """Pids of all live processes whose environment carries this cluster's mark, but this one.
+
+    ``guard``: the cluster's guard, which is left out; with it also what descends from it without a mark.
+    """
+    every = all_marked()
+    found = {pid for pid, cluster in every.items() if cluster == cluster_id}
+    if guard is not None:
+        others = {pid for pid, cluster in every.items() if cluster != cluster_id}
+        found = (found | _below(guard, others)) - {guard}
+    return sorted(found)
+
+
+def _below(ancestor: int, leave: set[int]) -> set[int]:
+    """The live descendants of a process but this one, without those in ``leave`` and what is below them."""
+    children: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            children.setdefault(process.ppid(), []).append(process)
+    found, look = set(), [ancestor]
+    while look:
+        for child in children.get(look.pop(), []):
+            if child.pid in leave:
+                continue
+            look.append(child.pid)
+            with contextlib.suppress(psutil.Error):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found.add(child.pid)
+    return found - {os.getpid()}
 
 
 def all_marked(ledger: str | None = None) -> dict[int, str]:
@@ -131,13 +158,16 @@ def all_marked(ledger: str | None = None) -> dict[int, str]:
     return found
 
 
-def end_marked(cluster_id: str, grace: float = 3.0) -> list[int]:
-    """End what carries the mark: SIGTERM, then after ``grace`` seconds SIGKILL. Returns pids it met."""
+def end_marked(cluster_id: str, grace: float = 3.0, guard: int | None = None) -> list[int]:
+    """End what carries the mark: SIGTERM, then after ``grace`` seconds SIGKILL. Returns pids it met.
+
+    ``guard``: as in :func:`marked`.
+    """
     met: set[int] = set()
     deadline = time.monotonic() + grace
     number = signal.SIGTERM
     for _ in range(100):
-        pids = marked(cluster_id)
+        pids = marked(cluster_id, guard)
         if not pids:
             break
         if time.monotonic() > deadline:
@@ -167,8 +197,17 @@ def die_with_parent() -> None:
 
     Only this holds when the parent is killed with -9 and this process is busy in native code.
     """
-    if sys.platform == "linux":
-        import ctypes
+    _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
-        pr_set_pdeathsig = 1  # <linux/prctl.h>
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+def adopt_orphans() -> bool:
+    """Ask the kernel to make this process the parent of its orphaned descendants. False where it cannot be."""
+    return _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def _prctl(option: int, value: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)

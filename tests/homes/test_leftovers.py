@@ -1,0 +1,100 @@
+"""Whatever a task started ends with its cluster, however that ends, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import shoal
+from shoal.clusters import open_home, open_project
+from shoal.homes.local.processes import is_alive
+from shoal.records import Reason, State
+
+Eventually = Callable[..., Any]
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="orphans are found on Linux alone")
+
+
+def daemon_leaver(ignore_term: bool = False) -> Callable[[], int]:
+    def leave_a_daemon() -> int:  # nested: the workers do not have this module
+        import subprocess
+        import sys
+
+        code = (
+            "import os, signal\n"
+            f"if {ignore_term}: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "os.setsid()\n"
+            "pid = os.fork()\n"
+            "if pid: print(pid, flush=True); os._exit(0)\n"
+            "null = os.open(os.devnull, os.O_RDWR)\n"
+            "[os.dup2(null, each) for each in (0, 1, 2)]\n"
+            "os.execve('/bin/sleep', ['sleep', '600'], {})\n"
+        )
+        return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout)
+
+    return leave_a_daemon
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@linux
+def test_a_daemon_with_a_cleared_environment_ends_with_its_cluster(project: Path) -> None:
+    """A task leaves daemons that double-fork, leave the session and clear the environment; then it closes."""
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        left = [cluster.client.submit(daemon_leaver(each), pure=False).result() for each in (False, True)]
+        assert all(psutil.Process(pid).environ() == {} for pid in left)
+        mine = psutil.Popen(["/bin/sleep", "600"], env={}, start_new_session=True)
+    assert not [pid for pid in left if runs(pid)]
+    assert runs(mine.pid), "what the user started beside it is the user's"
+    mine.kill()
+    mine.wait()
+
+
+@linux
+@pytest.mark.parametrize("killed", ["head", "guard"])
+def test_nothing_is_there_5_s_after_a_kill_with_nobody_calling(
+    project: Path, eventually: Eventually, killed: str
+) -> None:
+    """README: kill the head with -9, and no process of it is there five seconds later, a daemon's included."""
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    head = psutil.Process(handle.record.head["pid"])
+    guard = head.parent()
+    assert guard is not None
+    with shoal.connect(handle.name, project=project) as second:
+        assert isinstance(second, shoal.DaskCluster)
+        left = second.client.submit(daemon_leaver(True), pure=False).result()
+        every = [guard, head, *head.children(recursive=True)]
+        if killed == "head":
+            every.append(psutil.Process(left))
+        os.kill(head.pid if killed == "head" else guard.pid, signal.SIGKILL)
+        eventually(lambda: not [each for each in every if runs(each.pid)], 5, "all of it gone")
+    assert (handle.record.state, handle.record.reason) == (State.FAILED, Reason.HEAD_CRASHED)
+    handle.close()
+    if killed == "guard":
+        os.kill(left, signal.SIGKILL)
+
+
+@linux
+def test_a_cluster_that_a_task_started_belongs_to_itself(project: Path, eventually: Eventually) -> None:
+    """A task starts a detached cluster: it lives on when the cluster of the task ends, also by a kill."""
+
+    def start_another(project: str) -> str:
+        import shoal
+
+        inner = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+        return str(inner.id)
+
+    with shoal.dask("small", workers=1, project=project, quiet=True) as outer:
+        inner = outer.client.submit(start_another, str(project), pure=False).result()
+    home = open_home(open_project(project))
+    assert home.get(inner).state is State.READY
+    assert is_alive(home.get(inner).head)
+    home.stop(inner, Reason.STOPPED_BY_USER, "the test is over")
+    eventually(lambda: home.get(inner).state.ended, 20, "it ended")
