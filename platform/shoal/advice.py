@@ -41,12 +41,15 @@ class Run:
     spilled: Bytes
     restarts: int
     price: Money | None = None
+    exit_code: int | None = None  # of the script that ran on it, where one did
 
     @property
     def fault(self) -> str | None:
         """Why nothing may be learned from it, or None."""
         if self.failed:
             return "it failed"
+        if self.exit_code:
+            return f"its script failed (exit code {self.exit_code})"
         if self.restarts:
             return f"{count(self.restarts, 'worker')} ran out of memory or died"
         if self.spilled:

@@ -27,6 +27,7 @@ from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
 from shoal.homes.local.home import LocalHome
 from shoal.java import find_java
+from shoal.names import LONGEST, checked, suggested
 from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster, State
@@ -134,7 +135,9 @@ def start(
     if detach:
         plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
     home = open_home(request.project)
-    chosen = name or f"{plan.template}-{secrets.token_hex(2)}"
+    if name is None:
+        name = f"{suggested(plan.template)[: LONGEST - 5].strip('-') or 'cluster'}-{secrets.token_hex(2)}"
+    chosen = checked(name)
     known = home.find(chosen, request.user)
     was_there = known is not None and not known.state.ended
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:

@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import Any
 
 from shoal.account import Account, said, written
+from shoal.names import command
 from shoal.policy import Limits
-from shoal.records import Cluster, Reason, State
+from shoal.records import Cluster, Reason, State, script_end
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 
@@ -171,6 +172,10 @@ def _now(
     mend = _MENDS[stage].format(name=cluster.name)
     if cluster.state in (State.REFUSED, State.FAILED):
         return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", mend)
+    if cluster.state is State.STOPPED and cluster.exit_code is not None:
+        if cluster.exit_code == 0:
+            return Step(stage, Outcome.ENDED, script_end(0))
+        return Step(stage, Outcome.FAILED, script_end(cluster.exit_code), command("logs", cluster.name))
     if cluster.state is State.STOPPED:
         return Step(stage, Outcome.ENDED, f"{cluster.reason}: {cluster.message}")
     if cluster.state is State.READY:
@@ -182,7 +187,7 @@ def _now(
 
 
 def _health(cluster: Cluster, status: Mapping[str, Any] | None) -> str:
-    said_ = [f"{cluster.workers} of {cluster.plan.workers} workers serve"]
+    said_ = [f"{cluster.workers} of {count(cluster.plan.workers, 'worker')} ready"]
     if cluster.reason is Reason.WORKER_RESTARTED:
         said_.append(cluster.message)
     if status is None:

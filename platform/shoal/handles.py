@@ -21,7 +21,7 @@ from shoal.errors import ClusterEndedError, DeadlineError
 from shoal.homes.base import Home
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
-from shoal.records import Cluster, Reason, State
+from shoal.records import Cluster, Reason, State, script_end
 from shoal.report import Report, report_of
 from shoal.workload import Plan
 
@@ -39,6 +39,7 @@ class ClusterHandle(ABC):
         self._cluster = cluster
         self._quiet = quiet
         self._closed = False
+        self._closing = "closed by its user"
         self._shown: Progress | None = None
         self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name) if owns else None
 
@@ -113,6 +114,11 @@ class ClusterHandle(ABC):
         """What it took so far, or in all once it ended."""
         return report_of(self.record, self._home.history(self.id), time.time())
 
+    def script_ended(self, code: int) -> None:
+        """Note with what exit code the script ended that ran on it: it is what its end is told as."""
+        self._closing = script_end(code)
+        self._home.note_exit(self.id, code)
+
     def release(self) -> None:
         """From now on the cluster lives on without this handle, until its own timeouts."""
         if self._finalizer is not None:
@@ -131,7 +137,7 @@ class ClusterHandle(ABC):
                 self._shown.settle(self.record, None)
             return
         self._finalizer.detach()
-        self._home.stop(self.id, Reason.STOPPED_BY_USER, "closed by its user")
+        self._home.stop(self.id, Reason.STOPPED_BY_USER, self._closing)
         begin = time.monotonic()
         while not self.record.state.ended or self._home.remains(self.id):
             if time.monotonic() - begin > STOP_WAIT:

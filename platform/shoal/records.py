@@ -65,6 +65,14 @@ class Reason(StrEnum):
     HEAD_LOST = "HeadLost"
 
 
+EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
+
+
+def script_end(code: int) -> str:
+    """``"its script failed: exit code 7"``."""
+    return f"its script failed: exit code {code}" if code else "its script succeeded"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """One cluster's record. Times are seconds since the epoch, by the store's clock.
@@ -95,3 +103,22 @@ class Cluster:
     report: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     project: str = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the script ended that ran on it by ``shoal submit``; None where none did, or has not ended."""
+        code = self.report.get(EXIT_CODE)
+        return None if code is None else int(code)
+
+    @property
+    def result(self) -> str | None:
+        """What came of it: ``"succeeded"`` or ``"failed"`` (its script), ``"failed"`` (infrastructure), ``"refused"``,
+        ``"ended"`` where it ran no script; None while it lives.
+        """
+        if not self.state.ended:
+            return None
+        if self.state is not State.STOPPED:
+            return self.state.value.lower()
+        if self.exit_code is None:
+            return "ended"
+        return "failed" if self.exit_code else "succeeded"

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from shoal.picture import Sample, Span, bar, box, timeline
-from shoal.records import Cluster
+from shoal.records import Cluster, script_end
 from shoal.units import Bytes, Money, Seconds
 
 # Left out of JSON, or written differently there.
@@ -48,6 +48,7 @@ class Report:
     restart_note: str
     spans: Sequence[Span] = ()
     samples: Sequence[Sample] = ()
+    exit_code: int | None = None  # of the script that ran on it; None where none did
 
     @property
     def cost(self) -> str:
@@ -71,7 +72,7 @@ class Report:
             ("cost", escape(self.cost)),
             ("memory", escape(f"fullest worker {self.peak_worker_memory} of {self.worker_memory_limit}")),
             ("cpu", f"{bar(self.cpu_share, '#5b8db8')} {self.cpu_share:.0%}"),
-            ("ended", escape(f"{self.reason}: {self.message}")),
+            ("ended", escape(self.end)),
         ]
         title = f"{self.name} · {self.engine} · {self.template}"
         return box(title, "report", "#777777", rows, self.picture())
@@ -83,9 +84,15 @@ class Report:
         """The fullest worker's peak over its limit."""
         return self.peak_worker_memory / self.worker_memory_limit if self.worker_memory_limit else 0.0
 
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        return f"{self.reason}: {self.message}" if self.exit_code is None else script_end(self.exit_code)
+
     def line(self) -> str:
         """One line, as it ends a run."""
-        parts = [self.name, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
+        failed = [f"script failed: exit code {self.exit_code}"] if self.exit_code else []
+        parts = [self.name, *failed, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
         parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
         if self.restarts:
             parts.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
@@ -136,6 +143,7 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         restarts=used.get("restarts", 0),
         restart_note=used.get("restart_note", ""),
         spans=_spans(history, cluster.created, end),
+        exit_code=cluster.exit_code,
         samples=tuple((float(at), float(n), float(memory)) for at, n, memory in used.get("samples", ())),
     )
 

@@ -44,6 +44,7 @@ def test_two_runs_give_none() -> None:
         ({"restarts": 1}, "ran out of memory"),
         ({"spilled": Bytes(GB)}, "spilled"),
         ({"failed": True}, "failed"),
+        ({"exit_code": 7}, "exit code 7"),
         ({"peak": Bytes(0)}, "no peak"),
         ({"ready": Seconds(1)}, "only 1 s"),
     ],

@@ -89,7 +89,7 @@ def test_why_walks_to_health(shoal: Any, nightly: dict[str, Any]) -> None:
     assert [step["outcome"] for step in view["steps"]] == ["passed"] * 5 + ["now"]
     assert view["history"][0]["state"] == "Admitted"
     assert view["history"][-1]["state"] == "Ready"
-    assert "1 of 1 workers serve" in shoal("why", "nightly").out
+    assert "1 of 1 worker ready" in shoal("why", "nightly").out
 
 
 def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:

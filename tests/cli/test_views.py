@@ -67,11 +67,29 @@ def shown(renderable: RenderableType, width: int) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("state", "report", "exit_code", "result"),
+    [
+        (State.READY, {}, None, None),
+        (State.STOPPED, {}, None, "ended"),  # as every record of before exit codes were noted
+        (State.STOPPED, {"exit_code": 0}, 0, "succeeded"),
+        (State.STOPPED, {"exit_code": 7}, 7, "failed"),
+        (State.FAILED, {"exit_code": 0}, 0, "failed"),
+        (State.REFUSED, {}, None, "refused"),
+    ],
+)
+def test_what_came_of_a_run(
+    state: State, report: dict[str, int], exit_code: int | None, result: str | None
+) -> None:
+    view = views.cluster_view(replace(CLUSTER, state=state, report=dict(report)))
+    assert (view["exit_code"], view["result"]) == (exit_code, result)
+
+
 def test_keys_of_a_cluster_are_pinned() -> None:
     assert list(views.cluster_view(CLUSTER)) == [
         "name", "id", "owner", "team", "engine", "template", "target", "state", "reason", "message",
         "since", "created", "ended", "workers", "workers_planned", "workers_at_most",
-        "place", "latest_start", "warning", "price_per_hour", "tags", "status",
+        "place", "latest_start", "warning", "price_per_hour", "tags", "status", "exit_code", "result",
     ]  # fmt: skip
     status = views.cluster_view(CLUSTER, {"clients": 1})["status"]
     assert list(status) == [

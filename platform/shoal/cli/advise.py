@@ -67,6 +67,8 @@ def report(
         write_json(found.to_json())
         return
     out().print(found.line(), markup=False, soft_wrap=True)
+    if cluster.state.ended:
+        out().print(f"  ended      {found.end}", markup=False, soft_wrap=True)
     for phase, took in found.phases.items():
         out().print(f"  {phase:<10} {took}", markup=False)
 
@@ -135,6 +137,7 @@ def _run(home: LocalHome, cluster: Cluster) -> Run:
         spilled=found.spilled,
         restarts=found.restarts,
         price=found.price,
+        exit_code=cluster.exit_code,
     )
 
 

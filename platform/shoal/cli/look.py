@@ -1,4 +1,4 @@
-"""``shoal ls`` and ``shoal logs``: what there is, and what it wrote.
+"""``shoal ls``: what there is.
 
 Why it exists: "what runs, whose is it, why is it in that state, when does it end" is one command.
 
@@ -7,7 +7,6 @@ What it must not do: change anything.
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,18 +23,11 @@ Examples:
   shoal ls
   shoal ls --all -o json | jq -r '.[] | select(.state == "Failed") | .name'
 """
-LOGS_EXAMPLES = """\b
-Examples:
-  shoal logs nightly
-  shoal logs nightly --follow
-"""
-_POLL = 0.5
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Register the command."""
     app.command("ls", epilog=LS_EXAMPLES)(ls)
-    app.command("logs", epilog=LOGS_EXAMPLES)(logs)
 
 
 def ls(
@@ -60,44 +52,6 @@ def ls(
         out().print(tables.clusters(rows, out().width))
     else:
         say("No clusters run. `shoal up etl` starts one; `shoal ls --all` shows those that have ended.")
-
-
-def logs(
-    name: o.ClusterName,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the cluster ends.")] = False,
-    target: o.Target = None,
-    project: o.ProjectFolder = None,
-    output: o.Answer = o.Output.TEXT,
-) -> None:
-    """Show the last lines that a cluster's head and its children wrote; also after it ended."""
-    from shoal.clusters import find
-
-    home = open_target(project, target)
-    cluster = find(home, name, ended=True)
-    text = home.logs(cluster.id, lines)
-    if output is o.Output.JSON:
-        from shoal.cli.console import write_json
-
-        write_json({"name": cluster.name, "id": cluster.id, "lines": text.splitlines()})
-        return
-    if text:
-        print(text, flush=True)
-    while follow and not home.get(cluster.id).state.ended:
-        time.sleep(_POLL)
-        text = _more(home, cluster, text, lines)
-
-
-def _more(home: LocalHome, cluster: Cluster, seen: str, lines: int) -> str:
-    """Print what came since ``seen``."""
-    now = home.logs(cluster.id, max(lines, 1000))
-    last = seen.splitlines()
-    fresh = now.splitlines()
-    # The same last line as before marks where news begins; heads write no two equal lines in a row for long.
-    start = next((i + 1 for i in range(len(fresh) - 1, -1, -1) if last and fresh[i] == last[-1]), 0)
-    for line in fresh[start:]:
-        print(line, flush=True)
-    return now or seen
 
 
 def open_target(project: Any, target: str | None) -> LocalHome:

@@ -14,19 +14,24 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shoal.cli import options as o
+from shoal.cli.exits import Code
+
+if TYPE_CHECKING:
+    from shoal.handles import ClusterHandle
 
 EXAMPLES = """\b
 Examples:
   shoal submit clean.py --template etl --data '25 GB'
   shoal submit report.py --template analytics --engine spark -- --month 3
-  shoal submit clean.py:main --detach       # calls main(); `shoal logs` shows what it writes
+  shoal submit clean.py:main --detach --name nightly    # calls main(), in the background
+  shoal logs nightly --follow                           # what it writes
+  shoal wait nightly                                    # until it has ended; exits with its exit code
 """
-LOG = "script.log"
 _GRACE = 10.0  # s that a script gets to end after Ctrl-C
 
 
@@ -63,31 +68,55 @@ def submit(
     from shoal.cli import views
     from shoal.cli.up import agree, show_plan
     from shoal.clusters import prepare, start
+    from shoal.names import checked
 
     file, function = _script(script)
     request = prepare(
         template, project=project, target=target, queue=queue or None, priority=priority, **asked
     )
-    chosen = name or f"{file.stem.replace('_', '-')}-{os.urandom(2).hex()}"
+    chosen = checked(name) if name is not None else _named_after(file)
     if dry_run:
         show_plan(request, chosen, output)
         return
     as_json = output is o.Output.JSON
     agree(request, yes=yes, quiet=as_json, verbose=verbose)
     if detach:
-        _detach(chosen, as_json)
+        _detach(chosen, request.user, as_json)
         return
     with start(request, name=chosen, quiet=as_json) as cluster:
         cluster.open()  # its client until the script is one: between the two it must not look abandoned
         environment = os.environ | {"SHOAL_ATTACH": cluster.name, "PYTHONUNBUFFERED": "1"}
         environment["SHOAL_PROJECT"] = str(request.project.folder)
         environment["SHOAL_TARGET"] = request.project.target.name
-        code = _run(_command(file, function, arguments or []), environment, aside=as_json)
+        try:
+            code = _run(_command(file, function, arguments or []), environment, aside=as_json)
+        except KeyboardInterrupt:
+            _note(cluster, Code.INTERRUPTED)
+            raise
+        _note(cluster, code)
     if as_json:
         from shoal.cli.console import write_json
 
         write_json(views.submit_view(cluster.record, code, cluster.report().to_json()))
     raise typer.Exit(code)
+
+
+def _note(cluster: ClusterHandle, code: int) -> None:
+    """How the script ended stays with its cluster; that it cannot be noted takes nothing from the script."""
+    from shoal.cli.console import say
+    from shoal.errors import ShoalError
+
+    try:
+        cluster.script_ended(code)
+    except ShoalError as error:
+        say(f"The exit code {code} could not be noted: {error.message}")
+
+
+def _named_after(file: Path) -> str:
+    """``clean-3f2a`` for ``Clean.py``."""
+    from shoal.names import LONGEST, suggested
+
+    return f"{suggested(file.stem)[: LONGEST - 5].strip('-') or 'script'}-{os.urandom(2).hex()}"
 
 
 def _script(text: str) -> tuple[Path, str | None]:
@@ -151,25 +180,40 @@ def _again(arguments: list[str], name: str) -> list[str]:
     return [*kept[:at], *named, "--yes", *kept[at:], *its]
 
 
-def _detach(name: str, as_json: bool) -> None:
+def _detach(name: str, user: str, as_json: bool) -> None:
     """The same command once more, without a terminal."""
-    from shoal.cli.console import out, write_json
-    from shoal.homes.local import paths
+    import psutil
 
-    folder = paths.make_private(paths.data_folder() / "scripts")
-    log = folder / f"{name}.log"
+    from shoal.cli.console import out, write_json
+    from shoal.errors import UsageError
+    from shoal.homes.local import scripts
+
+    known = scripts.find(name, user)
+    if known is not None and known.running:
+        raise UsageError(
+            f"a script named {name!r} is running (pid {known.process['pid']})",
+            hint=f"Choose another --name, wait for it (shoal wait {name}) or end it (shoal down {name}).",
+        )
+    scripts.begin(name, user)
+    log = scripts.log_of(name)
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "shoal", *_again(sys.argv[1:], name)],
+            [sys.executable, "-m", "shoal.cli.background", name, *_again(sys.argv[1:], name)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
         )
+    with contextlib.suppress(OSError, psutil.Error):  # it has ended already
+        scripts.running_as(name, user, process.pid)
     if as_json:
         write_json({"name": name, "pid": process.pid, "log": str(log)})
         return
     out().print(
-        f"{name} runs in the background (pid {process.pid}); it writes to {log}", markup=False, soft_wrap=True
+        f"{name} is running in the background (pid {process.pid})\n"
+        f"  Output:    shoal logs {name} --follow\n"
+        f"  Wait:      shoal wait {name}    # exits with the script's exit code\n"
+        f"  End it:    shoal down {name}",
+        markup=False,
+        soft_wrap=True,
     )
-    out().print(f"  Look:      shoal ls | tail -f {log}\n  End it:    shoal down {name}", markup=False)

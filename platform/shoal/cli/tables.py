@@ -19,7 +19,7 @@ from rich.text import Text
 from shoal.account import written
 from shoal.explain import Outcome, Step
 from shoal.forecast import clock, left
-from shoal.records import Cluster
+from shoal.records import Cluster, script_end
 from shoal.units import Bytes
 from shoal.words import count
 from shoal.workload import Plan
@@ -80,6 +80,8 @@ def _reason(row: Mapping[str, Any], now: float | None = None) -> Text:
     """Why it is in its state; that it is about to end counts more."""
     if row["warning"]:
         return Text(row["warning"], "bold red")
+    if row["exit_code"] is not None:  # what came of its script counts more than that it was closed then
+        return Text(script_end(row["exit_code"]), "red" if row["exit_code"] else "")
     said = f"{row['reason']}: {row['message'].splitlines()[0]}" if row["message"] else row["reason"]
     if row["latest_start"]:
         at = datetime.fromisoformat(row["latest_start"]).timestamp()

@@ -54,12 +54,16 @@ def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> d
         "price_per_hour": None if price is None else str(price),
         "tags": dict(cluster.tags),
         "status": None if status is None else status_view(status),
+        "exit_code": cluster.exit_code,
+        "result": cluster.result,
     }
 
 
-def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any]) -> dict[str, Any]:
+def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any] | None) -> dict[str, Any]:
     """A script's run on a cluster of its own: how it exited, and what the cluster took."""
-    return cluster_view(cluster) | {"report": dict(report), "exit_code": exit_code}
+    view = cluster_view(cluster)
+    del view["exit_code"]  # the last key, as ever
+    return view | {"report": None if report is None else dict(report), "exit_code": exit_code}
 
 
 def status_view(status: Mapping[str, Any]) -> dict[str, Any]:

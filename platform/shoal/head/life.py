@@ -32,8 +32,9 @@ from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction, Wishes
-from shoal.records import Cluster, Reason, State
+from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.units import Seconds
+from shoal.words import count
 from shoal.workload import Engine
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Head:
                 self._id,
                 State.READY,
                 Reason.SERVING,
-                f"{self._look.workers} workers serve",
+                f"{count(self._look.workers, 'worker')} ready",
                 ready_at=tx.now,
                 renewed_at=tx.now,
                 workers=self._look.workers,
@@ -259,9 +260,11 @@ class Head:
                 )
             if now - self._renewed >= RENEW or self._look.workers != self._cluster.workers:
                 with self._ledger.write() as tx:
-                    if tx.get(self._id).state.ended:
+                    known = tx.get(self._id)
+                    if known.state.ended:
                         return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
-                    tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=self.report())
+                    report = self.report(known)
+                    tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=report)
                     self._copy(tx)
                     wishes = tx.wishes(self._id)
                 self._cluster = replace(self._cluster, workers=self._look.workers)
@@ -292,7 +295,7 @@ class Head:
         governing = self._governing()  # before the transaction: others wait while it is open
         try:
             with self._ledger.write() as tx:
-                tx.update(self._id, report=self.report())
+                tx.update(self._id, report=self.report(tx.get(self._id)))
                 gone = self._release(tx, governing, state, reason, message)
             tidy_up(gone)
         except ShoalError as error:
@@ -326,13 +329,14 @@ class Head:
             traceback.print_exc()
         end_marked(self._id, guard=self._guard)  # what user code started on the workers
 
-    def report(self) -> dict[str, Any]:
+    def report(self, known: Cluster) -> dict[str, Any]:
         """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes].
+        What others have noted of it in ``known`` stays.
 
         ``worker_seconds``: workers times how long each was there, of the ``seen`` seconds up to the last look.
         """
         look = self._look
-        return {
+        return {key: known.report[key] for key in (EXIT_CODE,) if key in known.report} | {
             "idle": round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
             "ends_in": None
             if self._ends_in is None

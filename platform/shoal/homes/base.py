@@ -87,6 +87,10 @@ class Home(Protocol):
         """Let a cluster live ``longest`` in all, from its admission; NeverFitsError where the policy gives less."""
         ...
 
+    def note_exit(self, cluster_id: str, code: int) -> None:
+        """Note how the script ended that runs on the cluster: ``Cluster.exit_code`` tells it from then on."""
+        ...
+
     def endpoint(self, cluster_id: str) -> Endpoint:
         """Where to connect; InfrastructureError while it is not Ready."""
         ...

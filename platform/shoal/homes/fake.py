@@ -26,9 +26,10 @@ from shoal.homes.base import Ask, Endpoint, at_least_one, requested, same_or_ref
 from shoal.lifecycle import Scope, Seen
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain
-from shoal.records import Cluster, Reason, State
+from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.targets import Machine
 from shoal.units import Seconds
+from shoal.words import count
 
 T = TypeVar("T")
 
@@ -237,7 +238,7 @@ class FakeHome:
                 cluster,
                 state=State.READY,
                 reason=Reason.SERVING,
-                message=f"{workers} workers serve",
+                message=f"{count(workers, 'worker')} ready",
                 since=cluster.since if cluster.state is State.READY else self.clock.now,
                 ready_at=cluster.ready_at or self.clock.now,
                 renewed_at=self.clock.now,
@@ -348,6 +349,11 @@ class FakeHome:
     def wish(self, cluster_id: str, workers: int) -> None:
         """Write how many workers are wanted, as a client of Kubernetes does, and look no further."""
         self.wishes[cluster_id] = replace(self.wishes.get(cluster_id, Wishes()), workers=workers)
+
+    def note_exit(self, cluster_id: str, code: int) -> None:
+        cluster = self.get(cluster_id)
+        report = cluster.report | {EXIT_CODE: code}
+        self._store(replace(cluster, report=report), self.records[cluster_id][1])
 
     def endpoint(self, cluster_id: str) -> Endpoint:
         cluster = self.get(cluster_id)

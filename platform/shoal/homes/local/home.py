@@ -23,7 +23,7 @@ from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
 from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
-from shoal.homes.local.launch import LOG, launch, reap
+from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import (
     MARK,
@@ -37,7 +37,7 @@ from shoal.homes.local.processes import (
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.project import Project
-from shoal.records import Cluster, Reason, State
+from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.tables.catalog import settings
 from shoal.units import Seconds
 
@@ -207,6 +207,10 @@ class LocalHome:
             tx.update(cluster_id, longest=float(longest), plan=plan.to_json())
             return tx.get(cluster_id)
 
+    def note_exit(self, cluster_id: str, code: int) -> None:
+        with self.ledger.write() as tx:  # its head keeps what it finds there
+            tx.update(cluster_id, report=tx.get(cluster_id).report | {EXIT_CODE: code})
+
     def endpoint(self, cluster_id: str) -> Endpoint:
         found = endpoints.read(paths.run_folder(cluster_id))
         if found is None:
@@ -217,10 +221,10 @@ class LocalHome:
             )
         return found
 
-    def logs(self, cluster_id: str, lines: int = 200) -> str:
+    def logs(self, cluster_id: str, lines: int = 200, files: tuple[str, ...] = (LOG, SPARK_LOG)) -> str:
         folder = paths.run_folder(cluster_id)
         parts = []
-        for name in (LOG, "spark.log"):
+        for name in files:
             if (file := folder / name).is_file():
                 parts += file.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join(parts[-lines:])

@@ -23,6 +23,7 @@ from shoal.homes.local.processes import MARK, identity
 
 CLIENT_PATH = "SHOAL_CLIENT_PATH"  # JSON list of the client's sys.path, for its modules on the workers
 LOG = "head.log"
+SPARK_LOG = "spark.log"
 
 # Heads started by this process: kept, so that an ended one is reaped instead of staying a zombie.
 _started: list[subprocess.Popen[bytes]] = []

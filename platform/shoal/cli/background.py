@@ -1,0 +1,32 @@
+"""What runs a detached ``shoal submit``: the same command, whose exit code is noted for who asks later.
+
+Why it exists: nobody waits for it, and it may end before it has a cluster.
+
+What it must not do: anything of the command itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from shoal.cli.app import run
+from shoal.cli.exits import Code
+from shoal.homes.local import scripts
+
+
+def main(name: str, arguments: list[str]) -> NoReturn:
+    """Run it to its end."""
+    code: int = Code.DEFECT
+    try:
+        code = run(arguments)
+    except KeyboardInterrupt:
+        code = Code.INTERRUPTED
+    finally:
+        sys.stdout.flush()
+        scripts.ended(name, code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
