@@ -28,6 +28,7 @@ from shoal import project
 from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
 from shoal.homes.local.processes import identity
 from shoal.java import find_java
+from shoal.loopback import spare
 from shoal.progress import doing
 from shoal.run_report import COLUMNS, RunReport
 from shoal.units import Seconds
@@ -138,6 +139,7 @@ def _connect() -> None:
     import httpx
     from prefect.client.orchestration import get_client
 
+    spare()  # Prefect's own API is on this machine, and httpx would ask a proxy for it
     try:
         with _unheard(signal.SIGINT), get_client(sync_client=True) as client:
             client.hello().raise_for_status()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from shoal.channel import spark_session
 from shoal.environment import differences, versions, warn
 from shoal.handles import ClusterHandle
 from shoal.homes.base import Home
@@ -30,12 +31,9 @@ class SparkCluster(ClusterHandle):
     def session(self) -> SparkSession:
         """A Spark Connect session, opened at the first use."""
         if self._session is None:
-            from pyspark.sql import SparkSession
             from pyspark.sql.connect.client.retries import DefaultPolicy
 
-            endpoint = self._home.endpoint(self.id)
-            url = f"{endpoint.address}/;token={endpoint.token}"
-            session: Any = SparkSession.builder.remote(url).create()
+            session = spark_session(self._home.endpoint(self.id))
             self._session = session
             # pyspark's own policy retries a dead server for ten minutes without a word.
             session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 import shoal
 from shoal.clusters import open_home, open_project
+from shoal.homes.base import Endpoint
 from shoal.homes.local import endpoints, paths
 from shoal.java import JavaError
 from shoal.records import Reason, State
@@ -46,7 +49,7 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
     endpoint = endpoints.read(paths.run_folder(handle.id))
     assert endpoint is not None
-    assert_refused_without_token(endpoint.address)
+    assert_refused_without_token(endpoint)
     java = [pid for pid in of(marked, handle.id) if Path(f"/proc/{pid}/exe").resolve().name == "java"]
     assert len(java) == 1
     os.kill(handle.record.head["pid"], signal.SIGKILL)
@@ -55,17 +58,22 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     handle.close()
 
 
-def assert_refused_without_token(address: str) -> None:
+def assert_refused_without_token(endpoint: Endpoint) -> None:
+    """Who has the key alone is let through to the server, and that wants the token."""
     import grpc
-    from pyspark.sql.connect.proto import base_pb2, base_pb2_grpc
 
-    with grpc.insecure_channel(address.removeprefix("sc://")) as channel:
-        stub = base_pb2_grpc.SparkConnectServiceStub(channel)
-        request = base_pb2.AnalyzePlanRequest(session_id="00112233-4455-6677-8899-aabbccddeeff")
-        request.spark_version.SetInParent()
-        with pytest.raises(grpc.RpcError) as refusal:
-            stub.AnalyzePlan(request)
-    assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    from shoal.channel import spark_session
+
+    session = spark_session(replace(endpoint, token="guessed"))
+    try:
+        with pytest.raises(Exception, match="Invalid authentication token") as refusal:
+            _ = session.version
+    finally:
+        session.client.set_retry_policies([])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session.stop()
+    assert grpc.StatusCode.UNAUTHENTICATED.name in repr(refusal.value) + str(refusal.value.__dict__)
 
 
 def test_without_a_java_nothing_is_admitted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """One certificate per cluster, which is its pass as well: who holds the key may speak to it.
 
-Why it exists: a Dask scheduler runs whatever code it is sent. On a machine with several users a loopback
-port is open to all of them, so every connection is TLS and both sides show this certificate.
+Why it exists: a Dask scheduler and a Spark server run whatever code they are sent. On a machine with several
+users a loopback port is open to all of them, so every connection is TLS and both sides show this certificate.
 
 What it must not do: be kept anywhere but in the cluster's private folder and memory.
 """
@@ -16,6 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 _LIFE = datetime.timedelta(days=30)  # longer than any cluster's
 _SKEW = datetime.timedelta(minutes=5)  # clocks of other machines may be behind
+
+
+def name_of(cluster_id: str) -> str:
+    """Whom a cluster's certificate is made out to; a name of no machine."""
+    return f"{cluster_id}.shoal.internal"
 
 
 def make_certificate(name: str) -> tuple[str, str]:

@@ -91,7 +91,7 @@ class DaskHost:
         import dask
         import distributed
 
-        from shoal.head.certificate import make_certificate
+        from shoal.head.certificate import make_certificate, name_of
 
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
         distributed.nanny.WorkerProcess._init_msg_interval = 0.01
@@ -99,7 +99,7 @@ class DaskHost:
         if self._site.plan.packages:
             # A fork has what was imported before they were installed.
             dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
-        certificate, key = make_certificate(f"{self._site.cluster_id}.shoal.internal")
+        certificate, key = make_certificate(name_of(self._site.cluster_id))
         self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
         roles = {
             f"tls_{role}_{what}": self._security[f"tls_client_{what}"]

@@ -36,6 +36,7 @@ _DASK = (
     "shoal.head.worker_setup",
     "shoal.head.dask_host",
 )
+_SPARK = ("cryptography.x509", "shoal.head.spark_host")
 _HEAD = ("shoal.head.life",)
 
 
@@ -50,7 +51,7 @@ def preload(engine: str) -> None:
 
 
 def _import(engine: str) -> None:
-    for module in (*(_DASK if engine == "dask" else ()), *_HEAD):
+    for module in (*(_DASK if engine == "dask" else _SPARK), *_HEAD):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     if "distributed" in sys.modules:

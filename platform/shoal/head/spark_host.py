@@ -1,7 +1,8 @@
 """Spark inside the head: a Spark Connect server as a child that dies with it, behind a counting relay.
 
-Why it exists: one server per cluster, guarded by a token, on free ports, with the shared catalog already
-configured.
+Why it exists: one server per cluster, guarded by a key and a token, on free ports, with the shared catalog
+already configured. What else listens in its JVM (driver RPC, block manager) wants a secret that Spark makes by
+itself and that never leaves the JVM.
 
 What it must not do: decide when to end (``watch`` does), or know the ledger.
 """
@@ -12,15 +13,19 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.head import jars, measure
 from shoal.head.engine import Observation, Say, Site
-from shoal.head.proxy import CountingProxy
+from shoal.head.proxy import CountingProxy, only_for
 from shoal.homes.base import Endpoint
 from shoal.homes.local.processes import die_with_parent
 from shoal.java import find_java
@@ -29,6 +34,7 @@ from shoal.tables.catalog import catalog, settings
 from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+_LONGEST_SOCKET_FOLDER = 60  # bytes: Spark adds some 42, and macOS takes 103 in all
 _ATTEMPTS = 3  # starts, when another process takes the chosen port first
 
 
@@ -56,6 +62,7 @@ class SparkHost:
             self._server = self._launch(conf)
             # Made by us while the JVM starts: a Spark that has to make them locks an SQLite catalog.
             catalog()
+            security, context, name = self._certificate()
             if self._wait_for(port, deadline):
                 break
             tail = self._tail()
@@ -64,8 +71,9 @@ class SparkHost:
                     f"Spark Connect ended with exit code {self._server.returncode} while starting:\n{tail}",
                     hint=f"The whole log is {self._log}.",
                 )
-        self._proxy = CountingProxy(port)
-        return Endpoint(address=f"sc://localhost:{self._proxy.start()}", token=self._site.token)
+        self._proxy = CountingProxy(port, context, lambda: self._listens(port))
+        address = f"sc://127.0.0.1:{self._proxy.start()}"
+        return Endpoint(address, self._site.token, security=security, name=name)
 
     def observe(self) -> Observation | None:
         if self._server is None or self._proxy is None:
@@ -108,18 +116,20 @@ class SparkHost:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._server.wait(5)
 
+    def _certificate(self) -> tuple[dict[str, str], ssl.SSLContext, str]:
+        """What a client takes, what the relay takes, and the name in it. Made while the JVM starts."""
+        from shoal.head.certificate import make_certificate, name_of
+
+        name = name_of(self._site.cluster_id)
+        certificate, key = make_certificate(name)
+        security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
+        return security, only_for(certificate, key), name
+
     def _conf(self, port: int) -> dict[str, str]:
         scratch = self._site.folder / "scratch"
         scratch.mkdir(exist_ok=True, mode=0o700)
-        return {
+        ours = {
             "spark.app.name": f"shoal-{self._site.cluster_id}",
-            "spark.master": f"local[{self._slots}]",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.connect.grpc.binding.address": "127.0.0.1",
-            "spark.connect.grpc.binding.port": str(port),
-            "spark.ui.enabled": "false",
-            "spark.local.dir": str(scratch),
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.sql.session.timeZone": "UTC",
             # Both sides of a Python UDF have to be the same interpreter.
@@ -129,6 +139,38 @@ class SparkHost:
             **spark_conf(settings()),
             **self._site.plan.conf,
         }
+        closed = self._closed(port, scratch) | {"spark.master": f"local[{self._slots}]"}
+        if given := sorted(key for key in closed if ours.get(key, closed[key]) != closed[key]):
+            print(
+                f"shoal head: kept as Shoal needs them, not as the template says: {', '.join(given)}",
+                flush=True,
+            )
+        return ours | closed
+
+    @staticmethod
+    def _closed(port: int, scratch: Path) -> dict[str, str]:
+        """What keeps other users of the machine out; no template changes it."""
+        temporary = tempfile.gettempdir()
+        conf = {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.connect.grpc.binding.address": "127.0.0.1",
+            "spark.connect.grpc.binding.port": str(port),
+            "spark.connect.grpc.port.maxRetries": "0",  # a port that is taken ends it, and another is chosen
+            # With a master of local[k] Spark makes the secret itself, in memory alone.
+            "spark.authenticate": "true",
+            "spark.network.crypto.enabled": "true",
+            "spark.ui.enabled": "false",  # it has no login
+            "spark.local.dir": str(scratch),
+            # No file below the machine's own /tmp; the JVM's counters would be one (hsperfdata).
+            "spark.driver.defaultJavaOptions": f'-XX:-UsePerfData "-Djava.io.tmpdir={temporary}"',
+        }
+        if len(temporary) <= _LONGEST_SOCKET_FOLDER:
+            conf["spark.python.unix.domain.socket.enabled"] = (
+                "true"  # else its Python workers listen on ports
+            )
+            conf["spark.python.unix.domain.socket.dir"] = temporary
+        return conf
 
     def _launch(self, conf: dict[str, str]) -> subprocess.Popen[bytes]:
         import pyspark
@@ -145,6 +187,7 @@ class SparkHost:
             SPARK_HOME=str(home),
             SPARK_CONNECT_AUTHENTICATE_TOKEN=self._site.token,
             SPARK_LOCAL_IP="127.0.0.1",
+            SPARK_LAUNCHER_OPTS="-XX:-UsePerfData",
         )
         environment.pop("SPARK_REMOTE", None)
         command = [str(home / "bin" / "spark-submit"), "--properties-file", str(properties)]
@@ -165,15 +208,23 @@ class SparkHost:
         while time.monotonic() < deadline:
             if self._server is not None and self._server.poll() is not None:
                 return False
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return True
+            if self._listens(port):
+                return True
             time.sleep(0.1)
         raise DeadlineError(
             f"Spark Connect did not answer within {time.monotonic() - started:.0f} s:\n{self._tail()}",
             hint=f"The whole log is {self._log}.",
         )
+
+    def _listens(self, port: int) -> bool:
+        """Whether it is our JVM that listens there, and not whoever took the port."""
+        if self._server is None or self._server.poll() is not None:
+            return False
+        try:
+            sockets = psutil.Process(self._server.pid).net_connections("tcp")
+        except (psutil.Error, OSError):
+            return False
+        return any(each.status == psutil.CONN_LISTEN and each.laddr[1] == port for each in sockets)
 
     def _tail(self, lines: int = 15) -> str:
         try:

@@ -146,12 +146,31 @@ def main(cluster_id: str, engine: str) -> None:
         live(cluster_id, engine)
 
 
+def _keep_temporary_files_private(cluster_id: str) -> None:
+    """For this process and all that it starts: the machine's own folder is open to all its users."""
+    import tempfile
+
+    from shoal.homes.local import paths
+
+    os.environ["TMPDIR"] = str(paths.temporary(paths.run_folder(cluster_id)))
+    tempfile.tempdir = None  # whoever asked before asks again
+
+
+def _keep_off_proxies() -> None:
+    """Nothing that is meant for this machine leaves it, also not from the user's code on workers."""
+    from shoal.loopback import spare
+
+    spare()
+
+
 def live(cluster_id: str, engine: str) -> None:
     """From its admission to its end; does not return."""
     from shoal.head.guard import stand_guard
 
     guard = stand_guard()
     _forgive()
+    _keep_temporary_files_private(cluster_id)
+    _keep_off_proxies()
     if engine == "dask":
         from shoal.head.forking import serve_forks
 

@@ -37,12 +37,17 @@ class Ask:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where clients connect. ``token`` is a secret: it is not in ``repr`` and never stored."""
+    """Where clients connect. ``token`` is a secret: it is not in ``repr`` and never stored.
+
+    ``dashboard`` is a link that lets in whoever has it. ``security`` is what TLS takes, as Dask names it, and
+    ``name`` whom the certificate is made out to.
+    """
 
     address: str
     token: str = field(repr=False)
-    dashboard: str = ""
+    dashboard: str = field(default="", repr=False)
     security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    name: str = ""
 
 
 class Home(Protocol):

@@ -22,7 +22,7 @@ SPARK_CONF = "spark.conf"  # may hold the catalog's password
 
 def write(folder: Path, endpoint: Endpoint) -> None:
     """Where clients connect, once it is Ready."""
-    value = {key: getattr(endpoint, key) for key in ("address", "token", "dashboard")}
+    value = {key: getattr(endpoint, key) for key in ("address", "token", "dashboard", "name")}
     _write(folder / _ENDPOINT, value | {"security": dict(endpoint.security)})
 
 

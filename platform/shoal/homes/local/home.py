@@ -13,7 +13,6 @@ import getpass
 import json
 import os
 import signal
-import urllib.request
 from typing import Any
 
 from shoal.account import Account, amounts
@@ -36,6 +35,7 @@ from shoal.homes.local.processes import (
 )
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction
+from shoal.loopback import get_json
 from shoal.project import Project
 from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.tables.catalog import settings
@@ -240,10 +240,8 @@ class LocalHome:
         url = self.get(cluster_id).head.get("status_url")
         if not token or not url:
             return None
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours, http on loopback
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
-                return dict(json.load(answer))
+            return dict(get_json(url, token, timeout))
         except (OSError, ValueError):
             return None
 

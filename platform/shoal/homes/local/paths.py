@@ -8,7 +8,9 @@ What it must not do: keep anything itself.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +18,7 @@ import platformdirs
 from shoal.errors import InfrastructureError
 
 TOKEN = "token.json"  # noqa: S105 - a file name, in a live cluster's folder
+_TEMPORARY = "tmp"  # in a cluster's folder: a link to where its temporary files are
 
 
 def data_folder() -> Path:
@@ -35,10 +38,30 @@ def run_folder(cluster_id: str) -> Path:
     return data_folder() / "run" / cluster_id
 
 
+def temporary(folder: Path) -> Path:
+    """A cluster's own folder for temporary files (0700), where the machine keeps such; :func:`tidy` removes it.
+
+    Not below ``folder``, whose path may be too long for the sockets that programs put there, and its disk slow.
+    """
+    link = folder / _TEMPORARY
+    if not link.is_symlink():
+        # The link first: whoever tidies up after a kill finds what it points to.
+        link.symlink_to(Path(tempfile.gettempdir()) / f"shoal-{secrets.token_hex(8)}")
+    found = link.readlink()
+    found.mkdir(mode=0o700, exist_ok=True)
+    if found.stat().st_uid != os.getuid():
+        raise InfrastructureError(f"{found} belongs to somebody else", hint="Try again.", folder=str(found))
+    return found
+
+
 def tidy(folder: Path) -> None:
     """Remove from an ended cluster's folder all that takes room; its logs stay."""
     for name in ("scratch", "packages"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    link = folder / _TEMPORARY
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink(missing_ok=True)
 
 
 def prune(keep: int = 100) -> None:
