@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,46 +39,12 @@ except shoal.ShoalError as error:
 """
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of its own on loopback; the URL of an empty database."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    binaries = str(found[-1].parent) if found else os.path.dirname(shutil.which("initdb") or "")
-    if not binaries:
-        reason = "no PostgreSQL: apt install postgresql"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must skip nothing, but: {reason}")
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("postgresql")
-    as_user: dict[str, object] = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        import pwd
-
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        for parent in folder.parents:
-            if parent == Path("/tmp"):
-                break
-            parent.chmod(parent.stat().st_mode | 0o011)
-        as_user = {"user": user.pw_uid, "group": user.pw_gid}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run = {"check": True, "capture_output": True, "cwd": folder, "timeout": 60, **as_user}
-    subprocess.run([f"{binaries}/initdb", "-D", f"{folder}/db", "-A", "trust", "-U", "shoal"], **run)  # type: ignore[call-overload]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    control = [f"{binaries}/pg_ctl", "-D", f"{folder}/db", "-w", "-l", f"{folder}/log"]
-    subprocess.run([*control, "-o", options, "start"], **run)  # type: ignore[call-overload]
-    yield f"postgresql+psycopg2://shoal@127.0.0.1:{port}/postgres"
-    subprocess.run([*control, "-m", "immediate", "stop"], **{**run, "check": False})  # type: ignore[call-overload]
-
-
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_of_eight_processes_that_ask_at_once_exactly_two_get_the_two_slots(
     project: Path, store: str, request: pytest.FixtureRequest
 ) -> None:
     if store == "postgresql":
-        url = request.getfixturevalue("postgresql")
+        url = request.getfixturevalue("postgresql").url
         settings = (project / "shoal.yaml").read_text()
         (project / "shoal.yaml").write_text(settings.replace("home: local", f"home: local\n    store: {url}"))
     import time
@@ -197,31 +160,3 @@ def test_its_repr_hides_the_password() -> None:
     ledger = Ledger.__new__(Ledger)
     ledger.url = "postgresql://shoal:hunter2@db/shoal"
     assert "hunter2" not in repr(ledger)
-
-
-def test_a_fork_does_not_touch_its_parents_connection(empty_home: Path) -> None:
-    ledger = Ledger()
-
-    def opened() -> int:
-        return times_open(empty_home / "ledger.db")
-
-    with ledger.read() as tx:
-        assert tx.all() == []
-    assert opened() == 1
-    child = os.fork()
-    if child == 0:
-        with ledger.write() as tx:
-            tx.history_of(("user", "alice"))
-        os._exit(opened())
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2, "one of its own beside its parent's"
-    with ledger.write() as tx:
-        assert tx.live() == []
-
-
-def times_open(file: Path) -> int:
-    """How often this process has the file open."""
-    links = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # that of the folder itself
-            links.append(os.readlink(descriptor))
-    return links.count(str(file))

@@ -15,15 +15,21 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from shoal.homes.local.processes import is_alive
+from shoal.homes.local.sqlite_store import sqlite_file
 
 _LOOK = 0.2  # s between looks at its own record
 _DUTY = 1.0  # s between looks at whether something died
 _ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
 _SETTLE_LIMIT = 60.0  # s that this may take
+_ANSWER = 30.0  # s that the ledger may take to answer
+_MINE = "SELECT state, ended_at FROM shoal_clusters WHERE id = :id"
+_LIVE = "SELECT id, state, head, project FROM shoal_clusters WHERE ended_at IS NULL ORDER BY created"
 _WAITING = "Queued"  # records.State.QUEUED, without importing it
 
 
@@ -31,22 +37,21 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
     """Until the cluster is admitted (True), or ended while it waited (False)."""
     if not url.startswith("sqlite:///"):
         return _wait_at_server(cluster_id, url)
-    uri = f"file:{url.removeprefix('sqlite:///')}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as ledger:
-        duty = _Duty(cluster_id)
-        while True:
-            try:
-                row = ledger.execute(
-                    "select state, ended_at from shoal_clusters where id = ?", (cluster_id,)
-                ).fetchone()
+    store, duty = sqlite_file(Path(url.removeprefix("sqlite:///"))), _Duty(cluster_id)
+    while True:
+        try:
+            with store.connect(_ANSWER) as ledger:
+                row = ledger.execute(_MINE, {"id": cluster_id}).fetchone()
                 if row is None or row[1] is not None:
                     return False
                 if row[0] != _WAITING:
                     return True
-                duty.look(ledger)
-            except sqlite3.OperationalError as error:
-                print(f"shoal head: the ledger did not answer: {error}", flush=True)
-            time.sleep(_LOOK)
+                rows = ledger.execute(_LIVE).fetchall() if duty.is_due() else None
+            if rows is not None:
+                duty.look(rows)
+        except sqlite3.OperationalError as error:
+            print(f"shoal head: the ledger did not answer: {error}", flush=True)
+        time.sleep(_LOOK)
 
 
 class _Duty:
@@ -57,14 +62,12 @@ class _Duty:
         self._holding: set[str] = set()
         self._looked = self._settled = time.monotonic()
 
-    def look(self, ledger: sqlite3.Connection) -> None:
-        now = time.monotonic()
-        if now - self._looked < _DUTY:
-            return
-        self._looked = now
-        rows = ledger.execute(
-            "select id, state, head, project from shoal_clusters where ended_at is null order by created"
-        ).fetchall()
+    def is_due(self) -> bool:
+        return time.monotonic() - self._looked >= _DUTY
+
+    def look(self, rows: Sequence[tuple[str, str, str, str]]) -> None:
+        """At all live clusters: id, state, head and project, oldest first."""
+        now = self._looked = time.monotonic()
         project = next((row[3] for row in rows if row[0] == self._id), None)
         for cluster, state, head, of in rows:
             if cluster == self._id:

@@ -15,12 +15,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from shoal.errors import InfrastructureError
-from shoal.homes.local import paths, rebuild, schema
-from shoal.homes.local.stores import Connection, Server, SqliteFile, without_password
+from shoal.homes.local import frozen, paths, rebuild, schema
+from shoal.homes.local.server_store import Server, server
+from shoal.homes.local.sqlite_store import SqliteFile, sqlite_file
+from shoal.homes.local.stores import Connection, without_password
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 
-_LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
+LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
 _REPLACED = 3  # times that the file may be replaced while a writer waits for its turn
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
@@ -33,36 +35,43 @@ class Ledger:
     """Opens the store at ``url`` (default: ``ledger.db`` in the data folder), making it at first use.
 
     ``url`` is an SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql+psycopg2://...``. It may hold a password.
+    ``wait``: seconds that a transaction waits for others before InfrastructureError. All ledgers of one
+    store in a process share its connections.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        own = url is None
+    def __init__(self, url: str | None = None, wait: float = LOCK_WAIT) -> None:
         if url is None:
-            file = paths.data_folder() / "ledger.db"
+            file = paths.data_folder().absolute() / "ledger.db"
             if not os.path.exists(file):  # else it can be read, and clusters ended, on a full disk too
                 paths.make_private(file.parent)
             url = f"sqlite:///{file}"
-        self.url = url
+        self._wait = wait
         self._file: Path | None = None
         self._store: SqliteFile | Server
         if url.startswith("sqlite"):
-            self._file = Path(url.partition(":///")[2])
-            self._store = SqliteFile(self._file, _LOCK_WAIT)
+            self._file = Path(url.partition(":///")[2]).absolute()
+            url = f"sqlite:///{self._file}"  # heads, which get it, are started in other folders
+            self._store = sqlite_file(self._file)
         else:
-            self._store = Server(url, _LOCK_WAIT)
-        if own and self._file is not None:
-            with self._guard():
-                # Made with our own mode first: SQLite would make it readable for everybody.
-                os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+            self._store = server(url)
+        self.url = url
         self._inode = self._look()
         self._open()
 
     def __repr__(self) -> str:
         return f"Ledger({without_password(self.url)!r})"
 
+    @property
+    def one_host(self) -> bool:
+        """Whether all who use it are on this machine: then each can see whether a head lives."""
+        return self._store.one_host
+
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that no other writer overlaps; rolled back when its body raises."""
+        """A transaction that no other writer overlaps; rolled back when its body raises.
+
+        Nothing that may take long belongs into it: others wait.
+        """
         with self._guard(), ExitStack() as held:
             for _ in range(_REPLACED):
                 self._refresh()
@@ -70,7 +79,7 @@ class Ledger:
                 if self._look() == self._inode:
                     break
                 held.close()  # it was replaced while this one waited: making the new one takes a turn too
-            connection = held.enter_context(self._store.write())
+            connection = held.enter_context(self._store.write(self._wait))
             yield Transaction(connection, self._store.now(connection))
 
     @contextmanager
@@ -78,17 +87,16 @@ class Ledger:
         """Reads only; waits for nobody."""
         with self._guard():
             self._refresh()
-            with self._store.connect() as connection:
+            with self._store.connect(self._wait) as connection:
                 yield Transaction(connection, self._store.now(connection))
 
     def close(self) -> None:
-        """Close its connections; it opens new ones when it is used again."""
+        """Close what is not in use; it is opened again when it is used again."""
         self._store.dispose()
 
     def _refresh(self) -> None:
         """Use the file that is there now: a broken one may have been replaced meanwhile."""
         if (inode := self._look()) != self._inode:
-            self._store.dispose()
             self._inode = inode
             self._open()
 
@@ -102,26 +110,26 @@ class Ledger:
             self._create()
         self._inode = self._look()
 
-    def _look(self) -> int | None:
-        try:
-            return None if self._file is None else os.stat(self._file).st_ino
-        except OSError:
-            return None
+    def _look(self) -> tuple[int, int] | None:
+        return self._store.inode() if isinstance(self._store, SqliteFile) else None
 
     def _turn(self) -> AbstractContextManager[object]:
         """SQLite's own wait for its lock starves whoever waits long; a lock file in front is fair to all.
 
         PostgreSQL queues by itself.
         """
-        return nullcontext() if self._file is None else turn(Path(f"{self._file}.turn"), _LOCK_WAIT)
+        if not isinstance(self._store, SqliteFile):
+            return nullcontext()
+        self._store.check()
+        return turn(Path(f"{self._store.file}.turn"), self._wait)
 
     def _create(self) -> None:
         with self._guard():
-            with self._store.connect() as connection:
+            with self._store.connect(self._wait) as connection:
                 version = self._version(connection)
             if version is None:
-                with self._turn(), self._store.write() as connection:
-                    known = rebuild.records_of_live_heads() if self._file is not None else []
+                known = rebuild.records_of_live_heads() if self._file is not None else []
+                with self._turn(), self._store.write(self._wait) as connection:
                     tx = Transaction(connection, self._store.now(connection))
                     tx.make_tables(self._store.counter, known)
                     version = tx.version()
@@ -150,16 +158,20 @@ class Ledger:
             if self._file is not None and rebuild.is_broken(text):
                 self._store.dispose()
                 kept = "it was replaced already"
-                if self._look() == self._inode:  # else another process has made a new one meanwhile
-                    kept = f"it is kept as {rebuild.keep_aside(self._file)}"
+                with self._turn():
+                    if self._look() == self._inode:  # else another process has made a new one meanwhile
+                        kept = f"it is kept as {rebuild.keep_aside(self._file)}"
                 raise BrokenLedgerError(
                     f"the ledger {self!r} is damaged ({text}); {kept}",
                     hint="Try again: a new one is made from what the running clusters wrote down.",
                 ) from error
             if any(word in text for word in _BUSY):
+                holder = frozen.described(self._store.locks) if isinstance(self._store, SqliteFile) else ""
                 raise InfrastructureError(
-                    f"the ledger {self!r} stayed locked for {_LOCK_WAIT:.0f} s: {text}",
-                    hint="Another process holds it; try again, or look which with `fuser` on the file.",
+                    f"the ledger {self!r} stayed locked for {self._wait:.0f} s"
+                    + (f", by {holder}" if holder else f": {text}"),
+                    hint="Try again. A process that holds it and does not go on can be ended: its "
+                    "transaction is undone.",
                 ) from error
             raise InfrastructureError(
                 f"the ledger {self!r} cannot be used: {text}",

@@ -46,11 +46,11 @@ def identity(pid: int | None = None) -> dict[str, Any]:
         "pid": pid,
         "pid_start": psutil.Process(pid).create_time(),
     }
-    seen = _state_and_ticks(pid)
+    seen = state_and_ticks(pid)
     return known if seen is None else known | {"pid_ticks": seen[1]}
 
 
-def _state_and_ticks(pid: int) -> tuple[str, int] | None:
+def state_and_ticks(pid: int) -> tuple[str, int] | None:
     """The process's state, and its start in clock ticks after the boot (proc(5), fields 3 and 22).
 
     None where it is gone, or where there is no such file.
@@ -72,7 +72,7 @@ def is_alive(head: Mapping[str, Any]) -> bool | None:
         return False
     if "pid_ticks" in head:
         try:
-            seen = _state_and_ticks(int(head["pid"]))
+            seen = state_and_ticks(int(head["pid"]))
         except OSError:
             return None
         return seen is not None and seen[1] == head["pid_ticks"] and seen[0] not in "ZX"
