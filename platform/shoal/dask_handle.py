@@ -33,8 +33,10 @@ class DaskCluster(ClusterHandle):
     def client(self) -> Client:
         """A ``distributed.Client``, connected at the first use."""
         if self._client is None:
-            from distributed import Client, Security
+            from distributed import Security
             from distributed.versions import VersionMismatchWarning
+
+            from shoal.dask_client import Client
 
             endpoint = self._home.endpoint(self.id)
             security = Security(require_encryption=True, **endpoint.security)

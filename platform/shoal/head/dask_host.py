@@ -92,6 +92,7 @@ class DaskHost:
         import distributed
 
         from shoal.head.certificate import make_certificate, name_of
+        from shoal.head.dask_code import ClientsCode
 
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
         distributed.nanny.WorkerProcess._init_msg_interval = 0.01
@@ -115,6 +116,7 @@ class DaskHost:
             dashboard_address="127.0.0.1:0",
             dashboard=True,
         )
+        ClientsCode(self._scheduler)
         return str(self._scheduler.address)
 
     def _dashboard(self) -> str:

@@ -34,6 +34,7 @@ _DASK = (
     "distributed.nanny",
     "cryptography.x509",
     "shoal.head.worker_setup",
+    "shoal.head.dask_code",
     "shoal.head.dask_host",
 )
 _SPARK = ("cryptography.x509", "shoal.head.spark_host")

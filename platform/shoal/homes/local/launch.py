@@ -9,19 +9,15 @@ What it must not do: wait for it, or touch the ledger.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from shoal.errors import InfrastructureError
 from shoal.homes.local import ahead, paths
 from shoal.homes.local.processes import MARK, identity
 
-CLIENT_PATH = "SHOAL_CLIENT_PATH"  # JSON list of the client's sys.path, for its modules on the workers
 LOG = "head.log"
 SPARK_LOG = "spark.log"
 
@@ -36,11 +32,7 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
     """
     reap()
     folder = paths.make_private(paths.run_folder(cluster_id))
-    ours = {
-        MARK: cluster_id,
-        CLIENT_PATH: json.dumps([str(Path(entry or os.getcwd()).absolute()) for entry in sys.path]),
-    } | ahead.settings(engine)
-    ours |= environment
+    ours = {MARK: cluster_id} | ahead.settings(engine) | dict(environment)
     if (process := ahead.take(cluster_id, ours, folder)) is not None:
         _started.append(process)
         return identity(process.pid)
