@@ -115,8 +115,10 @@ def paths(entries: Sequence[object], folder: str, own: Installed) -> tuple[tuple
 
 def file_of(module: ModuleType) -> str | None:
     """What a module was loaded from; None for what has no file."""
-    file = getattr(module, "__file__", None)
-    return os.path.abspath(file) if isinstance(file, str) else None
+    file = vars(module).get("__file__")  # not getattr: some modules import when they are asked
+    if not isinstance(file, str):
+        return None
+    return file if os.path.isabs(file) else os.path.abspath(file)
 
 
 def is_users(name: str, file: str | None, own: Installed) -> bool:
@@ -247,10 +249,10 @@ class Watch:
         edits = _edits_of_ipython()
         for name, mark in self._marks.items():
             loaded = sys.modules.get(name)
-            if loaded is None:
+            if not isinstance(loaded, ModuleType):
                 continue  # forgotten here; there it may still be of use
             # A reload gives a module another spec, also a failed one. IPython patches some without a reload.
-            now = (getattr(loaded, "__spec__", None) or loaded, edits.get(name))
+            now = (vars(loaded).get("__spec__") or loaded, edits.get(name))
             if isinstance(mark, tuple) and mark[0] is now[0] and mark[1] == now[1]:
                 continue
             self._marks[name] = now
