@@ -16,6 +16,7 @@ from functools import cached_property
 
 from shoal.account import Account, Need, Shortage, amounts, never_fits, real, refuse_what_never_fits, short_of
 from shoal.errors import CapacityError, InfrastructureError, NeverFitsError, QuotaExceededError, RefusedError
+from shoal.names import command
 from shoal.policy import Limit, Limits
 from shoal.records import Cluster, Reason
 from shoal.targets import Machine
@@ -254,7 +255,7 @@ def _to_free(
 def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str]) -> str:
     ways = []
     if free:
-        ways.append(f"Free what you hold:  shoal down {' '.join(names.get(key, key) for key in free)}")
+        ways.append(f"Free what you hold:  {command('down', *(names.get(key, key) for key in free))}")
     if workers:
         ways.append(f"Shrink it:           workers={workers} fits now (--workers {workers})")
     ways.append("Wait for it:         queue=True (--queue)")

@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from shoal.errors import ShoalError, UsageError, WorkloadError
 from shoal.settings import parse_share
 from shoal.units import Bytes, Seconds
-from shoal.words import did_you_mean
+from shoal.words import count, did_you_mean
 from shoal.workload import Engine, Workload
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def _raise(faults: dict[str, ShoalError]) -> None:
         for name, error in faults.items()
     )
     raise WorkloadError(
-        f"{len(faults)} things are wrong with what was asked for:\n{lines}",
+        f"invalid request ({count(len(faults), 'problem')}):\n{lines}",
         faults={name: str(error) for name, error in faults.items()},
     )
 

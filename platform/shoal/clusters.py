@@ -37,8 +37,11 @@ from shoal.spark_handle import SparkCluster
 from shoal.wiring import wire
 from shoal.words import count
 from shoal.workload import Engine, Plan, Workload
+from shoal.yamlfile import Fault
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+_told: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
@@ -104,7 +107,7 @@ def up(
     """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
-        print(describe(request.plan), file=sys.stderr)
+        print(describe(request.plan, detach=detach), file=sys.stderr)
     return start(
         request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags, cluster_id=_id, soon=_soon
     )
@@ -194,8 +197,11 @@ def prepare(
     return Request(opened, workload, settled, limits, user)
 
 
-def describe(plan: Plan) -> str:
-    """The plan in two or three lines: size, price, what a limit lowered, when it ends by itself."""
+def describe(plan: Plan, *, detach: bool = False) -> str:
+    """The plan in two or three lines: size, price, what a limit lowered, when it ends by itself.
+
+    ``detach``: it does not end for want of a client.
+    """
     group = plan.groups[0]
     price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
     bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
@@ -206,13 +212,18 @@ def describe(plan: Plan) -> str:
     if group.there != group.size:
         head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
     times = plan.timeouts
-    ends = f"ends after {times.idle} idle, {times.no_client} without a client, {times.max} in all"
+    alone = "" if detach else f"{times.no_client} without a client, "
+    ends = f"ends after {times.idle} idle, {alone}{times.max} in all"
     return "\n  ".join([f"{head}; {price}", *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"])
 
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
-    project = load(Path(folder) if folder is not None else None, target)
+    project = load(Path(folder) if folder is not None else None, target, tolerant=True)
+    if project.faults and project.faults not in _told:
+        _told.add(project.faults)
+        lines = "\n".join(f"  {fault}" for fault in project.faults)
+        print(f"Warning: left out, for what is wrong there:\n{lines}", file=sys.stderr)
     wire(project)
     return project
 

@@ -70,8 +70,8 @@ _MENDS = {
     Stage.QUOTA: "shoal quota shows who holds it; shoal down NAME frees it; --queue waits for it",
     Stage.CAPACITY: "shoal quota shows what runs on the machine; ask for fewer or smaller workers",
     Stage.IMAGE: "check the names and versions in --package",
-    Stage.START_UP: "shoal logs {name}; shoal doctor",
-    Stage.HEALTH: "shoal logs {name}",
+    Stage.START_UP: "{logs}; shoal doctor",
+    Stage.HEALTH: "{logs}",
 }
 
 
@@ -145,11 +145,7 @@ def _passed(
             if cluster.plan.packages:
                 return f"{', '.join(cluster.plan.packages)} installed for the workers"
             local = cluster.plan.target == "local"
-            return (
-                "none is pulled here: processes use this Python"
-                if local
-                else f"{cluster.plan.image} is there"
-            )
+            return "no image needed: workers use this Python" if local else f"{cluster.plan.image} is there"
         case Stage.START_UP:
             return _start_up(cluster, history)
         case Stage.HEALTH:
@@ -169,7 +165,7 @@ def _start_up(cluster: Cluster, history: Sequence[Mapping[str, Any]]) -> str:
 def _now(
     stage: Stage, cluster: Cluster, history: Sequence[Mapping[str, Any]], status: Mapping[str, Any] | None
 ) -> Step:
-    mend = _MENDS[stage].format(name=cluster.name)
+    mend = _MENDS[stage].format(logs=command("logs", cluster.name))
     if cluster.state in (State.REFUSED, State.FAILED):
         return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", mend)
     if cluster.state is State.STOPPED and cluster.exit_code is not None:
@@ -181,7 +177,7 @@ def _now(
     if cluster.state is State.READY:
         return Step(stage, Outcome.NOW, _health(cluster, status))
     if cluster.state is State.QUEUED:
-        return Step(stage, Outcome.NOW, f"waits: {cluster.message}", mend)
+        return Step(stage, Outcome.NOW, f"queued: {cluster.message}", mend)
     before = _start_up(cluster, history) if len(history) > 1 else ""
     return Step(stage, Outcome.NOW, f"{before + '; then ' if before else ''}{cluster.message}")
 
@@ -191,7 +187,7 @@ def _health(cluster: Cluster, status: Mapping[str, Any] | None) -> str:
     if cluster.reason is Reason.WORKER_RESTARTED:
         said_.append(cluster.message)
     if status is None:
-        return "; ".join([*said_, "its head did not answer just now, which does not mean that it is ill"])
+        return "; ".join([*said_, "the head did not answer in time (it may be busy)"])
     said_.append("computes" if status.get("busy") else "has nothing to compute")
     said_.append(count(status.get("clients", 0), "client") + " connected")
     if status.get("limit"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from shoal.names import command
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 
@@ -66,7 +67,13 @@ def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
         return f"{ends} unless it gets something to compute: idle for most of {limit}"
     if reason is Reason.CLIENT_GONE:
         return f"{ends} unless a client connects: without one for most of {limit}"
-    return f"{ends}, its longest life of {limit}; one hour more: shoal extend {cluster.name} +1h"
+    said = f"{ends}, its maximum lifetime ({limit})"
+    given = cluster.plan.may_last
+    more = 3600.0 if given is None else min(3600.0, float(given) - float(limit))
+    if more < 60:
+        return f"{said}, which is all that your tier gives"
+    asked = "one hour more" if more == 3600 else f"{left(more)} more"
+    return f"{said}; {asked}: {command('extend', cluster.name, f'+{more / 60:.0f}min' if more < 3600 else '+1h')}"
 
 
 def left(seconds: float) -> Seconds:

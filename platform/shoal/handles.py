@@ -23,6 +23,7 @@ from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State, script_end
 from shoal.report import Report, report_of
+from shoal.words import count
 from shoal.workload import Plan
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
@@ -94,7 +95,9 @@ class ClusterHandle(ABC):
         while (have := self.record.workers) != workers:
             self._raise_if_ended(self._cluster)
             if time.monotonic() - begin > timeout:
-                raise DeadlineError(f"{self.name} has {have} of {workers} workers after {timeout:.0f} s")
+                raise DeadlineError(
+                    f"{self.name} has {have} of {count(workers, 'worker')} after {timeout:.0f} s"
+                )
             time.sleep(_POLL)
         return self
 
@@ -160,7 +163,7 @@ class ClusterHandle(ABC):
     def __repr__(self) -> str:
         cluster = self._cluster if self._closed else self.record
         return (
-            f"<{type(self).__name__} {self.name}: {cluster.state}, {cluster.workers} workers, "
+            f"<{type(self).__name__} {self.name}: {cluster.state}, {count(cluster.workers, 'worker')}, "
             f"{cluster.reason} ({cluster.message})>"
         )
 

@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 # Of what a machine has, this much is for clusters; the rest is for the system and the person's own process.
 _SHARE_FOR_CLUSTERS = 0.8
+IMAGES = "images/images.yaml"
+_TOLERATED = ("clusters/", "images/")
 
 
 class _Settings(Checked):
@@ -46,7 +48,11 @@ class _Settings(Checked):
 
 @dataclass(frozen=True)
 class Project:
-    """A loaded project folder with one target chosen."""
+    """A loaded project folder with one target chosen.
+
+    ``faults``: what is wrong in files of ``clusters/`` and ``images/``, where that was tolerated; the templates that it
+    is about are not among ``templates``.
+    """
 
     folder: Path
     target: Target
@@ -55,6 +61,7 @@ class Project:
     policy: Policy
     mounts: Mapping[str, Mount] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
 
     @property
     def prices(self) -> Prices | None:
@@ -62,16 +69,21 @@ class Project:
         return self.target.prices
 
     def template(self, name: str) -> Template:
-        """The template called ``name``, or NotFoundError with the nearest name."""
+        """The template called ``name``; ConfigError if its file is at fault, NotFoundError with the nearest name."""
+        if name not in self.templates:
+            raise_faults([fault for fault in self.faults if fault.file in (f"clusters/{name}.yaml", IMAGES)])
         return _templates.find(self.templates, name)
 
 
-def load(folder: Path | None = None, target: str | None = None) -> Project:
+def load(folder: Path | None = None, target: str | None = None, *, tolerant: bool = False) -> Project:
     """Load and check the project in ``folder`` (default: :func:`find`), for ``target``.
 
     The target is chosen by ``target``, else by the environment's ``SHOAL_TARGET``, else by
     ``default_target:`` in the file. A ``clusters/``, ``policies/`` or ``images/`` that is not there is
     taken from the shipped defaults.
+
+    ``tolerant``: a fault in ``clusters/`` or ``images/`` is no error before its template is asked for; what runs can
+    be looked at and ended without them.
 
     Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
     without a ``shoal.yaml``.
@@ -84,12 +96,20 @@ def load(folder: Path | None = None, target: str | None = None) -> Project:
     images = _images(root, faults)
     templates = _all_templates(root, settings, images, faults)
     policy = _policy(root, settings, faults)
-    raise_faults(faults)
+    tolerable = [fault for fault in faults if fault.file.startswith(_TOLERATED)] if tolerant else []
+    if len(tolerable) < len(faults):
+        raise_faults(faults)
+    if tolerable:
+        at_fault = {fault.file for fault in tolerable}
+        sound = IMAGES not in at_fault
+        templates = {name: each for name, each in templates.items() if sound and each.where not in at_fault}
     assert settings is not None
     chosen = _choose(settings, target)
     references = {name: image.reference for name, image in images.items()} | dict(chosen.images)
     chosen = chosen.model_copy(update={"images": references})
-    return Project(root, chosen, settings.targets, templates, policy, settings.mounts, images)
+    return Project(
+        root, chosen, settings.targets, templates, policy, settings.mounts, images, tuple(tolerable)
+    )
 
 
 def look_up(machine: Machine) -> Machine:
@@ -195,7 +215,7 @@ def _part(root: Path, name: str) -> Path:
 
 def _images(root: Path, faults: list[Fault]) -> dict[str, Image]:
     path = _part(root, "images") / "images.yaml"
-    document = read(path, "images/images.yaml", faults) if path.is_file() else None
+    document = read(path, IMAGES, faults) if path.is_file() else None
     return (document and check(dict[str, Image], document, faults)) or {}
 
 
@@ -203,7 +223,11 @@ def _all_templates(
     root: Path, settings: _Settings | None, images: Mapping[str, Image], faults: list[Fault]
 ) -> dict[str, Template]:
     found: dict[str, Template] = {}
-    for path in sorted(_part(root, "clusters").glob("*.yaml")):
+    folder = _part(root, "clusters")
+    for path in sorted(folder.glob("*.yml")):
+        if not path.with_suffix(".yaml").exists():
+            faults.append(Fault(f"clusters/{path.name}", 1, "", "is not read", f"name it {path.stem}.yaml"))
+    for path in sorted(folder.glob("*.yaml")):
         document = read(path, f"clusters/{path.name}", faults)
         if document is None:
             continue

@@ -16,6 +16,7 @@ from typing import Any
 from shoal.picture import Sample, Span, bar, box, timeline
 from shoal.records import Cluster, script_end
 from shoal.units import Bytes, Money, Seconds
+from shoal.words import count
 
 # Left out of JSON, or written differently there.
 _NOT_PLAIN = ("price", "phases", "spans", "samples")
@@ -59,7 +60,7 @@ class Report:
         """The run's timeline as SVG, with what went wrong marked."""
         marks = []
         if self.restarts:
-            marks.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
+            marks.append(f"{count(self.restarts, 'worker')} restarted: {self.restart_note}")
         if self.spilled:
             marks.append(f"{self.spilled} spilled to disk")
         return timeline(self.spans, self.samples, float(self.worker_memory_limit), marks)
@@ -95,7 +96,7 @@ class Report:
         parts = [self.name, *failed, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
         parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
         if self.restarts:
-            parts.append(f"{self.restarts} worker(s) restarted: {self.restart_note}")
+            parts.append(f"{count(self.restarts, 'worker')} restarted: {self.restart_note}")
         return " · ".join(parts)
 
     def to_json(self) -> dict[str, Any]:

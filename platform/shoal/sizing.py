@@ -29,7 +29,7 @@ POD_PER_HEAP = 1.4
 
 SINCE = ", since "  # between what was lowered and the limit that lowered it
 SPILLS = "it takes longer and spills to scratch disk"
-_LOWERED = re.compile(rf"(?:at most|lowered to) [^;]*?{SINCE}.*? gives [^;)]+|with \d+ {SPILLS}")
+_LOWERED = re.compile(rf"(?:at most|[a-z][a-z ]* lowered to) [^;]*?{SINCE}.*? gives [^;)]+|with \d+ {SPILLS}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def plan(
     reasons: dict[str, str] = {}
 
     def settled(name: str, asked: float | None, default: float, shown: str) -> None:
-        reasons[name] = f"{shown}: " + ("as you asked" if asked is not None else f"{its} says so")
+        reasons[name] = f"{shown}: " + ("as requested" if asked is not None else f"from {its}")
 
     size = Size(
         template.workers.cores if workload.cores is None else workload.cores,
@@ -80,8 +80,8 @@ def plan(
     there = target.there(size, target.worker)
     if there != size:
         reasons["there"] = (
-            f"{count(there.cores, 'core')} and {there.memory} is what a worker really takes at target "
-            f"{target.name}; quota counts it as asked for"
+            f"{count(there.cores, 'core')} and {there.memory} is a worker's actual size on target {target.name}; "
+            f"quota is charged for the requested size"
         )
     head = _head(template, limits, reasons)
     head_there = target.there(head, target.head)
@@ -107,6 +107,7 @@ def plan(
         packages=tuple(dict.fromkeys((*template.packages, *workload.packages))),
         head_there=head_there,
         mounts=template.mounts,
+        may_last=Seconds(limit.value) if (limit := limits.per_cluster.get("duration")) is not None else None,
     )
     refuse_what_never_fits(Need.of(result, workload.priority), limits, result.template)
     prices = prices or target.prices
@@ -142,21 +143,21 @@ def _workers(workload: Workload, template: Template, limits: Limits, size: Size,
     if isinstance(workload.workers, int):
         note = f" ({by_data})" if needed and needed != workload.workers else ""
         n = workload.workers
-        return _Range(n, n, n, f"{count(n, 'worker')}: as you asked{note}")
+        return _Range(n, n, n, f"{count(n, 'worker')}: as requested{note}")
 
     most, source = _ceiling(limits, size, gpus, template.scratch)
     if workload.workers is None:
         asked = (template.workers.min, template.workers.max)
-        reason = f"{asked[0]} to {asked[1]} workers: template {template.name} says so"
+        reason = f"{asked[0]} to {asked[1]} workers: from template {template.name}"
         minimum = max(1, int(min(asked[0], most)))
     else:
         asked = workload.workers
-        reason = f"{asked[0]} to {asked[1]} workers: as you asked"
+        reason = f"{asked[0]} to {asked[1]} workers: as requested"
         minimum = asked[0]
     # An upper bound is a permission, not a request: a limit lowers it, and says so.
     maximum = max(minimum, int(min(asked[1], most)))
     if maximum < asked[1]:
-        reason += f"; at most {maximum}{SINCE}{source}"
+        reason += f"; at most {count(maximum, 'worker')}{SINCE}{source}"
     start = min(max(needed or minimum, minimum), maximum)
     reason += f"; starts with {start}" + (f": {by_data}" if by_data else "")
     if needed and needed > maximum:
@@ -183,21 +184,21 @@ def _by_data(data: Bytes | None, template: Template, size: Size) -> tuple[int | 
 def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     head = template.head.size
     limit = limits.per_cluster.get("head")
-    reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: template {template.name} says so"
+    reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: from template {template.name}"
     if limit and head.memory > limit.value:
         head = Size(head.cores, Bytes(limit.value))
-        reasons["head"] += f"; lowered to {head.memory}{SINCE}{limit.source} gives no more"
+        reasons["head"] += f"; memory of the head lowered to {head.memory}{SINCE}{limit.source} gives no more"
     return head
 
 
 def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: dict[str, str]) -> Timeouts:
     default = template.timeouts
     longest = default.max if workload.max_duration is None else workload.max_duration
-    why = f"template {template.name} says so" if workload.max_duration is None else "as you asked"
+    why = f"from template {template.name}" if workload.max_duration is None else "as requested"
     limit = limits.per_cluster.get("duration")
     if workload.max_duration is None and limit and longest > limit.value:
         longest = Seconds(limit.value)
-        why += f"; lowered to {longest}{SINCE}{limit.source} gives no more"
+        why += f"; maximum lifetime lowered to {longest}{SINCE}{limit.source} gives no more"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client
     reasons["timeouts"] = (

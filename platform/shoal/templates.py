@@ -19,9 +19,10 @@ from shoal.workload import Engine
 
 
 class EngineSettings(Checked):
-    """How the template runs on one engine: its image (by name from ``images/``) and engine settings."""
+    """How the template runs on one engine: its image (by name from ``images/``; default: ``shoal-dask`` or
+    ``shoal-spark``) and engine settings."""
 
-    image: str
+    image: str = ""
     conf: dict[str, Text] = Field(default_factory=dict)
 
 
@@ -71,17 +72,24 @@ class TimeoutSettings(Checked):
     max: Seconds = Seconds(4 * 3600)
 
 
+def _both() -> dict[Engine, EngineSettings]:
+    return {engine: EngineSettings() for engine in Engine}
+
+
 class Template(Checked):
-    """One file of ``clusters/``. ``name`` is the file's name, ``where`` its place for messages."""
+    """One file of ``clusters/``. ``name`` is the file's name, ``where`` its place for messages.
+
+    ``workers`` is all that has to be there. Defaults: both engines, Dask first; a head of 1 core and 2 GB.
+    """
 
     not_in_file: ClassVar[tuple[str, ...]] = ("name", "where")
 
     name: str = ""
     where: str = ""
     description: str = ""
-    engines: dict[Engine, EngineSettings] = Field(min_length=1)
+    engines: dict[Engine, EngineSettings] = Field(default_factory=_both, min_length=1)
     workers: Workers
-    head: SizeOf
+    head: SizeOf = SizeOf(cores=1, memory=Bytes(2 * 10**9))
     sizing: Sizing = Sizing()
     timeouts: TimeoutSettings = TimeoutSettings()
     scratch: Bytes = Bytes(0)
@@ -102,13 +110,18 @@ class Template(Checked):
                 f"Template {self.name!r} has no engine {chosen.value!r}",
                 hint=f"It runs on {known}; add {chosen.value!r} under engines: in {self.where}.",
             )
-        return chosen, self.engines[chosen]
+        settings = self.engines[chosen]
+        image = settings.image or f"shoal-{chosen.value}"
+        return chosen, settings.model_copy(update={"image": image})
 
 
 def find(templates: dict[str, Template], name: str) -> Template:
     """The template called ``name``, or NotFoundError with the nearest name."""
     if name not in templates:
-        raise NotFoundError(
-            f"There is no template {name!r}", hint=did_you_mean(name, templates) + ".", name=name
-        )
+        plain = (
+            name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml").lower()
+        )  # ETL, clusters/etl.yaml
+        near = f"did you mean {plain!r}? Known: {', '.join(sorted(templates))}"
+        hint = near if plain in templates else did_you_mean(name, templates)
+        raise NotFoundError(f"There is no template {name!r}", hint=f"{hint}.", name=name)
     return templates[name]

@@ -16,7 +16,7 @@ from typing import Any
 
 from shoal.errors import UnitError
 
-# SI: powers of 1000 (GB); IEC 80000-13: powers of 1024 (GiB). Bare "G" is ambiguous and refused.
+# SI: powers of 1000 (GB); IEC 80000-13: powers of 1024 (GiB).
 _BYTE_UNITS = {"B": 1} | {
     f"{prefix}{infix}B": base**power
     for power, prefix in enumerate("kMGTP", start=1)
@@ -24,10 +24,30 @@ _BYTE_UNITS = {"B": 1} | {
 }
 _BYTE_UNITS |= {"KB": 1000, "KiB": 1024}
 _SECOND_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
+# What else people write, in lower case. `G` is 10^9 and `Gi` is 2^30, as in Kubernetes. A lone `m` is not read as a
+# size: there it is a thousandth of a byte.
+_ALSO_BYTES = {
+    spelt.lower(): size
+    for unit, size in _BYTE_UNITS.items()
+    for spelt in ((unit, unit[:-1]) if len(unit) > 1 else (unit,))
+}
+_ALSO_SECONDS = _SECOND_UNITS | {
+    spelt: _SECOND_UNITS[unit]
+    for unit, spellings in {
+        "s": ("sec", "secs", "second", "seconds"),
+        "min": ("m", "mins", "minute", "minutes"),
+        "h": ("hr", "hrs", "hour", "hours"),
+        "d": ("day", "days"),
+    }.items()
+    for spelt in spellings
+}
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([A-Za-z]*)\s*")
 
 
-def _split(text: str, units: dict[str, Any], what: str, example: str) -> tuple[Decimal, Any]:
+def _split(
+    text: str, units: dict[str, Any], also: dict[str, Any], what: str, example: str
+) -> tuple[Decimal, Any]:
+    """The number and what its unit stands for: as in ``units``, or as in ``also`` in any case."""
     match = _NUMBER.fullmatch(text)
     known = ", ".join(units)
     if match is None:
@@ -35,12 +55,12 @@ def _split(text: str, units: dict[str, Any], what: str, example: str) -> tuple[D
     number, unit = match.groups()
     if not unit:
         raise UnitError(f"{text!r} has no unit", hint=f"Write {what} as {example!r} (units: {known}).")
-    if unit not in units:
+    if unit not in units and (unit.lower() not in also or (unit == "m" and also is _ALSO_BYTES)):
         raise UnitError(
             f"{text!r}: {unit!r} is not a unit of {what}",
             hint=f"Known units: {known}; for example {example!r}.",
         )
-    return Decimal(number), units[unit]
+    return Decimal(number), units.get(unit) or also[unit.lower()]
 
 
 def _parsed_by(parse: Callable[[object], Any]) -> Any:
@@ -51,7 +71,10 @@ def _parsed_by(parse: Callable[[object], Any]) -> Any:
 
 
 class Bytes(int):
-    """A size in bytes. ``Bytes.parse("14 GB")`` is 14 x 1000^3, ``"14 GiB"`` is 14 x 1024^3."""
+    """A size in bytes. ``Bytes.parse("14 GB")`` is 14 x 1000^3, ``"14 GiB"`` is 14 x 1024^3.
+
+    Also as people write them: ``"14G"`` and ``"14gb"`` are 14 GB, ``"14Gi"`` is 14 GiB.
+    """
 
     @classmethod
     def parse(cls, value: object) -> Bytes:
@@ -60,7 +83,7 @@ class Bytes(int):
             return value
         if isinstance(value, (int, float)):
             raise UnitError(f"{value!r} has no unit", hint="Write a size as '14 GB' (or '14 GiB').")
-        number, factor = _split(str(value), _BYTE_UNITS, "a size", "14 GB")
+        number, factor = _split(str(value), _BYTE_UNITS, _ALSO_BYTES, "a size", "14 GB")
         if number < 0:
             raise UnitError(f"{value!r} is negative", hint="A size is 0 B or more.")
         return cls(number * factor)
@@ -81,7 +104,10 @@ class Bytes(int):
 
 
 class Seconds(float):
-    """A duration in seconds. ``Seconds.parse("4 h")``, ``"20 min"``, ``"90 s"``, ``"500 ms"``, ``"2 d"``."""
+    """A duration in seconds. ``Seconds.parse("4 h")``, ``"20 min"``, ``"90 s"``, ``"500 ms"``, ``"2 d"``.
+
+    Also as people write them: ``"30m"`` (minutes), ``"2 hours"``, ``"2h30m"``.
+    """
 
     @classmethod
     def parse(cls, value: object) -> Seconds:
@@ -96,7 +122,7 @@ class Seconds(float):
             parts = [str(value)]
         total = 0.0
         for part in parts:
-            number, factor = _split(part, _SECOND_UNITS, "a duration", "20 min")
+            number, factor = _split(part, _SECOND_UNITS, _ALSO_SECONDS, "a duration", "20 min")
             if number < 0:
                 raise UnitError(f"{value!r} is negative", hint="A duration is 0 s or more.")
             total += float(number) * factor

@@ -24,4 +24,4 @@ def catalog_of(project: Project) -> CatalogSettings | None:
 
 def wire(project: Project | None = None) -> None:
     """Let the tables fall back on ``project``'s catalog; without one, on that of the folder one is in."""
-    use(lambda: catalog_of(project if project is not None else load()))
+    use(lambda: catalog_of(project if project is not None else load(tolerant=True)))

@@ -18,8 +18,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     "did you mean 'etl'? Known: analytics, etl"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    listed = f"Known: {', '.join(names)}" if names else "None is defined"
+    lower = {known.lower(): known for known in reversed(names)}
+    near = [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)]
+    listed = f"Known: {', '.join(names)}" if names else "none is defined"
     return f"did you mean {near[0]!r}? {listed}" if near else listed
 
 

@@ -157,7 +157,8 @@ class Plan:
     ``head_there`` is how big the head really is at the target (None: as ``head``).
     ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the
     first group; None where no prices are known.
-    ``mounts`` are names of shared folders of the project.
+    ``mounts`` are names of shared folders of the project. ``may_last`` is the longest life that the policy gave when
+    it was planned (None: no limit, or not known).
     """
 
     template: str
@@ -174,6 +175,7 @@ class Plan:
     head_there: Size | None = None
     mounts: tuple[str, ...] = ()
     worker_price: Money | None = None
+    may_last: Seconds | None = None
 
     @property
     def workers(self) -> int:
@@ -198,6 +200,8 @@ class Plan:
         known["mounts"] = tuple(data.get("mounts", ()))
         if data.get("head_there"):
             known["head_there"] = Size.from_json(data["head_there"])
+        if data.get("may_last") is not None:
+            known["may_last"] = Seconds(data["may_last"])
         for name in _PRICES:
             if data.get(name):
                 known[name] = Money(Decimal(data[name]["amount"]), data[name]["currency"])

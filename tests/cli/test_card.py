@@ -72,7 +72,7 @@ def test_a_card_says_what_a_person_wants_to_know() -> None:
 def test_a_card_warns_before_the_end_and_tells_when_a_queued_one_starts() -> None:
     soon = STATUS | {"ends_in": {"reason": "DeadlineReached", "seconds": 600.0}}
     for shown in (card.text(CLUSTER, HISTORY, soon, 160.0), card.html(CLUSTER, HISTORY, soon, 160.0)):
-        assert "ends in 10 min, its longest life of 4 h" in shown
+        assert "ends in 10 min, its maximum lifetime (4 h)" in shown
         assert "shoal extend nightly +1h" in shown
     assert "ends in 10 min," not in card.text(CLUSTER, HISTORY, STATUS, 160.0)
     waits = replace(CLUSTER, state=State.QUEUED, report={"latest": 700.0})

@@ -129,7 +129,7 @@ def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: An
 def test_plan_says_sizes_reasons_and_quota_before_and_after(shoal: Any) -> None:
     text = shoal("plan", "small", "--workers", "2")
     assert text.code == 0
-    assert "as you asked" in text.out
+    assert "as requested" in text.out
     assert "Fits" in text.out
     view = shoal("plan", "small", "--workers", "2", "-o", "json").json
     memory = next(row for row in view["admission"]["quota"] if row["what"] == "memory")
@@ -183,7 +183,7 @@ def test_without_a_project_the_shipped_one_counts(bare: Any) -> None:
     assert answer.code == 0
     assert answer.json["template"] == "etl"
     assert bare("ls", "-o", "json").json == []
-    assert "No clusters run" in bare("ls").err
+    assert "No clusters are running" in bare("ls").err
 
 
 def test_a_broken_project_tells_every_fault_with_file_and_line(bare: Any) -> None:

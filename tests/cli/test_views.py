@@ -34,7 +34,7 @@ PLAN = Plan(
     head=Size(2, Bytes.parse("8 GB")),
     groups=(Group("default", 1, 2, 3, Size(4, Bytes.parse("14 GB")), Size(1, Bytes.parse("1 GB"))),),
     timeouts=Timeouts(Seconds(1200), Seconds(120), Seconds(14400)),
-    reasons={"workers": "1 to 3 workers: template etl says so", "price": "no price: nobody said"},
+    reasons={"workers": "1 to 3 workers: from template etl", "price": "no price: nobody said"},
 )
 CLUSTER = Cluster(
     id="abc",
@@ -171,5 +171,5 @@ def test_the_now_table_keeps_name_state_and_reason_at_any_width(width: int) -> N
 def test_a_plan_shows_each_size_with_its_reason(width: int) -> None:
     text = " ".join(shown(tables.plan(PLAN), width).split())
     assert "2 (1-3)" in text
-    assert "template etl says so" in text or width == 60
+    assert "from template etl" in text or width == 60
     assert "0.00" not in text

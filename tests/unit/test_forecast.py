@@ -40,13 +40,32 @@ def ends(reason: Reason, seconds: float) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
+    ("may_last", "said"),
+    [
+        (None, "one hour more: shoal extend nightly +1h"),
+        (12.0, "one hour more: shoal extend nightly +1h"),
+        (4.5, "30 min more: shoal extend nightly +30min"),
+        (4.0, "which is all that your tier gives"),
+    ],
+)
+def test_to_extend_is_advised_only_where_it_would_work(may_last: float | None, said: str) -> None:
+    known = cluster()
+    given = None if may_last is None else Seconds(may_last * 3600)
+    found = warning(
+        replace(known, plan=replace(known.plan, may_last=given)), ends(Reason.DEADLINE_REACHED, 600)
+    )
+    assert found.startswith("ends in 10 min, its maximum lifetime (4 h)")
+    assert found.endswith(said)
+
+
+@pytest.mark.parametrize(
     ("reason", "seconds", "said"),
     [
         (Reason.DEADLINE_REACHED, 901, ""),
         (
             Reason.DEADLINE_REACHED,
             900,
-            "ends in 15 min, its longest life of 4 h; one hour more: shoal extend nightly +1h",
+            "ends in 15 min, its maximum lifetime (4 h); one hour more: shoal extend nightly +1h",
         ),
         (Reason.IDLE, 241, ""),
         (Reason.IDLE, 239, "ends in 4 min unless it gets something to compute: idle for most of 20 min"),
@@ -113,7 +132,7 @@ def test_a_follower_warns_once_and_anew_only_after_the_end_had_moved_away(
         time.sleep(0.01)
     time.sleep(0.2)
     assert said == [
-        "nightly ends in 10 min, its longest life of 4 h; one hour more: shoal extend nightly +1h"
+        "nightly ends in 10 min, its maximum lifetime (4 h); one hour more: shoal extend nightly +1h"
     ]
     record, version = home.records[running.id]
     longer = replace(record.plan, timeouts=record.plan.timeouts.lasting(Seconds(5 * 3600)))

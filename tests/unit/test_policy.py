@@ -42,11 +42,11 @@ def values(limits: Limits) -> dict[str, float]:
     [
         (
             "standard",
-            {"clusters": 3, "workers": 3, "memory": 42e9, "duration": 4 * 3600, "head": 8e9, "gpus": 0},
+            {"clusters": 3, "workers": 3, "memory": 42e9, "duration": 12 * 3600, "head": 8e9, "gpus": 0},
         ),
         (
             "power",
-            {"clusters": 5, "workers": 5, "memory": 70e9, "duration": 8 * 3600, "head": 16e9, "gpus": 2},
+            {"clusters": 5, "workers": 5, "memory": 70e9, "duration": 24 * 3600, "head": 16e9, "gpus": 2},
         ),
     ],
 )

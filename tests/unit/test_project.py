@@ -80,28 +80,27 @@ hed: {cores: 2, memory: 8 GB}
 mounts: [reference]
 """,
         workbench=ETL + "timeouts: {idel: 5 min, max: 4}\nname: x\n",
-        tiers="standard: {concurrent_clusters: 0, workers_per_cluster: 3, memory: 42 G, max_duration: 4 h}\n",
+        tiers="standard: {concurrent_clusters: 0, workers_per_cluster: 3, memory: 42 Q, max_duration: 4 h}\n",
         users="default: {tier: standart}\nbob: {tier: standard, team: nobody}\n",
     )
     assert faults_of(root) == [
-        "clusters/etl.yaml:1: head: is missing; add it",
         "clusters/etl.yaml:2: engines.dask.image: there is no image 'shoal-dusk'; did you mean 'shoal-dask'? "
         "Known: shoal-dask, shoal-spark",
         "clusters/etl.yaml:7: workers.memory: 14 has no unit; write a size as '14 GB' (or '14 GiB')",
         "clusters/etl.yaml:8: hed: is not a known key; did you mean 'head'? Known: description, engines, "
         "head, mounts, packages, scratch, sizing, timeouts, workers",
-        "clusters/etl.yaml:9: mounts[0]: there is no mount 'reference' in shoal.yaml; None is defined",
+        "clusters/etl.yaml:9: mounts[0]: there is no mount 'reference' in shoal.yaml; none is defined",
         "clusters/workbench.yaml:5: timeouts.idel: is not a known key; did you mean 'idle'? "
         "Known: idle, max, no_client",
         "clusters/workbench.yaml:5: timeouts.max: 4 has no unit; write a duration as '20 min' or '4 h'",
         "clusters/workbench.yaml:6: name: is not a known key; it follows from the place",
         "policies/tiers.yaml:1: standard.concurrent_clusters: 0 is too small; write 1 or more",
         "policies/tiers.yaml:1: standard.head: is missing; add it",
-        "policies/tiers.yaml:1: standard.memory: '42 G': 'G' is not a unit of a size; known units: B, kB, "
+        "policies/tiers.yaml:1: standard.memory: '42 Q': 'Q' is not a unit of a size; known units: B, kB, "
         "kiB, MB, MiB, GB, GiB, TB, TiB, PB, PiB, KB, KiB; for example '14 GB'",
         "policies/users.yaml:1: default.tier: there is no tier 'standart' in policies/tiers.yaml; "
         "did you mean 'standard'? Known: standard",
-        "policies/users.yaml:2: bob.team: there is no team 'nobody' in policies/teams.yaml; None is defined",
+        "policies/users.yaml:2: bob.team: there is no team 'nobody' in policies/teams.yaml; none is defined",
     ]
 
 
@@ -118,7 +117,7 @@ def test_bounds_that_contradict_each_other_are_a_fault(folder: Folder) -> None:
         ("a: [1\nb: 2\n", r"clusters/etl.yaml:2: is not YAML"),
         (ETL + "head: {cores: 1, memory: 1 GB}\n", r"etl.yaml:5: head: is there twice \(first in line 4\)"),
         (ETL + "packages: &p [a]\nmounts: *p\n", r"etl.yaml:6: is not YAML: aliases"),
-        ("", r"etl.yaml:1: engines: is missing"),
+        ("", r"etl.yaml:1: workers: is missing"),
         ("just text", r"etl.yaml:1: 'just text' is written there; write a mapping with the keys"),
         (ETL.replace("min: 2", "min: '2'"), r"etl.yaml:3: workers.min: '2' is not a whole number"),
         (ETL.replace("dask:", "ray:"), r"etl.yaml:2: engines.ray: 'ray' is not one of them; write 'dask' or"),
@@ -130,6 +129,59 @@ def test_a_broken_template_says_where_and_what(folder: Folder, text: str, fault:
     root = folder(etl=text)
     with pytest.raises(ConfigError, match=fault):
         project.load(root)
+
+
+def test_a_template_of_workers_alone_is_a_template(folder: Folder) -> None:
+    root = folder(mine="workers: {min: 1, max: 2, cores: 1, memory: 2 GB}\n")
+    mine = project.load(root).template("mine")
+    assert [engine.value for engine in mine.engines] == ["dask", "spark"]
+    assert mine.engine(None)[1].image == "shoal-dask"
+    assert mine.engine(Engine.SPARK)[1].image == "shoal-spark"
+    assert mine.head.memory == Bytes.parse("2 GB")
+
+
+def test_a_bad_file_takes_away_its_own_template_and_no_other(folder: Folder) -> None:
+    root = folder(etl=ETL, broken="workers: {min: 3}\ncolour: red\n")
+    found = project.load(root, tolerant=True)
+    assert list(found.templates) == ["etl"]
+    assert {fault.file for fault in found.faults} == {"clusters/broken.yaml"}
+    assert found.template("etl").name == "etl"
+    with pytest.raises(ConfigError, match=r"broken\.yaml:2: colour"):
+        found.template("broken")
+    with pytest.raises(NotFoundError, match="other"):
+        found.template("other")
+    with pytest.raises(ConfigError):
+        project.load(root)
+
+
+def test_images_at_fault_take_away_the_templates_that_need_them(folder: Folder) -> None:
+    root = folder(etl=ETL)
+    (root / "images").mkdir(exist_ok=True)
+    (root / "images/images.yaml").write_text("shoal-dask: [\n")
+    found = project.load(root, tolerant=True)
+    assert not found.templates
+    with pytest.raises(ConfigError, match=r"images/images\.yaml"):
+        found.template("etl")
+
+
+def test_what_governs_is_never_tolerated(folder: Folder) -> None:
+    root = folder(etl=ETL, users="default: {tier: nosuch}\n")
+    with pytest.raises(ConfigError, match="nosuch"):
+        project.load(root, tolerant=True)
+
+
+def test_a_file_that_would_never_be_read_is_a_fault(folder: Folder) -> None:
+    root = folder(etl=ETL)
+    (root / "clusters/team.yml").write_text(ETL)
+    assert faults_of(root) == ["clusters/team.yml:1: is not read; name it team.yaml"]
+    assert list(project.load(root, tolerant=True).templates) == ["etl"]
+
+
+@pytest.mark.parametrize("said", ["ETL", "etl.yaml", "clusters/etl.yaml", "Etl.yml"])
+def test_a_template_by_its_file_or_in_capitals_is_suggested(folder: Folder, said: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        project.load(folder(etl=ETL)).template(said)
+    assert "did you mean 'etl'?" in caught.value.hint
 
 
 def test_a_file_that_is_not_text_is_a_fault(folder: Folder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,9 +33,9 @@ def workers(of: Plan) -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     ("asked", "expected", "why"),
     [
-        ({}, (2, 2, 10), "2 to 10 workers: template etl says so; starts with 2"),
-        ({"workers": 3}, (3, 3, 3), "3 workers: as you asked"),
-        ({"workers": "3-5"}, (3, 3, 5), "3 to 5 workers: as you asked; starts with 3"),
+        ({}, (2, 2, 10), "2 to 10 workers: from template etl; starts with 2"),
+        ({"workers": 3}, (3, 3, 3), "3 workers: as requested"),
+        ({"workers": "3-5"}, (3, 3, 5), "3 to 5 workers: as requested; starts with 3"),
         # 25 GB x 3 = 75 GB in memory: 6 workers of 14 GB.
         ({"data": "25 GB"}, (2, 6, 10), "75 GB in memory (x 3), so 6 workers of 14 GB"),
         # Memory enough for one; 15 min at 40 MB/s on 1 core is 36 GB.
@@ -45,7 +46,7 @@ def workers(of: Plan) -> tuple[int, int, int]:
         ),
         ({"data": "1 MB"}, (2, 2, 10), "starts with 2"),
         ({"data": "1 PB"}, (2, 10, 10), "with 10 it takes longer and spills to scratch disk"),
-        ({"data": "25 GB", "workers": 3}, (3, 3, 3), "3 workers: as you asked (25 GB of input take 75 GB"),
+        ({"data": "25 GB", "workers": 3}, (3, 3, 3), "3 workers: as requested (25 GB of input take 75 GB"),
     ],
 )
 def test_how_many_workers(
@@ -60,12 +61,31 @@ def test_a_default_over_the_tier_is_lowered_and_says_so(planned: Planned) -> Non
     result = planned("etl")
     assert workers(result) == (2, 2, 3)
     assert (
-        "at most 3, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster"
+        "at most 3 workers, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster"
         in (result.reasons["workers"])
     )
-    trained = planned("ml-training")
-    assert trained.timeouts.max == Seconds(4 * 3600)
-    assert "lowered to 4 h, since tier standard" in trained.reasons["timeouts"]
+
+
+def test_a_lifetime_over_the_tier_is_lowered_and_says_what_was(on_kubernetes: Project) -> None:
+    limits = on_kubernetes.policy.limits_of("somebody")
+    four = {"duration": Limit(Seconds(4 * 3600), "tier standard")}
+    template = on_kubernetes.template("ml-training")
+    trained = plan(
+        ask("ml-training"),
+        template,
+        replace(limits, per_cluster={**limits.per_cluster, **four}),
+        on_kubernetes.target,
+    )
+    assert trained.timeouts.max == trained.may_last == Seconds(4 * 3600)
+    assert "maximum lifetime lowered to 4 h, since tier standard gives no more" in trained.reasons["timeouts"]
+    assert any(said.startswith("maximum lifetime lowered") for said in lowered(trained))
+
+
+def test_every_shipped_template_leaves_room_to_extend(planned: Planned) -> None:
+    for template in ("etl", "analytics", "ml-training", "workbench"):
+        found = planned(template)
+        assert found.may_last is not None
+        assert found.may_last >= found.timeouts.max + 3600, template
 
 
 def test_a_bigger_worker_leaves_room_for_fewer(planned: Planned) -> None:
@@ -81,7 +101,7 @@ def test_an_upper_bound_asked_for_is_lowered_but_a_lower_one_is_refused(planned:
 
 def test_what_was_asked_for_over_the_tier_is_refused_with_every_limit(planned: Planned) -> None:
     with pytest.raises(NeverFitsError) as caught:
-        planned("etl", workers=4, gpu=1, max_duration="9 h")
+        planned("etl", workers=4, gpu=1, max_duration="13 h")
     what = {shortage.what: shortage for shortage in caught.value.values["shortages"]}
     assert set(what) == {"workers", "memory", "gpus", "duration"}
     assert all("tier standard (policies/tiers.yaml:3)" in shortage.source for shortage in what.values())
@@ -101,7 +121,7 @@ def test_overrides_win_even_when_they_are_zero(planned: Planned, on_kubernetes: 
     result = plan(ask("etl", spot=0, gpu=0, cores=1), template, limits, on_kubernetes.target)
     assert result.groups[0].spot == 0.0
     assert result.groups[0].size.cores == 1
-    assert result.reasons["spot"].endswith("as you asked")
+    assert result.reasons["spot"].endswith("as requested")
 
 
 def test_a_laptop_gives_less_than_quota_counts(planned: Planned) -> None:
@@ -112,7 +132,7 @@ def test_a_laptop_gives_less_than_quota_counts(planned: Planned) -> None:
     assert result.head_there == Size(1, Bytes.parse("1 GB"))
     assert amounts(result).memory == Bytes.parse("42 GB")
     assert real(result).memory == Bytes.parse("4 GB")
-    assert "quota counts it as asked for" in result.reasons["there"]
+    assert "quota is charged for the requested size" in result.reasons["there"]
     assert planned("etl", memory="500 MB").groups[0].there.memory == Bytes.parse("500 MB")
 
 
@@ -215,6 +235,6 @@ def test_what_a_limit_lowered_is_told_apart(planned: Planned) -> None:
     assert lowered(planned("etl", workers=2)) == []
     told = lowered(planned("etl", data="25 GB"))
     assert told == [
-        "at most 3, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster",
+        "at most 3 workers, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster",
         "with 3 it takes longer and spills to scratch disk",
     ]

@@ -21,6 +21,14 @@ from shoal.units import Bytes, Money, Seconds
         ("1.5 TB", 1_500_000_000_000),
         ("0 B", 0),
         (".5 kB", 500),
+        # As people write them: G is 10^9, Gi is 2^30.
+        ("8G", 8 * 1000**3),
+        ("8Gi", 8 * 1024**3),
+        ("8gb", 8 * 1000**3),
+        ("8gib", 8 * 1024**3),
+        ("512M", 512 * 1000**2),
+        ("2 tb", 2 * 1000**4),
+        ("4 KB", 4000),
     ],
 )
 def test_a_size_is_read_by_its_unit(text: str, bytes_: int) -> None:
@@ -28,7 +36,7 @@ def test_a_size_is_read_by_its_unit(text: str, bytes_: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["14", 14, 14.0, "14 G", "14 gb", "-1 GB", "GB", "", "1 GB 2 GB", "nan GB", None]
+    "text", ["14", 14, 14.0, "14 Gx", "500m", "-1 GB", "GB", "", "1 GB 2 GB", "nan GB", None]
 )
 def test_a_size_without_a_clear_unit_is_refused(text: object) -> None:
     with pytest.raises(UnitError) as caught:
@@ -36,7 +44,24 @@ def test_a_size_without_a_clear_unit_is_refused(text: object) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["4", 4, "4 hours", "-4 h", "h", "4 h 30", "4 h -3 min", ""])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30m", 1800),
+        ("2 hours", 7200),
+        ("1 Hour", 3600),
+        ("2h30m", 9000),
+        ("1 h 30 min", 5400),
+        ("90sec", 90),
+        ("1 day", 86400),
+        ("500 ms", 0.5),
+    ],
+)
+def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    assert Seconds.parse(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["4", 4, "4 hourz", "-4 h", "h", "4 h 30", "4 h -3 min", ""])
 def test_a_duration_without_a_clear_unit_is_refused(text: object) -> None:
     with pytest.raises(UnitError):
         Seconds.parse(text)

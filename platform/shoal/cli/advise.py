@@ -60,7 +60,7 @@ def report(
     if html is not None:
         page = f"<!doctype html><meta charset=utf-8><title>{escape(cluster.name)}</title>{found.html()}"
         try:
-            html.write_text(page)
+            html.write_text(page, encoding="utf-8")
         except OSError as error:
             raise InfrastructureError(f"cannot write {html}: {error.strerror}") from error
     if output is o.Output.JSON:

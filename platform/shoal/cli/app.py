@@ -23,7 +23,7 @@ from shoal.errors import ShoalError
 HELP = """Ephemeral Dask and Spark clusters, within quotas, over shared Iceberg tables.
 
 States: Queued, Admitted, Starting, Ready, Stopping, Stopped; Refused (a limit said no, nothing was started);
-Failed (a part that Shoal stands on broke; your own code failing is not a state of a cluster).
+Failed: infrastructure broke. Errors in your own code do not fail the cluster.
 
 \b
 Examples:
@@ -39,6 +39,14 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=list(COMMANDS).index)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in OTHER_WORDS and args[0] not in self.commands:
+            from shoal.errors import UsageError
+
+            ours = OTHER_WORDS[args[0]]
+            raise UsageError(f"there is no command {args[0]!r}", hint=f"Did you mean `shoal {ours}`?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,6 +78,19 @@ COMMANDS = {
     "validate": "validate",
     "doctor": "doctor",
     "images": "images",
+}
+
+
+# What people know from elsewhere -> the command that does it here.
+OTHER_WORDS = {
+    **dict.fromkeys(("stop", "rm", "delete", "kill", "terminate", "close", "end"), "down"),
+    **dict.fromkeys(("start", "create", "launch", "new"), "up"),
+    **dict.fromkeys(("status", "ps", "list", "get"), "ls"),
+    **dict.fromkeys(("run", "exec"), "submit"),
+    **dict.fromkeys(("describe", "events", "explain"), "why"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("check", "debug"), "doctor"),
+    **dict.fromkeys(("cost", "costs"), "usage"),
 }
 
 
@@ -110,6 +131,9 @@ def make_app(command: str | None = None) -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
+    from shoal.cli.console import degrade
+
+    degrade()
     try:
         command = arguments[0] if arguments else None
         code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)

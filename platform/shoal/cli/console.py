@@ -8,12 +8,14 @@ What it must not do: know what is written.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from functools import cache
 from typing import Any, Literal, NoReturn, TextIO
 
@@ -76,8 +78,38 @@ def wrapped(text: str, stream: TextIO) -> str:
 
 
 def write_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+    """One JSON document on standard output; escaped where that takes less than Unicode."""
+    print(json.dumps(value, indent=2, ensure_ascii=not _is_unicode(sys.stdout)), flush=True)
+
+
+_PLAIN = {
+    ord(mark): plain
+    for mark, plain in {
+        **{"█": "#", "░": ".", "✓": "+", "✗": "x", "→": "->", "■": "=", "·": "-", "–": "-", "—": "-"},
+        **{"…": "...", "×": "x", "ß": "ss"},
+    }.items()
+}
+
+
+def _is_unicode(stream: Any) -> bool:
+    return str(getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+
+
+def degrade() -> None:
+    """Where a stream takes less than Unicode, what it cannot show is shown by what is nearest; nothing fails by it."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and not _is_unicode(stream):
+            codecs.register_error("shoal.nearest", _nearest)
+            reconfigure(errors="shoal.nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    known = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return known or "?" * (error.end - error.start), error.end
 
 
 def stop_writing() -> None:
@@ -97,6 +129,6 @@ def confirm(question: str, *, yes: bool, unattended: str) -> bool:
     if yes:
         return True
     if not interactive():
-        raise UsageError(unattended, hint="Nobody can be asked here: add --yes.")
+        raise UsageError(unattended, hint="Not a terminal: pass --yes to confirm.")
     answer = err().input(f"{question} [Y/n] ", markup=False)
     return answer.strip().lower() in ("", "y", "yes")

@@ -23,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 
 from shoal.cli import options as o
 from shoal.cli.checks import Check, Failed, Warned, failed, run
+from shoal.words import count
 
 EXAMPLES = """\b
 Examples:
@@ -91,9 +92,11 @@ class _Proofs:
         from shoal.clusters import open_project
         from shoal.errors import ConfigError
         from shoal.project import defaults
+        from shoal.yamlfile import raise_faults
 
         try:
             self._project = open_project(self._folder, self._target)
+            raise_faults(self._project.faults)
         except ConfigError as error:
             raise Failed(
                 error.message, "edit these lines; `shoal init` elsewhere shows files that work"
@@ -116,7 +119,7 @@ class _Proofs:
         home = open_home(self._opened())
         with home.ledger.write() as tx:  # takes the lock that every decision takes
             live = len(tx.live())
-        return f"{home.ledger!r} can be written; {live} live clusters"
+        return f"{home.ledger} can be written; {count(live, 'live cluster')}"
 
     def _catalog(self) -> str:
         self._opened()
@@ -124,7 +127,7 @@ class _Proofs:
 
         found = settings()
         names = catalog(found).list_namespaces()
-        return f"{found.shown_uri} answers, {len(names)} namespaces; files go to {found.warehouse}"
+        return f"{found.shown_uri} answers, {count(len(names), 'namespace')}; files go to {found.warehouse}"
 
     def _machine(self) -> str:
         from shoal.project import look_up

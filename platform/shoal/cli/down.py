@@ -90,13 +90,14 @@ def _chosen(home: LocalHome, names: list[str]) -> list[Cluster]:
 
 def _wait(home: LocalHome, cluster: Cluster) -> Cluster:
     from shoal.errors import DeadlineError
+    from shoal.names import command
 
     begin = time.monotonic()
     while not (now := home.get(cluster.id)).state.ended or home.remains(cluster.id):
         if time.monotonic() - begin > WAIT:
             raise DeadlineError(
                 f"{cluster.name} has not ended after {WAIT:.0f} s: {now.state} ({now.message})",
-                hint=f"`shoal logs {cluster.name}` shows what it wrote.",
+                hint=f"`{command('logs', cluster.name)}` shows what it wrote.",
             )
         time.sleep(_POLL)
     return now

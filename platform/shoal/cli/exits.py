@@ -25,8 +25,8 @@ class Code(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 done; 2 asked wrongly (usage, files, names); 3 refused by a limit; "
-    "4 something failed (a part Shoal stands on, or a check); 130 interrupted; 1 a defect in Shoal."
+    "Exit codes: 0 done; 2 invalid request (usage, files, names); 3 refused by a limit; "
+    "4 something failed (infrastructure, or a check); 130 interrupted; 1 a defect in Shoal."
 )
 
 

@@ -8,6 +8,7 @@ What it must not do: overwrite anything.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -62,11 +63,14 @@ def init(
         return
     from shoal.cli.console import out
 
+    here = folder.absolute() == Path.cwd()
     verb = "would make" if dry_run else "made"
     for name in files:
         out().print(f"  {'kept' if name in kept else verb}  {name}", markup=False)
     out().print(
-        f"\nNext: cd {folder}; shoal doctor; shoal plan etl" if fresh else "\nEverything was there.",
+        f"\nNext: {'' if here else f'cd {shlex.quote(str(folder))}; '}shoal doctor; shoal plan etl"
+        if fresh
+        else "\nEverything was there.",
         markup=False,
     )
 

@@ -51,7 +51,9 @@ def ls(
 
         out().print(tables.clusters(rows, out().width))
     else:
-        say("No clusters run. `shoal up etl` starts one; `shoal ls --all` shows those that have ended.")
+        say(
+            "No clusters are running. `shoal up etl` starts one; `shoal ls --all` shows those that have ended."
+        )
 
 
 def open_target(project: Any, target: str | None) -> LocalHome:

@@ -38,7 +38,7 @@ def complete_templates(incomplete: str) -> Iterable[str]:
     """Names of templates, for the shell."""
     from shoal.project import load
 
-    return sorted(name for name in load().templates if name.startswith(incomplete))
+    return sorted(name for name in load(tolerant=True).templates if name.startswith(incomplete))
 
 
 def complete_clusters(incomplete: str) -> Iterable[str]:
@@ -46,7 +46,7 @@ def complete_clusters(incomplete: str) -> Iterable[str]:
     from shoal.homes.choose import open_home
     from shoal.project import load
 
-    home = open_home(load())
+    home = open_home(load(tolerant=True))
     return sorted(c.name for c in home.clusters(owner=home.user()) if c.name.startswith(incomplete))
 
 

@@ -262,4 +262,4 @@ def usage(
             str(status.get("clients", "")),
             countdown(row["status"]),
         )
-    return table if rows else Text("No clusters run.")
+    return table if rows else Text("No clusters are running.")

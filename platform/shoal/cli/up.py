@@ -76,7 +76,7 @@ def up(
     if dry_run:
         show_plan(request, name or request.plan.template, output)
         return
-    agree(request, yes=yes, quiet=output is o.Output.JSON, verbose=verbose)
+    agree(request, yes=yes, quiet=output is o.Output.JSON, verbose=verbose, detach=detach)
     handle = start(request, name=name, keep=True, detach=detach, quiet=output is o.Output.JSON)
     record = handle.record
     if output is o.Output.JSON:
@@ -124,19 +124,19 @@ def show_plan(request: Request, name: str, output: o.Output) -> None:
     out().print(tables.plan(request.plan))
     out().print()
     if fits is None:
-        out().print(f"Whether it fits is not known: {why_not}", markup=False)
+        out().print(f"Could not check quota: {why_not}", markup=False)
     else:
         out().print(tables.fit(fits))
 
 
-def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False) -> None:
+def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False, detach: bool = False) -> None:
     """Show the plan in brief, or all of it; ask where it costs money."""
     from shoal.cli.console import confirm, err, say
 
     if not quiet and not verbose:
         from shoal.clusters import describe
 
-        say(describe(request.plan))
+        say(describe(request.plan, detach=detach))
     elif not quiet:
         from shoal.cli import tables
 

@@ -22,6 +22,7 @@ from shoal.head import measure
 from shoal.head.engine import Observation, Say, Site
 from shoal.homes.base import Endpoint
 from shoal.records import Reason
+from shoal.words import count
 
 _Result = TypeVar("_Result")
 _LOOK = 2.0  # s that a look may take before it counts as unknown
@@ -50,7 +51,7 @@ class DaskHost:
         say(Reason.HEAD_STARTING, "starting the Dask scheduler")
         address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
         group = self._site.plan.groups[0]
-        say(Reason.WORKERS_STARTING, f"starting {self._wanted} workers of {group.there.memory} each")
+        say(Reason.WORKERS_STARTING, f"starting {count(self._wanted, 'worker')} of {group.there.memory} each")
         self._call(self._add(self._wanted), deadline, f"{self._wanted} workers to register")
         return Endpoint(address, self._site.token, self._dashboard(), self._security)
 

@@ -242,7 +242,8 @@ class Head:
         from shoal.project import load
 
         try:
-            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+            target = os.environ.get("SHOAL_TARGET")
+            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), target, tolerant=True))
         except (KeyError, ShoalError) as error:
             print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
             return None

@@ -32,6 +32,7 @@ from shoal.java import find_java
 from shoal.records import Reason
 from shoal.tables.catalog import catalog, settings
 from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf
+from shoal.words import count
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _LONGEST_SOCKET_FOLDER = 60  # bytes: Spark adds some 42, and macOS takes 103 in all
@@ -58,7 +59,7 @@ class SparkHost:
             port = _free_port()
             conf = self._conf(port)
             what = "fetching the Iceberg jars, then starting" if "spark.jars.packages" in conf else "starting"
-            say(Reason.HEAD_STARTING, f"{what} Spark Connect with {self._slots} cores")
+            say(Reason.HEAD_STARTING, f"{what} Spark Connect with {count(self._slots, 'core')}")
             self._server = self._launch(conf)
             # Made by us while the JVM starts: a Spark that has to make them locks an SQLite catalog.
             catalog()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.errors import UsageError
+from shoal.names import command
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 from shoal.workload import Plan, Workload
@@ -138,7 +139,7 @@ def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
         return known
     raise UsageError(
         f"you have a live cluster named {ask.name!r}, and it is {known.plan.template} on {known.plan.engine}",
-        hint=f"Choose another name, or end it: shoal down {ask.name}",
+        hint=f"Choose another name, or end it: {command('down', ask.name)}",
         name=ask.name,
     )
 

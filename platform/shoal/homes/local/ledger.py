@@ -66,6 +66,9 @@ class Ledger:
         """Whether all who use it are on this machine: then each can see whether a head lives."""
         return self._store.one_host
 
+    def __str__(self) -> str:
+        return without_password(self.url)
+
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that no other writer overlaps; rolled back when its body raises.
@@ -135,7 +138,7 @@ class Ledger:
                     version = tx.version()
         if version is not None and int(version) > schema.VERSION:
             raise InfrastructureError(
-                f"the ledger {self!r} was written by a newer Shoal (its version is {version}, "
+                f"the ledger {self} was written by a newer Shoal (its version is {version}, "
                 f"this Shoal knows {schema.VERSION})",
                 hint="Upgrade Shoal here, or point SHOAL_DATA at another folder.",
             )
@@ -162,18 +165,18 @@ class Ledger:
                     if self._look() == self._inode:  # else another process has made a new one meanwhile
                         kept = f"it is kept as {rebuild.keep_aside(self._file)}"
                 raise BrokenLedgerError(
-                    f"the ledger {self!r} is damaged ({text}); {kept}",
+                    f"the ledger {self} is damaged ({text}); {kept}",
                     hint="Try again: a new one is made from what the running clusters wrote down.",
                 ) from error
             if any(word in text for word in _BUSY):
                 holder = frozen.described(self._store.locks) if isinstance(self._store, SqliteFile) else ""
                 raise InfrastructureError(
-                    f"the ledger {self!r} stayed locked for {self._wait:.0f} s"
+                    f"the ledger {self} stayed locked for {self._wait:.0f} s"
                     + (f", by {holder}" if holder else f": {text}"),
                     hint="Try again. A process that holds it and does not go on can be ended: its "
                     "transaction is undone.",
                 ) from error
             raise InfrastructureError(
-                f"the ledger {self!r} cannot be used: {text}",
+                f"the ledger {self} cannot be used: {text}",
                 hint="Check the disk and the rights of its folder (`shoal doctor`).",
             ) from error

@@ -18,7 +18,9 @@ from shoal.project import load
 
 
 def main() -> None:
-    governing = Governing(load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET")))
+    governing = Governing(
+        load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET"), tolerant=True)
+    )
     with Ledger(os.environ.get("SHOAL_LEDGER") or None).write() as tx:
         gone = governing.settle(tx)
     tidy_up(gone)
