@@ -217,6 +217,8 @@ def _convert(predicate: Any, read: ReadIceberg) -> BooleanExpression | None:
         if name is None or values is None or not 0 < len(values) <= MOST_VALUES:
             return None
         literals = [_literal(name, value, read) for value in values]
+        if 0.0 in literals and read.source.is_floating(name):
+            return None  # pandas tells 0.0 from -0.0 here, and nobody else does
         return None if any(v is None for v in literals) else _new.In(name, literals)
     if isinstance(predicate, NotNull):
         name = _column(predicate.frame, read)

@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,9 +20,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
+from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
 from shoal.tables.attempts import go_on, part_of
 from shoal.tables.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
@@ -196,11 +199,13 @@ def _write_files(
         output = io.new_output(path)
         try:
             with output.create(overwrite=False) as sink:
+                nans: Counter[int] = Counter()
                 writer = pq.ParquetWriter(
                     sink, arrow_schema, **_writer_options(following, metadata.properties)
                 )
                 with writer:
                     while following is not None:
+                        nans.update(count_nans(following, file_schema))
                         writer.write_table(following, row_group_size=following.num_rows)
                         reached(CrashPoint.WORKER_IN_FILE)
                         go_on(data_path)
@@ -212,7 +217,26 @@ def _write_files(
             with suppress(OSError):
                 io.delete(path)
             raise
-        yield make_data_file(path, size, writer.writer.metadata, record, metadata, file_schema)
+        yield make_data_file(path, size, writer.writer.metadata, record, metadata, file_schema, dict(nans))
+
+
+def count_nans(table: pa.Table, schema: Schema) -> dict[int, int]:
+    """NaN in each column of floating numbers, by field id; also in structs, but not in lists and maps, whose
+    values have no bounds either. Engines take no filter for proved without this."""
+    counts: dict[int, int] = {}
+
+    def walk(fields: Sequence[NestedField], arrays: Sequence[Any]) -> None:
+        for column, array in zip(fields, arrays, strict=True):
+            if isinstance(column.field_type, (FloatType, DoubleType)):
+                counts[column.field_id] = pc.sum(pc.is_nan(array)).as_py() or 0
+            elif isinstance(column.field_type, StructType):
+                walk(
+                    column.field_type.fields,
+                    [pc.struct_field(array, i) for i in range(array.type.num_fields)],
+                )
+
+    walk(schema.fields, table.columns)
+    return counts
 
 
 def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:

@@ -18,6 +18,7 @@ from pyiceberg.expressions.parser import parse
 from pyiceberg.schema import Schema
 
 from shoal.tables.errors import FilterError
+from shoal.tables.logic import spelled_out
 from shoal.tables.pyiceberg_private import BooleanExpression, bind
 from shoal.tables.schemas import check_columns
 
@@ -42,7 +43,8 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
 
     Text as in SQL's ``where`` (``"dep_delay > 0 and carrier in ('AA', 'UA')"``), a list of ``(column,
     operator, value)`` tuples joined by "and", a list of such lists joined by "or", or a PyIceberg expression.
-    Rows in which a comparison meets null are left out, as in SQL: ``!=`` too. NaN follows Iceberg's rules.
+    All of them mean SQL's logic, as Spark has it: a comparison with null is unknown, also under a ``not``, and
+    what is unknown is left out; NaN is above every number.
 
     Raises :class:`FilterError`, :class:`ColumnNotFoundError`.
     """
@@ -64,13 +66,14 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
         sorted(_columns(expression)), [schema.find_column_name(i) or "" for i in schema.field_ids], table
     )
     try:
-        bind(schema, expression, case_sensitive=True)
+        meant = spelled_out(expression, schema)
+        bind(schema, meant, case_sensitive=True)
     except Exception as error:  # PyIceberg raises TypeError, ValueError and its own, by the literal's type
         raise FilterError(
             f"The filter {filters!r} does not fit the columns of {table}: {error}",
-            hint="Is each value of its column's type?",
+            hint=getattr(error, "hint", "") or "Is each value of its column's type?",
         ) from error
-    return expression
+    return meant
 
 
 def _from_lists(filters: Sequence[Any]) -> BooleanExpression:
@@ -101,14 +104,13 @@ def _predicate(item: Any) -> Any:
         case "in":
             return _new.In(column, [plain(v) for v in value])
         case "not in":
-            return ex.And(_new.NotIn(column, [plain(v) for v in value]), _new.NotNull(column))
+            return _new.NotIn(column, [plain(v) for v in value])
         case "is" if value is None:
             return _new.IsNull(column)
         case "is not" if value is None:
             return _new.NotNull(column)
         case known if known in _OPERATORS:
-            predicate: BooleanExpression = _OPERATORS[known](column, value)
-            return ex.And(predicate, _new.NotNull(column)) if known == "!=" else predicate
+            return _OPERATORS[known](column, value)
     raise FilterError(
         f"{operator!r} is no operator of a filter.",
         hint=f"Known: {', '.join([*_OPERATORS, 'in', 'not in', 'is'])}",

@@ -11,27 +11,28 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from pyiceberg import types as iceberg
 from pyiceberg.manifest import ManifestContent
-from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
+from pyiceberg.table import FileScanTask
 from pyiceberg.table.metadata import TableMetadataUtil
 from pyiceberg.typedef import IcebergBaseModel
 
 from shoal.tables.equality import files_of
 from shoal.tables.errors import NotSupportedError
+from shoal.tables.proof import whole_file, without_nans
 from shoal.tables.pyiceberg_private import (
-    AlwaysTrue,
+    AddedScan,
     BooleanExpression,
     DataFile,
     DataFileContent,
     FileIO,
+    Scan,
     Schema,
     TableMetadata,
-    matches_whole_file,
 )
 
 PARTITION_SIZE = 128 * 2**20
@@ -71,6 +72,8 @@ class Piece:
     """Every row passes the filter: it need not be looked at again."""
     weight: float
     """Estimated bytes in memory, all columns."""
+    nans: bool = True
+    """There may be NaN in the columns that the filter looks at."""
 
 
 @dataclass(frozen=True)
@@ -191,23 +194,19 @@ def make_plan(
     if snapshot_id is None:
         return Plan(()), column_weights(schema, [])
     scan = (
-        IncrementalAppendScan(
-            pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id
-        )
+        AddedScan(pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id)
         if since is not None
-        else DataScan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
+        else Scan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
     )
     tasks = files_of(scan)
     weights = column_weights(schema, tasks)
-    whole = matches_whole_file(schema, row_filter)
+    whole = whole_file(schema, pinned.specs(), row_filter)
+    no_nans = without_nans(schema, pinned.specs(), row_filter)
     row_width = sum(weights[c] for c in columns) if columns else sum(weights.values())
-    always = isinstance(row_filter, AlwaysTrue)
     pieces: list[Piece] = []
     for task in tasks:
-        exact = (
-            always or isinstance(task.residual, AlwaysTrue) or (not task.delete_files and whole(task.file))
-        )
-        pieces.extend(_split(task, exact, row_width, partition_size))
+        found = _split(task, whole(task.file), row_width, partition_size)
+        pieces.extend(replace(piece, nans=not no_nans(task.file)) for piece in found)
     return Plan(tuple(_pack(pieces, partition_size))), weights
 
 

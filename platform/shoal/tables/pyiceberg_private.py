@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -19,31 +20,37 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.expressions.visitors import (
-    ROWS_MUST_MATCH,
-    _StrictMetricsEvaluator,
+    ResidualEvaluator,
+    UnpartitionedResidualEvaluator,
     bind,
     extract_field_ids,
-    translate_column_names,
 )
 from pyiceberg.io import FileIO, load_file_io
 from pyiceberg.io.pyarrow import (
+    MetricModeTypes,
     _get_column_projection_values,
     _read_deletes,
     _to_requested_schema,
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
-    expression_to_pyarrow,
     parquet_path_to_id_mapping,
     pyarrow_to_schema,
     schema_to_pyarrow,
 )
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestEntryStatus
 from pyiceberg.schema import Schema, assign_fresh_schema_ids, sanitize_column_names
-from pyiceberg.table import Table, Transaction
+from pyiceberg.table import (
+    DataScan,
+    FileScanTask,
+    IncrementalAppendScan,
+    ManifestGroupPlanner,
+    Table,
+    Transaction,
+)
 from pyiceberg.table.deletion_vector import DeletionVector
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.puffin import PuffinFile
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, ancestors_between_ids
 from pyiceberg.table.update import (
     AssertCurrentSchemaId,
     AssertDefaultSpecId,
@@ -55,6 +62,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import IcebergType
 
 __all__ = [
+    "AddedScan",
     "AlwaysTrue",
     "BooleanExpression",
     "CommitFailedException",
@@ -63,10 +71,10 @@ __all__ = [
     "FileFormat",
     "FileIO",
     "Record",
+    "Scan",
     "Schema",
     "TableMetadata",
     "append_producer",
-    "arrow_filter",
     "bind",
     "bitmaps",
     "column_projection_values",
@@ -78,7 +86,6 @@ __all__ = [
     "iceberg_type",
     "load_file_io",
     "make_data_file",
-    "matches_whole_file",
     "overwrite_producer",
     "puffin_file",
     "read_deletes",
@@ -113,14 +120,6 @@ def file_schema_of(physical: pa.Schema, metadata: TableMetadata) -> Schema:
     )
 
 
-def arrow_filter(bound: BooleanExpression, file_schema: Schema, missing: dict[int, Any]) -> Any:
-    """A filter on the table's columns as an Arrow expression on one file's columns."""
-    translated = translate_column_names(
-        bound, file_schema, case_sensitive=True, projected_field_values=missing
-    )
-    return expression_to_pyarrow(bind(file_schema, translated, case_sensitive=True), file_schema)
-
-
 def to_requested_schema(
     requested: Schema, file_schema: Schema, batch: pa.RecordBatch, missing: dict[int, Any], *, downcast: bool
 ) -> pa.RecordBatch:
@@ -135,10 +134,42 @@ def to_requested_schema(
     )
 
 
-def matches_whole_file(schema: Schema, row_filter: BooleanExpression) -> Callable[[DataFile], bool]:
-    """A test for "every row of this file passes the filter", by the file's statistics."""
-    evaluate = _StrictMetricsEvaluator(schema, row_filter, case_sensitive=True).eval
-    return lambda data_file: bool(evaluate(data_file) == ROWS_MUST_MATCH)
+class _Planner(ManifestGroupPlanner):
+    """Plans without working out what partitions leave of a filter: PyIceberg's way cannot compare null ones, and
+    keeps them for ``!=``. Whether a file needs the filter is decided by ``shoal.tables.proof``."""
+
+    def _build_residual_evaluator(self, spec_id: int) -> Callable[[DataFile], ResidualEvaluator]:
+        whole = UnpartitionedResidualEvaluator(self.table_metadata.schema(), self.row_filter)
+        return lambda _: whole
+
+
+class Scan(DataScan):
+    """The files of a snapshot that may hold rows that pass a filter."""
+
+    @cached_property
+    def _manifest_planner(self) -> ManifestGroupPlanner:
+        return _Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
+
+
+class AddedScan(IncrementalAppendScan):
+    """The same of the files that were added between two snapshots."""
+
+    def plan_files(self) -> Iterable[FileScanTask]:
+        start, end = self._validate_and_resolve_snapshots()
+        between = ancestors_between_ids(start, end, self.table_metadata)
+        added = [s for s in between if s.summary is not None and s.summary.operation == Operation.APPEND]
+        ids = {s.snapshot_id for s in added}
+        manifests = {
+            manifest
+            for snapshot in added
+            for manifest in snapshot.manifests(self.io)
+            if manifest.content == ManifestContent.DATA and manifest.added_snapshot_id in ids
+        }
+        planner = _Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
+        return planner.plan_files(
+            list(manifests),
+            lambda entry: entry.snapshot_id in ids and entry.status == ManifestEntryStatus.ADDED,
+        )
 
 
 def make_data_file(
@@ -148,13 +179,19 @@ def make_data_file(
     partition: Record,
     metadata: TableMetadata,
     file_schema: Schema,
+    nan_counts: dict[int, int],
 ) -> DataFile:
     """The manifest entry of a Parquet file just written, with the statistics by which both engines prune."""
+    plan = compute_statistics_plan(file_schema, metadata.properties)
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=parquet_metadata,
-        stats_columns=compute_statistics_plan(file_schema, metadata.properties),
+        stats_columns=plan,
         parquet_column_mapping=parquet_path_to_id_mapping(file_schema),
     )
+    # Parquet's own metadata, all that PyIceberg looks at, does not count them.
+    for i, count in nan_counts.items():
+        if plan[i].mode.type != MetricModeTypes.NONE:
+            statistics.nan_value_counts[i] = count
     data_file = DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,

@@ -7,17 +7,24 @@ each. What it must not do: delete data (expiry and clean-up are maintenance).
 from __future__ import annotations
 
 import datetime as dt
+import operator
+import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
 
 from shoal.errors import UsageError
 from shoal.tables import catalog as catalogs
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 
+_ID = re.compile(r"-?\d{1,19}")
+"""A snapshot's id, as text."""
 AsOf = str | dt.datetime | pd.Timestamp
 
 
@@ -104,9 +111,8 @@ def resolve(
         raise UsageError(f"{' and '.join(given)} contradict each other.", hint="Give one of them.")
     metadata = table.metadata
     if snapshot is None and as_of is None:
-        ref = branch or "main"
-        if branch is not None and ref not in metadata.refs and ref != "main":
-            raise _missing(table, name, f"branch {ref!r}")
+        ref = "main" if branch is None else branch
+        check_branch(table, name, ref)
         head = metadata.snapshot_by_name(ref)
         return (head.snapshot_id if head else None), metadata.current_schema_id
     if as_of is not None:
@@ -114,51 +120,110 @@ def resolve(
         found = table.snapshot_as_of_timestamp(int(when.timestamp() * 1000))
         if found is None:
             raise _missing(table, name, f"snapshot as old as {when.isoformat()}")
-    elif isinstance(snapshot, str) and not snapshot.lstrip("-").isdigit():
-        found = metadata.snapshot_by_name(snapshot)
-        if found is None:
-            raise _missing(table, name, f"tag or branch {snapshot!r}")
     else:
-        found = metadata.snapshot_by_id(int(snapshot or 0))
-        if found is None:
-            raise _missing(table, name, f"snapshot {snapshot}")
+        found = _snapshot(table, name, snapshot)
     schema_id = found.schema_id if found.schema_id is not None else metadata.current_schema_id
     return found.snapshot_id, schema_id
 
 
+def check_branch(table: Table, name: str, branch: str) -> None:
+    """Raise :class:`SnapshotNotFoundError` if there is no such branch, :class:`UsageError` if it is a tag."""
+    if not isinstance(branch, str):
+        raise UsageError(f"branch={branch!r} is no name.", hint=f"Its names: {_refs(table)}.")
+    ref = table.metadata.refs.get(branch)
+    if ref is None and branch != "main":
+        raise _missing(table, name, f"branch {branch!r}")
+    if ref is not None and ref.snapshot_ref_type != SnapshotRefType.BRANCH:
+        raise UsageError(
+            f"{branch!r} is a tag of {name}, which stays on its snapshot, not a branch.",
+            hint=f"Read it with snapshot={branch!r}; to write on from there, start a branch: "
+            f"shoal.branch({name!r}, NAME, snapshot={branch!r})",
+        )
+
+
+def _snapshot(table: Table, name: str, given: object) -> Snapshot:
+    """By its id, as a number or text, or by a tag or branch; a name of digits is a name first."""
+    if isinstance(given, str):
+        found = table.metadata.snapshot_by_name(given)
+        if found is None and _ID.fullmatch(given):
+            found = table.metadata.snapshot_by_id(int(given))
+        if found is None:
+            raise _missing(table, name, f"snapshot, tag or branch {given!r}")
+        return found
+    try:
+        number = operator.index(given)  # type: ignore[arg-type] # what is no whole number says so
+    except TypeError:
+        number = None
+    if number is None or isinstance(given, bool):
+        raise UsageError(
+            f"{given!r} ({type(given).__name__}) is no snapshot.",
+            hint=f"Give an id of shoal.snapshots({name!r}), a whole number, or the name of a tag.",
+        )
+    found = table.metadata.snapshot_by_id(number)
+    if found is None:
+        raise _missing(table, name, f"snapshot {number}")
+    return found
+
+
+def _refs(table: Table) -> str:
+    return ", ".join(sorted(table.metadata.refs)) or "none"
+
+
 def _missing(table: Table, name: str, what: str) -> SnapshotNotFoundError:
-    refs = ", ".join(sorted(table.metadata.refs)) or "none"
     return SnapshotNotFoundError(
         f"{name} has no {what}.",
-        hint=f"Its branches and tags: {refs}. Its {len(table.metadata.snapshots)} snapshots: "
+        hint=f"Its branches and tags: {_refs(table)}. Its {len(table.metadata.snapshots)} snapshots: "
         f"shoal.snapshots({name!r}).",
     )
 
 
 def _instant(as_of: AsOf) -> pd.Timestamp:
+    bad = UsageError(f"as_of={as_of!r} is no time.", hint='For example "2026-11-21 12:00" (UTC).')
+    if not isinstance(as_of, (str, dt.date, np.datetime64)):
+        raise bad  # a number, which pandas would take for nanoseconds
     try:
         when = pd.Timestamp(as_of)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"as_of={as_of!r} is no time.", hint='For example "2026-11-21 12:00" (UTC).'
-        ) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise bad from error
+    if pd.isna(when):
+        raise bad
     return when.tz_localize("UTC") if when.tzinfo is None else when.tz_convert("UTC")
 
 
 def rollback(name: str, snapshot: int | str, *, catalog: CatalogSettings | None = None) -> None:
-    """Make an earlier snapshot (its id, or a tag) the table's current state. Later ones stay in its history.
+    """Make a snapshot (its id, or a tag) that was the table's current state once that again.
 
-    Raises :class:`SnapshotNotFoundError`, also for a snapshot that is no ancestor of the current one.
+    Later ones stay in its history until they expire, so a rollback can be undone: roll back to the snapshot that
+    was the current one. A snapshot that was only ever a branch's is refused.
+
+    Raises :class:`SnapshotNotFoundError`, :class:`ConflictError` if someone else wrote meanwhile.
     """
     table = catalogs.load(name, catalog)
     target, _ = resolve(table, name, snapshot, None, None)
     assert target is not None, "a named snapshot exists"
-    if target not in {s.snapshot_id for s in _lineage(table)}:
+    current = table.metadata.current_snapshot_id
+    if target == current:
+        return
+    past = {s.snapshot_id for s in _lineage(table)}
+    if target not in past and target not in _once_current(table):
         raise SnapshotNotFoundError(
-            f"Snapshot {target} is not in the past of {name}: it is on another branch, or was rolled back.",
-            hint=f"shoal.history({name!r}) shows which snapshots are.",
+            f"Snapshot {target} never was the current state of {name}: it is a branch's.",
+            hint=f"shoal.history({name!r}) shows which snapshots were.",
         )
-    _manage(name, lambda manage: manage.rollback_to_snapshot(snapshot_id=target), table)
+    # Not PyIceberg's `rollback_to_snapshot`, which goes to ancestors alone, so never forward again.
+    _manage(name, lambda manage: manage.set_current_snapshot(snapshot_id=target), table)
+
+
+def _once_current(table: Table) -> set[int]:
+    """The snapshots that the log says were current, and those that these were made from."""
+    found: set[int] = set()
+    for entry in table.history():
+        current = table.metadata.snapshot_by_id(entry.snapshot_id)
+        while current is not None and current.snapshot_id not in found:
+            found.add(current.snapshot_id)
+            parent = current.parent_snapshot_id
+            current = table.metadata.snapshot_by_id(parent) if parent is not None else None
+    return found
 
 
 def tag(
@@ -183,6 +248,13 @@ def branch(
 
 
 def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int:
+    if not isinstance(ref, str) or not ref.strip():
+        raise UsageError(f"{ref!r} is no name.", hint='For example "before-upsert".')
+    if _ID.fullmatch(ref) and table.metadata.snapshot_by_id(int(ref)) is not None:
+        raise UsageError(
+            f"{ref!r} is a snapshot's id in {name}: as a name it would mean two things.",
+            hint="Choose another name.",
+        )
     if ref in table.metadata.refs:
         raise UsageError(
             f"{name} has a {table.metadata.refs[ref].snapshot_ref_type.value} named {ref!r} already.",

@@ -23,6 +23,7 @@ from shoal.tables.deletes import kept_rows
 from shoal.tables.dtypes import Backend, to_pandas
 from shoal.tables.errors import NotSupportedError, StorageError, TableChangedError
 from shoal.tables.plan import Piece, unpack_metadata
+from shoal.tables.proof import ArrowFilter, arrow_filter
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -33,7 +34,6 @@ from shoal.tables.pyiceberg_private import (
     Record,
     Schema,
     TableMetadata,
-    arrow_filter,
     bind,
     column_projection_values,
     extract_field_ids,
@@ -168,7 +168,7 @@ def _read_parquet(
     )
     row_filter = AlwaysTrue() if piece.exact else context.row_filter
     bound = bind(metadata.schema(), row_filter, case_sensitive=True)
-    expression = None
+    keeps = ArrowFilter(None, None)
     if not isinstance(bound, AlwaysTrue):
         extra = column_projection_values(
             data_file,
@@ -177,7 +177,7 @@ def _read_parquet(
             metadata.specs().get(piece.spec_id),
             file_schema.field_ids,
         )
-        expression = arrow_filter(bound, file_schema, extra)
+        keeps = arrow_filter(bound, file_schema, extra, nans=piece.nans)
 
     direct = _direct_names(projected, file_schema)
     if direct is not None:
@@ -195,15 +195,15 @@ def _read_parquet(
         names = [file_schema.fields[0].name]
         pruned = Schema(file_schema.fields[0])
     columns = list(dict.fromkeys(names))
+    early = None if piece.deletes else keeps.early
+    late = [part for part in (keeps.late, keeps.early if piece.deletes else None) if part is not None]
+    needed = columns if not late else list(dict.fromkeys([*columns, *_roots(bound, file_schema)]))
+    table = fragment.to_table(schema=physical, columns=needed, filter=early, batch_size=2**31 - 1)
     if piece.deletes:
-        needed = columns if expression is None else [f.name for f in physical]
-        table = fragment.to_table(schema=physical, columns=needed, batch_size=2**31 - 1)
         table = table.filter(kept_rows(piece.deletes, piece.path, table.num_rows, io))
-        if expression is not None:
-            table = table.filter(expression)
-        table = table.select(columns)
-    else:
-        table = fragment.to_table(schema=physical, columns=columns, filter=expression, batch_size=2**31 - 1)
+    for part in late:
+        table = table.filter(part)
+    table = table.select(columns)
     if pruned is None:
         return table.rename_columns(target.names).cast(target)
     batches = [
@@ -212,6 +212,12 @@ def _read_parquet(
     ]
     loose = [pa.Table.from_batches([b]).cast(target) for b in batches]
     return pa.concat_tables(loose) if loose else target.empty_table()
+
+
+def _roots(bound: BooleanExpression, file_schema: Schema) -> set[str]:
+    """The file's columns that a filter looks at, or looks into."""
+    wanted = extract_field_ids(bound)
+    return {f.name for f in file_schema.fields if wanted & set(Schema(f).field_ids)}
 
 
 def _row_group_starts(parquet: Any) -> list[int]:

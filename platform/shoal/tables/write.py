@@ -32,6 +32,7 @@ from shoal.tables.partitioning import parse_field, parse_sort, same_spec, spec_f
 from shoal.tables.plan import pack_metadata
 from shoal.tables.points import CrashPoint, reached
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
+from shoal.tables.refs import check_branch
 from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
@@ -303,10 +304,11 @@ def _prepare(
                 f"The table {name} is partitioned by {[f.name for f in have]}, not by {partition_by!r}.",
                 hint="Leave partition_by= out: it is for new tables.",
             )
-    if branch != "main" and branch not in table.metadata.refs:
+    if isinstance(branch, str) and branch != "main" and branch not in table.metadata.refs:
         raise UsageError(
             f"{name} has no branch {branch!r}.", hint=f"Make it: shoal.branch({name!r}, {branch!r})"
         )
+    check_branch(table, name, branch)
     found = check(name, schema, table.schema(), evolve=evolve)
     change, metadata = plan_evolution(table, schema, found) if found else (None, table.metadata)
     if not sort:

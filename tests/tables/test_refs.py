@@ -1,0 +1,88 @@
+"""Tags, branches and rollbacks as people use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import shoal
+from shoal.errors import UsageError
+from shoal.tables.errors import SnapshotNotFoundError
+
+
+def write(name: str, value: int) -> int:
+    return shoal.write_table(pa.table({"x": [value]}), name).snapshot_id
+
+
+def rows(name: str, **how: Any) -> list[int]:
+    return sorted(shoal.read_table(name, **how).x.compute())
+
+
+def test_a_tag_of_digits(name: str) -> None:
+    """A day as a tag could be made and never read."""
+    first = write(name, 1)
+    write(name, 2)
+    shoal.tag(name, "20260101", snapshot=first)
+    assert rows(name, snapshot="20260101") == [1]
+    assert rows(name, snapshot=str(first)) == [1], "an id as text"
+    shoal.branch(name, "7", snapshot="20260101")
+    assert rows(name, branch="7") == [1]
+    assert rows(name, since="20260101") == [2]
+    shoal.rollback(name, "20260101")
+    assert rows(name) == [1]
+
+
+def test_a_tag_that_is_another_snapshots_id_is_refused(name: str) -> None:
+    """Which of the two would be meant by it?"""
+    first = write(name, 1)
+    with pytest.raises(UsageError, match="is a snapshot's id"):
+        shoal.tag(name, str(first))
+
+
+def test_a_rollback_is_undone(name: str) -> None:
+    first = write(name, 1)
+    second = write(name, 2)
+    third = write(name, 3)
+    shoal.rollback(name, first)
+    assert rows(name) == [1]
+    shoal.rollback(name, second)
+    assert rows(name) == [1, 2]
+    shoal.rollback(name, third)
+    assert rows(name) == [1, 2, 3]
+    shoal.rollback(name, third)
+    assert rows(name) == [1, 2, 3]
+    write(name, 4)
+    assert rows(name) == [1, 2, 3, 4]
+    assert shoal.history(name).snapshot_id.tolist()[:5] == [first, second, third, first, second]
+
+
+def test_a_rollback_to_what_only_a_branch_held_is_refused(name: str) -> None:
+    write(name, 1)
+    shoal.branch(name, "trial")
+    other = shoal.write_table(pa.table({"x": [9]}), name, branch="trial").snapshot_id
+    with pytest.raises(SnapshotNotFoundError, match="never was"):
+        shoal.rollback(name, other)
+    assert rows(name) == [1]
+
+
+def test_a_rollback_of_one_is_an_undo_of_anothers(name: str, sql: Callable[[str], Any]) -> None:
+    """Spark rolls back; the other side undoes it, and Spark sees that."""
+    first = write(name, 1)
+    second = write(name, 2)
+    sql(f"CALL shoal.system.rollback_to_snapshot('{name}', {first})")
+    assert rows(name) == [1]
+    shoal.rollback(name, second)
+    assert sorted(sql(f"SELECT x FROM shoal.{name}").x) == [1, 2]
+
+
+def test_a_branch_that_is_a_tag(name: str) -> None:
+    write(name, 1)
+    shoal.tag(name, "fixed")
+    with pytest.raises(UsageError, match="is a tag"):
+        shoal.write_table(pa.table({"x": [2]}), name, branch="fixed")
+    with pytest.raises(UsageError, match="is a tag"):
+        shoal.read_table(name, branch="fixed")
+    assert rows(name, snapshot="fixed") == [1]
