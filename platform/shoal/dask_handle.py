@@ -43,7 +43,9 @@ class DaskCluster(ClusterHandle):
             with warnings.catch_warnings():
                 # _compare says the same, of more packages, and once.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
-                self._client = Client(
+                # Dask's own link knows nothing of the secret in ours.
+                linked = type("Client", (Client,), {"dashboard_link": endpoint.dashboard})
+                self._client = linked(
                     endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
                 )
             self._compare(self._client)
@@ -62,7 +64,7 @@ class DaskCluster(ClusterHandle):
 
     @property
     def dashboard(self) -> str:
-        """The address of Dask's own dashboard."""
+        """The link to Dask's own dashboard. It lets in whoever has it."""
         return self._home.endpoint(self.id).dashboard
 
     def open(self) -> None:

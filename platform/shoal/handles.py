@@ -18,7 +18,7 @@ from typing import Self
 
 from shoal import card
 from shoal.errors import ClusterEndedError, DeadlineError
-from shoal.homes.base import Home
+from shoal.homes.base import Home, dashboard_of
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State, script_end
@@ -171,7 +171,8 @@ class ClusterHandle(ABC):
         cluster = self._cluster if self._closed else self.record
         history = self._home.history(self.id)
         status = None if self._closed else self._home.status(self.id)
-        return card.html(cluster, history, status, time.time())
+        links = {"Dask's dashboard": url} if (url := dashboard_of(self._home, cluster)) else {}
+        return card.html(cluster, history, status, time.time(), links)
 
     @abstractmethod
     def open(self) -> None:

@@ -89,7 +89,8 @@ def test_keys_of_a_cluster_are_pinned() -> None:
     assert list(views.cluster_view(CLUSTER)) == [
         "name", "id", "owner", "team", "engine", "template", "target", "state", "reason", "message",
         "since", "created", "ended", "workers", "workers_planned", "workers_at_most",
-        "place", "latest_start", "warning", "price_per_hour", "tags", "status", "exit_code", "result",
+        "place", "latest_start", "warning", "price_per_hour", "tags", "dashboard", "status", "exit_code",
+        "result",
     ]  # fmt: skip
     status = views.cluster_view(CLUSTER, {"clients": 1})["status"]
     assert list(status) == [

@@ -70,6 +70,7 @@ class _Proofs:
             ("Python", _python),
             ("packages", _packages),
             ("extras", _extras),
+            ("dashboard", _dashboard),
             ("Java", _java),
             ("Spark's jars", _jars),
             ("project", self._files),
@@ -214,6 +215,17 @@ def _fit_pins(names: list[str], what: str) -> None:
                 f"{need.name} is {version(need.name)}, and Shoal needs {need.specifier}",
                 f"{sys.executable} -m pip install --upgrade {what}",
             )
+
+
+def _dashboard() -> str:
+    """What draws Dask's pages is imported, as a cluster does when somebody first looks."""
+    try:
+        import distributed.dashboard.core as pages
+    except ImportError as error:
+        raise Failed(
+            f"Dask's pages cannot be drawn: {error}", f"{sys.executable} -m pip install 'bokeh>=3.6'"
+        ) from None
+    return f"bokeh {pages.BOKEH_VERSION} draws Dask's pages; `shoal ls` shows their links"
 
 
 def _java() -> str:

@@ -40,16 +40,23 @@ def ls(
     """List clusters: whose, in which state, why, since when, and when they end by themselves."""
     from shoal.cli import views
     from shoal.cli.console import out, say, write_json
+    from shoal.homes.base import dashboard_of
 
     home = open_target(project, target)
     found = home.clusters(owner=home.user() if mine else None, ended=ended)
-    rows = [views.cluster_view(cluster, status) for cluster, status in with_status(home, found)]
+    rows = [
+        views.cluster_view(cluster, status, dashboard_of(home, cluster))
+        for cluster, status in with_status(home, found)
+    ]
     if output is o.Output.JSON:
         write_json(rows)
     elif rows:
         from shoal.cli import tables
 
         out().print(tables.clusters(rows, out().width))
+        for row in rows:
+            if row["dashboard"]:
+                out().print(f"Dashboard of {row['name']}: {row['dashboard']}", markup=False, soft_wrap=True)
     else:
         say(
             "No clusters are running. `shoal up etl` starts one; `shoal ls --all` shows those that have ended."

@@ -68,6 +68,7 @@ def up(
 ) -> None:
     """Start a cluster and wait until it is Ready. It ends by itself when nobody uses it."""
     from shoal.clusters import prepare, start
+    from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
 
     request = prepare(
@@ -83,7 +84,8 @@ def up(
         from shoal.cli import views
         from shoal.cli.console import write_json
 
-        write_json(views.cluster_view(record, open_home(request.project).status(record.id)))
+        home = open_home(request.project)
+        write_json(views.cluster_view(record, home.status(record.id), dashboard_of(home, record)))
         return
     from shoal.cli.console import out
     from shoal.records import State
@@ -98,11 +100,13 @@ def up(
             markup=False,
         )
         return
+    link = dashboard_of(open_home(request.project), record)
+    watch = f"  Dashboard: {link}\n" if link else ""
     out().print(f"{name} is Ready: {record.message}", markup=False)
     out().print(
         f'  Use it:    shoal.connect("{name}") in Python, within {waits}\n'
         f"  Look:      shoal ls | shoal why {name} | shoal logs {name}\n"
-        f"  End it:    shoal down {name}",
+        f"{watch}  End it:    shoal down {name}",
         markup=False,
         soft_wrap=True,
     )

@@ -28,8 +28,13 @@ def moment(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """One cluster; ``status`` is what its head says (None: it was not asked, or did not answer)."""
+def cluster_view(
+    cluster: Cluster, status: Mapping[str, Any] | None = None, dashboard: str = ""
+) -> dict[str, Any]:
+    """One cluster; ``status`` is what its head says (None: it was not asked, or did not answer).
+
+    ``dashboard``: the link to its pages, which lets in whoever has it ("": none, or not asked for).
+    """
     price = cluster.plan.price_per_hour
     return {
         "name": cluster.name,
@@ -53,6 +58,7 @@ def cluster_view(cluster: Cluster, status: Mapping[str, Any] | None = None) -> d
         "warning": warning(cluster, (status or {}).get("ends_in")) or None,
         "price_per_hour": None if price is None else str(price),
         "tags": dict(cluster.tags),
+        "dashboard": dashboard or None,
         "status": None if status is None else status_view(status),
         "exit_code": cluster.exit_code,
         "result": cluster.result,

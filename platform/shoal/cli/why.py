@@ -37,6 +37,7 @@ def why(
     from shoal.clusters import find, open_project
     from shoal.errors import ShoalError
     from shoal.explain import explain
+    from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
 
     opened = open_project(project, target)
@@ -50,13 +51,15 @@ def why(
         limits = None
     steps = explain(cluster, history, status, limits, home.held(cluster.owner))
     if output is o.Output.JSON:
-        view = views.cluster_view(cluster, status)
+        view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
         write_json(view | {"steps": [vars(step) for step in steps], "history": views.history_view(history)})
         return
     from shoal.cli import tables
     from shoal.forecast import starts
 
     out().print(tables.steps(cluster, steps))
+    if link := dashboard_of(home, cluster):
+        out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
     if ahead := starts(cluster, time.time()):
         out().print(
             f"It {ahead}, by the longest lives of what runs, if nobody comes before it.", markup=False

@@ -39,6 +39,7 @@ class DaskHost:
         self._scheduler: Any = None
         self._security: dict[str, str] = {}
         self._tls: Any = None
+        self._dashboard = ""
         self._nannies: dict[str, Any] = {}
         self._slots = itertools.count()
         self._wanted = site.plan.workers
@@ -53,7 +54,7 @@ class DaskHost:
         group = self._site.plan.groups[0]
         say(Reason.WORKERS_STARTING, f"starting {count(self._wanted, 'worker')} of {group.there.memory} each")
         self._call(self._add(self._wanted), deadline, f"{self._wanted} workers to register")
-        return Endpoint(address, self._site.token, self._dashboard(), self._security)
+        return Endpoint(address, self._site.token, self._dashboard, self._security)
 
     def observe(self) -> Observation | None:
         try:
@@ -93,6 +94,7 @@ class DaskHost:
         import distributed
 
         from shoal.head.certificate import make_certificate, name_of
+        from shoal.head.dashboard import Guard, link, secret_of
         from shoal.head.dask_code import ClientsCode
 
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
@@ -109,20 +111,20 @@ class DaskHost:
             for what in ("cert", "key")
         }
         self._tls = distributed.Security(require_encryption=True, **self._security, **roles)
-        self._scheduler = await distributed.Scheduler(
+        scheduler = distributed.Scheduler(
             host="127.0.0.1",
             port=0,
             protocol="tls",
             security=self._tls,
             dashboard_address="127.0.0.1:0",
-            dashboard=True,
+            dashboard=False,
         )
+        # It listens by now, and hears nothing before the first await.
+        Guard(scheduler, secret_of(key), "distributed.dashboard.scheduler")
+        self._dashboard = link(scheduler.http_server.port, secret_of(key))
+        self._scheduler = await scheduler
         ClientsCode(self._scheduler)
         return str(self._scheduler.address)
-
-    def _dashboard(self) -> str:
-        bokeh = self._scheduler.services.get("dashboard")
-        return f"http://127.0.0.1:{bokeh.port}/status" if bokeh is not None else ""
 
     async def _add(self, count: int) -> None:
         import distributed

@@ -33,6 +33,7 @@ _DASK = (
     "distributed",
     "distributed.nanny",
     "cryptography.x509",
+    "shoal.head.dashboard",
     "shoal.head.worker_setup",
     "shoal.head.dask_code",
     "shoal.head.dask_host",

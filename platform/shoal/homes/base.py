@@ -8,11 +8,12 @@ What it must not do: know any home, or decide (decisions come from the pure core
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shoal.errors import UsageError
+from shoal.errors import ShoalError, UsageError
 from shoal.names import command
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
@@ -112,6 +113,14 @@ class Home(Protocol):
     def logs(self, cluster_id: str, lines: int = 200) -> str:
         """The last lines that the head and its children wrote."""
         ...
+
+
+def dashboard_of(home: Home, cluster: Cluster) -> str:
+    """The link to the engine's own pages; "" where there are none, or where they are not one's own to see."""
+    if cluster.state is State.READY and cluster.owner == home.user():
+        with contextlib.suppress(ShoalError, OSError):
+            return home.endpoint(cluster.id).dashboard
+    return ""
 
 
 def requested(ask: Ask, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
