@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.head.engine import Observation
-from shoal.head.watch import Watch
+from shoal.head.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
 from shoal.records import Reason
 from shoal.units import Seconds
 from shoal.workload import Timeouts
@@ -61,3 +61,48 @@ def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Observation | None]
     assert later is not None
     if verdict is None:
         assert later[0] is reason
+
+
+@pytest.mark.parametrize(
+    ("what", "peer", "counts"),
+    [
+        ("nothing is known", Peer(), True),
+        ("a person's process", Peer(silent=1, worked=0), True),
+        ("a worker whose task uses a client", Peer(inside=True, silent=1, worked=5), False),
+        ("suspended by Ctrl-Z", Peer(stopped=True, silent=1, worked=0), False),
+        ("silent for minutes", Peer(silent=SILENT_CLIENT - 1, worked=0), True),
+        ("silent for long, and at rest", Peer(silent=SILENT_CLIENT, worked=0.2), False),
+        ("silent for long, for it computes in C", Peer(silent=3 * SILENT_CLIENT, worked=900), True),
+        ("silent for long, and its process cannot be seen", Peer(silent=SILENT_CLIENT), False),
+        ("it need not say anything (Spark)", Peer(silent=None, worked=0), True),
+    ],
+)
+def test_who_is_a_client(what: str, peer: Peer, counts: bool) -> None:
+    assert peer.counts is counts, what
+
+
+def test_a_process_that_computes_is_work_and_one_that_only_breathes_is_not() -> None:
+    work = Work.begin(Timeouts(idle=Seconds(1200), no_client=Seconds(5), max=Seconds(10)), {1: 50.0}, 0)
+    assert not work.due(9.9)
+    assert work.due(10)
+    assert not work.seen({1: 50.3}, 10).computing, "an idle worker"
+    busy = work.seen({1: 50.0 + 10 * COMPUTES}, 10)
+    assert busy.computing
+    assert not busy.seen({1: 51.2}, 20).computing, "it ended"
+    assert work.seen({1: 50.0, 2: 3.0}, 10).computing, "a new process counts with all that it used"
+    assert not work.seen({}, 10).computing
+    assert Work.begin(TIMEOUTS, {}, 0).due(TIMEOUTS.idle / 4), "short idle times have short windows"
+
+
+def test_what_keeps_leaving_is_brought_back_later_and_later_and_what_left_long_ago_is_forgotten() -> None:
+    losses, now, pauses = Losses(), 0.0, []
+    for _ in range(10):
+        losses = losses.lost(now)
+        pauses.append(losses.wait(now))
+        now += pauses[-1] + 1
+    assert pauses[:3] == [0, 0, 0]
+    assert pauses[3:] == sorted(pauses[3:])
+    assert pauses[3] > 0
+    assert pauses[-1] == 60
+    assert losses.wait(now + 1000) == 0
+    assert losses.lost(now + 1000).wait(now + 1000) == 0

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from shoal.errors import DeadlineError, InfrastructureError
-from shoal.head import measure
+from shoal.head import measure, worker_calls
+from shoal.head.dask_workers import Workers
 from shoal.head.engine import Observation, Say, Site
+from shoal.head.peers import Connection, Peers
 from shoal.homes.base import Endpoint
 from shoal.records import Reason
 from shoal.words import count
 
 _Result = TypeVar("_Result")
 _LOOK = 2.0  # s that a look may take before it counts as unknown
-_MEMORY_TOPIC = "worker-restart-memory"  # what nannies log when they end a worker over its limit
 
 
 class DaskHost:
@@ -40,12 +41,11 @@ class DaskHost:
         self._security: dict[str, str] = {}
         self._tls: Any = None
         self._dashboard = ""
-        self._nannies: dict[str, Any] = {}
-        self._slots = itertools.count()
+        self._workers: Any = None
+        self._calls: Any = None
+        self._done: tuple[int, ...] = ()
         self._wanted = site.plan.workers
-        self._scaling = threading.Lock()
-        self._peak = 0
-        self._cpu_of_gone: dict[int, float] = {}
+        self._peers = Peers(site.cluster_id, site.tree())
 
     def start(self, say: Say, deadline: float) -> Endpoint:
         self._thread.start()
@@ -53,14 +53,15 @@ class DaskHost:
         address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
         group = self._site.plan.groups[0]
         say(Reason.WORKERS_STARTING, f"starting {count(self._wanted, 'worker')} of {group.there.memory} each")
-        self._call(self._add(self._wanted), deadline, f"{self._wanted} workers to register")
+        self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
     def observe(self) -> Observation | None:
         try:
-            return self._call(self._look(), time.monotonic() + _LOOK, "the scheduler's state")
+            look, connections = self._call(self._look(), time.monotonic() + _LOOK, "the scheduler's state")
         except DeadlineError:
             return None
+        return replace(look, clients=self._peers.clients(connections))
 
     def failure(self) -> str | None:
         return None if self._thread.is_alive() else "the scheduler's loop ended"
@@ -81,13 +82,8 @@ class DaskHost:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _rescale(self) -> None:
-        with self._scaling, contextlib.suppress(InfrastructureError):
-            more = self._wanted - len(self._nannies)
-            deadline = time.monotonic() + 120
-            if more > 0:
-                self._call(self._add(more), deadline, f"{more} more workers to register")
-            elif more < 0:
-                self._call(self._remove(-more), deadline, f"{-more} workers to retire")
+        with contextlib.suppress(InfrastructureError):  # what is missing then is brought back later
+            self._call(self._workers.reach(self._wanted), time.monotonic() + 120, "workers to come or go")
 
     async def _start_scheduler(self) -> str:
         import dask
@@ -124,81 +120,65 @@ class DaskHost:
         self._dashboard = link(scheduler.http_server.port, secret_of(key))
         self._scheduler = await scheduler
         ClientsCode(self._scheduler)
+        self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
+        self._workers = Workers(self._site, self._scheduler, self._tls)
         return str(self._scheduler.address)
-
-    async def _add(self, count: int) -> None:
-        import distributed
-
-        group = self._site.plan.groups[0]
-        fresh = {}
-        for _ in range(count):
-            name = f"s-{next(self._slots)}"
-            fresh[name] = distributed.Nanny(
-                self._scheduler.address,
-                host="127.0.0.1",
-                protocol="tls",
-                security=self._tls,
-                name=name,
-                nthreads=max(1, int(group.there.cores)),
-                memory_limit=int(group.there.memory),
-                local_directory=str(self._site.folder / "scratch"),
-                resources={"GPU": group.gpus} if group.gpus else None,
-            )
-        await asyncio.gather(*fresh.values())
-        self._nannies |= fresh
-
-    async def _remove(self, count: int) -> None:
-        """Retire through the scheduler, which first moves results that only they hold."""
-        names = await self._scheduler.retire_workers(n=count, remove=True, close_workers=False)
-        gone = {worker["name"] for worker in names.values()}
-        await asyncio.gather(*(self._nannies.pop(name).close(reason="scaled down") for name in gone))
 
     async def _target(self) -> int:
         return int(self._scheduler.adaptive_target())
 
     async def _close(self) -> None:
-        nannies = list(self._nannies.values())
-        await asyncio.gather(
-            *(nanny.close(timeout=5, reason="cluster ends") for nanny in nannies), return_exceptions=True
-        )
+        if self._workers is not None:
+            await self._workers.close()
         if self._scheduler is not None:
             await self._scheduler.close(reason="cluster ends")
 
-    async def _look(self) -> Observation:
-        scheduler = self._scheduler
-        clients = [state for key, state in scheduler.clients.items() if key != "fire-and-forget"]
-        busy = bool(scheduler.queued or scheduler.unrunnable) or any(
-            worker.processing for worker in scheduler.workers.values()
+    async def _look(self) -> tuple[Observation, list[Connection]]:
+        scheduler, workers = self._scheduler, self._workers
+        workers.look()
+        calls = [
+            self._calls.tell(),
+            *(w.metrics.get(worker_calls.METRIC) for w in scheduler.workers.values()),
+        ]
+        # Work that came and went between two looks is work, too.
+        done = (scheduler.transition_counter, *(each["ever"] for each in calls if each))
+        busy = (
+            bool(scheduler.queued or scheduler.unrunnable)
+            or any(worker.processing for worker in scheduler.workers.values())
+            or any(each["now"] for each in calls if each)
+            or done != self._done
         )
-        pids = [n.process.pid for n in self._nannies.values() if n.process is not None and n.process.pid]
+        self._done = done
         spilled = sum(
             worker.metrics.get("spilled_bytes", {}).get("disk", 0) for worker in scheduler.workers.values()
         )
-        for pid in pids:
-            self._peak = max(self._peak, measure.peak_resident(pid))
-            self._cpu_of_gone[pid] = measure.cpu_seconds(pid) or self._cpu_of_gone.get(pid, 0.0)
-        restarts = [event for _, event in scheduler.get_events(_MEMORY_TOPIC)]
-        note = ""
-        limit = int(self._site.plan.groups[0].there.memory)
-        if restarts:
-            last = restarts[-1]
-            note = (
-                f"worker {last.get('worker')} (pid {last.get('pid')}) was restarted: it used "
-                f"{last.get('rss', 0) / 1e6:.0f} MB of its {limit / 1e6:.0f} MB"
-            )
-        return Observation(
-            clients=len(clients),
+        pids = workers.pids
+        restarts, note = workers.restarts
+        look = Observation(
             busy=busy,
             workers=len(scheduler.workers),
             memory=sum(measure.resident(pid) for pid in pids),
-            peak_memory=self._peak,
-            limit=limit,
+            peak_memory=workers.peak,
+            limit=int(self._site.plan.groups[0].there.memory),
             spilled=spilled,
-            cpu_seconds=sum(self._cpu_of_gone.values()),
-            restarts=len(restarts),
+            cpu_seconds=workers.cpu_seconds,
+            restarts=restarts,
             note=note,
             worker_pids=tuple(pids),
         )
+        return look, self._connections()
+
+    def _connections(self) -> list[Connection]:
+        """Of all clients, those of our own workers among them."""
+        scheduler, found = self._scheduler, []
+        for name, client in scheduler.clients.items():
+            comm = scheduler.client_comms.get(name)
+            if name == "fire-and-forget" or comm is None or comm.comm is None:
+                continue
+            with contextlib.suppress(ValueError):  # a comm that is just being closed has no address
+                theirs = int(comm.comm.peer_address.rpartition(":")[2])
+                found.append(Connection(scheduler.port, theirs, max(0.0, time.time() - client.last_seen)))
+        return found
 
     def _call(self, work: Coroutine[Any, Any, _Result], deadline: float, what: str) -> _Result:
         """Run on the loop from another thread, until ``deadline``."""

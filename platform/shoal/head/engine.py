@@ -7,11 +7,13 @@ What it must not do: know either engine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shoal.head.measure import Tree
 from shoal.homes.base import Endpoint
 from shoal.records import Reason
 from shoal.workload import Plan
@@ -25,7 +27,8 @@ class Observation:
 
     ``busy``: something is being computed, or waits for a worker. ``memory`` is the sum over workers now,
     ``peak_memory`` the largest any single worker reached, ``limit`` what one worker may use.
-    ``restarts`` counts workers restarted, ``note`` says why the last one was.
+    ``clients``: connections of processes outside of the cluster. ``restarts`` counts workers restarted or
+    replaced, ``note`` says why the last one was.
     """
 
     clients: int = 0
@@ -71,12 +74,17 @@ class EngineHost(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """Where an engine is to run: the plan, its own folder, its mark and its secret."""
+    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid."""
 
     cluster_id: str
     plan: Plan
     folder: Path
     token: str
+    guard: int | None = None
+
+    def tree(self) -> Tree:
+        """The cluster's processes but its guard: below that, or below its head where there is none."""
+        return Tree(self.cluster_id, self.guard or os.getpid())
 
     def __repr__(self) -> str:
         return f"Site({self.cluster_id!r}, {str(self.folder)!r})"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
 from shoal.head.adapt import Adapt
+from shoal.head.effort import Effort
 from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
 from shoal.head.status import StatusServer
@@ -124,8 +125,8 @@ class Head:
         if plan.packages:
             self._say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
             install(plan.packages, self._folder / "packages", deadline)
-        site = Site(self._id, plan, self._folder, self._token)
-        self._engine = _engine(plan.engine, site)
+        self._site = Site(self._id, plan, self._folder, self._token, self._guard)
+        self._engine = _engine(plan.engine, self._site)
         endpoint = self._engine.start(self._say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)
         endpoints.write(self._folder, endpoint)
@@ -155,6 +156,7 @@ class Head:
             raise InfrastructureError("the engine was not started")
         timeouts = self._cluster.plan.timeouts
         self._watch = Watch.begin(time.monotonic())
+        effort = Effort(self._site.tree(), timeouts, time.monotonic())
         group = self._cluster.plan.groups[0]
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
@@ -169,6 +171,7 @@ class Head:
                 return Reason.HEAD_CRASHED, failure
             look = engine.observe()
             now = time.monotonic()
+            look = effort.added(look, now)
             self._watch = self._watch.seen(look, now)
             self._ends_in = self._watch.ends_in(timeouts, self._since, now)
             if look is not None:

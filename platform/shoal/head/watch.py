@@ -1,4 +1,4 @@
-"""When a cluster ends by itself: idle, without a client, or at its deadline.
+"""When a cluster ends by itself: idle, without a client, or at its deadline; and what counts as either.
 
 Why it exists: the head must end itself with nobody calling, so it decides alone, and purely: values in,
 a verdict out, the same for every engine.
@@ -8,12 +8,21 @@ What it must not do: read clocks or look at anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from shoal.head.engine import Observation
 from shoal.records import Reason
 from shoal.units import Seconds
 from shoal.workload import Timeouts
+
+COMPUTES = 0.1  # of a core, over a window
+_WINDOW = 10.0  # s: longer than a collection of garbage takes a tenth of
+SILENT_CLIENT = 600.0  # s without a heartbeat (they come every 5 s) after which a client that rests is gone
+_WORKED = 1.0  # core-seconds in that time that tell work from rest
+_AT_ONCE = 3  # losses within the time below that are made good at once
+_REMEMBERED = 300.0  # s
+_LONGEST_PAUSE = 60.0  # s
 
 
 @dataclass(frozen=True)
@@ -60,3 +69,76 @@ class Watch:
             left[Reason.IDLE] = timeouts.idle - (now - self.idle_since)
         first = min(left, key=lambda reason: left[reason])
         return first, Seconds(max(0.0, left[first]))
+
+
+@dataclass(frozen=True)
+class Work:
+    """CPU time as the second sign of work, for what no scheduler knows of: threads, daemons, actors.
+
+    A process of the cluster (not its head) that took a tenth of a core over a window computes, until a later
+    window says otherwise. An idle worker takes 0.03 of a core, an idle JVM 0.003.
+    """
+
+    window: float
+    since: float
+    cpu: Mapping[int, float] = field(default_factory=dict)
+    computing: bool = False
+
+    @classmethod
+    def begin(cls, timeouts: Timeouts, cpu: Mapping[int, float], now: float) -> Work:
+        """``cpu``: core-seconds so far of each process, by pid. Short idle times have short windows."""
+        return cls(min(_WINDOW, timeouts.idle / 4), now, cpu)
+
+    def due(self, now: float) -> bool:
+        """Whether a window is over, so that it is worth a look at all processes."""
+        return now - self.since >= self.window
+
+    def seen(self, cpu: Mapping[int, float], now: float) -> Work:
+        """After a window. A process that is new used all that it has used in this window."""
+        passed = max(now - self.since, 1e-3)
+        most = max((used - self.cpu.get(pid, 0.0) for pid, used in cpu.items()), default=0.0)
+        return replace(self, since=now, cpu=cpu, computing=most / passed >= COMPUTES)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is known of the process at the other end of a connection.
+
+    ``inside``: it is of the cluster itself, such as a worker whose task uses a client. ``stopped``: it is
+    suspended (Ctrl-Z, SIGSTOP). ``silent``: seconds since it was last heard of; None: it need not say anything.
+    ``worked``: core-seconds that it used in those; None: cannot be known from here.
+    """
+
+    inside: bool = False
+    stopped: bool = False
+    silent: float | None = None
+    worked: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a client of the cluster now. What is unknown is there: unknown is not gone."""
+        if self.inside or self.stopped:
+            return False
+        if self.silent is None or self.silent < SILENT_CLIENT:
+            return True
+        # It computes, in code that lets no other thread of it run.
+        return self.worked is not None and self.worked >= _WORKED
+
+
+@dataclass(frozen=True)
+class Losses:
+    """When workers that left are brought back: at once, but later and later while they keep leaving."""
+
+    times: tuple[float, ...] = ()
+
+    def lost(self, now: float) -> Losses:
+        """One or several left just now."""
+        return Losses((*(time for time in self.times if now - time < _REMEMBERED), now))
+
+    def wait(self, now: float) -> float:
+        """Seconds until they may be brought back; 0: now."""
+        times = [time for time in self.times if now - time < _REMEMBERED]
+        if len(times) <= _AT_ONCE:
+            return 0.0
+        pause = min(_LONGEST_PAUSE, 2.0 ** (len(times) - _AT_ONCE))
+        return max(0.0, times[-1] + pause - now)

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from shoal.environment import VERSIONS, versions
+from shoal.head import worker_calls
 from shoal.head.dashboard import Guard, secret_of
 from shoal.head.packages import PACKAGES_PATH
 from shoal.homes.local.processes import die_with_parent
@@ -26,5 +27,6 @@ def dask_setup(worker: Any) -> None:
     die_with_parent()
     Guard(worker, secret_of(worker.security.tls_worker_key), "distributed.dashboard.worker")
     worker.startup_information[VERSIONS] = _versions
+    worker_calls.of_worker(worker)
     if PACKAGES_PATH in os.environ:
         sys.path.insert(0, os.environ[PACKAGES_PATH])  # asked for: before what is installed

@@ -1,0 +1,38 @@
+"""What a cluster's processes really do, beside what its engine says.
+
+Why it exists: a thread that a task started, a daemon, an actor or a plain ``client.run`` work where no scheduler
+sees it; their CPU time is seen.
+
+What it must not do: judge (``watch.Work`` does).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from shoal.head.engine import Observation
+from shoal.head.measure import Tree
+from shoal.head.watch import Work
+from shoal.workload import Timeouts
+
+
+class Effort:
+    """The second sign of work, for one cluster."""
+
+    def __init__(self, tree: Tree, timeouts: Timeouts, now: float) -> None:
+        self._tree = tree
+        self._work = Work.begin(timeouts, self._cpu(), now)
+
+    def added(self, look: Observation | None, now: float) -> Observation | None:
+        """The engine's look, busy where a process of the cluster computes."""
+        if self._work.due(now):
+            self._work = self._work.seen(self._cpu(), now)
+        if look is None or look.busy or not self._work.computing:
+            return look
+        return replace(look, busy=True)
+
+    def _cpu(self) -> Mapping[int, float]:
+        head = os.getpid()
+        return {pid: usage.cpu for pid, usage in self._tree.look().items() if pid != head}
