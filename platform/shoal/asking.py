@@ -8,6 +8,7 @@ What it must not do: know templates, limits or targets (``sizing``).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -83,6 +84,41 @@ def ask(
         faults.setdefault(name, error)
     _raise(faults)
     return result
+
+
+# What people bring from Dask, Coiled and Spark, by our name for it.
+_SPELLINGS = {
+    "workers": "n_workers num_workers worker_count nworkers executors num_executors instances",
+    "memory": "worker_memory memory_limit mem executor_memory memory_per_worker",
+    "cores": "nthreads threads_per_worker worker_cpu worker_cores cpus cpu executor_cores ncores",
+    "gpu": "worker_gpu gpus n_gpus num_gpus",
+    "idle": "idle_timeout idle_time",
+    "no_client": "no_client_timeout client_timeout",
+    "max_duration": "max_lifetime lifetime timeout max_runtime ttl walltime",
+    "spot": "spot_policy preemptible",
+    "packages": "pip requirements dependencies extra_packages",
+    "name": "cluster_name",
+    "tags": "labels tag",
+}
+_OURS = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+
+
+def refuse_unknown(function: str, options: Iterable[str], *more: str) -> None:
+    """UsageError for options that the public ``function`` does not have, with what was probably meant.
+
+    It has those of :func:`ask`, and ``more``.
+    """
+    known = {*list(inspect.signature(ask).parameters)[1:], *more}
+    unknown = [name for name in options if name not in known]
+    if not unknown:
+        return
+    faults = {}
+    for name in unknown:
+        ours = _OURS.get(name.lower())
+        faults[name] = f"did you mean {ours}=?" if ours in known else f"{did_you_mean(name, known)}."
+    message = f"{function}() has no option {' and no option '.join(repr(name) for name in unknown)}"
+    hint = "\n".join(f"{name}: {said}" if len(faults) > 1 else said for name, said in faults.items())
+    raise UsageError(message, hint=hint[:1].upper() + hint[1:], faults=faults)
 
 
 def check(workload: Workload) -> None:

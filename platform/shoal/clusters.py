@@ -11,18 +11,20 @@ import contextlib
 import difflib
 import importlib
 import secrets
+import shlex
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shoal.asking import ask
+from shoal.asking import ask, refuse_unknown
 from shoal.dask_handle import DaskCluster
-from shoal.errors import NotFoundError, UsageError
+from shoal.errors import DeadlineError, NotFoundError, UsageError
 from shoal.handles import ClusterHandle
-from shoal.homes.base import Ask
+from shoal.homes.base import Ask, Home
 from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
 from shoal.homes.local.home import LocalHome
@@ -39,10 +41,15 @@ from shoal.words import count
 from shoal.workload import Engine, Plan, Workload
 from shoal.yamlfile import Fault
 
+_END_WAIT = 90.0  # s that a cluster of the same name gets to end
+_POLL = 0.1
+
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
 _told: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
+# What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
+_OPTIONS = ("name", "detach", "quiet", "tags", "project", "target")
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
 
@@ -65,11 +72,14 @@ def opened(
     *,
     attach: str | None = None,
     cluster_id: str | None = None,
+    by: str = "",
 ) -> ClusterHandle:
     """A cluster of this engine, connected to: the one named ``attach`` if it is of this engine, else a new one.
 
-    ``options`` as :func:`up` takes them; ``cluster_id`` as :func:`start` does.
+    ``options`` as :func:`up` takes them; ``cluster_id`` as :func:`start` does; ``by``: the public function that
+    was called, for what is wrong with them.
     """
+    refuse_unknown(by or f"shoal.{engine}", options.keys() - {"_adopt"}, *_OPTIONS)
     handle = _attached(engine, attach, options) if attach else None
     if handle is None:
         handle = up(template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], **options)
@@ -102,14 +112,28 @@ def up(
     target: str | None = None,
     _id: str | None = None,
     _soon: str | None = None,
+    _adopt: str | None = None,
     **options: Any,
 ) -> DaskCluster | SparkCluster:
-    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle."""
+    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle.
+
+    Under the ``name`` of your live cluster this attaches to it, and it does not end with the handle; UsageError
+    where that one is not what is asked for.
+    """
+    refuse_unknown("shoal.up", options, "engine", *_OPTIONS)
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
         print(describe(request.plan, detach=detach), file=sys.stderr)
     return start(
-        request, name=name, keep=detach, detach=detach, quiet=quiet, tags=tags, cluster_id=_id, soon=_soon
+        request,
+        name=name,
+        keep=detach,
+        detach=detach,
+        quiet=quiet,
+        tags=tags,
+        cluster_id=_id,
+        adopt=_adopt,
+        soon=_soon,
     )
 
 
@@ -122,15 +146,17 @@ def start(
     quiet: bool = False,
     tags: Mapping[str, str] | None = None,
     cluster_id: str | None = None,
+    adopt: str | None = None,
     soon: str | None = None,
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
     ``keep``: it does not end with the handle; ``detach``: nor for want of a client, and one that waits in the
     queue is not waited for: it starts when its turn comes, with nobody looking. A start that fails or is
-    interrupted leaves nothing, but never ends a cluster of that name that was there before. ``cluster_id``:
-    what a new one is to be known by, from :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the
-    caller needs next, which is imported while the cluster starts.
+    interrupted leaves nothing, but never ends a cluster of that name that was there before: that one is
+    attached to, unless its id is ``adopt``. ``cluster_id``: what a new one is to be known by, from
+    :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the caller needs next, which is imported while
+    the cluster starts.
     """
     plan = request.plan
     if plan.engine is Engine.SPARK:
@@ -141,12 +167,14 @@ def start(
     if name is None:
         name = f"{suggested(plan.template)[: LONGEST - 5].strip('-') or 'cluster'}-{secrets.token_hex(2)}"
     chosen = checked(name)
-    known = home.find(chosen, request.user)
-    was_there = known is not None and not known.state.ended
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
         asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
-        cluster = home.request(asked)
-    handle = _handle(home, cluster, owns=not (keep and was_there), quiet=quiet)
+        cluster = _granted(home, asked)
+    # Two may ask at once under one name: only one of them finds its own id.
+    owns = cluster.id in (its_id, adopt)
+    if not owns and not quiet:
+        print(_found(cluster), file=sys.stderr)
+    handle = _handle(home, cluster, owns=owns, quiet=quiet)
     if detach and keep and cluster.state is State.QUEUED:
         handle.release()
         return handle
@@ -160,6 +188,30 @@ def start(
     if keep:
         handle.release()
     return handle
+
+
+def _granted(home: Home, asked: Ask) -> Cluster:
+    """The new cluster, or the live one of that name. One that is ending is waited for: its name is free then."""
+    begin = time.monotonic()
+    while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
+        while not home.get(cluster.id).state.ended:
+            if time.monotonic() - begin > _END_WAIT:
+                raise DeadlineError(
+                    f"waited {_END_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
+                    f"({cluster.reason}: {cluster.message})",
+                    hint="Choose another name, or look what it does: shoal why " + shlex.quote(asked.name),
+                )
+            time.sleep(_POLL)
+    return cluster
+
+
+def _found(cluster: Cluster) -> str:
+    times = cluster.plan.timeouts
+    return (
+        f"{cluster.name} is there already: attached to it, and it stays when this is closed.\n"
+        f"  It ends after {times.idle} idle or {times.no_client} without a client; "
+        f"now: shoal down {shlex.quote(cluster.name)}"
+    )
 
 
 def _import(module: str) -> None:
@@ -178,6 +230,7 @@ def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskClus
 
 def plan(template: str | None = None, **options: Any) -> Plan:
     """What :func:`up` would start with these options; changes nothing."""
+    refuse_unknown("shoal.plan", options, "engine", "project", "target")
     return prepare(template, **options).plan
 
 

@@ -19,6 +19,8 @@ from shoal.records import Cluster
 if TYPE_CHECKING:
     from distributed import Client
 
+# Clients of the parent process, in a forked child: nothing may finalize them there.
+_abandoned: list[Client] = []
 _COMPARE = 5.0  # s that workers get to tell their versions
 
 
@@ -69,6 +71,12 @@ class DaskCluster(ClusterHandle):
 
     def open(self) -> None:
         _ = self.client
+
+    def _abandon(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
+            _abandoned.append(client)
 
     def _disconnect(self) -> None:
         if self._client is not None:

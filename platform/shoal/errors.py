@@ -59,6 +59,10 @@ class NotFoundError(UsageError):
     """Something named does not exist: a template, a cluster, a table."""
 
 
+class ForkedError(UsageError):
+    """A connection was asked for in a forked child, where it cannot work."""
+
+
 class RefusedError(ShoalError):
     """A limit says no. Nothing was started."""
 

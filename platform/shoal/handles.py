@@ -9,15 +9,18 @@ What it must not do: decide, or know how a home works inside.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from shoal import card
-from shoal.errors import ClusterEndedError, DeadlineError
+from shoal.errors import ClusterEndedError, DeadlineError, ShoalError
 from shoal.homes.base import Home, dashboard_of
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
@@ -31,9 +34,17 @@ QUEUE_WAIT = 86400.0  # s in the queue
 STOP_WAIT = 30.0
 _POLL = 0.02
 
+# Handles of this process, for the moment it forks.
+_handles: weakref.WeakSet[ClusterHandle] = weakref.WeakSet()
+
 
 class ClusterHandle(ABC):
-    """What Dask's and Spark's handles share. Owned ones end their cluster when closed or dropped."""
+    """What Dask's and Spark's handles share.
+
+    One that owns its cluster ends it when closed or dropped. Whoever started the cluster owns it; whoever found
+    it (:func:`shoal.connect`, ``name=`` of a live one) is attached, and so are copies, pickles, and what a forked
+    child has of a handle: closing those leaves the cluster running.
+    """
 
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         self._home = home
@@ -42,7 +53,11 @@ class ClusterHandle(ABC):
         self._closed = False
         self._closing = "closed by its user"
         self._shown: Progress | None = None
-        self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name) if owns else None
+        self._process = os.getpid()
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        if owns:
+            self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name, self._process)
+        _handles.add(self)
 
     @property
     def id(self) -> str:
@@ -51,6 +66,11 @@ class ClusterHandle(ABC):
     @property
     def name(self) -> str:
         return self._cluster.name
+
+    @property
+    def owns(self) -> bool:
+        """Whether the cluster ends with this handle."""
+        return self._finalizer is not None
 
     @property
     def plan(self) -> Plan:
@@ -164,8 +184,18 @@ class ClusterHandle(ABC):
         cluster = self._cluster if self._closed else self.record
         return (
             f"<{type(self).__name__} {self.name}: {cluster.state}, {count(cluster.workers, 'worker')}, "
-            f"{cluster.reason} ({cluster.message})>"
+            f"{cluster.reason} ({cluster.message})"
+            f"{'' if self.owns or self._closed else '; attached: closing this leaves it running'}>"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        return _attached, (type(self), self._home, self._cluster, self._quiet)
+
+    def __copy__(self) -> Self:
+        return _attached(type(self), self._home, self._cluster, self._quiet)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def _repr_html_(self) -> str:
         cluster = self._cluster if self._closed else self.record
@@ -173,6 +203,18 @@ class ClusterHandle(ABC):
         status = None if self._closed else self._home.status(self.id)
         links = {"Dask's dashboard": url} if (url := dashboard_of(self._home, cluster)) else {}
         return card.html(cluster, history, status, time.time(), links)
+
+    def _forked(self) -> None:
+        """In a forked child: this is a copy, whose connection has threads that are not here."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        self._shown = None
+        self._abandon()
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Leave the connection as it is: it is the parent's."""
 
     @abstractmethod
     def open(self) -> None:
@@ -196,11 +238,39 @@ class ClusterHandle(ABC):
             )
 
 
-def _dropped(home: Home, cluster_id: str, name: str) -> None:
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+
+def _attached(kind: type[_Handle], home: Home, cluster: Cluster, quiet: bool) -> _Handle:
+    """A handle on the same cluster that does not own it."""
+    return kind(home, cluster, owns=False, quiet=quiet)
+
+
+def _in_a_forked_child() -> None:
+    for handle in list(_handles):
+        handle._forked()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_child)
+
+
+def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
     """A handle went without close(): its cluster ends now instead of after its no-client time."""
-    warnings.warn(
-        f"the handle of cluster {name!r} was dropped without close(); its cluster ends. Use `with`.",
-        ResourceWarning,
-        stacklevel=2,
+    if os.getpid() != process:
+        return  # a child that was forked past Python
+    try:
+        if home.get(cluster_id).state.ended:
+            return
+        home.stop(cluster_id, Reason.CLIENT_GONE, "its handle was dropped")
+        what = "was ended"
+    except ShoalError as error:
+        what = f"could not be ended now ({error.message})"
+    text = f"cluster {name!r} {what}: its handle was dropped without close()"
+    # Python hides a ResourceWarning by default; whoever forgot `with` has to see it, too.
+    print(
+        f"shoal: {text}. Use `with shoal.dask(...) as cluster:`, or shoal.up(..., detach=True) for one that "
+        "lives on.",
+        file=sys.stderr,
+        flush=True,
     )
-    home.stop(cluster_id, Reason.CLIENT_GONE, "its handle was dropped")
+    warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -7,17 +7,22 @@ What it must not do: import Spark before a session is asked for.
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from shoal.channel import spark_session
 from shoal.environment import differences, versions, warn
+from shoal.errors import ForkedError
 from shoal.handles import ClusterHandle
 from shoal.homes.base import Home
 from shoal.records import Cluster
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+# Sessions of the parent process, in a forked child: nothing may finalize them there.
+_abandoned: list[SparkSession] = []
 
 
 class SparkCluster(ClusterHandle):
@@ -31,6 +36,13 @@ class SparkCluster(ClusterHandle):
     def session(self) -> SparkSession:
         """A Spark Connect session, opened at the first use."""
         if self._session is None:
+            if os.getpid() != self._process:
+                raise ForkedError(
+                    f"the handle of {self.name!r} was made in process {self._process}, and this is its forked "
+                    f"child {os.getpid()}: gRPC, which Spark Connect speaks, does not survive a fork",
+                    hint="Start the child with multiprocessing.get_context('spawn') and open the cluster there: "
+                    f"shoal.connect({self.name!r}).",
+                )
             from pyspark.sql.connect.client.retries import DefaultPolicy
 
             session = spark_session(self._home.endpoint(self.id))
@@ -55,6 +67,11 @@ class SparkCluster(ClusterHandle):
 
     def open(self) -> None:
         _ = self.session
+
+    def _abandon(self) -> None:
+        if self._session is not None:
+            _abandoned.append(self._session)
+            self._session = None
 
     def _disconnect(self) -> None:
         session, self._session = self._session, None

@@ -74,6 +74,25 @@ def test_the_same_name_gives_the_same_cluster(shoal: Any, nightly: dict[str, Any
     assert "you have a live cluster named 'nightly'" in other.err
 
 
+def test_a_name_in_use_is_no_way_to_another_size_and_scale_is(shoal: Any, nightly: dict[str, Any]) -> None:
+    refused = shoal("up", "small", "-w", "2", "--name", "nightly", "--yes")
+    assert refused.code == 2
+    assert re.search(r"workers +2 +1\n", refused.err)
+    assert "shoal scale nightly 2" in refused.err
+    assert shoal("scale", "nightly", "2", "-o", "json").json["workers"] == 2
+    assert "nightly has 1 workers" in shoal("scale", "nightly", "1").out
+    assert shoal("scale", "nightly", "9").code == 3
+    assert shoal("scale", "nightly", "0").code == 2
+
+
+def test_a_script_submitted_to_a_live_cluster_leaves_it_running(shoal: Any, nightly: dict[str, Any]) -> None:
+    shoal.write("clean.py", SCRIPT)
+    answer = shoal("submit", "clean.py", "-t", "small", "-w", "1", "--name", "nightly")
+    assert (answer.code, answer.out) == (0, "nightly 6\n"), answer
+    assert "attached to it, and it stays" in answer.err
+    assert nightly["id"] in {row["id"] for row in shoal("ls", "-o", "json").json}
+
+
 def test_names_that_are_nearly_right_are_put_right(shoal: Any, nightly: dict[str, Any]) -> None:
     for command in ("why", "logs", "down"):
         answer = shoal(command, "nihgtly")

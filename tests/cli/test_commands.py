@@ -14,7 +14,7 @@ import pytest
 
 COMMANDS = (
     "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
-    "top", "report", "advise", "extend",
+    "top", "report", "advise", "extend", "scale",
 )  # fmt: skip
 HEAVY = (
     "distributed",
@@ -95,6 +95,7 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["top", "--every", "0"], "--every"),
         (["up", "small", "--priority", "11"], "--priority"),
         (["extend", "nosuch", "+1h"], "no live cluster"),
+        (["scale", "nosuch", "2"], "no live cluster"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence_and_exits_2(shoal: Any, arguments: list[str], said: str) -> None:

@@ -117,7 +117,7 @@ def test_outside_of_a_flow_it_is_a_cluster_like_any_other(project: Path) -> None
 def test_a_cluster_that_ended_before_it_was_connected_to_is_told_as_that(project: Path) -> None:
     """By this the next try tells a leftover that ended under its hands from a fault."""
     handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
-    shoal.up("small", engine="dask", workers=1, project=project, quiet=True, name=handle.name).close()
+    handle._home.stop(handle.id, Reason.STOPPED_BY_USER, "ended by somebody else")
     with pytest.raises(ClusterEndedError, match=r"StoppedByUser"):
         _opened(handle)
 

@@ -33,11 +33,19 @@ class World:
     pass_time: Callable[[], None]
 
     def ask(
-        self, name: str, workers: int = 1, *, queue: bool = False, template: str = "small", **more: Any
+        self,
+        name: str,
+        workers: int | tuple[int, int] = 1,
+        *,
+        id: str | None = None,
+        queue: bool = False,
+        template: str = "small",
+        **more: Any,
     ) -> Cluster:
         options = {"engine": "dask", "workers": workers, "queue": queue, "project": self.project, **more}
         settled = prepare(template, **options)
-        return self.home.request(Ask(name, self.home.user(), settled.workload, settled.plan))
+        asked = Ask(name, self.home.user(), settled.workload, settled.plan, id=id)
+        return self.home.request(asked)
 
     def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
@@ -113,6 +121,51 @@ def test_asking_again_under_a_live_name_gives_the_same_cluster_and_no_other(worl
         world.ask("one", template="other")
     world.end(first)
     assert world.ask("one").id != first.id, "an ended cluster's name is free"
+
+
+def test_whoever_asks_knows_by_the_id_whether_the_cluster_is_new(world: World) -> None:
+    """Of two who ask at once under one name exactly one owns the cluster; the other has found it."""
+    first = world.ask("one", id="chosen-by-the-first")
+    second = world.ask("one", id="chosen-by-the-second")
+    assert (first.id, second.id) == ("chosen-by-the-first", "chosen-by-the-first")
+    world.end(first)
+    assert world.ask("one", id="chosen-by-the-third").id == "chosen-by-the-third"
+
+
+@pytest.mark.parametrize(
+    ("asked", "what", "requested", "existing"),
+    [
+        ({"workers": 2}, "workers", "2", "1"),
+        ({"workers": (2, 3)}, "workers", "2-3", "1"),
+        ({"memory": "2 GB"}, "memory per worker", "2 GB", "1 GB"),
+        ({"packages": ["tide"]}, "packages", "tide", "none"),
+        ({"idle": "9 min"}, "idle", "9 min", "5 min"),
+        ({"max_duration": "9 min"}, "max_duration", "9 min", "1 h"),
+    ],
+)
+def test_another_plan_under_a_live_name_is_refused_with_both_side_by_side(
+    world: World, asked: dict[str, Any], what: str, requested: str, existing: str
+) -> None:
+    """Nobody computes on another size than was asked for without a word."""
+    world.ask("one")
+    with pytest.raises(UsageError, match=f"{what} +{requested} +{existing}") as refusal:
+        world.ask("one", **asked)
+    assert refusal.value.values["differences"] == {what: {"requested": requested, "existing": existing}}
+    assert 'shoal.connect("one")' in refusal.value.hint
+    assert "shoal down one" in refusal.value.hint
+    assert ("shoal scale one 2" in refusal.value.hint) == (what == "workers")
+    assert len(world.home.clusters()) == 1
+
+
+def test_what_changed_in_a_clusters_life_does_not_make_it_another(world: World) -> None:
+    """It was extended, or scaled into the range that is asked for: whoever asks as before gets it."""
+    first = world.ready(world.ask("one"))
+    world.home.extend(first.id, Seconds.parse("2 h"))
+    assert world.ask("one", workers=(1, 3)).id == first.id
+    world.home.scale(first.id, 2)
+    assert world.ask("one", workers=2).id == first.id
+    with pytest.raises(UsageError, match=r"workers +1 +2"):
+        world.ask("one", workers=1)
 
 
 def test_over_the_quota_is_refused_with_the_holders_and_the_ways_on(world: World) -> None:

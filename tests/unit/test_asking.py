@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import shoal
 from shoal.asking import ask
 from shoal.errors import ShoalError, UnitError, UsageError, WorkloadError
 from shoal.units import Bytes, Seconds
@@ -96,6 +98,27 @@ def test_all_faults_are_said_at_once() -> None:
     with pytest.raises(WorkloadError) as caught:
         ask("etl", data=0, memory="14", workers="0-2", cores=0)
     assert set(caught.value.values["faults"]) == {"data", "memory", "workers", "cores"}
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong", "said"),
+    [
+        (shoal.dask, {"n_workers": 2}, "shoal.dask() has no option 'n_workers'\nDid you mean workers=?"),
+        (shoal.spark, {"executor_memory": "2 GB"}, "option 'executor_memory'\nDid you mean memory=?"),
+        (shoal.up, {"idle_timeout": "1 h"}, "shoal.up() has no option 'idle_timeout'\nDid you mean idle=?"),
+        (shoal.plan, {"worker_memory": "2 GB"}, "shoal.plan() has no option 'worker_memory'\nDid"),
+        (shoal.dask, {"wrokers": 2}, "Did you mean 'workers'? Known: cores, data, "),
+        (shoal.dask, {"n_workers": 2, "nthreads": 1}, "n_workers: did you mean workers=?\nnthreads: did"),
+    ],
+)  # fmt: skip
+def test_spellings_of_others_are_answered_with_ours(
+    empty_home: Path, function: Any, wrong: dict[str, Any], said: str
+) -> None:
+    """People come from Dask's, Coiled's and Spark's own names."""
+    with pytest.raises(UsageError) as caught:
+        function("etl", **wrong)
+    assert said.lower() in str(caught.value).lower()
+    assert set(caught.value.values["faults"]) == set(wrong)
 
 
 @given(

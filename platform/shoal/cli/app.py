@@ -69,6 +69,7 @@ COMMANDS = {
     "why": "why",
     "top": "top",
     "extend": "extend",
+    "scale": "scale",
     "down": "down",
     "quota": "quota",
     "submit": "submit",

@@ -68,7 +68,11 @@ ProjectFolder = Annotated[
 ]
 Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask.")]
 Name = Annotated[
-    str | None, _option("--name", help="Name of the cluster; a live one of that name is used again.")
+    str | None,
+    _option(
+        "--name",
+        help="Name of the cluster; a live one of that name is used, and stays, if it is what is asked for.",
+    ),
 ]
 Verbose = Annotated[bool, _option("-v", "--verbose", help="Show the whole plan, with its reasons.")]
 DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]

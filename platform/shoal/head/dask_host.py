@@ -66,6 +66,13 @@ class DaskHost:
     def failure(self) -> str | None:
         return None if self._thread.is_alive() else "the scheduler's loop ended"
 
+    def closed(self) -> str | None:
+        from distributed.core import Status
+
+        if self._scheduler is None or self._scheduler.status not in (Status.closing, Status.closed):
+            return None
+        return "shut down by its client (client.shutdown())"
+
     def scale(self, workers: int) -> None:
         self._wanted = workers
         threading.Thread(target=self._rescale, name="scale", daemon=True).start()

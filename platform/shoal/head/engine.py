@@ -59,6 +59,10 @@ class EngineHost(Protocol):
         """Why the engine is dead, or None while it lives."""
         ...
 
+    def closed(self) -> str | None:
+        """That a client told the engine itself to end, in a sentence; None while it goes on."""
+        ...
+
     def scale(self, workers: int) -> None:
         """Towards this many workers; returns at once."""
         ...

@@ -169,6 +169,8 @@ class Head:
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, failure
+            if (told := engine.closed()) is not None:
+                return Reason.STOPPED_BY_USER, told
             look = engine.observe()
             now = time.monotonic()
             look = effort.added(look, now)

@@ -98,6 +98,10 @@ class SparkHost:
             return None
         return f"Spark Connect ended with exit code {self._server.returncode}:\n{self._tail()}"
 
+    def closed(self) -> str | None:
+        """Never: a client of Spark Connect can end its session alone."""
+        return None
+
     def scale(self, workers: int) -> None:
         """Nothing to do: local[k] holds its maximum from the start."""
 

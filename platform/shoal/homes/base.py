@@ -24,9 +24,9 @@ from shoal.workload import Plan, Workload
 class Ask:
     """One request for a cluster: who asks for what, and what it was settled to.
 
-    ``name`` is unique among the owner's live clusters; asking again under the name of a live one with the
-    same template and engine gives that cluster. ``id`` is what a new cluster is to be known by (default: the
-    home chooses).
+    ``name`` is unique among the owner's live clusters; asking again under the name of a live one gives that
+    cluster, if it is what is asked for (``homes.same``). ``id`` is what a new cluster is to be known by
+    (default: the home chooses): whoever gives one knows by it whether the cluster is new.
     """
 
     name: str
@@ -139,17 +139,6 @@ def requested(ask: Ask, cluster_id: str, team: str | None, now: float, project: 
         created=now,
         tags=dict(ask.tags),
         project=project,
-    )
-
-
-def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
-    """The live cluster of that name, if it is of the kind that was asked for; else UsageError."""
-    if (known.plan.template, known.plan.engine) == (ask.plan.template, ask.plan.engine):
-        return known
-    raise UsageError(
-        f"you have a live cluster named {ask.name!r}, and it is {known.plan.template} on {known.plan.engine}",
-        hint=f"Choose another name, or end it: {command('down', ask.name)}",
-        name=ask.name,
     )
 
 

@@ -22,7 +22,8 @@ from shoal.admission import Decision, Place, Verdict, lasting, with_workers
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
 from shoal.governed import Key, Sight, Snapshot, Wishes
 from shoal.governor import Governor
-from shoal.homes.base import Ask, Endpoint, at_least_one, requested, same_or_refused
+from shoal.homes.base import Ask, Endpoint, at_least_one, requested
+from shoal.homes.same import same_or_refused
 from shoal.lifecycle import Scope, Seen
 from shoal.policy import Policy
 from shoal.queueing import Books, Outcome, explain
@@ -264,7 +265,7 @@ class FakeHome:
         if known is not None and not known.state.ended:
             return same_or_refused(known, ask)
         team = self.policy.limits_of(ask.owner).team
-        cluster = requested(ask, f"c{next(self._numbers)}", team, self.clock.now)
+        cluster = requested(ask, ask.id or f"c{next(self._numbers)}", team, self.clock.now)
         self.records[cluster.id] = cluster, 1
         self._note(cluster)
         if ask.workload.queue:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from shoal.admission import Ask, beside
+from shoal.asking import refuse_unknown
 from shoal.clusters import Request, prepare
 from shoal.dask_handle import DaskCluster
 from shoal.errors import ClusterEndedError, UsageError, WaitsForItselfError
@@ -57,7 +58,7 @@ def dask_cluster(
     those of :func:`shoal.dask`; ``detach`` has no meaning here, for the cluster ends with its block
     (UsageError).
     """
-    return _block(Engine.DASK, dask, template, role, options)
+    return _block("dask_cluster", Engine.DASK, dask, template, role, options)
 
 
 def spark_session(
@@ -65,18 +66,24 @@ def spark_session(
 ) -> AbstractContextManager[SparkCluster]:
     """A Spark Connect server for the block; gives the handle of :func:`shoal.spark`: ``.session``, ``.sql``,
     ``.table``. All else as :func:`dask_cluster`."""
-    return _block(Engine.SPARK, spark, template, role, options)
+    return _block("spark_session", Engine.SPARK, spark, template, role, options)
 
 
 @contextmanager
 def _block(
-    engine: Engine, start: Callable[..., _Handle], template: str, role: str | None, options: dict[str, Any]
+    public: str,
+    engine: Engine,
+    start: Callable[..., _Handle],
+    template: str,
+    role: str | None,
+    options: dict[str, Any],
 ) -> Iterator[_Handle]:
     if options.pop("detach", False):
         raise UsageError(
             "detach=True contradicts `with`: the cluster ends with its block",
             hint="Use shoal.up(..., detach=True) for a cluster that outlives the flow.",
         )
+    refuse_unknown(f"shoal.prefect.{public}", options, "name", "quiet", "tags", "project", "target")
     run = current()
     if run is None:
         with start(template, **options) as handle:
@@ -119,9 +126,11 @@ def _obtain(
         home = open_home(request.project)
         if request.workload.queue:
             _refuse_to_wait_for_oneself(request, home, name)
-        verdict = clear(home, name, request.user, request.plan, run, quiet=bool(options.get("quiet", False)))
+        quiet = bool(options.get("quiet", False))
+        verdict, left_id = clear(home, name, request.user, request.plan, run, quiet=quiet)
         try:
-            return start(template, name=name, **options), request.limits
+            # What an earlier attempt left is this one's now: it ends with this block.
+            return start(template, name=name, _adopt=left_id, **options), request.limits
         except ClusterEndedError:
             if verdict is not Verdict.ADOPT or not left:
                 raise

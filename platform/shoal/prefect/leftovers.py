@@ -50,8 +50,10 @@ def judge(found: Cluster | None, plan: Plan, clients: int, flow_run_id: str) -> 
     return Verdict.REPLACE
 
 
-def clear(home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False) -> Verdict:
-    """Do it: afterwards a request for ``plan`` under ``name`` adopts or starts.
+def clear(
+    home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False
+) -> tuple[Verdict, str | None]:
+    """Do it: afterwards a request for ``plan`` under ``name`` adopts (the cluster of the id returned) or starts.
 
     UsageError when the name is that of a live cluster which this run did not start, DeadlineError when a
     leftover does not end.
@@ -62,7 +64,7 @@ def clear(home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: boo
         clients = int((home.status(found.id) or {}).get("clients", 0))
     verdict = judge(found, plan, clients, run.flow_run_id)
     if found is None or verdict in (Verdict.START, Verdict.ADOPT):
-        return verdict
+        return verdict, found.id if found is not None and verdict is Verdict.ADOPT else None
     if verdict is Verdict.FOREIGN:
         raise UsageError(
             f"you have a live cluster named {name!r} that this flow run did not start",
@@ -81,7 +83,7 @@ def clear(home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: boo
                     hint=f"`shoal logs {name}` shows what it does; `shoal down {name}` ends it.",
                 )
             time.sleep(_POLL)
-    return verdict
+    return verdict, None
 
 
 def _essence(plan: Plan) -> Plan:

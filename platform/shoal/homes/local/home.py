@@ -13,12 +13,14 @@ import getpass
 import json
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from shoal.account import Account, amounts
 from shoal.admission import Decision, Verdict, lasting
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
-from shoal.homes.base import Ask, Endpoint, at_least_one, same_or_refused
+from shoal.homes.base import Ask, Endpoint, at_least_one
 from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.governing import Governing, why_gone
@@ -35,8 +37,9 @@ from shoal.homes.local.processes import (
 )
 from shoal.homes.local.tidy import tidy_up
 from shoal.homes.local.transaction import Transaction
+from shoal.homes.same import same_or_refused
 from shoal.loopback import get_json
-from shoal.project import Project
+from shoal.project import Project, load
 from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.tables.catalog import settings
 from shoal.units import Seconds
@@ -53,6 +56,10 @@ class LocalHome:
         self._project = project
         self._governing = Governing(project)
         self.ledger = Ledger(project.target.store)
+
+    def __reduce__(self) -> tuple[Callable[..., LocalHome], tuple[Any, ...]]:
+        # By where it is, not by what it holds open: a store's address may have a password.
+        return _reopened, (self._project.folder, self._project.target.name)
 
     @staticmethod
     def user() -> str:
@@ -286,6 +293,10 @@ class LocalHome:
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
         }
+
+
+def _reopened(folder: Path, target: str) -> LocalHome:
+    return LocalHome(load(folder, target))
 
 
 def _is_leaving(tx: Transaction, cluster_id: str) -> bool:
