@@ -114,10 +114,13 @@ def test_outside_of_a_flow_it_is_a_cluster_like_any_other(project: Path) -> None
     assert cluster.record.state is State.STOPPED
 
 
-def test_a_cluster_that_ended_before_it_was_connected_to_is_told_as_that(project: Path) -> None:
+def test_a_cluster_that_ended_before_it_was_connected_to_is_told_as_that(
+    project: Path, eventually: Callable[..., Any]
+) -> None:
     """By this the next try tells a leftover that ended under its hands from a fault."""
     handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True)
     handle._home.stop(handle.id, Reason.STOPPED_BY_USER, "ended by somebody else")
+    eventually(lambda: handle.record.state.ended, 30, "it ended")
     with pytest.raises(ClusterEndedError, match=r"StoppedByUser"):
         _opened(handle)
 
