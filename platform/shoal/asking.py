@@ -115,10 +115,11 @@ def refuse_unknown(function: str, options: Iterable[str], *more: str) -> None:
     faults = {}
     for name in unknown:
         ours = _OURS.get(name.lower())
-        faults[name] = f"did you mean {ours}=?" if ours in known else f"{did_you_mean(name, known)}."
+        said = f"did you mean {ours}=?" if ours in known else f"{did_you_mean(name, known)}."
+        faults[name] = f"{said[:1].upper()}{said[1:]}"
     message = f"{function}() has no option {' and no option '.join(repr(name) for name in unknown)}"
     hint = "\n".join(f"{name}: {said}" if len(faults) > 1 else said for name, said in faults.items())
-    raise UsageError(message, hint=hint[:1].upper() + hint[1:], faults=faults)
+    raise UsageError(message, hint=hint, faults=faults)
 
 
 def check(workload: Workload) -> None:

@@ -79,7 +79,7 @@ def opened(
     ``options`` as :func:`up` takes them; ``cluster_id`` as :func:`start` does; ``by``: the public function that
     was called, for what is wrong with them.
     """
-    refuse_unknown(by or f"shoal.{engine}", options.keys() - {"_adopt"}, *_OPTIONS)
+    refuse_unknown(by or f"shoal.{engine}", [name for name in options if name != "_adopt"], *_OPTIONS)
     handle = _attached(engine, attach, options) if attach else None
     if handle is None:
         handle = up(template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], **options)
