@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import importlib
 import secrets
-import shlex
 import sys
 import threading
 import time
@@ -29,7 +28,7 @@ from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
 from shoal.homes.local.home import LocalHome
 from shoal.java import find_java
-from shoal.names import LONGEST, checked, suggested
+from shoal.names import LONGEST, checked, command, suggested
 from shoal.policy import Limits
 from shoal.project import Project, load
 from shoal.records import Cluster, State
@@ -199,7 +198,7 @@ def _granted(home: Home, asked: Ask) -> Cluster:
                 raise DeadlineError(
                     f"waited {_END_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
                     f"({cluster.reason}: {cluster.message})",
-                    hint="Choose another name, or look what it does: shoal why " + shlex.quote(asked.name),
+                    hint=f"Choose another name, or look what it does: {command('why', asked.name)}",
                 )
             time.sleep(_POLL)
     return cluster
@@ -210,7 +209,7 @@ def _found(cluster: Cluster) -> str:
     return (
         f"{cluster.name} is there already: attached to it, and it stays when this is closed.\n"
         f"  It ends after {times.idle} idle or {times.no_client} without a client; "
-        f"now: shoal down {shlex.quote(cluster.name)}"
+        f"now: {command('down', cluster.name)}"
     )
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.errors import ShoalError, UsageError
-from shoal.names import command
 from shoal.records import Cluster, Reason, State
 from shoal.units import Seconds
 from shoal.workload import Plan, Workload

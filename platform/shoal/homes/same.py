@@ -8,11 +8,11 @@ What it must not do: look anything up; records and requests come in as values.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 
 from shoal.errors import UsageError
 from shoal.homes.base import Ask
+from shoal.names import command
 from shoal.records import Cluster
 from shoal.workload import Engine, Group, Plan
 
@@ -25,17 +25,16 @@ def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
     different = list(differences(known, ask))
     if not different:
         return known
-    name = shlex.quote(ask.name)
     rows = [("", "requested", "existing"), *different]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     table = "\n".join(f"  {what:{wide[0]}}  {asked:{wide[1]}}  {there}" for what, asked, there in rows)
     ways = [
         ("Use it as it is:", f'shoal.connect("{ask.name}")'),
         ("Keep both:", "choose another name"),
-        ("Replace it:", f"shoal down {name}, then ask again"),
+        ("Replace it:", f"{command('down', ask.name)}, then ask again"),
     ]
     if [what for what, *_ in different] == ["workers"] and known.plan.engine is Engine.DASK:
-        ways.insert(0, ("Resize it:", f"shoal scale {name} {ask.plan.workers}"))
+        ways.insert(0, ("Resize it:", command("scale", ask.name, str(ask.plan.workers))))
     raise UsageError(
         f"you have a live cluster named {ask.name!r}, and it is not what was requested:\n{table}",
         hint="\n".join(f"  {what:17}{how}" for what, how in ways),
