@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.spark_handle import SparkCluster
     from shoal.tables.catalog import catalog
     from shoal.tables.create import create_table
+    from shoal.tables.listing import list_tables
     from shoal.tables.read import read_table
     from shoal.tables.refs import branch, history, rollback, snapshots, tag
     from shoal.tables.staging import staged
@@ -33,6 +34,7 @@ _HOME_OF = {
     "create_table": "shoal.tables.create",
     "dask": "shoal.front",
     "history": "shoal.tables.refs",
+    "list_tables": "shoal.tables.listing",
     "plan": "shoal.clusters",
     "read_table": "shoal.tables.read",
     "rollback": "shoal.tables.refs",
@@ -55,6 +57,7 @@ __all__ = [
     "create_table",
     "dask",
     "history",
+    "list_tables",
     "plan",
     "read_table",
     "rollback",

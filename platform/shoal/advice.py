@@ -21,6 +21,7 @@ from shoal.words import count
 
 LEAST_RUNS = 3
 HEADROOM = 2.0  # times the largest peak: data grows, and Dask spills from 60 % of a worker's limit on
+IDLE = Bytes(300_000_000)  # below it a worker held next to nothing: Python with pandas takes about as much
 SHORTEST = Seconds(5.0)  # s of Ready time below which a peak says nothing about the work
 STEPS = tuple(Bytes(n * 10**9) for n in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128))
 
@@ -42,6 +43,7 @@ class Run:
     restarts: int
     price: Money | None = None
     exit_code: int | None = None  # of the script that ran on it, where one did
+    data: Bytes | None = None  # size of its input, where it was told
 
     @property
     def fault(self) -> str | None:
@@ -91,14 +93,28 @@ def advise(template: str, runs: Sequence[Run], now: Bytes | None = None) -> Advi
         why = f"{count(len(clean), 'clean run')} of {template}; advice takes {LEAST_RUNS}"
         return Advice(template, None, now, None, len(clean), why, left_out)
     peak = max(run.peak for run in clean)
+    if peak < IDLE:
+        why = (
+            f"the fullest worker of {len(clean)} clean runs held next to nothing ({peak}, about what an idle one "
+            f"takes): nothing follows from that for real input"
+        )
+        return Advice(template, None, now, peak, len(clean), why, left_out)
     wanted = max(LEAST_MEMORY, Bytes(peak * HEADROOM))
     enough = next((step for step in STEPS if step >= wanted), None)
-    basis = f"the fullest worker of {len(clean)} clean runs reached {peak}"
+    basis = f"the fullest worker of {len(clean)} clean runs{_input(clean)} reached {peak}"
     if enough is None or now is None or enough >= now:
         why = f"{basis}; {now} leaves less than {HEADROOM:g} times that to give back"
         return Advice(template, None, now, peak, len(clean), why, left_out)
     why = f"{basis}: {enough} would have held it with {enough / peak:.1f}x headroom instead of {now}"
     return Advice(template, enough, now, peak, len(clean), why, left_out, _price(clean, enough, now))
+
+
+def _input(runs: Sequence[Run]) -> str:
+    """What the advice is bound to: the largest input that was seen, where all of them told theirs."""
+    told = [run.data for run in runs if run.data is not None]
+    return (
+        f", with at most {max(told)} of input," if len(told) == len(runs) else " (input of a size not told)"
+    )
 
 
 def _price(runs: Sequence[Run], enough: Bytes, now: Bytes) -> Money | None:

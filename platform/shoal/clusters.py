@@ -261,12 +261,13 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
         f"{plan.template} on {plan.engine}, target {plan.target}: {count(group.count, 'worker')}{bounds} of "
         f"{count(group.size.cores, 'core')}, {group.size.memory}"
     )
-    if group.there != group.size:
-        head += f" (here: {count(group.there.cores, 'core')}, {group.there.memory})"
+    really = [plan.reasons["here"]] if "here" in plan.reasons else []
     times = plan.timeouts
     alone = "" if detach else f"{times.no_client} without a client, "
     ends = f"ends after {times.idle} idle, {alone}{times.max} in all"
-    return "\n  ".join([f"{head}; {price}", *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"])
+    return "\n  ".join(
+        [f"{head}; {price}", *really, *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"]
+    )
 
 
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:

@@ -22,7 +22,7 @@ from shoal.words import count
 _NOT_PLAIN = ("price", "phases", "spans", "samples")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """One cluster's run, settled. Shares are 0 to 1; ``price`` is None where no prices are known.
 
@@ -79,6 +79,9 @@ class Report:
         return box(title, "report", "#777777", rows, self.picture())
 
     _repr_html_ = html
+
+    def __repr__(self) -> str:
+        return f"<Report {self.line()}>"
 
     @property
     def memory_share(self) -> float:

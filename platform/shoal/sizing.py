@@ -91,6 +91,8 @@ def plan(
         wanted = _fixed(wanted, ranged=isinstance(workload.workers, tuple))
         conf |= _one_jvm(wanted.count, there, head_there, reasons)
     reasons["workers"] = wanted.reason
+    if there != size:
+        reasons["here"] = _really(workload.data, template, wanted.count, there, target.name)
 
     group = Group(
         "default", wanted.minimum, wanted.count, wanted.maximum, size, there, gpus, spot, template.scratch
@@ -114,6 +116,22 @@ def plan(
     price = _price(result, prices, reasons)
     more = prices.worker_hour(group) if prices is not None else None
     return replace(result, price_per_hour=price, worker_price=more, reasons=reasons)
+
+
+def _really(data: Bytes | None, template: Template, workers: int, there: Size, target: str) -> str:
+    """What will really be there, and whether the data can be done with it."""
+    room = Bytes(workers * there.memory)
+    each = f"{count(there.cores, 'core')} and {there.memory}"
+    said_ = f"really on {target}: {count(workers, 'worker')} of {each}, {room} in all"
+    if data is None:
+        return said_
+    grown = Bytes(data * template.sizing.expansion)
+    if grown <= room:
+        return f"{said_}; {data} of input take {grown} in memory, which fits"
+    return (
+        f"{said_}; {data} of input take {grown} in memory, {grown / room:.1f} times that: what can be done part by "
+        f"part is done, a join, sort or shuffle of all of it spills to disk or runs out of memory"
+    )
 
 
 def lowered(plan: Plan) -> list[str]:

@@ -77,3 +77,15 @@ def test_applying_changes_the_value_and_nothing_else() -> None:
     assert changed == text.replace("14 GB", "6 GB")
     with pytest.raises(KeyError):
         replace_value(text, ("workers", "colour"), "red")
+
+
+def test_toys_teach_nothing_about_real_input() -> None:
+    advice = advise("etl", [replace(RUN, peak=Bytes(65_000_000))] * 4)
+    assert advice.memory is None
+    assert "next to nothing (65 MB" in advice.why
+
+
+def test_advice_is_bound_to_the_input_that_was_seen() -> None:
+    assert "(input of a size not told)" in advise("etl", [RUN] * 3).why
+    seen = [replace(RUN, data=Bytes(size * GB)) for size in (2, 5, 3)]
+    assert "with at most 5 GB of input" in advise("etl", seen).why

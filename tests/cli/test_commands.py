@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 COMMANDS = (
-    "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "validate", "doctor",
-    "top", "report", "advise", "extend", "scale",
+    "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "wait", "validate", "doctor",
+    "top", "report", "advise", "extend", "scale", "usage", "tables",
 )  # fmt: skip
 HEAVY = (
     "distributed",

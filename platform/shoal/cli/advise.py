@@ -48,7 +48,7 @@ def report(
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Show what a run took: times per phase, peaks, price or hours; with --html a picture of it."""
-    from shoal.cli.console import out, write_json
+    from shoal.cli.console import out, say, write_json
     from shoal.cli.look import open_target
     from shoal.clusters import find
     from shoal.errors import InfrastructureError
@@ -63,6 +63,7 @@ def report(
             html.write_text(page, encoding="utf-8")
         except OSError as error:
             raise InfrastructureError(f"cannot write {html}: {error.strerror}") from error
+        say(f"Written to {html.absolute()}")
     if output is o.Output.JSON:
         write_json(found.to_json())
         return
@@ -138,6 +139,7 @@ def _run(home: LocalHome, cluster: Cluster) -> Run:
         restarts=found.restarts,
         price=found.price,
         exit_code=cluster.exit_code,
+        data=cluster.workload.data,
     )
 
 

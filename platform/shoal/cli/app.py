@@ -74,6 +74,8 @@ COMMANDS = {
     "quota": "quota",
     "submit": "submit",
     "wait": "wait",
+    "tables": "catalog",
+    "usage": "usage",
     "report": "advise",
     "advise": "advise",
     "validate": "validate",

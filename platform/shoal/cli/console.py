@@ -12,6 +12,7 @@ import codecs
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -38,10 +39,31 @@ def _width(stream: Any) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else PIPED_WIDTH
 
 
+class _Trimmed:
+    """A stream that is no terminal: blanks that only pad a table's last column are left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(_PADDING.sub("", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_PADDING = re.compile(r"[ \t]+(?=\n|\Z)")
+
+
+def _plain_file(stream: TextIO) -> Any:
+    return None if stream.isatty() else _Trimmed(stream)
+
+
 @cache
 def out() -> Console:
     """Standard output: what was asked for."""
-    return _Console(width=_width(sys.stdout), highlight=False, soft_wrap=False)
+    return _Console(file=_plain_file(sys.stdout), width=_width(sys.stdout), highlight=False, soft_wrap=False)
 
 
 @cache

@@ -22,7 +22,7 @@ Examples:
   shoal init
   shoal init my-project
 """
-PARTS = ("shoal.yaml", "prefect.yaml", "clusters", "policies", "images", "flows")
+PARTS = ("shoal.yaml", "prefect.yaml", "clusters", "policies", "flows")
 _LEFT_OUT = ("__pycache__", ".gitkeep")
 
 
@@ -35,6 +35,12 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Where; made if it is not there.")
     ] = Path(),
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images", help="Also images/ with its Containerfiles, to build images for Kubernetes."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be made.")] = False,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -45,7 +51,7 @@ def init(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="Name a folder, or one that is not there yet.")
     shipped = defaults()
-    files = _files(shipped)
+    files = _files(shipped, (*PARTS, "images") if images else PARTS)
     kept = [name for name in files if os.path.lexists(folder / name)]
     fresh = [name for name in files if name not in kept]
     if not dry_run:
@@ -75,10 +81,10 @@ def init(
     )
 
 
-def _files(shipped: Path) -> list[str]:
+def _files(shipped: Path, parts: tuple[str, ...]) -> list[str]:
     """The files of the shipped project folder, as paths below it."""
     found: list[str] = []
-    for part in PARTS:
+    for part in parts:
         place = shipped / part
         inside = [place] if place.is_file() else sorted(place.rglob("*"))
         found += [

@@ -7,6 +7,7 @@ What it must not do: change anything.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ Examples:
   shoal ls
   shoal ls --all -o json | jq -r '.[] | select(.state == "Failed") | .name'
 """
+# Of what a run took, what `ls --all` tells with it.
+_TAKEN = ("lived", "worker_hours", "cost", "peak_worker_memory")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,6 +51,10 @@ def ls(
         views.cluster_view(cluster, status, dashboard_of(home, cluster))
         for cluster, status in with_status(home, found)
     ]
+    if ended:
+        now = time.time()
+        for row, cluster in zip(rows, found, strict=True):
+            row["taken"] = {key: views.taken_view(cluster, now)[key] for key in _TAKEN}
     if output is o.Output.JSON:
         write_json(rows)
     elif rows:

@@ -20,7 +20,7 @@ from shoal.account import written
 from shoal.explain import Outcome, Step
 from shoal.forecast import clock, left
 from shoal.records import Cluster, script_end
-from shoal.units import Bytes
+from shoal.units import Bytes, Seconds
 from shoal.words import count
 from shoal.workload import Plan
 
@@ -62,18 +62,39 @@ def clusters(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
     wide = width >= NARROW
     priced = any(row["price_per_hour"] for row in rows)
     columns = ["NAME", *(["OWNER", "ENGINE"] if wide else []), "TEMPLATE", "STATE", "SINCE", "WORKERS"]
-    columns += [*(["PRICE/H"] if priced else []), *(["ENDS IN"] if wide else []), "REASON"]
+    past = bool(rows) and "taken" in rows[0]
+    columns += [*(["PRICE/H"] if priced else []), *(["ENDS IN"] if wide and not past else [])]
+    columns += [*(["RESULT", "TOOK", "COST", "PEAK"] if past else []), "REASON"]
     table = plain(*columns)
     table.columns[0].no_wrap = table.columns[columns.index("STATE")].no_wrap = True
     for row in rows:
-        cells = [row["name"], *([row["owner"], row["engine"]] if wide else []), row["template"]]
+        cells: list[RenderableType] = [
+            row["name"],
+            *([row["owner"], row["engine"]] if wide else []),
+            row["template"],
+        ]
         cells += [Text(row["state"], STATE_COLOURS.get(row["state"], "")), age(row["since"])]
         cells += [f"{row['workers']}/{row['workers_planned']}"]
         cells += [row["price_per_hour"] or ""] if priced else []
-        cells += [countdown(row["status"])] if wide else []
+        cells += [countdown(row["status"])] if wide and not past else []
+        cells += _taken(row) if past else []
         cells += [_reason(row)]
         table.add_row(*cells)
     return table
+
+
+def _taken(row: Mapping[str, Any]) -> list[RenderableType]:
+    """What came of a run, and what it took."""
+    taken = row["taken"]
+    result = row["result"] or ""
+    cost = taken["cost"] or f"{taken['worker_hours']:.3g} worker-h"
+    peak = str(Bytes(taken["peak_worker_memory"])) if taken["peak_worker_memory"] else ""
+    return [
+        Text(result, "red" if result == "failed" else ""),
+        str(Seconds(round(taken["lived"]))) if taken["lived"] else "",
+        cost if taken["lived"] else "",
+        peak,
+    ]
 
 
 def _reason(row: Mapping[str, Any], now: float | None = None) -> Text:
@@ -103,7 +124,10 @@ def plan(settled: Plan) -> RenderableType:
     for label, value, reason in _plan_rows(settled):
         table.add_row(Text(label, "bold"), value, Text(reason, "dim"))
     title = f"{settled.template} on {settled.engine} at target {settled.target}"
-    return Group(Text(title, "bold"), table)
+    here = settled.reasons.get("here")
+    return Group(
+        *([Text(f"{here[:1].upper()}{here[1:]}", "bold")] if here else []), Text(title, "bold"), table
+    )
 
 
 def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
@@ -154,7 +178,7 @@ def fit(view: Mapping[str, Any]) -> RenderableType:
             row["what"], _amount(row, "limit"), _amount(row, "held"), after, Text(row["source"], "dim")
         )
     verdict = {
-        "admit": Text("Fits: it would be admitted now.", "green"),
+        "admit": Text("Fits in your quota: it would be admitted now.", "green"),
         "wait": Text(f"Does not fit now.\n{view['message']}\n{view['hint']}", "yellow"),
         "refuse": Text(f"Never fits.\n{view['message']}\n{view['hint']}", "red"),
     }

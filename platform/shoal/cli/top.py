@@ -17,6 +17,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal top
+  shoal top nightly
   shoal top --once
   shoal top -o json
 """
@@ -28,6 +29,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def top(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this one.", autocompletion=o.complete_clusters),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="One look; also where there is no terminal.")] = False,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between looks.")] = 2.0,
     target: o.Target = None,
@@ -38,11 +43,14 @@ def top(
     from shoal.cli import tables, views
     from shoal.cli.console import out, write_json
     from shoal.cli.look import open_target, with_status
+    from shoal.clusters import find
 
     home = open_target(project, target)
+    only = None if name is None else find(home, name).id
 
     def rows() -> list[dict[str, Any]]:
-        return [views.cluster_view(c, status) for c, status in with_status(home, home.clusters())]
+        found = home.clusters() if only is None else [home.get(only)]
+        return [views.cluster_view(c, status) for c, status in with_status(home, found)]
 
     if output is o.Output.JSON:
         write_json(rows())

@@ -19,6 +19,7 @@ from shoal.errors import ShoalError
 from shoal.forecast import latest_start, warning
 from shoal.policy import Limit, Limits
 from shoal.records import Cluster, State
+from shoal.report import taken
 from shoal.units import Bytes
 from shoal.workload import Group, Plan, Size
 
@@ -62,6 +63,19 @@ def cluster_view(
         "status": None if status is None else status_view(status),
         "exit_code": cluster.exit_code,
         "result": cluster.result,
+    }
+
+
+def taken_view(cluster: Cluster, now: float) -> dict[str, Any]:
+    """What a run took, until ``now`` (seconds since the epoch) if it lives."""
+    lived, worker_seconds, price = taken(cluster, now)
+    return {
+        "template": cluster.plan.template,
+        "result": cluster.result,
+        "lived": round(float(lived), 3) if cluster.admitted_at is not None else 0.0,
+        "worker_hours": round(worker_seconds / 3600, 6) if cluster.admitted_at is not None else 0.0,
+        "cost": None if price is None else str(price),
+        "peak_worker_memory": int(cluster.report.get("peak_worker_memory", 0)),
     }
 
 

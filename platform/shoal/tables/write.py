@@ -36,6 +36,7 @@ from shoal.tables.refs import check_branch
 from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
+from shoal.tables.shown import html, said
 from shoal.tables.sweep import run_folder, sweep, sweep_manifests, sweep_metadata
 from shoal.tables.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
@@ -57,7 +58,7 @@ class WrittenFile:
     pid: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WriteResult:
     """What a write did."""
 
@@ -76,6 +77,12 @@ class WriteResult:
     """The addresses of the workers that wrote, each once."""
     pids: tuple[int, ...] = field(default=())
     """The processes that wrote, each once."""
+
+    def __repr__(self) -> str:
+        return f"<WriteResult {said(self)}>"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def write_table(

@@ -1,0 +1,56 @@
+"""Which tables there are, and what each holds.
+
+Why it exists: what is shared has to be found before it can be read.
+
+What it must not do: read data (a table's newest metadata says all of it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal.tables import catalog as catalogs
+from shoal.tables.catalog import CatalogSettings
+from shoal.tables.errors import TableNotFoundError
+
+
+def list_tables(namespace: str | None = None, *, catalog: CatalogSettings | None = None) -> list[str]:
+    """Every table of the catalog as ``"namespace.table"``, sorted; of one ``namespace`` (and those below it) only,
+    where it is given. A namespace that is not there has none.
+
+    Raises CatalogUnavailableError.
+    """
+    settled = catalogs.settings(catalog)
+    opened = catalogs.catalog(settled)
+    names = catalogs.reach(settled, "list the tables", lambda: catalogs.table_names(opened))
+    if namespace is None:
+        return names
+    return [name for name in names if name.startswith(f"{namespace.removeprefix(f'{settled.name}.')}.")]
+
+
+def described(name: str, *, catalog: CatalogSettings | None = None) -> dict[str, Any] | None:
+    """What the table holds now, as plain values: ``rows``, ``files``, ``bytes`` (of data files), ``snapshots``,
+    ``updated`` (seconds since the epoch), ``location``. What its writer did not say is None; None for a table that was
+    dropped meanwhile.
+    """
+    try:
+        metadata = catalogs.load(name, catalog).metadata
+    except TableNotFoundError:
+        return None
+    current = metadata.current_snapshot()
+    summary = current.summary.additional_properties if current and current.summary else {}
+
+    def total(what: str) -> int | None:
+        if current is None:
+            return 0
+        return int(summary[what]) if what in summary else None
+
+    return {
+        "name": name,
+        "rows": total("total-records"),
+        "files": total("total-data-files"),
+        "bytes": total("total-files-size"),
+        "snapshots": len(metadata.snapshots),
+        "updated": metadata.last_updated_ms / 1000,
+        "location": metadata.location,
+    }

@@ -1,0 +1,136 @@
+"""What is asked after the work: which tables there are, what runs took, one cluster's use; and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.cli.usage import add_up
+
+WRITES = """
+import pandas as pd
+import shoal
+
+frame = pd.DataFrame({"day": ["mon", "tue"], "amount": [1.0, 2.0]})
+result = shoal.write_table(frame, "shop.orders")
+print(repr(result))
+assert "<table>" in result._repr_html_()
+shoal.write_table(frame, "shop.orders", mode="append")
+shoal.write_table(frame, "nyc.flights")
+print(shoal.list_tables(), shoal.list_tables("shop"), shoal.list_tables("shoal.shop"), shoal.list_tables("no"))
+"""
+
+
+@pytest.fixture(scope="module")
+def written(shoal: Any) -> str:
+    """What a script said that wrote three times, into two tables."""
+    file = shoal.write("write.py", WRITES)
+    done = subprocess.run(
+        [sys.executable, str(file)],
+        cwd=shoal.folder, env=shoal.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_tables_are_listed(shoal: Any, written: str) -> None:
+    assert "['nyc.flights', 'shop.orders'] ['shop.orders'] ['shop.orders'] []" in written
+    plain, rows, shop, names, history, nothing = shoal.many(
+        [
+            ["tables"], ["tables", "ls", "-o", "json"], ["tables", "ls", "shop", "-o", "json"],
+            ["tables", "ls", "--names"], ["tables", "history", "shop.orders", "-o", "json"],
+            ["tables", "ls", "nosuch"],
+        ]
+    )  # fmt: skip
+    assert "nyc.flights" in plain.out
+    assert "shop.orders" in plain.out
+    found = {row["name"]: row for row in json.loads(rows.out)}
+    assert list(found) == ["nyc.flights", "shop.orders"]
+    assert list(found["shop.orders"]) == [
+        "name", "rows", "files", "bytes", "snapshots", "updated", "location",
+    ]  # fmt: skip
+    assert (found["shop.orders"]["rows"], found["shop.orders"]["snapshots"]) == (4, 2)
+    assert [row["name"] for row in json.loads(shop.out)] == ["shop.orders"]
+    assert names.out == "nyc.flights\nshop.orders\n"
+    assert [row["added_rows"] for row in json.loads(history.out)] == [2, 2]
+    assert nothing.code == 0
+    assert "Namespace nosuch holds no tables" in nothing.err
+    assert shoal("tables", "history", "shop.ordrs").code == 2
+
+
+def test_a_writes_result_is_told_in_a_line(written: str) -> None:
+    line = written.splitlines()[0]
+    assert line.startswith("<WriteResult shop.orders: 2 rows in 1 file, snapshot ")
+    assert len(line) < 120
+
+
+def test_usage_adds_up_what_runs_took(shoal: Any) -> None:
+    before = json.loads(shoal("usage", "-o", "json").out)["total"]["runs"]
+    shoal("up", "small", "-w", "1", "--name", "spent", "--detach", "--yes")
+    only, everything = shoal.many([["top", "spent", "-o", "json"], ["top", "nosuch"]])
+    assert [row["name"] for row in json.loads(only.out)] == ["spent"]
+    assert everything.code == 2
+    assert shoal("down", "spent").code == 0
+    said = json.loads(shoal("usage", "--since", "1 h", "-o", "json").out)
+    assert list(said) == ["since", "templates", "total"]
+    assert list(said["total"]) == [
+        "runs", "failed", "lived", "worker_hours", "cost", "peak_worker_memory",
+    ]  # fmt: skip
+    assert said["total"]["runs"] == before + 1
+    assert said["total"]["worker_hours"] > 0
+    assert said["templates"][0]["template"] == "small"
+    row = next(row for row in json.loads(shoal("ls", "--all", "-o", "json").out) if row["name"] == "spent")
+    assert row["result"] == "ended"
+    assert row["taken"]["worker_hours"] > 0
+    page = shoal("report", "spent", "--html", "spent.html")
+    assert str(shoal.folder / "spent.html") in page.err.replace("\n", "")
+    text = shoal("ls", "--all").out
+    for column in ("RESULT", "TOOK", "COST", "PEAK"):
+        assert column in text.splitlines()[0]
+    assert "in all" in shoal("usage").out
+
+
+def test_half_a_sum_is_no_sum() -> None:
+    row = {"template": "etl", "result": "ended", "lived": 1.0, "worker_hours": 0.5, "peak_worker_memory": 7}
+    one, other, none = ({**row, "cost": cost} for cost in ("1.50 USD", "2.00 USD", None))
+    assert add_up([one, other])["cost"] == "3.50 USD"
+    assert add_up([one, none])["cost"] is None
+    assert add_up([one, {**row, "cost": "1.00 EUR"}])["cost"] is None
+    assert add_up([])["cost"] is None
+    assert add_up([{**one, "result": "failed"}, other])["failed"] == 1
+
+
+def test_on_a_laptop_the_first_line_says_what_will_really_be_there(shoal: Any) -> None:
+    big, small_, no_data, plain = shoal.many(
+        [
+            ["plan", "small", "--data", "25 GB"], ["plan", "small", "--data", "100 MB"], ["plan", "small"],
+            ["plan", "small", "--memory", "500 MB", "--cores", "1"],
+        ]
+    )  # fmt: skip
+    first = big.out.splitlines()[0]
+    assert first.startswith(
+        "Really on local: 3 workers of 1 core and 500 MB, 1.5 GB in all; 25 GB of input take 75 GB"
+    )
+    assert "50.0 times that" in " ".join(big.out.split())
+    assert "which fits" in small_.out.splitlines()[0]
+    assert no_data.out.startswith("Really on local: 1 worker of 1 core and 500 MB")
+    assert "Really" not in plain.out  # what was requested is what is there
+    assert "Fits in your quota" in no_data.out
+
+
+def test_what_goes_into_a_pipe_is_not_padded(shoal: Any) -> None:
+    for answer in shoal.many([["plan", "small"], ["ls", "--all"], ["quota"], ["tables"]]):
+        assert answer.out
+        assert not [line for line in answer.out.splitlines() if line != line.rstrip()]
+
+
+def test_init_puts_containerfiles_only_before_who_asks(bare: Any) -> None:
+    plain, images = bare.many([["init", "one"], ["init", "two", "--images"]])
+    assert "Containerfile" not in plain.out
+    assert "images/shoal-dask/Containerfile" in images.out
+    assert not (Path(bare.folder) / "one" / "images").exists()
+    assert bare("plan", "etl", "--project", "one").code == 0
