@@ -72,12 +72,12 @@ class _Proofs:
             ("extras", _extras),
             ("dashboard", _dashboard),
             ("Java", _java),
-            ("Spark's jars", _jars),
             ("project", self._files),
             ("policy", self._policy),
             ("data folder", _data),
             ("ledger", self._ledger),
             ("catalog", self._catalog),
+            ("Spark's jars", self._jars),
             ("machine", self._machine),
             ("loopback", _loopback),
             ("open files", _open_files),
@@ -125,10 +125,30 @@ class _Proofs:
     def _catalog(self) -> str:
         self._opened()
         from shoal.tables.catalog import catalog, settings
+        from shoal.tables.trial import prove
 
         found = settings()
         names = catalog(found).list_namespaces()
-        return f"{found.shown_uri} answers, {count(len(names), 'namespace')}; files go to {found.warehouse}"
+        prove(found)
+        return (
+            f"{found.shown_uri} answers, {count(len(names), 'namespace')}; files go to {found.warehouse}: "
+            "a table was made, written, read and dropped"
+        )
+
+    def _jars(self) -> str:
+        self._opened()  # which jars Spark needs depends on the catalog
+        from shoal.head.jars import jar_files
+        from shoal.homes.local import paths
+        from shoal.tables.spark_conf import spark_packages
+
+        folder = paths.cache_folder() / "ivy"
+        missing = [file.name for file in jar_files(spark_packages(), folder) if not file.is_file()]
+        if missing:
+            raise Warned(
+                f"not fetched yet: {', '.join(missing)}; the first Spark start does it",
+                "shoal validate --engine spark",
+            )
+        return f"in {folder / 'jars'}"
 
     def _machine(self) -> str:
         from shoal.project import look_up
@@ -233,21 +253,6 @@ def _java() -> str:
 
     java = find_java()
     return f"Java {java.version} at {java.command}"
-
-
-def _jars() -> str:
-    from shoal.head.jars import jar_files
-    from shoal.homes.local import paths
-    from shoal.tables.spark_conf import SPARK_PACKAGES
-
-    folder = paths.cache_folder() / "ivy"
-    missing = [file.name for file in jar_files(SPARK_PACKAGES, folder) if not file.is_file()]
-    if missing:
-        raise Warned(
-            f"not fetched yet: {', '.join(missing)}; the first Spark start does it",
-            "shoal validate --engine spark",
-        )
-    return f"in {folder / 'jars'}"
 
 
 def _data() -> str:

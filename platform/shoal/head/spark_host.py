@@ -31,7 +31,7 @@ from shoal.homes.local.processes import die_with_parent
 from shoal.java import find_java
 from shoal.records import Reason
 from shoal.tables.catalog import catalog, settings
-from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf
+from shoal.tables.spark_conf import spark_conf, spark_packages
 from shoal.words import count
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -139,7 +139,7 @@ class SparkHost:
             "spark.sql.session.timeZone": "UTC",
             # Both sides of a Python UDF have to be the same interpreter.
             "spark.pyspark.python": sys.executable,
-            **jars.jar_conf(SPARK_PACKAGES),
+            **jars.jar_conf(spark_packages()),
             "spark.sql.defaultCatalog": settings().name,  # nyc.flights is the same table as shoal.nyc.flights
             **spark_conf(settings()),
             **self._site.plan.conf,

@@ -10,6 +10,7 @@ can be seen: not in ``repr``, not in what is sent to workers.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import os
 import random
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 
-from shoal.errors import UsageError
-from shoal.tables.errors import CatalogUnavailableError, TableNotFoundError
+from shoal.errors import MissingExtraError, UsageError
+from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, TableNotFoundError
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -75,13 +76,7 @@ class CatalogSettings:
     @property
     def shown_uri(self) -> str:
         """The URI without its password."""
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError
-
-        try:
-            return make_url(self.uri).render_as_string(hide_password=True)
-        except ArgumentError:
-            return re.sub(r"//[^/@]*@", "//***@", self.uri)
+        return without_password(self.uri)
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -103,6 +98,17 @@ class CatalogSettings:
         return hash(
             (self.name, self.uri, self.warehouse, tuple(sorted(self.properties.items())), self.timeout)
         )
+
+
+def without_password(uri: str) -> str:
+    """A catalog's URI as it may be shown."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 _hook: Callable[[], CatalogSettings | None] | None = None
@@ -162,6 +168,7 @@ def _complete(given: CatalogSettings) -> CatalogSettings:
     elif (file := replace(given, uri=uri).sqlite_file) and not file.is_absolute():
         uri = f"sqlite:///{file.absolute()}"
     settled = replace(given, uri=uri)
+    _check_endpoint(given.properties.get("s3.endpoint", ""))
     if not warehouse:
         if (file := settled.sqlite_file) is not None:
             warehouse = str(file.parent / "warehouse")
@@ -173,6 +180,16 @@ def _complete(given: CatalogSettings) -> CatalogSettings:
     if warehouse and "://" not in warehouse and not warehouse.startswith("file:") and settled.kind != "rest":
         warehouse = f"file://{Path(warehouse).expanduser().absolute()}"
     return replace(settled, warehouse=warehouse)
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """UsageError for an endpoint that each engine would read differently."""
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UsageError(
+            f"s3.endpoint is {endpoint!r}, without http:// or https://.",
+            hint=f"Write it as https://{endpoint}, or http://{endpoint} for a server without TLS.",
+            endpoint=endpoint,
+        )
 
 
 def _make_folders(given: CatalogSettings) -> None:
@@ -201,7 +218,24 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
         # a given deadline is kept, long enough that a commit next door is waited for in one go.
         url = make_url(given.uri).update_query_dict({"timeout": str(min(5.0, given.timeout))})
         properties["uri"] = url.render_as_string(hide_password=False)
+    if given.kind == "postgresql":
+        properties["uri"] = _with_driver(given.uri)
     return properties
+
+
+def _with_driver(uri: str) -> str:
+    """A PostgreSQL URI that names a driver which is installed; one that names its own is left alone."""
+    scheme, _, rest = uri.partition("://")
+    if "+" in scheme:
+        return uri
+    for driver in ("psycopg2", "psycopg"):
+        if importlib.util.find_spec(driver) is not None:
+            return f"postgresql+{driver}://{rest}"
+    raise MissingExtraError(
+        "A catalog in PostgreSQL needs a driver, and neither psycopg2 nor psycopg is installed.",
+        hint="pip install 'shoal[postgresql]'",
+        extra="postgresql",
+    )
 
 
 _open: dict[
@@ -254,16 +288,47 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
             return action()
         except (OperationalError, InterfaceError, requests.ConnectionError, ConnectionError) as error:
             tried_for = time.monotonic() - start
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            if (hint := _refusal(reason)) is not None:
+                raise CatalogRefusedError(
+                    f"Could not {doing}: the catalog {given.shown_uri} refused it ({reason}).",
+                    hint=hint,
+                    tried_for=tried_for,
+                    kind=given.kind,
+                ) from error
             if tried_for + wait > given.timeout:
-                reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
                 raise CatalogUnavailableError(
                     f"Could not {doing}: the catalog {given.shown_uri} did not answer "
                     f"for {tried_for:.1f} s ({reason}).",
-                    hint="Is its server running, and is no other process holding a lock on it?",
+                    hint="Does another process hold a lock on it?"
+                    if given.kind == "sqlite"
+                    else "Is its server running, and can this machine reach it?",
                     tried_for=tried_for,
                 ) from error
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 2, 1.0)
+
+
+# What a database says when it is there and will not: by its words, for a connection that was never made has
+# no code. A server that speaks another language is tried until the timeout, as before.
+_REFUSALS = (
+    (r"authentication failed|no password supplied", "Check the user and password in the catalog's URI."),
+    (r'database ".*" does not exist', "Create the database first, or correct its name in the catalog's URI."),
+    (r'role ".*" does not exist|no pg_hba\.conf entry', "Ask the database's administrator for access."),
+    (
+        r"permission denied",
+        "This user needs the right to use, and at the first use to create, the catalog's tables.",
+    ),
+    (r"unable to open database file", "Check that the catalog's folder exists and may be written."),
+)
+
+
+def _refusal(reason: str) -> str | None:
+    """What to do about a refusal that trying again would not change; None for anything else."""
+    for pattern, hint in _REFUSALS:
+        if re.search(pattern, reason):
+            return hint
+    return None
 
 
 def identifier(name: str, given: CatalogSettings) -> Identifier:

@@ -66,5 +66,12 @@ class CatalogUnavailableError(InfrastructureError):
     """The catalog is locked or down. ``values["tried_for"]`` is the number of seconds it was tried."""
 
 
+class CatalogRefusedError(CatalogUnavailableError):
+    """The catalog answered, and said no: a wrong password, a database that is not there, a missing right.
+
+    Trying again would not help, so it is told at once. ``values["kind"]`` is the catalog's kind.
+    """
+
+
 class StorageError(InfrastructureError):
     """A file could not be read or written: no space left, no permission, a file that is gone."""

@@ -8,7 +8,6 @@ a name made from the task would let the second run overwrite a file that is alre
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import uuid
@@ -28,7 +27,6 @@ from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
 from shoal.tables.attempts import go_on, part_of
 from shoal.tables.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
-from shoal.tables.errors import StorageError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
 from shoal.tables.plan import unpack_metadata
@@ -44,6 +42,7 @@ from shoal.tables.pyiceberg_private import (
     schema_to_pyarrow,
 )
 from shoal.tables.scan import file_io
+from shoal.tables.storage import storage_error
 
 ROW_GROUP_BYTES = 64 * 2**20
 """Bytes in memory of a row group: small enough to split a file well under a worker's memory."""
@@ -143,22 +142,12 @@ def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Writ
                 raise
     except BaseException as error:
         if isinstance(error, OSError):
-            raise _storage_error(error, context) from error
+            raise storage_error(error, context.data_path, "could not be written") from error
         if not isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
             # A panic of Rust code is no Exception, and would end the worker's thread without an answer.
             raise RuntimeError(f"Writing a partition of {context.table} panicked: {error}") from error
         raise
     return written
-
-
-def _storage_error(error: OSError, context: WriteContext) -> StorageError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    return StorageError(
-        f"{'No space is left' if full else 'A file could not be written'} at {context.data_path}: {error}",
-        hint="Free some and run it again; the table is as it was, and this task's files are deleted."
-        if full
-        else "Does the worker have permission (and credentials) to write there?",
-    )
 
 
 def file_arrow_schema(metadata: TableMetadata) -> tuple[Schema, pa.Schema]:

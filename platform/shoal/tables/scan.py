@@ -7,8 +7,9 @@ credentials that were sent to it (they come from the worker's own surroundings).
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -55,21 +56,45 @@ class ScanContext:
     io_properties: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def public_properties(properties: dict[str, str]) -> dict[str, str]:
+_Items = tuple[tuple[str, str], ...]
+
+# The secrets of catalogs that this process opened, by what was sent of their properties. Tasks of this process
+# use them; other processes find theirs in their own environment, as no graph carries them.
+_opened: dict[_Items, _Items] = {}
+
+
+def _items(properties: Mapping[str, str]) -> _Items:
+    return tuple(sorted(properties.items()))
+
+
+def public_properties(properties: Mapping[str, str]) -> dict[str, str]:
     """The storage properties that may travel in a graph: all but the secret ones and the catalog's URI."""
-    return {k: v for k, v in properties.items() if not catalog.is_secret(k) and k not in ("uri", "warehouse")}
+    public = {
+        k: v for k, v in properties.items() if not catalog.is_secret(k) and k not in ("uri", "warehouse")
+    }
+    # Two catalogs on one server may have keys of their own: what is sent tells them apart, without a secret.
+    place = f"{catalog.without_password(properties.get('uri', ''))} {properties.get('warehouse', '')}"
+    public["shoal.catalog"] = hashlib.sha256(place.encode()).hexdigest()[:16]
+    _opened[_items(public)] = _items({k: v for k, v in properties.items() if catalog.is_secret(k)})
+    return public
 
 
 @lru_cache(maxsize=16)
-def _file_io(location: str, shipped: tuple[tuple[str, str], ...], pid: int) -> FileIO:
-    found = catalog.settings().properties
-    secrets = {k: v for k, v in found.items() if catalog.is_secret(k)}
-    return load_file_io({**secrets, **dict(shipped)}, location)
+def _file_io(location: str, shipped: _Items, secrets: _Items, pid: int) -> FileIO:
+    return load_file_io({**dict(secrets), **dict(shipped)}, location)
 
 
 def file_io(location: str, shipped: dict[str, str]) -> FileIO:
-    """Access to the table's files: what was sent, and the secrets that this process finds around itself."""
-    return _file_io(location, tuple(sorted(shipped.items())), os.getpid())
+    """Access to the table's files: what was sent, and the secrets that this process has for it.
+
+    Asked anew each time: a key that was replaced meanwhile makes a new one.
+    """
+    key = _items(shipped)
+    secrets = _opened.get(key)
+    if secrets is None:
+        found = catalog.settings().properties
+        secrets = _items({k: v for k, v in found.items() if catalog.is_secret(k)})
+    return _file_io(location, key, secrets, os.getpid())
 
 
 def read_partition(
