@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,13 @@ class PostgreSQL:
             f"-p {self.port} -c listen_addresses=127.0.0.1 "
             f"-c unix_socket_directories={self.folder} -c fsync=off"
         )
-        subprocess.run([*self._control, "-l", f"{self.folder}/log", "-o", options, "start"], **self.run)
+        command = [*self._control, "-l", f"{self.folder}/log", "-o", options, "start"]
+        # After a crash its last processes still hold its shared memory for a moment, and it refuses to start.
+        for _ in range(20):
+            if subprocess.run(command, **{**self.run, "check": False}).returncode == 0:
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def stop(self, mode: str = "fast") -> None:
         """``immediate``: as if it had crashed."""

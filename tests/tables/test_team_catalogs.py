@@ -33,7 +33,7 @@ def team(postgresql: Any, s3: Any) -> CatalogSettings:
         uri=postgresql.database("team"),
         warehouse="s3://team/warehouse",
         properties=s3.properties,
-        timeout=60.0,
+        timeout=180.0,
     )
 
 
