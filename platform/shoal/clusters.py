@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal.asking import ask, refuse_unknown
+from shoal.computing import wanted
 from shoal.dask_handle import DaskCluster
 from shoal.errors import DeadlineError, NotFoundError, UsageError
 from shoal.handles import ClusterHandle
@@ -48,7 +49,7 @@ _Handle = TypeVar("_Handle", bound=ClusterHandle)
 _told: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
 # What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
-_OPTIONS = ("name", "detach", "quiet", "tags", "project", "target")
+_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target")
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
 
@@ -95,7 +96,7 @@ def connect(
     opened = open_project(project, target)
     home = open_home(opened)
     cluster = find(home, name)
-    handle = _handle(home, cluster, owns=False, quiet=True)
+    handle = _handle(home, cluster, owns=False, quiet=True, progress=True)
     return handle.wait()
 
 
@@ -106,6 +107,7 @@ def up(
     name: str | None = None,
     detach: bool = False,
     quiet: bool = False,
+    progress: bool = True,
     tags: Mapping[str, str] | None = None,
     project: str | Path | None = None,
     target: str | None = None,
@@ -129,6 +131,7 @@ def up(
         keep=detach,
         detach=detach,
         quiet=quiet,
+        progress=progress,
         tags=tags,
         cluster_id=_id,
         adopt=_adopt,
@@ -143,6 +146,7 @@ def start(
     keep: bool = False,
     detach: bool = False,
     quiet: bool = False,
+    progress: bool = True,
     tags: Mapping[str, str] | None = None,
     cluster_id: str | None = None,
     adopt: str | None = None,
@@ -173,7 +177,7 @@ def start(
     owns = cluster.id in (its_id, adopt)
     if not owns and not quiet:
         print(_found(cluster), file=sys.stderr)
-    handle = _handle(home, cluster, owns=owns, quiet=quiet)
+    handle = _handle(home, cluster, owns=owns, quiet=quiet, progress=progress and not quiet)
     if detach and keep and cluster.state is State.QUEUED:
         handle.release()
         return handle
@@ -224,7 +228,8 @@ def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskClus
     cluster = find(home, name)
     if cluster.plan.engine is not engine:
         return None
-    return _handle(home, cluster, owns=False, quiet=True).wait()
+    progress = bool(options.get("progress", True))
+    return _handle(home, cluster, owns=False, quiet=True, progress=progress).wait()
 
 
 def plan(template: str | None = None, **options: Any) -> Plan:
@@ -299,9 +304,13 @@ def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
     raise NotFoundError(f"you have no live cluster named {name!r}{last}", hint=hint, name=name, live=live)
 
 
-def _handle(home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool) -> DaskCluster | SparkCluster:
+def _handle(
+    home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool, progress: bool
+) -> DaskCluster | SparkCluster:
     kind = DaskCluster if cluster.plan.engine is Engine.DASK else SparkCluster
-    return kind(home, cluster, owns=owns, quiet=quiet)
+    made = kind(home, cluster, owns=owns, quiet=quiet)
+    made.progress = wanted(progress)
+    return made
 
 
 def _opened(handle: _Handle) -> _Handle:

@@ -11,6 +11,7 @@ import contextlib
 import warnings
 from typing import TYPE_CHECKING
 
+from shoal.computing import DaskBar
 from shoal.environment import VERSIONS, differences, versions, warn
 from shoal.handles import ClusterHandle
 from shoal.homes.base import Home
@@ -30,6 +31,7 @@ class DaskCluster(ClusterHandle):
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         super().__init__(home, cluster, owns=owns, quiet=quiet)
         self._client: Client | None = None
+        self._bar: DaskBar | None = None
 
     @property
     def client(self) -> Client:
@@ -51,6 +53,8 @@ class DaskCluster(ClusterHandle):
                     endpoint.address, security=security, timeout="30s", name=f"shoal-{self.name}"
                 )
             self._compare(self._client)
+            if self.progress:
+                self._bar = DaskBar(self._client, self.name)
         return self._client
 
     @staticmethod
@@ -79,6 +83,9 @@ class DaskCluster(ClusterHandle):
             _abandoned.append(client)
 
     def _disconnect(self) -> None:
+        if self._bar is not None:
+            self._bar.end()
+            self._bar = None
         if self._client is not None:
             self._client.close()
             self._client = None

@@ -29,7 +29,7 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
     ``spot`` (share, 0 to 1), ``packages`` (pip requirements for the workers), ``max_duration``, ``idle``,
     ``no_client`` (``"2 h"``), ``name`` (under the name of your live cluster this attaches to that one, which
     then does not end with the block; UsageError if it is not what is asked for), ``target``,
-    ``project`` (folder), ``tags``, ``quiet``.
+    ``project`` (folder), ``tags``, ``quiet``, ``progress`` (False: no bar on the terminal while it computes).
 
     Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
     """

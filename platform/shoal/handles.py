@@ -52,6 +52,7 @@ class ClusterHandle(ABC):
         self._quiet = quiet
         self._closed = False
         self._closing = "closed by its user"
+        self.progress = False  # whether a bar shows what is computed
         self._shown: Progress | None = None
         self._process = os.getpid()
         self._finalizer: weakref.finalize[Any, Any] | None = None

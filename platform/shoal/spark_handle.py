@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from shoal.channel import spark_session
+from shoal.computing import SparkBar
 from shoal.environment import differences, versions, warn
 from shoal.errors import ForkedError
 from shoal.handles import ClusterHandle
@@ -31,6 +32,7 @@ class SparkCluster(ClusterHandle):
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         super().__init__(home, cluster, owns=owns, quiet=quiet)
         self._session: SparkSession | None = None
+        self._bar: SparkBar | None = None
 
     @property
     def session(self) -> SparkSession:
@@ -54,6 +56,9 @@ class SparkCluster(ClusterHandle):
             except BaseException:
                 self._disconnect()  # else pyspark would hand this session to whoever asks for one
                 raise
+            if self.progress:
+                self._bar = SparkBar(self.name)
+                session.registerProgressHandler(self._bar)
             warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
         return self._session
 
@@ -75,6 +80,9 @@ class SparkCluster(ClusterHandle):
 
     def _disconnect(self) -> None:
         session, self._session = self._session, None
+        if self._bar is not None:
+            self._bar.end()
+            self._bar = None
         if session is not None:
             with warnings.catch_warnings():
                 # It warns of a server that is gone, and where warnings are errors that would leave a dead

@@ -96,6 +96,7 @@ class DaskHost:
         import dask
         import distributed
 
+        from shoal.computing import tell
         from shoal.head.certificate import make_certificate, name_of
         from shoal.head.dashboard import Guard, link, secret_of
         from shoal.head.dask_code import ClientsCode
@@ -127,6 +128,7 @@ class DaskHost:
         self._dashboard = link(scheduler.http_server.port, secret_of(key))
         self._scheduler = await scheduler
         ClientsCode(self._scheduler)
+        tell(self._scheduler)
         self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
         self._workers = Workers(self._site, self._scheduler, self._tls)
         return str(self._scheduler.address)

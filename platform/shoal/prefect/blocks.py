@@ -120,7 +120,7 @@ def _obtain(
     options: dict[str, Any],
 ) -> tuple[_Handle, Limits]:
     """Adopt, replace or start. A cluster that ends just as it is adopted is started anew."""
-    asked = {key: value for key, value in options.items() if key not in ("quiet", "tags")}
+    asked = {key: value for key, value in options.items() if key not in ("quiet", "progress", "tags")}
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
