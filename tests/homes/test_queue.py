@@ -93,6 +93,26 @@ def test_the_queue_moves_though_the_waiter_ahead_and_the_holder_were_killed(
     end_all(home, eventually)
 
 
+def test_a_waiter_ends_when_its_ledger_was_deleted(
+    home: LocalHome,
+    ask: Callable[..., Cluster],
+    empty_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:
+    monkeypatch.setenv("SHOAL_DELETED_AFTER", "1")
+    running, waiting = [ask("first"), ask("second")], ask("third")
+    assert waiting.state is State.QUEUED
+    for file in empty_home.glob("ledger.db*"):
+        file.unlink()
+    for cluster in running:
+        os.kill(cluster.head["pid"], signal.SIGKILL)
+    waiter = psutil.Process(waiting.head["pid"])
+    eventually(
+        lambda: not waiter.is_running() or waiter.status() == psutil.STATUS_ZOMBIE, 20, "the waiter ended"
+    )
+
+
 def test_a_queued_request_can_be_taken_back_and_what_never_fits_is_refused_at_once(
     home: LocalHome, ask: Callable[..., Cluster], eventually: Eventually
 ) -> None:

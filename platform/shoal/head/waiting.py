@@ -28,6 +28,7 @@ _DUTY = 1.0  # s between looks at whether something died
 _ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
 _SETTLE_LIMIT = 60.0  # s that this may take
 _ANSWER = 30.0  # s that the ledger may take to answer
+_DELETED = 60.0  # s without the ledger's file, after which whoever deleted it meant it
 _MINE = "SELECT state, ended_at FROM shoal_clusters WHERE id = :id"
 _LIVE = "SELECT id, state, head, project FROM shoal_clusters WHERE ended_at IS NULL ORDER BY created"
 _WAITING = "Queued"  # records.State.QUEUED, without importing it
@@ -38,7 +39,15 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
     if not url.startswith("sqlite:///"):
         return _wait_at_server(cluster_id, url)
     store, duty = sqlite_file(Path(url.removeprefix("sqlite:///"))), _Duty(cluster_id)
+    limit, there = float(os.environ.get("SHOAL_DELETED_AFTER") or _DELETED), time.monotonic()
     while True:
+        if store.inode() is None:  # opening it would make an empty one
+            if time.monotonic() - there > limit:
+                print(f"shoal head: the ledger {url} was deleted, and its request with it", flush=True)
+                return False
+            time.sleep(_LOOK)
+            continue
+        there = time.monotonic()
         try:
             with store.connect(_ANSWER) as ledger:
                 row = ledger.execute(_MINE, {"id": cluster_id}).fetchone()
