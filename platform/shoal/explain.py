@@ -81,11 +81,12 @@ def explain(
     status: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
     account: Account | None = None,
+    unresponsive: str = "",
 ) -> tuple[Step, ...]:
     """The six steps of ``cluster``.
 
     ``history`` as a home tells it, ``status`` what its head says (None: not asked, or no answer); ``limits``
-    and ``account`` are its owner's, for what they hold now.
+    and ``account`` are its owner's, for what they hold now; ``unresponsive`` is what is wrong with its head.
     """
     here = _standing(cluster)
     order = list(Stage)
@@ -94,7 +95,7 @@ def explain(
         if order.index(stage) < order.index(here):
             steps.append(Step(stage, Outcome.PASSED, _passed(stage, cluster, history, limits, account)))
         elif stage is here:
-            steps.append(_now(stage, cluster, history, status))
+            steps.append(_now(stage, cluster, history, status, unresponsive))
         else:
             steps.append(Step(stage, Outcome.PENDING, "not reached"))
     return tuple(steps)
@@ -163,9 +164,17 @@ def _start_up(cluster: Cluster, history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _now(
-    stage: Stage, cluster: Cluster, history: Sequence[Mapping[str, Any]], status: Mapping[str, Any] | None
+    stage: Stage,
+    cluster: Cluster,
+    history: Sequence[Mapping[str, Any]],
+    status: Mapping[str, Any] | None,
+    unresponsive: str,
 ) -> Step:
     mend = _MENDS[stage].format(logs=command("logs", cluster.name))
+    if unresponsive and not cluster.state.ended:
+        return Step(
+            stage, Outcome.FAILED, f"{cluster.message}, but {unresponsive}", command("down", cluster.name)
+        )
     if cluster.state in (State.REFUSED, State.FAILED):
         return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", mend)
     if cluster.state is State.STOPPED and cluster.exit_code is not None:

@@ -22,7 +22,7 @@ from enum import StrEnum
 from shoal.account import Amounts, Fair
 from shoal.admission import Verdict
 from shoal.queueing import Outcome, admitted
-from shoal.records import Cluster, Reason, State
+from shoal.records import FAILURES, Cluster, Reason, State
 from shoal.units import Seconds
 
 START_LIMIT = Seconds(300)  # that a head may take to appear
@@ -128,17 +128,6 @@ class EndRemains:
 
 
 Action = Charge | Free | Move | StartHead | StopHead | KillHead | EndRemains
-
-# Reasons that mean that infrastructure broke, not that the cluster came to its end.
-FAILURES = frozenset(
-    {
-        Reason.HEAD_CRASHED,
-        Reason.HEAD_LOST,
-        Reason.START_FAILED,
-        Reason.IMAGE_PULL_FAILED,
-        Reason.PACKAGES_FAILED,
-    }
-)
 
 
 def step(cluster: Cluster, seen: Observation, now: float) -> list[Action]:

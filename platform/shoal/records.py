@@ -73,6 +73,18 @@ def script_end(code: int) -> str:
     return f"its script failed: exit code {code}" if code else "its script succeeded"
 
 
+# Reasons that mean that infrastructure broke, not that the cluster came to its end.
+FAILURES = frozenset(
+    {
+        Reason.HEAD_CRASHED,
+        Reason.HEAD_LOST,
+        Reason.START_FAILED,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.PACKAGES_FAILED,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """One cluster's record. Times are seconds since the epoch, by the store's clock.

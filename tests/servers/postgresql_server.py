@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class PostgreSQL:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[PostgreSQL]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     binaries = str(found[-1].parent) if found else os.path.dirname(shutil.which("initdb") or "")
     if not binaries:
@@ -70,7 +71,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must skip nothing, but: {reason}")
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("postgresql")
+    # Not below pytest's own folder: each pytest that starts closes that to other users.
+    folder = Path(tempfile.mkdtemp(prefix="shoal-postgresql-"))
     password = f"hidden-{secrets.token_hex(8)}"
     (folder / "password").write_text(password)
     as_user: dict[str, object] = {}
@@ -80,10 +82,6 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         os.chown(folder / "password", user.pw_uid, user.pw_gid)
-        for parent in folder.parents:
-            if parent == Path("/tmp"):
-                break
-            parent.chmod(parent.stat().st_mode | 0o011)
         as_user = {"user": user.pw_uid, "group": user.pw_gid}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -96,3 +94,4 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
     server.start()
     yield server
     subprocess.run([*server._control, "-m", "immediate", "stop"], **{**run, "check": False})
+    shutil.rmtree(folder, ignore_errors=True)

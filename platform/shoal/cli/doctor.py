@@ -81,6 +81,7 @@ class _Proofs:
             ("machine", self._machine),
             ("loopback", _loopback),
             ("open files", _open_files),
+            ("heads", self._heads),
             ("leftovers", self._leftovers),
         ]
 
@@ -176,13 +177,24 @@ class _Proofs:
             )
         return f"{said}: enough for one of each template"
 
+    def _heads(self) -> str:
+        from shoal.homes.choose import open_home
+
+        home = open_home(self._opened())
+        live = home.clusters(owner=home.user())
+        hung = {cluster.name: said for cluster in live if (said := home.unresponsive(cluster))}
+        if hung:
+            said = "; ".join(f"{name}: {what}" for name, what in hung.items())
+            raise Warned(said, f"shoal down {' '.join(hung)}")
+        return f"no head of your {len(live)} live clusters hangs" if live else "you have no live cluster"
+
     def _leftovers(self) -> str:
         from shoal.homes.choose import open_home
         from shoal.homes.local.processes import all_marked
 
         home = open_home(self._opened())
         ended = {cluster.id: cluster.name for cluster in home.clusters(ended=True) if cluster.state.ended}
-        left = {pid: ended[its] for pid, its in all_marked().items() if its in ended}
+        left = {pid: ended[its] for pid, its in all_marked(home.ledger.url).items() if its in ended}
         if left:
             names, pids = ", ".join(sorted(set(left.values()))), " ".join(map(str, left))
             raise Failed(f"processes of ended clusters are alive: {names}", f"kill {pids}")

@@ -23,7 +23,7 @@ Examples:
   shoal down nightly
   shoal down --all --yes
 """
-WAIT = 60.0  # s that an end is waited for
+WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
 _POLL = 0.1
 
 

@@ -49,7 +49,8 @@ def why(
         limits = opened.policy.limits_of(cluster.owner)
     except ShoalError:  # a user who is no longer in the policy still has a history
         limits = None
-    steps = explain(cluster, history, status, limits, home.held(cluster.owner))
+    hung = home.unresponsive(cluster)
+    steps = explain(cluster, history, status, limits, home.held(cluster.owner), hung)
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
         write_json(view | {"steps": [vars(step) for step in steps], "history": views.history_view(history)})

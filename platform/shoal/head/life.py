@@ -20,30 +20,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import DeadlineError, InfrastructureError, ShoalError
+from shoal.errors import InfrastructureError, ShoalError
 from shoal.head.adapt import Adapt
 from shoal.head.effort import Effort
 from shoal.head.engine import EngineHost, Observation, Site
 from shoal.head.packages import install
+from shoal.head.record import OwnRecord
 from shoal.head.status import StatusServer
 from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths, rebuild, schema
+from shoal.homes.local import endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import end_marked, identity
-from shoal.homes.local.tidy import tidy_up
-from shoal.homes.local.transaction import Transaction, Wishes
+from shoal.homes.local.tidy import follow
+from shoal.homes.local.transaction import Wishes
 from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.units import Seconds
-from shoal.words import count
 from shoal.workload import Engine
 
 if TYPE_CHECKING:
     from shoal.homes.local.governing import Governing
 
 TICK = 0.5  # s between looks
-RENEW = 5.0  # s between renewals of the lease
-LEASE = 30.0  # s without a renewal after which the head ends itself (others count it gone after 45)
 START_LIMIT = (
     300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
 )
@@ -70,16 +68,16 @@ class Head:
         self._ends_in: tuple[Reason, Seconds] | None = None
         self._terminated = False
         self._wakes, self._wake = os.pipe()  # a signal ends a sleep
-        self._renewed = time.monotonic()
         self._since = self._seen = time.monotonic()
         self._phase = State.STARTING
         reached(CrashPoint.HEAD_BORN)
-        with ledger.write() as tx:
-            self._cluster = tx.get(cluster_id)
-            self._status = StatusServer(self.status, self._token)
-            head = identity() | {"status_url": self._status.url}
-            tx.update(cluster_id, head=head, renewed_at=tx.now)
-            self._copy(tx)
+        self._record = OwnRecord(ledger, cluster_id, self._folder)
+        self._status = StatusServer(self.status, self._token)
+        self._record.born(identity() | {"status_url": self._status.url})
+
+    @property
+    def _cluster(self) -> Cluster:
+        return self._record.cluster
 
     def run(self) -> int:
         """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
@@ -94,7 +92,7 @@ class Head:
             if reason is None:
                 reason, message = self._serve()
         except _ToldToEnd:
-            wishes = self._read_wishes(time.monotonic())
+            wishes = self._read_wishes()
             return self._end(State.STOPPED, wishes.stop or Reason.STOPPED_BY_USER, wishes.message, 0)
         except ShoalError as error:
             failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
@@ -120,32 +118,21 @@ class Head:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
         deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or START_LIMIT)
-        self._say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        self._record.say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
-            self._say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
+            self._record.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
             install(plan.packages, self._folder / "packages", deadline)
         self._site = Site(self._id, plan, self._folder, self._token, self._guard)
         self._engine = _engine(plan.engine, self._site)
-        endpoint = self._engine.start(self._say, deadline)
+        endpoint = self._engine.start(self._record.say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)
         endpoints.write(self._folder, endpoint)
         self._look = self._engine.observe() or self._look
         reached(CrashPoint.HEAD_BEFORE_READY)
-        with self._ledger.write() as tx:
-            wishes = tx.wishes(self._id)
-            if wishes.stop is not None:
-                return wishes.stop, wishes.message
-            tx.move(
-                self._id,
-                State.READY,
-                Reason.SERVING,
-                f"{count(self._look.workers, 'worker')} ready",
-                ready_at=tx.now,
-                renewed_at=tx.now,
-                workers=self._look.workers,
-            )
-            self._copy(tx)
+        wishes = self._record.ready(self._look.workers)
+        if wishes.stop is not None:
+            return wishes.stop, wishes.message
         self._phase = State.READY
         return None, ""
 
@@ -180,17 +167,17 @@ class Head:
                 self._note(look)
                 if look.restarts > restarts:
                     with _tried_again("telling of a restart"):
-                        self._say(Reason.WORKER_RESTARTED, look.note, State.READY)
+                        self._record.say(Reason.WORKER_RESTARTED, look.note, State.READY)
                         restarts = look.restarts
-            wishes = self._read_wishes(now)
+            wishes = self._read_wishes()
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
             if wishes.longest is not None:
                 timeouts = self._cluster.plan.timeouts.lasting(Seconds(wishes.longest))
             if wishes.workers is not None and wishes.workers != wanted:
                 adapt = None  # a person said how many: from now on it stays at that
-                with _tried_again("following a wish"), self._ledger.read() as tx:
-                    self._cluster = tx.get(self._id)  # what counts may have grown with the wish
+                with _tried_again("following a wish"):
+                    self._record.look()  # what counts may have grown with the wish
                     wanted = wishes.workers
                     engine.scale(wanted)
             if adapt is not None and look is not None:
@@ -219,7 +206,7 @@ class Head:
             decision = governing.resize(tx, tx.get(self._id), workers)
             if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
                 decision = governing.resize(tx, tx.get(self._id), decision.workers or have)
-            self._cluster = tx.get(self._id)
+            self._record.cluster = tx.get(self._id)
         if decision.verdict is not Verdict.ADMIT:
             return None
         grown = self._cluster.plan.workers
@@ -236,9 +223,9 @@ class Head:
             return
         with self._ledger.write() as tx:
             governing.resize(tx, tx.get(self._id), workers)
-            self._cluster = tx.get(self._id)
-            gone = governing.settle(tx)
-        tidy_up(gone)
+            self._record.cluster = tx.get(self._id)
+            found = governing.settle(tx)
+        follow(found)
 
     def _governing(self) -> Governing | None:
         """The project's decisions; None when its folder is gone or broken by now."""
@@ -253,76 +240,22 @@ class Head:
             print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
             return None
 
-    def _read_wishes(self, now: float) -> Wishes:
-        """What it is asked to do, by the ledger; renews the lease when it is time to."""
-        try:
-            if self._terminated:
-                with self._ledger.read() as tx:
-                    wishes = tx.wishes(self._id)
-                return replace(
-                    wishes,
-                    stop=wishes.stop or Reason.STOPPED_BY_USER,
-                    message=wishes.message or "its head was told to end by a signal",
-                )
-            if now - self._renewed >= RENEW or self._look.workers != self._cluster.workers:
-                with self._ledger.write() as tx:
-                    known = tx.get(self._id)
-                    if known.state.ended:
-                        return Wishes(stop=Reason.HEAD_LOST, message="its record says that it ended")
-                    report = self.report(known)
-                    tx.update(self._id, renewed_at=tx.now, workers=self._look.workers, report=report)
-                    self._copy(tx)
-                    wishes = tx.wishes(self._id)
-                self._cluster = replace(self._cluster, workers=self._look.workers)
-                self._renewed = now
-                return wishes
-            with self._ledger.read() as tx:
-                return tx.wishes(self._id)
-        except InfrastructureError as error:
-            if self._terminated:
-                return Wishes(stop=Reason.STOPPED_BY_USER, message="its head was told to end by a signal")
-            if now - self._renewed > LEASE:
-                message = f"its lease could not be renewed for {LEASE:.0f} s: {error}"
-                return Wishes(stop=Reason.HEAD_LOST, message=message)
-            return Wishes()
+    def _read_wishes(self) -> Wishes:
+        return self._record.wishes(self._look.workers, self.report, self._terminated)
 
     def _end(self, state: State, reason: Reason, message: str, code: int) -> int:
         self._phase = State.STOPPING
-        try:
-            with self._ledger.write() as tx:
-                tx.move(self._id, State.STOPPING, reason, message)
-        except ShoalError as error:
-            print(f"shoal head: could not note that it stops: {error}", flush=True)
+        self._record.stopping(reason, message)
         reached(CrashPoint.HEAD_STOPPING)
         self._stop_engine()
         reached(CrashPoint.HEAD_BEFORE_END)
         endpoints.forget(self._folder)
         paths.tidy(self._folder)
         governing = self._governing()  # before the transaction: others wait while it is open
-        try:
-            with self._ledger.write() as tx:
-                tx.update(self._id, report=self.report(tx.get(self._id)))
-                gone = self._release(tx, governing, state, reason, message)
-            tidy_up(gone)
-        except ShoalError as error:
-            print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
+        if not self._record.ended(governing, state, reason, message, self.report):
             code = 1
         self._status.close()
         return code
-
-    def _release(
-        self, tx: Transaction, governing: Governing | None, state: State, reason: Reason, message: str
-    ) -> list[Cluster]:
-        """Write the end, and let whoever waits for what it held go on; returns whom it found gone."""
-        if governing is None:
-            tx.move(self._id, state, reason, message, workers=0)
-            return []
-        governing.end(tx, tx.get(self._id), state, reason, message)
-        return governing.settle(tx)
-
-    def _copy(self, tx: Transaction) -> None:
-        """Its own copy of its record, for the day that the ledger's file is damaged."""
-        rebuild.write_record(self._folder, schema.to_row(tx.get(self._id)))
 
     def _stop_engine(self) -> None:
         if self._engine is None:
@@ -374,13 +307,6 @@ class Head:
         self._samples.append([round(now - self._since, 1), look.workers, look.memory])
         if len(self._samples) > 400:  # halve: a long life keeps its shape in some hundred points
             self._samples = self._samples[::2]
-
-    def _say(self, reason: Reason, message: str, state: State = State.STARTING) -> None:
-        print(f"shoal head: {message}", flush=True)
-        with self._ledger.write() as tx:
-            if not tx.move(self._id, state, reason, message, renewed_at=tx.now):
-                raise DeadlineError("its record says that it ended while it was starting")
-        self._renewed = time.monotonic()
 
     def _sleep(self) -> None:
         """Until the next look; told to end, it wakes."""

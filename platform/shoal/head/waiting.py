@@ -188,9 +188,11 @@ def live(cluster_id: str, engine: str) -> None:
 
         serve_forks()  # before a thread runs, or a file or socket is open that no worker should have
     from shoal.head.life import Head
+    from shoal.head.record import WAIT, insisted
     from shoal.homes.local.ledger import Ledger
 
-    code = Head(cluster_id, Ledger(os.environ["SHOAL_LEDGER"]), guard).run()
+    ledger = insisted(lambda: Ledger(os.environ["SHOAL_LEDGER"], WAIT))
+    code = Head(cluster_id, ledger, guard).run()
     sys.stdout.flush()
     # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
     os._exit(code)

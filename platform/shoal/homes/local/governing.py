@@ -17,16 +17,18 @@ from shoal import admission
 from shoal.account import Account, Amounts, amounts, real
 from shoal.admission import Decision, Place, Verdict, with_workers
 from shoal.homes.base import Ask, requested
-from shoal.homes.local.processes import is_alive
+from shoal.homes.local.lease import SILENT
+from shoal.homes.local.processes import is_alive, of_another, since
+from shoal.homes.local.rebuild import last_words
+from shoal.homes.local.tidy import Deed, Found
 from shoal.homes.local.transaction import Transaction
-from shoal.lifecycle import Scope, says_more, waits
+from shoal.lifecycle import DEADLINE_GRACE, STOP_LIMIT, Scope, says_more, waits
 from shoal.project import Project, look_up
 from shoal.queueing import Books, Outcome, Waiting, admit, admitted, explain
-from shoal.records import Cluster, Reason, State
+from shoal.records import FAILURES, Cluster, Reason, State
 from shoal.units import Seconds
 
 HEADLESS = 30.0  # s that a cluster may be without a head before its quota is free again
-SILENT = 45.0  # s without a renewal after which a head on another machine counts as gone
 _IDLE_WORTH_SAYING = 60.0  # s
 
 
@@ -36,21 +38,55 @@ class Governing:
 
     project: Project
 
-    def settle(self, tx: Transaction) -> list[Cluster]:
-        """Note as ended what is gone, then let the queue move; returns what was found gone."""
-        gone = []
+    def settle(self, tx: Transaction) -> list[Found]:
+        """Note what is gone, late or hung, then let the queue move; returns what is left to do for whom."""
+        found = []
         for cluster in tx.live():
             if (end := _gone(tx, cluster)) is not None:
-                self.end(tx, cluster, *end)
-                gone.append(cluster)
+                self._note_end(tx, cluster, *end)
+                copy = of_another(cluster.head, tx.place)
+                found.append(Found(cluster, Deed.LEAVE if copy else Deed.TIDY))
+            elif is_late(cluster):
+                message = f"it reached its maximum lifetime of {cluster.plan.timeouts.max}, and its head did not end it"
+                reason = Reason.DEADLINE_REACHED
+                tx.update(cluster.id, stop_reason=reason.value, stop_message=message)
+                tx.move(cluster.id, State.STOPPING, reason, message)
+                found.append(Found(cluster, Deed.TELL))
+            elif is_hung(cluster, tx.now):
+                said = f"its head did not end within {STOP_LIMIT} and was killed"
+                if said not in cluster.message:
+                    message = f"{cluster.message}; {said}"
+                    tx.move(cluster.id, State.STOPPING, cluster.reason, message, since=cluster.since)
+                found.append(Found(cluster, Deed.KILL))
         self.move_queue(tx)
-        return gone
+        return found
 
-    def end(self, tx: Transaction, cluster: Cluster, state: State, reason: Reason, message: str) -> bool:
-        """Write a cluster's end, and what its owner and team held until now. False: it had ended before."""
+    def _note_end(
+        self, tx: Transaction, cluster: Cluster, state: State, reason: Reason, message: str
+    ) -> None:
+        """As the head itself would have: with its own report and time, where it left them."""
+        words = last_words(cluster.id) if not of_another(cluster.head, tx.place) else None
+        if words is not None:
+            tx.update(cluster.id, report=words.report)
+        self.end(tx, cluster, state, reason, message, words.ended_at if words is not None else None)
+
+    def end(
+        self,
+        tx: Transaction,
+        cluster: Cluster,
+        state: State,
+        reason: Reason,
+        message: str,
+        at: float | None = None,
+    ) -> bool:
+        """Write a cluster's end, and what its owner and team held until now. False: it had ended before.
+
+        ``at``: when it was, if not just now.
+        """
         keys = _keys(cluster.owner, cluster.team)
         before = {key: _account(tx, key, tx.live()) for key in keys} if cluster.state.admitted else {}
-        if not tx.move(cluster.id, state, reason, message, workers=0):
+        more = {} if at is None else {"ended_at": min(at, tx.now)}
+        if not tx.move(cluster.id, state, reason, message, workers=0, **more):
             return False
         for key, account in before.items():
             tx.keep_history(key, account.without(cluster.id, tx.now))
@@ -189,13 +225,16 @@ class Governing:
 
 def _gone(tx: Transaction, cluster: Cluster) -> tuple[State, Reason, str] | None:
     if cluster.id not in tx.gone:
-        tx.gone[cluster.id] = why_gone(cluster, tx.now)
+        tx.gone[cluster.id] = why_gone(cluster, tx.now, tx.place)
     found: tuple[State, Reason, str] | None = tx.gone[cluster.id]
     return found
 
 
-def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
-    """Why a live cluster is not there any more; None while it is, or while that is unknown."""
+def why_gone(cluster: Cluster, now: float, place: str = "") -> tuple[State, Reason, str] | None:
+    """Why a live cluster is not there any more; None while it is, or while that is unknown.
+
+    ``place``: of the ledger that it is read from, see ``Transaction``.
+    """
     if cluster.state.ended:
         return None
     if not cluster.head:
@@ -204,10 +243,16 @@ def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
             return None
         return State.FAILED, Reason.START_FAILED, f"no head appeared within {HEADLESS:.0f} s"
     alive = is_alive(cluster.head)
+    if alive and (theirs := of_another(cluster.head, place)):
+        copy = f"this ledger is a copy: the head (pid {cluster.head['pid']}) belongs to {theirs}, and is left alone"
+        return State.FAILED, Reason.HEAD_LOST, copy
     if alive or (alive is None and now - (cluster.renewed_at or cluster.created) < SILENT):
         return None
     if cluster.state is State.STOPPING:
-        return State.STOPPED, cluster.reason, cluster.message
+        failed = cluster.reason in FAILURES
+        return State.FAILED if failed else State.STOPPED, cluster.reason, cluster.message
+    if alive is False and (words := last_words(cluster.id)) is not None:
+        return words.state, words.reason, words.message
     if alive is None:
         return State.FAILED, Reason.HEAD_LOST, f"its head was not heard of for {SILENT:.0f} s"
     return (
@@ -215,6 +260,25 @@ def why_gone(cluster: Cluster, now: float) -> tuple[State, Reason, str] | None:
         Reason.HEAD_CRASHED,
         f"its head (pid {cluster.head['pid']}) ended without a word; `shoal logs {cluster.name}`",
     )
+
+
+def is_late(cluster: Cluster) -> bool:
+    """Whether its head lives on this machine and has not ended it a while after its maximum lifetime."""
+    if not cluster.state.admitted or cluster.state is State.STOPPING:
+        return False
+    lived = since(cluster.head, cluster.head.get("since"))
+    return lived is not None and lived > cluster.plan.timeouts.max + DEADLINE_GRACE
+
+
+def is_hung(cluster: Cluster, now: float) -> bool:
+    """Whether its head lives on this machine and has not ended long after it was told to."""
+    stopping = cluster.state is State.STOPPING and now - cluster.since > STOP_LIMIT
+    return stopping and bool(is_alive(cluster.head))
+
+
+def needs_a_look(cluster: Cluster, now: float, place: str) -> bool:
+    """Whether :meth:`Governing.settle` would change it, were it run now."""
+    return why_gone(cluster, now, place) is not None or is_late(cluster) or is_hung(cluster, now)
 
 
 def _with(cluster: Cluster, outcome: Outcome) -> Cluster:

@@ -12,7 +12,6 @@ import contextlib
 import getpass
 import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.base import Ask, Endpoint, at_least_one
 from shoal.homes.local import ahead, endpoints, paths
 from shoal.homes.local.crash import CrashPoint, reached
-from shoal.homes.local.governing import Governing, why_gone
+from shoal.homes.local.governing import Governing, needs_a_look
 from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.processes import (
@@ -32,10 +31,13 @@ from shoal.homes.local.processes import (
     end_marked,
     is_ahead,
     is_alive,
+    is_stopped,
     marked,
-    signal_process,
+    of_another,
+    since,
 )
-from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.rebuild import read_record
+from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.same import same_or_refused
 from shoal.loopback import get_json
@@ -44,6 +46,7 @@ from shoal.records import EXIT_CODE, Cluster, Reason, State
 from shoal.tables.catalog import settings
 from shoal.units import Seconds
 
+_SILENCE = 60.0  # s without a word from a head that are worth a word (it renews its lease every 5)
 _LEAVING = 15.0  # s after its end in which a cluster's last processes may still be on their way out
 
 
@@ -79,8 +82,9 @@ class LocalHome:
         """
         made: Cluster | None = None
         try:
+            self._look_if_needed()  # what a hung head holds is free once it is killed
             with self.ledger.write() as tx:
-                gone = self._governing.settle(tx)
+                left = self._governing.settle(tx)
                 known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
                 if known:
                     found = same_or_refused(known[0], ask)
@@ -89,7 +93,7 @@ class LocalHome:
                 reached(CrashPoint.CLIENT_IN_DECISION)
             if ask.id is not None and (made is None or made.state is not State.ADMITTED):
                 ahead.discard(ask.id)  # one that waits in the queue has to be light
-            tidy_up(gone)
+            follow(left)
             if made is None:
                 return found
             if made.state is State.REFUSED:
@@ -108,12 +112,21 @@ class LocalHome:
             return self._governing.would(tx, ask)
 
     def settle(self) -> None:
-        """Note what is gone, and let the queue move."""
+        """Note what is gone, end what hangs, and let the queue move."""
         reap()
-        with self.ledger.write() as tx:
-            gone = self._governing.settle(tx)
-        tidy_up(gone)
+        for _ in range(2):  # the second look notes the end of what was killed
+            with self.ledger.write() as tx:
+                left = self._governing.settle(tx)
+            if not follow(left):
+                break
         self.reap()
+
+    def _look_if_needed(self) -> bool:
+        with self.ledger.read() as tx:
+            needed = any(needs_a_look(cluster, tx.now, tx.place) for cluster in tx.live())
+        if needed:
+            self.settle()
+        return needed
 
     def reap(self) -> list[str]:
         """End every process that carries the mark of a cluster which has ended, or which nobody knows.
@@ -132,7 +145,7 @@ class LocalHome:
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
             cluster = tx.get(cluster_id)
-            suspect = why_gone(cluster, tx.now) is not None
+            suspect = needs_a_look(cluster, tx.now, tx.place)
         if suspect:
             self.settle()
             with self.ledger.read() as tx:
@@ -148,20 +161,16 @@ class LocalHome:
         return self.get((live or named)[-1].id)
 
     def clusters(self, *, owner: str | None = None, ended: bool = False) -> list[Cluster]:
-        with self.ledger.read() as tx:
-            suspect = any(why_gone(cluster, tx.now) for cluster in tx.live())
-        if suspect:
-            with contextlib.suppress(
-                InfrastructureError
-            ):  # what is written can be looked at on a full disk too
-                self.settle()
+        with contextlib.suppress(InfrastructureError):  # what is written can be looked at on a full disk too
+            self._look_if_needed()
         with self.ledger.read() as tx:
             found = tx.all(owner) if ended else [c for c in tx.live() if owner in (None, c.owner)]
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
-        known = self.get(cluster_id)  # a head that died before is noted as that, not as stopped
+        told = known = None
         try:
+            known = self.get(cluster_id)  # a head that died before is noted as that, not as stopped
             with self.ledger.write() as tx:
                 cluster = tx.get(cluster_id)
                 if cluster.state is State.QUEUED:
@@ -169,19 +178,24 @@ class LocalHome:
                 elif not cluster.state.ended and cluster.state is not State.STOPPING:
                     tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
                     tx.move(cluster_id, State.STOPPING, reason, message)
-                live = not cluster.state.ended
+                told = None if cluster.state.ended else cluster.head
         except InfrastructureError:
-            # A ledger on a full disk: its head ends all the same, and whoever can write again notes it.
-            signal_process(known.head, signal.SIGTERM)
+            # A ledger that is away or on a full disk: its head ends all the same, and whoever can write again
+            # notes it. Where nothing can be read either, the head's own copy says where it is.
+            copy = known.head if known is not None else (read_record(cluster_id) or {}).get("head", {})
+            if not of_another(copy, self.ledger.place):
+                tell_to_end(copy)
             raise
         reached(CrashPoint.CLIENT_CLOSING)
-        if live:
-            signal_process(cluster.head, signal.SIGTERM)
+        if told is not None:
+            tell_to_end(told)
         return self.get(cluster_id)
 
     def remains(self, cluster_id: str) -> bool:
         with self.ledger.read() as tx:
             head = tx.get(cluster_id).head
+        if of_another(head, self.ledger.place):
+            return False  # what runs is the other ledger's
         remains = bool(is_alive(head)) or bool(marked(cluster_id))
         reap()  # last: a head that ends between the two would stay a zombie
         return remains
@@ -189,7 +203,7 @@ class LocalHome:
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
         with self.ledger.write() as tx:
-            gone = self._governing.settle(tx)
+            left = self._governing.settle(tx)
             cluster = tx.get(cluster_id)
             if cluster.state.ended:
                 raise InfrastructureError(
@@ -202,7 +216,7 @@ class LocalHome:
             if refusal is None:
                 tx.update(cluster_id, wanted=workers)
             cluster = tx.get(cluster_id)
-        tidy_up(gone)
+        follow(left)
         if refusal is not None:
             raise refusal
         return cluster
@@ -244,13 +258,28 @@ class LocalHome:
     def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
         """What the head tells about itself; None when it does not answer (unknown is not failed)."""
         token = endpoints.read_token(paths.run_folder(cluster_id))
-        url = self.get(cluster_id).head.get("status_url")
-        if not token or not url:
+        head = self.get(cluster_id).head
+        url = head.get("status_url")
+        if not token or not url or is_stopped(head):
             return None
         try:
             return dict(get_json(url, token, timeout))
         except (OSError, ValueError):
             return None
+
+    def unresponsive(self, cluster: Cluster) -> str:
+        """What is wrong with its head, for people, as far as it can be seen from here; empty: nothing."""
+        head = cluster.head
+        if cluster.state.ended or not head or of_another(head, self.ledger.place):
+            return ""
+        if is_stopped(head):
+            return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` lets it go on"
+        silent = since(head, cluster.report.get("beat", head.get("since")))
+        if cluster.state is State.QUEUED or silent is None or silent < _SILENCE:
+            return ""
+        answers = self.status(cluster.id) is not None
+        said = "answers, but has told the ledger nothing" if answers else "has not been heard of"
+        return f"its head (pid {head['pid']}) {said} for {Seconds(round(silent))}"
 
     def held(self, owner: str) -> Account:
         """What the owner's live clusters hold."""
@@ -262,7 +291,7 @@ class LocalHome:
 
     def _launch(self, cluster: Cluster) -> Cluster:
         reached(CrashPoint.CLIENT_AFTER_DECISION)
-        head = launch(cluster.id, cluster.plan.engine, self._environment())
+        head = launch(cluster.id, cluster.plan.engine, self._environment()) | {"ledger": self.ledger.place}
         reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         with self.ledger.write() as tx:
             if not tx.get(cluster.id).head:

@@ -83,7 +83,7 @@ class Ledger:
                     break
                 held.close()  # it was replaced while this one waited: making the new one takes a turn too
             connection = held.enter_context(self._store.write(self._wait))
-            yield Transaction(connection, self._store.now(connection))
+            yield self._transaction(connection)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -91,7 +91,7 @@ class Ledger:
         with self._guard():
             self._refresh()
             with self._store.connect(self._wait) as connection:
-                yield Transaction(connection, self._store.now(connection))
+                yield self._transaction(connection)
 
     def close(self) -> None:
         """Close what is not in use; it is opened again when it is used again."""
@@ -113,6 +113,14 @@ class Ledger:
             self._create()
         self._inode = self._look()
 
+    @property
+    def place(self) -> str:
+        """Where its file is, by its real name; empty for a server."""
+        return str(self._store.file) if isinstance(self._store, SqliteFile) else ""
+
+    def _transaction(self, connection: Connection) -> Transaction:
+        return Transaction(connection, self._store.now(connection), self.place)
+
     def _look(self) -> tuple[int, int] | None:
         return self._store.inode() if isinstance(self._store, SqliteFile) else None
 
@@ -131,7 +139,7 @@ class Ledger:
             with self._store.connect(self._wait) as connection:
                 version = self._version(connection)
             if version is None:
-                known = rebuild.records_of_live_heads() if self._file is not None else []
+                known = rebuild.records_of_live_heads(self.place) if self._file is not None else []
                 with self._turn(), self._store.write(self._wait) as connection:
                     tx = Transaction(connection, self._store.now(connection))
                     tx.make_tables(self._store.counter, known)
@@ -175,8 +183,12 @@ class Ledger:
                     + (f", by {holder}" if holder else f": {text}"),
                     hint="Try again. A process that holds it and does not go on can be ended: its "
                     "transaction is undone.",
+                    away=True,
                 ) from error
             raise InfrastructureError(
                 f"the ledger {self} cannot be used: {text}",
-                hint="Check the disk and the rights of its folder (`shoal doctor`).",
+                hint="Check the disk and the rights of its folder (`shoal doctor`)."
+                if self._file is not None
+                else "Check that the database server runs and can be reached (`shoal doctor`).",
+                away=self._file is None,
             ) from error

@@ -86,6 +86,44 @@ def is_alive(head: Mapping[str, Any]) -> bool | None:
         return None
 
 
+def is_stopped(head: Mapping[str, Any]) -> bool:
+    """Whether exactly this process is stopped (SIGSTOP, Ctrl-Z, a debugger), as far as can be seen from here."""
+    if not is_alive(head):
+        return False
+    try:
+        return psutil.Process(int(head["pid"])).status() in (
+            psutil.STATUS_STOPPED,
+            psutil.STATUS_TRACING_STOP,
+        )
+    except psutil.Error:
+        return False
+
+
+def since(head: Mapping[str, Any], moment: float | None) -> float | None:
+    """Seconds since a head's ``moment`` (``time.monotonic()`` there); None where that means nothing here.
+
+    All processes of one boot share that clock. It neither jumps nor counts while the machine sleeps.
+    """
+    if moment is None or not is_alive(head):
+        return None
+    return time.monotonic() - moment
+
+
+def of_another(head: Mapping[str, Any], place: str) -> str:
+    """Where the ledger of this head is, if it is not the one at ``place``, which is then a copy; else "".
+
+    A ledger that was moved is the same one: nothing is where it was.
+    """
+    theirs = str(head.get("ledger") or "")
+    if not theirs or not place or theirs == place:
+        return ""
+    try:
+        its, ours = os.stat(theirs), os.stat(place)
+    except OSError:
+        return ""
+    return theirs if (its.st_dev, its.st_ino) != (ours.st_dev, ours.st_ino) else ""
+
+
 def signal_process(head: Mapping[str, Any], number: signal.Signals) -> bool:
     """Send a signal to exactly this process. False: it is gone, or not on this host."""
     if not is_alive(head):

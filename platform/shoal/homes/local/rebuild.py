@@ -8,14 +8,17 @@ What it must not do: throw anything away, or guess what is not written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shoal.homes.local import paths
-from shoal.homes.local.processes import is_alive
+from shoal.homes.local.processes import is_alive, of_another
+from shoal.records import FAILURES, Reason, State
 
 RECORD = "record.json"
 _BROKEN = ("malformed", "not a database", "disk image", "file is encrypted")
@@ -27,26 +30,72 @@ def is_broken(said: str) -> bool:
 
 
 def write_record(folder: Path, row: dict[str, Any]) -> None:
-    """A head's own copy of its record, replaced as a whole. On a full disk the last copy stays."""
-    fresh = folder / f".{RECORD}.new"
+    """A head's own copy of its record, replaced as a whole; on a full disk it is written over the last one."""
+    fresh, text = folder / f".{RECORD}.new", json.dumps(row).encode()
     try:
         descriptor = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(row, file)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
         fresh.replace(folder / RECORD)
     except OSError as error:
-        print(f"shoal head: its own copy of its record is not new: {error}", flush=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        if not _written_over(folder / RECORD, text):
+            print(f"shoal head: its own copy of its record is not new: {error}", flush=True)
 
 
-def records_of_live_heads() -> list[dict[str, Any]]:
-    """The copies of all heads that live on this machine."""
+def _written_over(file: Path, text: bytes) -> bool:
+    """Into the room that it has already."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        whole = os.pwrite(descriptor, text, 0) == len(text)
+        if whole:
+            os.ftruncate(descriptor, len(text))
+        return whole
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def read_record(cluster_id: str) -> dict[str, Any] | None:
+    """The copy that this cluster's head wrote; None where none can be read."""
+    try:
+        return dict(json.loads((paths.run_folder(cluster_id) / RECORD).read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """What a head could not tell the ledger: why it ended, when (None: it was about to), and its report."""
+
+    state: State
+    reason: Reason
+    message: str
+    ended_at: float | None
+    report: dict[str, Any]
+
+
+def last_words(cluster_id: str) -> LastWords | None:
+    """Of a head that is gone, as far as it had come with its end; None where its copy says nothing of it."""
+    row = read_record(cluster_id)
+    if row is None or not (State(row["state"]).ended or row["state"] == State.STOPPING):
+        return None
+    reason = Reason(row["reason"])
+    state = State.FAILED if reason in FAILURES else State.STOPPED
+    return LastWords(state, reason, str(row["message"]), row.get("ended_at"), dict(row["report"]))
+
+
+def records_of_live_heads(place: str) -> list[dict[str, Any]]:
+    """The copies of all heads that live on this machine and belong to the ledger at ``place``."""
     found = []
     for file in sorted((paths.data_folder() / "run").glob(f"*/{RECORD}")):
-        try:
-            row = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        if is_alive(row.get("head", {})):
+        row = read_record(file.parent.name)
+        if row is not None and is_alive(row.get("head", {})) and not of_another(row["head"], place):
             found.append(row)
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shoal.homes.local.governing import Governing
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.tidy import tidy_up
+from shoal.homes.local.tidy import follow
 from shoal.project import load
 
 
@@ -21,9 +21,12 @@ def main() -> None:
     governing = Governing(
         load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET"), tolerant=True)
     )
-    with Ledger(os.environ.get("SHOAL_LEDGER") or None).write() as tx:
-        gone = governing.settle(tx)
-    tidy_up(gone)
+    ledger = Ledger(os.environ.get("SHOAL_LEDGER") or None)
+    for _ in range(2):
+        with ledger.write() as tx:
+            found = governing.settle(tx)
+        if not follow(found):
+            break
 
 
 if __name__ == "__main__":

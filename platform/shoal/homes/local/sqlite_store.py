@@ -249,7 +249,10 @@ def _make_private(file: Path) -> None:
 
     Made under another name: closing a descriptor of a file that may be in use already would drop its locks.
     """
-    descriptor, made = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    try:
+        descriptor, made = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    except OSError as error:  # as SQLite itself would
+        raise sqlite3.OperationalError(f"unable to open database file: {error.strerror}") from error
     os.close(descriptor)
     try:
         os.link(made, file)

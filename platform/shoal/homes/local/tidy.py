@@ -8,11 +8,66 @@ What it must not do: find out who is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 from shoal.homes.local import endpoints, paths
-from shoal.homes.local.processes import end_marked
+from shoal.homes.local.processes import end_marked, is_alive, signal_process
 from shoal.records import Cluster
+
+_DYING = 5.0  # s that a killed process may take to be gone
+
+
+class Deed(Enum):
+    """What is left to do for a cluster, once the transaction that found it is over."""
+
+    TIDY = "its head is gone: end and remove what it left"
+    TELL = "its end is written: its head has to be told"
+    KILL = "its head was told, and did not end"
+    LEAVE = "its head belongs to another ledger"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cluster that a look at the ledger found in need of something."""
+
+    cluster: Cluster
+    deed: Deed
+
+
+def follow(found: Iterable[Found]) -> bool:
+    """Do what is left to do. True: heads were killed, and another look writes that they have ended."""
+    killed = False
+    for each in found:
+        match each.deed:
+            case Deed.TIDY:
+                tidy_up([each.cluster])
+            case Deed.TELL:
+                tell_to_end(each.cluster.head)
+            case Deed.KILL:
+                killed = _kill(each.cluster) or killed
+            case Deed.LEAVE:
+                pass
+    return killed
+
+
+def tell_to_end(head: Mapping[str, Any]) -> None:
+    """Also one that is stopped: it goes on, and ends in good order."""
+    signal_process(head, signal.SIGTERM)
+    signal_process(head, signal.SIGCONT)
+
+
+def _kill(cluster: Cluster) -> bool:
+    if not signal_process(cluster.head, signal.SIGKILL):
+        return False
+    deadline = time.monotonic() + _DYING
+    while is_alive(cluster.head) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not is_alive(cluster.head)
 
 
 def tidy_up(gone: Iterable[Cluster]) -> None:

@@ -55,8 +55,9 @@ class Wishes:
 class Transaction:
     """Reads and writes inside one transaction of the ledger."""
 
-    def __init__(self, connection: Connection, now: float) -> None:
+    def __init__(self, connection: Connection, now: float, place: str = "") -> None:
         self._connection = connection
+        self.place = place  # where the ledger's file is, which a copy of it cannot share; empty for a server
         self._live: list[Cluster] | None = None
         self._past: dict[tuple[str, str], Account] = {}
         # Whether a cluster is there, by its id: looked at once, and true for the whole transaction.
@@ -70,12 +71,16 @@ class Transaction:
         return list(self._live)
 
     def get(self, cluster_id: str) -> Cluster:
-        found = self._select(f"{_ALL} WHERE id = :id", id=cluster_id)
-        if not found:
+        if (found := self.find(cluster_id)) is None:
             raise NotFoundError(
                 f"there is no cluster {cluster_id!r}", hint="`shoal ls --all` lists the clusters."
             )
-        return found[0]
+        return found
+
+    def find(self, cluster_id: str) -> Cluster | None:
+        """The record by id; None where there is none."""
+        found = self._select(f"{_ALL} WHERE id = :id", id=cluster_id)
+        return found[0] if found else None
 
     def named(self, name: str, owner: str) -> list[Cluster]:
         """All clusters of the owner with that name, ended ones too, oldest first."""
@@ -123,9 +128,10 @@ class Transaction:
 
     def move(self, cluster_id: str, state: State, reason: Reason, message: str, **columns: Any) -> bool:
         """To another state. False, and nothing changes, where the cluster has ended already."""
-        columns |= {"state": state.value, "reason": reason.value, "message": message, "since": self.now}
+        columns |= {"state": state.value, "reason": reason.value, "message": message}
+        columns.setdefault("since", self.now)
         if state.ended:
-            columns["ended_at"] = self.now
+            columns.setdefault("ended_at", self.now)
         if self._set(cluster_id, columns, only_live=True) == 0:
             return False
         self._note(cluster_id, state, reason, message)
