@@ -192,10 +192,10 @@ def waits(outcome: Outcome) -> tuple[Reason, str, dict[str, float | None]]:
     """
     report = {"place": outcome.place, "latest": outcome.latest}
     if outcome.behind is not None and not outcome.short:
-        message = f"place {outcome.place} in the queue, its turn comes after others'"
+        message = f"position {outcome.place} in the queue"
         return Reason.WAITING_FOR_QUOTA, message, report
     limits = ["your" if scope == "you" else f"{scope}'s" for scope in outcome.short]
-    message = f"place {outcome.place} in the queue, waits for {' and '.join(limits)} limits to have room"
+    message = f"position {outcome.place} in the queue, waiting for room in {' and '.join(limits)} quota"
     capacity = outcome.short == ("the machine",)
     return Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA, message, report
 
@@ -215,14 +215,14 @@ def _reason_to_end(cluster: Cluster, seen: Observation, now: float) -> tuple[Rea
         return seen.stop
     admitted = cluster.admitted_at if cluster.admitted_at is not None else cluster.since
     if seen.head is Seen.GONE:
-        return Reason.HEAD_CRASHED, "its head ended without a word"
+        return Reason.HEAD_CRASHED, "the head process exited unexpectedly"
     if seen.head is Seen.UNKNOWN and seen.silent > SILENT:
-        return Reason.HEAD_LOST, f"its head was not heard of for {SILENT}"
+        return Reason.HEAD_LOST, f"no heartbeat from the head for {SILENT}"
     if seen.head is Seen.NEVER and now - admitted > START_LIMIT:
         return Reason.START_FAILED, f"no head appeared within {START_LIMIT}"
     longest = cluster.plan.timeouts.max
     if now - admitted > longest + DEADLINE_GRACE:
-        return Reason.DEADLINE_REACHED, f"it reached its longest life of {longest}"
+        return Reason.DEADLINE_REACHED, f"it reached its maximum lifetime ({longest})"
     return None
 
 

@@ -368,9 +368,7 @@ def admitted(outcome: Outcome) -> str:
     if outcome.workers is None:
         return "within every limit"
     whole = outcome.ask.plan.workers
-    return (
-        f"{outcome.workers} of {count(whole, 'worker')} within every limit now, the rest when there is room"
-    )
+    return f"starting with {outcome.workers} of {count(whole, 'worker')}; the rest as quota frees up"
 
 
 def explain(
@@ -396,6 +394,6 @@ def explain(
     decision = decide(ask, limits, user, team, place, names, notes)
     if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
         ahead = (names or {}).get(outcome.behind or "", outcome.behind)
-        message = f"{ask.name} waits its turn behind {ahead}, which waits for more than is free"
+        message = f"{ask.name} is queued behind {ahead}, which needs more than is free"
         return Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, message)
     return replace(decision, verdict=outcome.verdict)

@@ -129,9 +129,9 @@ def _parsed(text: str, name: str) -> tuple[Document | None, tuple[Fault, ...]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        return None, (Fault(name, line, "", f"is not YAML: {error.problem}", "mend the syntax"),)
+        return None, (Fault(name, line, "", f"is not YAML: {error.problem}", "fix the syntax"),)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return None, (Fault(name, 1, "", f"is not YAML: {error}", "mend the syntax"),)
+        return None, (Fault(name, 1, "", f"is not YAML: {error}", "fix the syntax"),)
     return Document(name, data, lines), tuple(notes)
 
 

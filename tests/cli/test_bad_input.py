@@ -318,7 +318,7 @@ def fits(screen: str, columns: int) -> None:
     """Nothing is wider than the terminal, but for a command, path or address: those stay whole, for pasting."""
     for line in screen.splitlines():
         indent = len(line) - len(line.lstrip())
-        pasted = line.lstrip().startswith(("shoal ", "$ ", "mend: ")) or len(line.split()) <= 2
+        pasted = line.lstrip().startswith(("shoal ", "$ ", "fix: ")) or len(line.split()) <= 2
         assert len(line) <= columns or pasted or indent > columns, f"{len(line)} wide: {line!r}"
         assert "…" not in line, f"cut: {line!r}"
 

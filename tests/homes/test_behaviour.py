@@ -189,7 +189,7 @@ def test_a_queued_request_says_what_it_waits_for_and_starts_when_that_is_freed(w
         lambda: world.home.get(third.id).reason is Reason.WAITING_FOR_QUOTA, "it says what it waits for"
     )
     assert world.home.get(third.id).state is State.QUEUED
-    assert "place 1" in world.home.get(third.id).message
+    assert "position 1" in world.home.get(third.id).message
     world.end(first)
     assert world.ready(third).workers == 1
 
@@ -198,7 +198,7 @@ def test_the_first_in_the_queue_is_told_when_it_starts_at_the_latest(world: Worl
     first = world.ask("one", max_duration="1 h")
     world.ask("two", max_duration="2 h")
     third, fourth = world.ask("three", queue=True), world.ask("four", queue=True)
-    world.until(lambda: "place 2" in world.home.get(fourth.id).message, "it says its place")
+    world.until(lambda: "position 2" in world.home.get(fourth.id).message, "it says its place")
     told, behind = world.home.get(third.id), world.home.get(fourth.id)
     ends = (world.home.get(first.id).admitted_at or 0) + 3600
     assert latest_start(told) == pytest.approx(ends, abs=30)
@@ -213,7 +213,7 @@ def test_a_range_starts_with_as_many_as_fit_and_says_so(world: World) -> None:
     ranged = world.ask("two", workers=(2, 3), memory="1.5 GB", data="60 GB")
     assert (ranged.state.admitted, ranged.plan.workers, ranged.plan.groups[0].maximum) == (True, 2, 3)
     admitted = next(e for e in world.home.history(ranged.id) if e["state"] == "Admitted")
-    assert "2 of 3 workers within every limit now" in admitted["message"]
+    assert "starting with 2 of 3 workers" in admitted["message"]
     assert world.ready(ranged).workers == 2
 
 

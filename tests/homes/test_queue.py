@@ -66,8 +66,8 @@ def test_a_queued_request_starts_when_something_is_freed_and_nobody_looks(
         ask("impatient", queue=False)
     third, fourth = ask("third"), ask("fourth")
     assert (third.state, third.reason) == (State.QUEUED, Reason.WAITING_FOR_QUOTA)
-    assert "place 1" in third.message
-    assert "place 2" in fourth.message
+    assert "position 1" in third.message
+    assert "position 2" in fourth.message
     waiter = psutil.Process(third.head["pid"])
     time.sleep(1)
     assert waiter.memory_info().rss < 40e6, "a waiter is light"

@@ -32,7 +32,7 @@ def test_word_of_the_end_comes_once_in_the_output_of_a_script_and_in_ls(
         with out().capture() as shown:
             out().print(tables.clusters([warned], 200))
         for said in (warned["warning"], shown.get()):
-            assert "its longest life of 40 s; one hour more: shoal extend short +1h" in said
+            assert "its maximum lifetime (40 s); one hour more: shoal extend short +1h" in said
         home.extend(it.id, Seconds(90))
         eventually(lambda: row()["warning"] is None, 10, "extended: nothing to warn of")
         home.extend(it.id, Seconds(41))

@@ -89,7 +89,7 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
     assert move == Move(
         State.QUEUED,
         Reason.WAITING_FOR_QUOTA,
-        "place 2 in the queue, waits for your and team red's limits to have room",
+        "position 2 in the queue, waiting for room in your and team red's quota",
         report={"place": 2, "latest": None},
     )
     told = replace(queued, reason=Reason.WAITING_FOR_QUOTA, message=move.message, report=move.report)

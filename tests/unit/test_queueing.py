@@ -234,7 +234,7 @@ class TestAnswers:
             "large needs 30 GB of memory; the machine holds 30 GB of 40 GB (nightly; "
         )
         small = explain(outcomes["small"], limits, Books(), full, {"large": "backfill-2013"})
-        assert small.message == "small waits its turn behind backfill-2013, which waits for more than is free"
+        assert small.message == "small is queued behind backfill-2013, which needs more than is free"
         assert small.verdict is Verdict.WAIT
 
     @given(data=st.data())
@@ -311,7 +311,7 @@ class TestPartialAdmission:
         assert (outcome.verdict, outcome.workers) == (Verdict.ADMIT, 5)
         limits = policy.limits_of("ann")
         assert explain(outcome, limits, Books(), place(50)).message == (
-            "5 of 8 workers within every limit now, the rest when there is room"
+            "starting with 5 of 8 workers; the rest as quota frees up"
         )
 
     def test_with_room_for_all_it_has_all(self, policy: Policy) -> None:

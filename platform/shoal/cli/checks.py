@@ -92,7 +92,7 @@ def _show(finding: Finding) -> None:
     line = Text.assemble((f"{mark} ", colour), (finding.check, "bold"), ": ", finding.said)
     out().print(line, soft_wrap=not out().is_terminal)
     if finding.mend:  # a command, to paste: it stays whole
-        out().print(Text(f"    mend: {finding.mend}", colour), soft_wrap=True)
+        out().print(Text(f"    fix: {finding.mend}", colour), soft_wrap=True)
 
 
 def failed(findings: Iterable[Finding]) -> int:

@@ -46,7 +46,7 @@ def doctor(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Prove what Shoal stands on: versions, Java, folders, ledger, catalog, project files, machine."""
+    """Check the environment: versions, Java, folders, ledger, catalog, project files, machine."""
     findings = run(_Proofs(target, project).checks(), show=output is o.Output.TEXT)
     bad = failed(findings)
     if output is o.Output.JSON:
@@ -87,7 +87,7 @@ class _Proofs:
 
     def _opened(self) -> Any:
         if self._project is None:
-            raise Failed("not known: the project cannot be loaded", "mend the project first (see above)")
+            raise Failed("not known: the project cannot be loaded", "fix the project first (see above)")
         return self._project
 
     def _files(self) -> str:

@@ -37,7 +37,7 @@ def extend(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Let a cluster live longer, inside what your tier gives: DURATION in all, from its admission on."""
+    """Extend a cluster's lifetime, up to your tier's limit: DURATION in all, from its admission on."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.clusters import find, open_project

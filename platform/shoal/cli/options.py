@@ -77,7 +77,7 @@ Name = Annotated[
 Verbose = Annotated[bool, _option("-v", "--verbose", help="Show the whole plan, with its reasons.")]
 DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]
 Detach = Annotated[
-    bool, _option("--detach", help="Live on without a client, until idle or the longest life.")
+    bool, _option("--detach", help="Live on without a client, until idle or its maximum lifetime.")
 ]
 Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
 Priority = Annotated[

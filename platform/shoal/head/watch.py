@@ -49,7 +49,7 @@ class Watch:
     def verdict(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, str] | None:
         """Why to end now, with a sentence; None: go on. ``started`` is when it was admitted."""
         if now - started >= timeouts.max:
-            return Reason.DEADLINE_REACHED, f"it reached its longest life, {timeouts.max}"
+            return Reason.DEADLINE_REACHED, f"it reached its maximum lifetime ({timeouts.max})"
         if self.alone_since is not None and now - self.alone_since >= timeouts.no_client:
             return Reason.CLIENT_GONE, f"no client was connected for {timeouts.no_client}"
         if self.idle_since is not None and now - self.idle_since >= timeouts.idle:

@@ -218,7 +218,7 @@ class FakeHome:
         if head.told or cluster.state.ended or cluster.state is State.STOPPING:
             self._end_head(head)
         elif elapsed - head.born >= cluster.plan.timeouts.max:
-            longest = f"it reached its longest life of {cluster.plan.timeouts.max}"
+            longest = f"it reached its maximum lifetime ({cluster.plan.timeouts.max})"
             reason = Reason.DEADLINE_REACHED
             self._store(replace(cluster, state=State.STOPPING, reason=reason, message=longest), version)
             self._end_head(head)

@@ -254,11 +254,11 @@ def why_gone(cluster: Cluster, now: float, place: str = "") -> tuple[State, Reas
     if alive is False and (words := last_words(cluster.id)) is not None:
         return words.state, words.reason, words.message
     if alive is None:
-        return State.FAILED, Reason.HEAD_LOST, f"its head was not heard of for {SILENT:.0f} s"
+        return State.FAILED, Reason.HEAD_LOST, f"no heartbeat from the head for {SILENT:.0f} s"
     return (
         State.FAILED,
         Reason.HEAD_CRASHED,
-        f"its head (pid {cluster.head['pid']}) ended without a word; `shoal logs {cluster.name}`",
+        f"the head process (pid {cluster.head['pid']}) exited unexpectedly; `shoal logs {cluster.name}`",
     )
 
 
