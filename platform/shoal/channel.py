@@ -30,6 +30,8 @@ def _pinned(endpoint: Endpoint) -> Any:
     import grpc
     from pyspark.sql.connect.client import DefaultChannelBuilder
 
+    from shoal.spark_code import WithModules
+
     class Pinned(DefaultChannelBuilder):  # type: ignore[misc]
         def toChannel(self) -> Any:
             shown = endpoint.security
@@ -52,4 +54,6 @@ def _pinned(endpoint: Endpoint) -> Any:
             ("grpc.default_authority", endpoint.name),
         ]
     # Never by name: `localhost` is ::1 as well, where somebody else may listen.
-    return Pinned(endpoint.address.replace("//localhost:", "//127.0.0.1:"), options)
+    builder = Pinned(endpoint.address.replace("//localhost:", "//127.0.0.1:"), options)
+    builder.add_interceptor(WithModules())
+    return builder

@@ -12,7 +12,10 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import linecache
+import os
+import pickle
 import sys
 import threading
 import time
@@ -21,15 +24,22 @@ from types import CodeType, ModuleType
 
 from shoal.modules import Code, Version, file_of, installed, is_users, under
 
+PACKAGES_PATH = "SHOAL_PACKAGES_PATH"  # in the environment: the folder of what ``packages=`` asked for
+
 _BORN = time.time_ns()
 _lock = threading.RLock()
 _ours: set[str] = set()  # entries of sys.path that were put there here
 _seen: dict[str, Version] = {}  # the last that was told of each module
+_last: Code | None = None  # per process, as the path and the modules are
 
 
 def bring(code: Code) -> list[str]:
     """Make this process import what ``code`` says; what cannot be so, as sentences. May be called again."""
+    global _last
     with _lock:
+        if code == _last:
+            return []
+        _last = code
         _set_path(code.front, code.back)
         _Loose.know(code)
         importlib.invalidate_caches()
@@ -48,6 +58,15 @@ def bring(code: Code) -> list[str]:
             elif before != version and (before is not None or version.mtime >= _BORN):
                 again[name] = version
         return said + _load_again(again)
+
+
+def opened(code: str, command: bytes) -> object:
+    """What a pickle holds, once what it needs can be imported (``spark_code``)."""
+    if (packages := os.environ.get(PACKAGES_PATH)) and packages not in sys.path:
+        sys.path.insert(0, packages)
+    for said in bring(Code.read(json.loads(code))):
+        print(f"shoal: {said}", file=sys.stderr, flush=True)
+    return pickle.loads(command)  # noqa: S301 - as Spark's worker does with what it is sent
 
 
 def _set_path(front: Sequence[str], back: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ What it must not do: import Spark before a session is asked for.
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +48,24 @@ class SparkCluster(ClusterHandle):
                 )
             from pyspark.sql.connect.client.retries import DefaultPolicy
 
+            from shoal.spark_code import PYTHON, settle_python
+
             session = spark_session(self._home.endpoint(self.id))
             self._session = session
             # pyspark's own policy retries a dead server for ten minutes without a word.
             session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
             try:
                 there = session.version  # the first call connects: the cluster sees its client
+                here = self._cluster.head.get("host") == socket.gethostname()
+                python = settle_python(session, here=here, chosen=PYTHON in self.plan.conf)
             except BaseException:
                 self._disconnect()  # else pyspark would hand this session to whoever asks for one
                 raise
             if self.progress:
                 self._bar = SparkBar(self.name)
                 session.registerProgressHandler(self._bar)
-            warn(differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}}))
+            spark = differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}})
+            warn(spark + python)
         return self._session
 
     def sql(self, query: str, **arguments: Any) -> DataFrame:

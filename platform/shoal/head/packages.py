@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shoal.errors import InfrastructureError
-
-PACKAGES_PATH = "SHOAL_PACKAGES_PATH"  # the folder, for the workers (worker_setup)
+from shoal.importing import PACKAGES_PATH
 
 
 def install(packages: Sequence[str], folder: Path, deadline: float) -> None:

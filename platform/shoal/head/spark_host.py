@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import ssl
@@ -137,13 +138,14 @@ class SparkHost:
             "spark.app.name": f"shoal-{self._site.cluster_id}",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.sql.session.timeZone": "UTC",
-            # Both sides of a Python UDF have to be the same interpreter.
-            "spark.pyspark.python": sys.executable,
+            # For clients that do not say which Python runs their functions (spark_code).
+            "spark.sql.execution.pyspark.python": sys.executable,
             **jars.jar_conf(spark_packages()),
             "spark.sql.defaultCatalog": settings().name,  # nyc.flights is the same table as shoal.nyc.flights
             **spark_conf(settings()),
             **self._site.plan.conf,
         }
+        ours["spark.shoal.python.version"] = _version_of(ours["spark.sql.execution.pyspark.python"])
         closed = self._closed(port, scratch) | {"spark.master": f"local[{self._slots}]"}
         if given := sorted(key for key in closed if ours.get(key, closed[key]) != closed[key]):
             print(
@@ -192,6 +194,7 @@ class SparkHost:
             SPARK_HOME=str(home),
             SPARK_CONNECT_AUTHENTICATE_TOKEN=self._site.token,
             SPARK_LOCAL_IP="127.0.0.1",
+            PYSPARK_PYTHON=conf["spark.sql.execution.pyspark.python"],  # foreachBatch reads nothing else
             SPARK_LAUNCHER_OPTS="-XX:-UsePerfData",
         )
         environment.pop("SPARK_REMOTE", None)
@@ -242,6 +245,17 @@ def _prepare_child() -> None:
     """In the child, before exec: die with the head, and hear signals again."""
     die_with_parent()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _version_of(python: str) -> str:
+    """Of this Python; of another one what it says; empty where it says nothing."""
+    if python == sys.executable:
+        return platform.python_version()
+    ask = [python, "-c", "import platform; print(platform.python_version())"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _free_port() -> int:

@@ -15,8 +15,8 @@ from typing import Any
 from shoal.environment import VERSIONS, versions
 from shoal.head import worker_calls
 from shoal.head.dashboard import Guard, secret_of
-from shoal.head.packages import PACKAGES_PATH
 from shoal.homes.local.processes import die_with_parent
+from shoal.importing import PACKAGES_PATH
 
 
 def _versions(_worker: Any) -> dict[str, str]:
