@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from shoal.frames import send_by_file
 from shoal.homes.base import Endpoint
 
 
@@ -22,7 +23,10 @@ def spark_session(endpoint: Endpoint) -> Any:
     # As pyspark.sql's own builder does, which takes no channel: functions look at it.
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     builder: Any = SparkSession.builder
-    return builder.channelBuilder(_pinned(endpoint)).create()
+    session = builder.channelBuilder(_pinned(endpoint)).create()
+    if endpoint.files:
+        send_by_file(session, endpoint.files)
+    return session
 
 
 def _pinned(endpoint: Endpoint) -> Any:

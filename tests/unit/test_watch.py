@@ -49,7 +49,7 @@ def test_it_ends(
 
 @given(
     st.lists(st.sampled_from([BUSY, IDLE, ALONE, ALONE_BUSY, None]), max_size=60),
-    st.floats(0.1, 10),
+    st.integers(1, 80).map(lambda eighths: eighths / 8),  # exact: two limits are equal or far apart
 )
 def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Observation | None], step: float) -> None:
     watch = live([((number + 1) * step, look) for number, look in enumerate(looks)])

@@ -151,6 +151,9 @@ class Workers:
             for (name, nanny), done in zip(fresh.items(), started, strict=True)
             if not isinstance(done, BaseException)
         }
+        for name in fresh:  # a process that dies before the next look is missed then
+            if name in self._nannies and self._nannies[name].pid:
+                self._pids[name] = self._nannies[name].pid
         for error in failed:
             if isinstance(error, OSError):
                 raise error

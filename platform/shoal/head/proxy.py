@@ -34,7 +34,7 @@ class CountingProxy:
         self._target = target
         self._context = context
         self._is_ours = is_ours
-        self._open = 0
+        self._open: set[int] = set()
         self._last_byte = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -49,9 +49,9 @@ class CountingProxy:
         return self.port
 
     @property
-    def clients(self) -> int:
-        """Open connections of those who showed the cluster's key."""
-        return self._open
+    def peers(self) -> list[int]:
+        """The other end's port of each open connection of those who showed the cluster's key."""
+        return list(self._open)
 
     @property
     def busy(self) -> bool:
@@ -85,7 +85,8 @@ class CountingProxy:
             for side in (writer, inner_writer):
                 side.close()
             return
-        self._open += 1
+        port = int(writer.get_extra_info("peername")[1])
+        self._open.add(port)
         try:
             pipes = [
                 asyncio.create_task(self._pipe(reader, inner_writer)),
@@ -95,7 +96,7 @@ class CountingProxy:
             for pipe in pipes:
                 pipe.cancel()
         finally:
-            self._open -= 1
+            self._open.discard(port)
             for side in (writer, inner_writer):
                 side.close()
 

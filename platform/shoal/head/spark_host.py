@@ -26,6 +26,8 @@ import psutil
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.head import jars, measure
 from shoal.head.engine import Observation, Say, Site
+from shoal.head.measure import Tree
+from shoal.head.peers import Connection, Peers
 from shoal.head.proxy import CountingProxy, only_for
 from shoal.homes.base import Endpoint
 from shoal.homes.local.processes import die_with_parent
@@ -37,6 +39,8 @@ from shoal.words import count
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _LONGEST_SOCKET_FOLDER = 60  # bytes: Spark adds some 42, and macOS takes 103 in all
+_LOOK_BELOW = 1.0  # s between looks at the JVM's children and threads
+_STREAM = "stream "  # "stream execution thread for ...", of which the kernel keeps 15 letters or less
 _ATTEMPTS = 3  # starts, when another process takes the chosen port first
 
 
@@ -50,6 +54,10 @@ class SparkHost:
         self._proxy: CountingProxy | None = None
         self._peak = 0
         self._cpu = 0.0
+        self._peers = Peers(site.cluster_id, site.tree())
+        self._python = 0
+        self._looked = 0.0
+        self._streams = False
         group = site.plan.groups[0]
         self._slots = max(1, int(group.maximum * group.there.cores))
         head = site.plan.head_there or site.plan.head
@@ -75,24 +83,36 @@ class SparkHost:
                 )
         self._proxy = CountingProxy(port, context, lambda: self._listens(port))
         address = f"sc://127.0.0.1:{self._proxy.start()}"
-        return Endpoint(address, self._site.token, security=security, name=name)
+        files = str((self._site.folder / "scratch").absolute())
+        return Endpoint(address, self._site.token, security=security, name=name, files=files)
 
     def observe(self) -> Observation | None:
         if self._server is None or self._proxy is None:
             return None
-        pid = self._server.pid
-        self._peak = max(self._peak, measure.peak_resident(pid))
-        self._cpu = measure.cpu_seconds(pid) or self._cpu
+        pid, proxy = self._server.pid, self._proxy
+        if time.monotonic() - self._looked > _LOOK_BELOW:
+            self._looked = time.monotonic()
+            self._look_below(pid)
+        self._peak = max(self._peak, measure.peak_resident(pid) + self._python)
         return Observation(
-            clients=self._proxy.clients,
-            busy=self._proxy.busy,
+            clients=self._peers.clients([Connection(proxy.port, port) for port in proxy.peers]),
+            busy=proxy.busy or self._streams,
             workers=self._site.plan.groups[0].maximum,
-            memory=measure.resident(pid),
+            memory=measure.resident(pid) + self._python,
             peak_memory=self._peak,
             limit=self._memory,
             cpu_seconds=self._cpu,
             worker_pids=(pid,),
         )
+
+    def _look_below(self, server: int) -> None:
+        """At Spark's Python workers, which are processes of their own, and at its streaming queries."""
+        below = Tree(self._site.cluster_id, server).look()
+        self._python = sum(map(measure.own_resident, below))
+        cpu = measure.cpu_seconds(server) + sum(usage.cpu for usage in below.values())
+        self._cpu = max(self._cpu, cpu)
+        # A query that waits for its trigger sends nothing and takes no CPU, but has its thread.
+        self._streams = any(name.startswith(_STREAM) for name in measure.threads(server))
 
     def failure(self) -> str | None:
         if self._server is None or self._server.poll() is None:

@@ -41,7 +41,7 @@ class Endpoint:
     """Where clients connect. ``token`` is a secret: it is not in ``repr`` and never stored.
 
     ``dashboard`` is a link that lets in whoever has it. ``security`` is what TLS takes, as Dask names it, and
-    ``name`` whom the certificate is made out to.
+    ``name`` whom the certificate is made out to. ``files``: a folder that client and cluster both reach.
     """
 
     address: str
@@ -49,6 +49,7 @@ class Endpoint:
     dashboard: str = field(default="", repr=False)
     security: Mapping[str, str] = field(default_factory=dict, repr=False)
     name: str = ""
+    files: str = ""
 
 
 class Home(Protocol):

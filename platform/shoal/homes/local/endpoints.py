@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SPARK_CONF = "spark.conf"  # may hold the catalog's password
 
 def write(folder: Path, endpoint: Endpoint) -> None:
     """Where clients connect, once it is Ready."""
-    value = {key: getattr(endpoint, key) for key in ("address", "token", "dashboard", "name")}
+    value = {key: getattr(endpoint, key) for key in ("address", "token", "dashboard", "name", "files")}
     _write(folder / _ENDPOINT, value | {"security": dict(endpoint.security)})
 
 
@@ -34,7 +35,9 @@ def write_token(folder: Path, token: str) -> None:
 def read(folder: Path) -> Endpoint | None:
     """Where to connect; None before the cluster is Ready and after it ended."""
     try:
-        return Endpoint(**json.loads((folder / _ENDPOINT).read_text()))
+        said = json.loads((folder / _ENDPOINT).read_text())
+        # What a newer head tells beside is nothing that this client could use.
+        return Endpoint(**{each.name: said[each.name] for each in fields(Endpoint) if each.name in said})
     except FileNotFoundError:
         return None
 
