@@ -129,7 +129,7 @@ def _really(data: Bytes | None, template: Template, workers: int, there: Size, t
     if grown <= room:
         return f"{said_}; {data} of input take {grown} in memory, which fits"
     return (
-        f"{said_}; {data} of input take {grown} in memory, {grown / room:.1f} times that: what can be done part by "
+        f"{said_}; {data} of input take {grown} in memory, {grown / room:.2g} times that: what can be done part by "
         f"part is done, a join, sort or shuffle of all of it spills to disk or runs out of memory"
     )
 

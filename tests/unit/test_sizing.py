@@ -81,6 +81,12 @@ def test_a_lifetime_over_the_tier_is_lowered_and_says_what_was(on_kubernetes: Pr
     assert any(said.startswith("maximum lifetime lowered") for said in lowered(trained))
 
 
+def test_a_plan_of_before_may_last_was_noted_is_still_read(planned: Planned) -> None:
+    new = planned("etl")
+    old = {key: value for key, value in new.to_json().items() if key != "may_last"}
+    assert Plan.from_json(old) == replace(new, may_last=None)
+
+
 def test_every_shipped_template_leaves_room_to_extend(planned: Planned) -> None:
     for template in ("etl", "analytics", "ml-training", "workbench"):
         found = planned(template)
