@@ -21,7 +21,6 @@ _GONE = (
     "INVALID_HANDLE.SESSION_NOT_FOUND",
     "INVALID_HANDLE.SESSION_CHANGED",
 )
-_NO_SERVER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 
 
 class TellingPolicy(DefaultPolicy):  # type: ignore[misc]  # pyspark's types are not followed
@@ -42,7 +41,7 @@ class TellingPolicy(DefaultPolicy):  # type: ignore[misc]  # pyspark's types are
         """As pyspark's, which asks this of every error of a call before anybody else sees it."""
         if isinstance(error, grpc.RpcError):
             call: grpc.Call = error
-            if call.code() in _NO_SERVER and (ended := self._why()) is not None:
+            if (ended := self._why()) is not None:  # a dying server says all sorts of things
                 raise ended from error
             if any(gone in (call.details() or "") for gone in _GONE):
                 raise self._lost() from error
