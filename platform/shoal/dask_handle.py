@@ -93,6 +93,7 @@ class DaskCluster(ClusterHandle):
         _ = self.client
 
     def _abandon(self) -> None:
+        self._bar = None
         client, self._client = self._client, None
         if client is not None:
             client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client

@@ -120,6 +120,7 @@ class SparkCluster(ClusterHandle):
         _ = self.session
 
     def _abandon(self) -> None:
+        self._bar = None
         if self._session is not None:
             _abandoned.append(self._session)
             self._session = None
