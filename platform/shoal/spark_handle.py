@@ -75,9 +75,8 @@ class SparkCluster(ClusterHandle):
                     hint="Start the child with multiprocessing.get_context('spawn') and open the cluster there: "
                     f"shoal.connect({self.name!r}).",
                 )
-            from shoal.spark_policy import TellingPolicy
-
             from shoal.spark_code import PYTHON, settle_python
+            from shoal.spark_policy import TellingPolicy
 
             session = spark_session(self._home.endpoint(self.id))
             self._session = session
