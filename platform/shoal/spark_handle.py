@@ -101,7 +101,7 @@ class SparkCluster(ClusterHandle):
         link = self._link
         if not link.lost and time.monotonic() - link.seen > _FRESH:
             with contextlib.suppress(SessionLostError):
-                _ = session.version
+                session.conf.get("spark.sql.session.timeZone")  # the version is told to closed sessions, too
             link.seen = time.monotonic()
         if link.lost:
             self._disconnect()

@@ -120,6 +120,10 @@ def test_spark_says_that_its_session_is_lost_or_why_its_cluster_ended(
         assert "A new session is open" not in capfd.readouterr().err
         assert cluster.session is not old
         assert "A new session is open: temporary views, cached frames" in capfd.readouterr().err
+        again = cluster.session
+        again.client.release_session()
+        time.sleep(1.5)
+        assert cluster.session is not again, "also where no call failed before"
         os.kill(cluster.record.head["pid"], signal.SIGKILL)
 
         def until_it_fails() -> None:
