@@ -6,11 +6,13 @@ import ast
 import os
 import socket
 import socketserver
+import ssl
 import stat
+import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +267,8 @@ def test_what_spark_keeps_is_in_a_private_folder(spark: shoal.SparkCluster, tmp_
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     found = [path for path in kept.rglob("*") if path.name == artifact.name]
     assert found, "the server keeps it there"
+    total = spark.sql("select sum(id) as s from range(10)").collect()[0].s
+    assert total == 45, "a task fetches it from the driver, as it did before that asked for a key"
     java = next(p for p in psutil.process_iter() if p.pid == spark._home.status(spark.id)["worker_pids"][0])
     shared = Path(tempfile.gettempdir())
     outside = [
@@ -285,3 +289,65 @@ def test_nothing_of_the_jvm_listens_to_the_network(spark: shoal.SparkCluster) ->
     found = listening(pids)
     assert len(found) >= 4, "status, relay, Connect, driver RPC"
     assert {address.removeprefix("::ffff:") for address in found.values()} == {"127.0.0.1"}
+
+
+def streamed(port: int, name: str, context: ssl.SSLContext | None) -> bytes:
+    """What Spark's file server sends to who asks for a file in its own protocol."""
+    asked = bytes([6]) + struct.pack(">i", len(name)) + name.encode()
+    answer = b""
+    try:
+        with ExitStack() as stack:
+            there = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            if context is not None:
+                there = stack.enter_context(context.wrap_socket(there))
+            there.settimeout(5)
+            there.sendall(struct.pack(">q", 8 + len(asked)) + asked)
+            while part := there.recv(65536):
+                answer += part
+    except OSError:  # refused, or nothing more comes
+        pass
+    return answer
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_spark_hands_none_of_its_users_files_to_a_stranger(spark: shoal.SparkCluster, tmp_path: Path) -> None:
+    """Spark's driver serves any file that its user may read, and did so to every user of the machine.
+
+    Also with ``spark.authenticate``: its file server answers before that is asked for.
+    """
+    from shoal.head.certificate import make_certificate
+
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("PRIVATE")
+    spark.sql("select 5 as five").collect()
+    wanted = f"/artifacts/../../../../../../..{secret}"
+    [java] = spark._home.status(spark.id)["worker_pids"]
+
+    def context(certificate: str = "", key: str = "") -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        if key:
+            pem = tmp_path / "shown.pem"
+            pem.write_text(certificate + key)
+            made.load_cert_chain(pem)
+        return made
+
+    own = endpoint_of(spark).security
+    answers = {
+        who: [streamed(port, wanted, how) for port in listening({java})]
+        for who, how in {
+            "plain": None,
+            "tls": context(),
+            "a stranger's key": context(*make_certificate("bob")),
+            "the cluster's own key": context(own["tls_client_cert"], own["tls_client_key"]),
+        }.items()
+    }
+    assert any(b"PRIVATE" in answer for answer in answers.pop("the cluster's own key")), (
+        "this is how it is asked"
+    )
+    assert not any(b"PRIVATE" in answer for said in answers.values() for answer in said)
+    assert [answer for who in ("tls", "a stranger's key") for answer in answers[who] if answer] == []
+    assert secret.name.encode() not in b"".join(answers["plain"]).replace(wanted.encode(), b"")
+    kept = paths.run_folder(spark.id) / "spark.p12"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -13,6 +13,7 @@ import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 _LIFE = datetime.timedelta(days=30)  # longer than any cluster's
 _SKEW = datetime.timedelta(minutes=5)  # clocks of other machines may be behind
@@ -44,3 +45,14 @@ def make_certificate(name: str) -> tuple[str, str]:
     plain = serialization.NoEncryption()
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
     return certificate.public_bytes(pem).decode(), private.decode()
+
+
+def keystore(certificate: str, key: str, password: str) -> bytes:
+    """Both (PEM) in the one format that Java reads, PKCS 12; it is what to show and whom to trust at once."""
+    return pkcs12.serialize_key_and_certificates(
+        b"shoal",
+        serialization.load_pem_private_key(key.encode(), None),  # type: ignore[arg-type]  # it is one of ours: EC
+        x509.load_pem_x509_certificate(certificate.encode()),
+        None,
+        serialization.BestAvailableEncryption(password.encode()),
+    )

@@ -1,8 +1,8 @@
 """Spark inside the head: a Spark Connect server as a child that dies with it, behind a counting relay.
 
 Why it exists: one server per cluster, guarded by a key and a token, on free ports, with the shared catalog
-already configured. What else listens in its JVM (driver RPC, block manager) wants a secret that Spark makes by
-itself and that never leaves the JVM.
+already configured. What else listens in its JVM (driver RPC, block manager) asks for the same key: Spark's own
+secret (``spark.authenticate``) is not enough, for its file server answers before it is asked for, with any file.
 
 What it must not do: decide when to end (``watch`` does), or know the ledger.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import secrets
 import signal
 import socket
 import ssl
@@ -29,7 +30,9 @@ from shoal.head.engine import Observation, Say, Site
 from shoal.head.measure import Tree
 from shoal.head.peers import Connection, Peers
 from shoal.head.proxy import CountingProxy, only_for
+from shoal.head.spark_tls import asking_class
 from shoal.homes.base import Endpoint
+from shoal.homes.local import endpoints
 from shoal.homes.local.processes import die_with_parent
 from shoal.java import find_java
 from shoal.records import Reason
@@ -52,6 +55,7 @@ class SparkHost:
         self._log = site.folder / "spark.log"
         self._server: subprocess.Popen[bytes] | None = None
         self._proxy: CountingProxy | None = None
+        self._password = ""
         self._peak = 0
         self._cpu = 0.0
         self._peers = Peers(site.cluster_id, site.tree())
@@ -64,6 +68,7 @@ class SparkHost:
         self._memory = int(group.maximum * group.there.memory + head.memory)
 
     def start(self, say: Say, deadline: float) -> Endpoint:
+        security, context, name = self._certificate()
         for attempt in range(1, _ATTEMPTS + 1):
             port = _free_port()
             conf = self._conf(port)
@@ -72,7 +77,6 @@ class SparkHost:
             self._server = self._launch(conf)
             # Made by us while the JVM starts: a Spark that has to make them locks an SQLite catalog.
             catalog()
-            security, context, name = self._certificate()
             if self._wait_for(port, deadline):
                 break
             tail = self._tail()
@@ -143,12 +147,14 @@ class SparkHost:
                     self._server.wait(5)
 
     def _certificate(self) -> tuple[dict[str, str], ssl.SSLContext, str]:
-        """What a client takes, what the relay takes, and the name in it. Made while the JVM starts."""
-        from shoal.head.certificate import make_certificate, name_of
+        """What a client takes, what the relay takes, and the name in it; the JVM finds the same in a file."""
+        from shoal.head.certificate import keystore, make_certificate, name_of
 
         name = name_of(self._site.cluster_id)
         certificate, key = make_certificate(name)
         security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
+        self._password = secrets.token_urlsafe(32)
+        _write_private(self._site.folder / endpoints.SPARK_KEYS, keystore(certificate, key, self._password))
         return security, only_for(certificate, key), name
 
     def _conf(self, port: int) -> dict[str, str]:
@@ -158,8 +164,6 @@ class SparkHost:
             "spark.app.name": f"shoal-{self._site.cluster_id}",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.sql.session.timeZone": "UTC",
-            # A session that rests lives as long as its cluster.
-            "spark.connect.session.manager.defaultSessionTimeout": f"{int(self._site.plan.timeouts.max)}s",
             # For clients that do not say which Python runs their functions (spark_code).
             "spark.sql.execution.pyspark.python": sys.executable,
             **jars.jar_conf(spark_packages()),
@@ -174,21 +178,33 @@ class SparkHost:
                 f"shoal head: kept as Shoal needs them, not as the template says: {', '.join(given)}",
                 flush=True,
             )
-        return ours | closed
+        import pyspark
 
-    @staticmethod
-    def _closed(port: int, scratch: Path) -> dict[str, str]:
+        # Before Spark's own classes; what a template puts there comes after.
+        asking = asking_class(Path(pyspark.__file__).parent, scratch)
+        path = [str(asking), *filter(None, [ours.get("spark.driver.extraClassPath")])]
+        return ours | closed | {"spark.driver.extraClassPath": ":".join(path)}
+
+    def _closed(self, port: int, scratch: Path) -> dict[str, str]:
         """What keeps other users of the machine out; no template changes it."""
         temporary = tempfile.gettempdir()
+        keys = str(self._site.folder.absolute() / endpoints.SPARK_KEYS)
         conf = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.connect.grpc.binding.address": "127.0.0.1",
             "spark.connect.grpc.binding.port": str(port),
             "spark.connect.grpc.port.maxRetries": "0",  # a port that is taken ends it, and another is chosen
-            # With a master of local[k] Spark makes the secret itself, in memory alone.
+            # With a master of local[k] Spark makes this secret itself, in memory alone.
             "spark.authenticate": "true",
-            "spark.network.crypto.enabled": "true",
+            "spark.ssl.rpc.enabled": "true",  # it asks both sides for a certificate
+            "spark.ssl.rpc.protocol": "TLSv1.3",
+            **{
+                f"spark.ssl.rpc.{what}{part}": value
+                for what in ("keyStore", "trustStore")
+                for part, value in (("", keys), ("Password", self._password), ("Type", "PKCS12"))
+            },
+            "spark.ssl.rpc.keyPassword": self._password,
             "spark.ui.enabled": "false",  # it has no login
             "spark.local.dir": str(scratch),
             # No file below the machine's own /tmp; the JVM's counters would be one (hsperfdata).
@@ -207,9 +223,9 @@ class SparkHost:
         home = Path(pyspark.__file__).parent
         # Settings go by file: a command line is readable by every user of the machine.
         properties = self._site.folder / "spark.conf"
-        descriptor = os.open(properties, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.writelines(f"{key} {_escaped(value)}\n" for key, value in conf.items())
+        _write_private(
+            properties, "".join(f"{key} {_escaped(value)}\n" for key, value in conf.items()).encode()
+        )
         environment = dict(os.environ)
         environment.update(
             JAVA_HOME=str(find_java().home),
@@ -278,6 +294,12 @@ def _version_of(python: str) -> str:
         return subprocess.run(ask, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
 
 
 def _free_port() -> int:

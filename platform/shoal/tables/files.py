@@ -25,10 +25,8 @@ from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
-from shoal.tables.arguments import number
 from shoal.tables.attempts import go_on, part_of
 from shoal.tables.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
-from shoal.tables.errors import TypeNotSupportedError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
 from shoal.tables.plan import unpack_metadata
@@ -87,10 +85,6 @@ def here() -> str:
     return "local"
 
 
-_NOT_FIT = (pa.ArrowException, ValueError, TypeError, OverflowError, NotImplementedError, AttributeError)
-"""What Arrow and PyIceberg raise for what they cannot store, once the user's own code is done."""
-
-
 def write_frame(
     frame: pd.DataFrame, context: WriteContext, partition_info: dict[str, Any] | None = None
 ) -> pd.DataFrame:
@@ -102,9 +96,7 @@ def write_frame(
     return pd.DataFrame({"written": pd.Series(written, dtype=object)})
 
 
-def write_partition(
-    frame: pd.DataFrame | pa.Table, context: WriteContext, position: int = 0
-) -> list[Written]:
+def write_partition(frame: pd.DataFrame | pa.Table, context: WriteContext, number: int = 0) -> list[Written]:
     """Write one partition's files. If it fails, what it wrote is deleted again."""
     if isinstance(frame, pd.DataFrame) and context.index_names:
         frame = frame.reset_index(list(context.index_names))
@@ -112,13 +104,7 @@ def write_partition(
         return []
     reached(CrashPoint.WORKER_BEFORE_FILE)
     schema = unpack_metadata(context.metadata).schema()
-    try:
-        written = write_stream(iter([fit(frame, schema, context.table, position)]), context)
-    except _NOT_FIT as error:
-        raise TypeNotSupportedError(
-            f"Partition {position} of the frame could not be stored in {context.table}: {error}",
-            hint="Is each column of a type that Parquet holds, and each property of the table what it should be?",
-        ) from error
+    written = write_stream(iter([fit(frame, schema, context.table, number)]), context)
     reached(CrashPoint.WORKER_AFTER_FILES)
     return written
 
@@ -187,7 +173,7 @@ def _write_files(
     tables: Iterator[pa.Table], record: Record, metadata: TableMetadata, io: FileIO, data_path: str
 ) -> Iterator[DataFile]:
     file_schema, arrow_schema = file_arrow_schema(metadata)
-    target = number(metadata.properties, "write.target-file-size-bytes", TARGET_FILE_BYTES)
+    target = int(metadata.properties.get("write.target-file-size-bytes", TARGET_FILE_BYTES))
 
     def row_groups() -> Iterator[pa.Table]:
         for table in tables:
@@ -244,7 +230,7 @@ def count_nans(table: pa.Table, schema: Schema) -> dict[int, int]:
 
 def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
     """Rows of a row group: some :data:`ROW_GROUP_BYTES`, and at most the table's own limit."""
-    limit = number(properties, "write.parquet.row-group-limit", 1_048_576)
+    limit = int(properties.get("write.parquet.row-group-limit", 1_048_576))
     width = max(1.0, table.nbytes / max(1, table.num_rows))
     return max(1, min(limit, int(ROW_GROUP_BYTES / width)))
 
@@ -256,7 +242,7 @@ def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, An
         first,
         "none" if codec == "uncompressed" else codec,
         int(level) if level else None,
-        number(properties, "write.parquet.page-row-limit", ROWS_PER_PAGE),
+        int(properties.get("write.parquet.page-row-limit", ROWS_PER_PAGE)),
         delta=properties.get(DELTA_PROPERTY, "true").lower() != "false",
     )
 

@@ -19,6 +19,7 @@ from shoal.homes.local.paths import TOKEN
 
 _ENDPOINT = "endpoint.json"
 SPARK_CONF = "spark.conf"  # may hold the catalog's password
+SPARK_KEYS = "spark.p12"
 
 
 def write(folder: Path, endpoint: Endpoint) -> None:
@@ -52,7 +53,7 @@ def read_token(folder: Path) -> str | None:
 
 def forget(folder: Path) -> None:
     """Remove every secret of an ended cluster."""
-    for name in (_ENDPOINT, TOKEN, SPARK_CONF):
+    for name in (_ENDPOINT, TOKEN, SPARK_CONF, SPARK_KEYS):
         (folder / name).unlink(missing_ok=True)
 
 
