@@ -269,3 +269,23 @@ def test_a_property_that_leaves_statistics_out_leaves_out_nan_counts(name: str) 
     (file,) = [task.file for task in catalogs.load(name).scan().plan_files()]
     assert list((file.nan_value_counts or {}).values()) == [1]
     assert kept(name, "f < 100", "f") == [1.0]
+
+
+def test_text_whose_bound_cannot_be_rounded_up(name: str) -> None:
+    """The character after U+D7FF is no character; the write failed in the making of its statistics."""
+    shoal.write_table(pa.table({"x": ["\ud7ff" * 17, "a"]}), name)
+    assert kept(name, "x > 'b'") == ["\ud7ff" * 17]
+    assert kept(name, "x < 'b'") == ["a"]
+
+
+def test_partitions_whose_values_do_not_say_what_they_should(name: str) -> None:
+    """Truncating wraps around near the least integer, and 0.1 comes back from a manifest as 0.1 in 32 bits."""
+    least = -(2**63)
+    shoal.write_table(pa.table({"x": [1, least, None]}), f"{name}_l", partition_by="truncate(10, x)")
+    assert kept(f"{name}_l", "x < 1") == [least]
+    shoal.write_table(pa.table({"x": [0.0, -0.0, 0.1, NAN, None]}), f"{name}_d", partition_by="x")
+    assert kept(f"{name}_d", "x = 0.1") == [0.1]
+    assert kept(f"{name}_d", "x not in (0.1, 0.0)") == ["nan"]
+    assert sorted(kept(f"{name}_d", "x < 0.1")) == [0.0, 0.0]
+    df = shoal.read_table(f"{name}_d")
+    assert values(df[df.x == 0.1]) == [0.1]

@@ -14,7 +14,9 @@ catalog            which catalog, where it lives, how it is reached
 spark_conf         the same catalog, as Spark has to be told of it
 pyiceberg_private  the one module that touches PyIceberg's private parts
 dtypes, schemas    pandas and Arrow types <-> Iceberg types; how a frame differs from a table
-filters            what people write as a filter -> an Iceberg expression
+arguments          what people hand to these functions, checked first
+filters, logic     what people write as a filter -> an Iceberg expression that leaves nothing open
+proof              whether a file's rows all pass it; the same as Arrow's expression
 plan, scan         which bytes are read by which task; how a task reads them
 expression         the one module that touches Dask's private expressions
 files, commit      files written on workers; one snapshot committed by the client

@@ -26,6 +26,7 @@ import platformdirs
 
 from shoal.errors import MissingExtraError, UsageError
 from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, TableNotFoundError
+from shoal.tables.naming import is_name, no_settings, unreadable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -136,6 +137,8 @@ def settings(
 
     Settled field by field; an ``explicit`` settings object with a URI is taken as it is. Touches no file.
     """
+    if not isinstance(explicit, CatalogSettings | None):
+        raise no_settings(explicit)
     if explicit is not None and explicit.uri:
         return _complete(explicit)
     base = explicit or (_hook() if _hook is not None else None) or CatalogSettings()
@@ -339,7 +342,7 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
     parts = tuple(name.split(".")) if isinstance(name, str) else ()
     if len(parts) > 2 and parts[0] == given.name:
         parts = parts[1:]
-    if len(parts) < 2 or not all(part.strip() == part and part for part in parts):
+    if len(parts) < 2 or not all(map(is_name, parts)):
         raise UsageError(
             f"{name!r} is no table name.", hint='A table is named "namespace.table", such as "nyc.flights".'
         )
@@ -348,13 +351,15 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
 
 def load(name: str, given: CatalogSettings | None = None) -> Table:
     """The table as it is now. Raises :class:`TableNotFoundError`, with the names that are like it."""
-    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, ValidationError
 
     settled = settings(given)
     ident = identifier(name, settled)
     opened = catalog(settled)
     try:
         return reach(settled, f"load the table {name}", lambda: opened.load_table(ident))
+    except (ValueError, NotImplementedError, ValidationError) as error:  # also pydantic's
+        raise unreadable(".".join(ident), error) from error
     except (NoSuchTableError, NoSuchNamespaceError) as error:
         known = reach(settled, "list the tables", lambda: table_names(opened))
         similar = difflib.get_close_matches(".".join(ident), known, n=3, cutoff=0.6)

@@ -18,14 +18,16 @@ from pyiceberg.partitioning import PartitionField as IcebergPartitionField
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, NullOrder, SortDirection, SortField, SortOrder
-from pyiceberg.transforms import IdentityTransform
+from pyiceberg.transforms import IdentityTransform, TruncateTransform
+from pyiceberg.types import BinaryType, IcebergType, TimeType, UUIDType
 from sqlalchemy.exc import IntegrityError
 
 from shoal.errors import UsageError
+from shoal.tables import arguments
 from shoal.tables import catalog as catalogs
 from shoal.tables.catalog import CatalogSettings
-from shoal.tables.errors import TableExistsError
-from shoal.tables.partitioning import parse_field, parse_sort
+from shoal.tables.errors import StorageError, TableExistsError
+from shoal.tables.partitioning import PartitionField, check_sortable, parse_field, parse_sorts
 from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema
 from shoal.tables.schemas import check_columns, frame_schema, new_table_schema
 from shoal.tables.sweep import sweep_creation
@@ -61,6 +63,11 @@ def create_table(
     transaction = stage()
     try:
         return transaction.commit_transaction()
+    except OSError as error:
+        raise StorageError(
+            f"The metadata of {name} could not be written: {error}",
+            hint="Nothing was made. Is there space, and permission to write to the warehouse?",
+        ) from error
     except (TableAlreadyExistsError, CommitFailedException) as error:
         # PyIceberg says the one or the other: it saw the table when it looked, or when it was to make its own.
         sweep_creation(transaction._table.io, transaction.table_metadata)
@@ -74,14 +81,14 @@ def create_table(
 
 def as_schema(given: Any) -> pa.Schema | Schema:
     """Whatever ``create_table`` accepts as a schema, as an Arrow or Iceberg one."""
-    if isinstance(given, (pa.Schema, Schema)):
+    if isinstance(given, Schema):
         return given
+    if isinstance(given, (pa.Schema, pa.Table)):
+        return arguments.arrow_schema(given if isinstance(given, pa.Schema) else given.schema)
     if isinstance(given, Mapping):
-        return pa.schema([pa.field(k, v) for k, v in given.items()])
-    if isinstance(given, pa.Table):
-        return given.schema
+        return arguments.mapped_schema(given)
     if isinstance(given, pd.DataFrame):
-        return pa.Schema.from_pandas(given, preserve_index=False)
+        return arguments.pandas_schema(given)
     meta = getattr(given, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         return frame_schema(meta)
@@ -105,39 +112,52 @@ def staged(
     wanted = iceberg_schema(new_table_schema(schema) if isinstance(schema, pa.Schema) else schema)
     spec = make_spec(wanted, partition_by, name)
     order = make_order(wanted, sort_by, name)
-    merged = {**PROPERTIES, **(properties or {})}
+    merged = {**PROPERTIES, **arguments.properties(properties)}
+    if merged["format-version"] not in ("1", "2"):
+        raise UsageError(
+            f"A table of format version {merged['format-version']!r} cannot be made here.",
+            hint="Leave it out: new tables are version 2. Spark makes tables of version 3.",
+        )
 
     def start() -> Transaction:
         def begin() -> Transaction:
             # Of two who make it at once PyIceberg tells the second what the database says.
             with suppress(NamespaceAlreadyExistsError, IntegrityError):
                 opened.create_namespace(ident[:-1])
-            return opened.create_table_transaction(
-                ident, wanted, partition_spec=spec, sort_order=order, properties=merged
-            )
+            try:
+                return opened.create_table_transaction(
+                    ident, wanted, partition_spec=spec, sort_order=order, properties=merged
+                )
+            except ValueError as error:  # also pydantic's
+                raise UsageError(
+                    f"The table {name} cannot be made: {str(error).strip()}",
+                    hint="Are its name (namespace.table) and properties= right?",
+                ) from error
 
         return catalogs.reach(settled, f"make the table {name}", begin)
 
     return start
 
 
-def _listed(given: Sequence[str] | str) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
-
-
 def make_spec(schema: Schema, partition_by: Sequence[str] | str, name: str) -> PartitionSpec:
     """The partition spec of a new table."""
-    parts = [parse_field(text) for text in _listed(partition_by)]
+    parts = [parse_field(text) for text in arguments.names(partition_by, "partition_by", '["day(ts)"]')]
     if not parts:
         return UNPARTITIONED_PARTITION_SPEC
     check_columns([p.column for p in parts], _names(schema), f"the table {name}")
-    fields = []
+    fields: list[IcebergPartitionField] = []
     for i, part in enumerate(parts):
         source = schema.find_field(part.column)
-        if not part.transform.can_transform(source.field_type):
+        if not part.transform.can_transform(source.field_type) or _unwritten(part, source.field_type):
             raise UsageError(
                 f"{part.transform} does not go with {part.column!r}, which is {source.field_type}.",
-                hint="year, month and day need a date or timestamp, hour a timestamp.",
+                hint="year, month and day need a date or timestamp, hour a timestamp; times of day, UUIDs and the "
+                "beginnings of binary data cannot be partitioned by here.",
+            )
+        if any(f.source_id == source.field_id for f in fields):
+            raise UsageError(
+                f"The table would be partitioned by {part.column!r} twice, which cannot be written.",
+                hint="Use the finer of the two: the coarser prunes nothing more.",
             )
         fields.append(
             IcebergPartitionField(
@@ -147,12 +167,21 @@ def make_spec(schema: Schema, partition_by: Sequence[str] | str, name: str) -> P
     return PartitionSpec(*fields)
 
 
+def _unwritten(part: PartitionField, kind: IcebergType) -> bool:
+    """What Iceberg has, and this writer cannot make."""
+    if isinstance(kind, (TimeType, UUIDType)):
+        return True
+    return isinstance(part.transform, TruncateTransform) and isinstance(kind, BinaryType)
+
+
 def make_order(schema: Schema, sort_by: Sequence[str] | str, name: str) -> SortOrder:
     """The sort order of a new table: nulls first, as this writer sorts."""
-    keys = [parse_sort(text) for text in _listed(sort_by)]
+    keys = parse_sorts(sort_by)
     if not keys:
         return UNSORTED_SORT_ORDER
     check_columns([column for column, _ in keys], _names(schema), f"the table {name}")
+    for column, _ in keys:
+        check_sortable(column, schema.find_type(column))
     fields = [
         SortField(
             source_id=schema.find_field(column).field_id,

@@ -25,8 +25,10 @@ from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
+from shoal.tables.arguments import number
 from shoal.tables.attempts import go_on, part_of
 from shoal.tables.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
+from shoal.tables.errors import TypeNotSupportedError
 from shoal.tables.fit import fit
 from shoal.tables.partitioning import split
 from shoal.tables.plan import unpack_metadata
@@ -85,6 +87,10 @@ def here() -> str:
     return "local"
 
 
+_NOT_FIT = (pa.ArrowException, ValueError, TypeError, OverflowError, NotImplementedError, AttributeError)
+"""What Arrow and PyIceberg raise for what they cannot store, once the user's own code is done."""
+
+
 def write_frame(
     frame: pd.DataFrame, context: WriteContext, partition_info: dict[str, Any] | None = None
 ) -> pd.DataFrame:
@@ -96,7 +102,9 @@ def write_frame(
     return pd.DataFrame({"written": pd.Series(written, dtype=object)})
 
 
-def write_partition(frame: pd.DataFrame | pa.Table, context: WriteContext, number: int = 0) -> list[Written]:
+def write_partition(
+    frame: pd.DataFrame | pa.Table, context: WriteContext, position: int = 0
+) -> list[Written]:
     """Write one partition's files. If it fails, what it wrote is deleted again."""
     if isinstance(frame, pd.DataFrame) and context.index_names:
         frame = frame.reset_index(list(context.index_names))
@@ -104,7 +112,13 @@ def write_partition(frame: pd.DataFrame | pa.Table, context: WriteContext, numbe
         return []
     reached(CrashPoint.WORKER_BEFORE_FILE)
     schema = unpack_metadata(context.metadata).schema()
-    written = write_stream(iter([fit(frame, schema, context.table, number)]), context)
+    try:
+        written = write_stream(iter([fit(frame, schema, context.table, position)]), context)
+    except _NOT_FIT as error:
+        raise TypeNotSupportedError(
+            f"Partition {position} of the frame could not be stored in {context.table}: {error}",
+            hint="Is each column of a type that Parquet holds, and each property of the table what it should be?",
+        ) from error
     reached(CrashPoint.WORKER_AFTER_FILES)
     return written
 
@@ -173,7 +187,7 @@ def _write_files(
     tables: Iterator[pa.Table], record: Record, metadata: TableMetadata, io: FileIO, data_path: str
 ) -> Iterator[DataFile]:
     file_schema, arrow_schema = file_arrow_schema(metadata)
-    target = int(metadata.properties.get("write.target-file-size-bytes", TARGET_FILE_BYTES))
+    target = number(metadata.properties, "write.target-file-size-bytes", TARGET_FILE_BYTES)
 
     def row_groups() -> Iterator[pa.Table]:
         for table in tables:
@@ -230,7 +244,7 @@ def count_nans(table: pa.Table, schema: Schema) -> dict[int, int]:
 
 def rows_per_group(table: pa.Table, properties: dict[str, str]) -> int:
     """Rows of a row group: some :data:`ROW_GROUP_BYTES`, and at most the table's own limit."""
-    limit = int(properties.get("write.parquet.row-group-limit", 1_048_576))
+    limit = number(properties, "write.parquet.row-group-limit", 1_048_576)
     width = max(1.0, table.nbytes / max(1, table.num_rows))
     return max(1, min(limit, int(ROW_GROUP_BYTES / width)))
 
@@ -242,7 +256,7 @@ def _writer_options(first: pa.Table, properties: dict[str, str]) -> dict[str, An
         first,
         "none" if codec == "uncompressed" else codec,
         int(level) if level else None,
-        int(properties.get("write.parquet.page-row-limit", ROWS_PER_PAGE)),
+        number(properties, "write.parquet.page-row-limit", ROWS_PER_PAGE),
         delta=properties.get(DELTA_PROPERTY, "true").lower() != "false",
     )
 

@@ -8,12 +8,13 @@ that does not fit its column is an error.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from pyiceberg import expressions as ex
 from pyiceberg import types as iceberg
+from pyiceberg.expressions.literals import literal
 from pyiceberg.expressions.parser import parse
 from pyiceberg.schema import Schema
 
@@ -60,8 +61,13 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
                 f"The filter {filters!r} cannot be read: {error}",
                 hint="Write it as in SQL: \"delay > 0 and carrier in ('AA', 'UA')\", text in single quotes.",
             ) from error
-    else:
+    elif isinstance(filters, (list, tuple)):
         expression = _from_lists(filters)
+    else:
+        raise FilterError(
+            f"{filters!r} ({type(filters).__name__}) is no filter.",
+            hint="Give text (\"delay > 0\"), tuples ([('delay', '>', 0)]) or a PyIceberg expression.",
+        )
     check_columns(
         sorted(_columns(expression)), [schema.find_column_name(i) or "" for i in schema.field_ids], table
     )
@@ -101,19 +107,45 @@ def _predicate(item: Any) -> Any:
     column, operator, value = item
     value = plain(value)
     match str(operator).lower():
-        case "in":
-            return _new.In(column, [plain(v) for v in value])
-        case "not in":
-            return _new.NotIn(column, [plain(v) for v in value])
+        case "in" | "not in" as known:
+            if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+                raise FilterError(
+                    f"{item!r}: {value!r} is no list of values.", hint='For example ("a", "in", [1, 2]).'
+                )
+            values = [_comparable(item, plain(v)) for v in value]
+            return _new.In(column, values) if known == "in" else _new.NotIn(column, values)
         case "is" if value is None:
             return _new.IsNull(column)
         case "is not" if value is None:
             return _new.NotNull(column)
         case known if known in _OPERATORS:
-            return _OPERATORS[known](column, value)
+            return _OPERATORS[known](column, _comparable(item, value))
     raise FilterError(
         f"{operator!r} is no operator of a filter.",
         hint=f"Known: {', '.join([*_OPERATORS, 'in', 'not in', 'is'])}",
+    )
+
+
+def _comparable(item: Any, value: Any) -> Any:
+    """The value, if a literal can be made of it."""
+    import pandas as pd
+
+    missing = (
+        value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+    )
+    try:
+        if not missing:
+            literal(value)
+            return value
+    except (TypeError, ValueError) as error:
+        raise FilterError(
+            f"{item!r}: {value!r} ({type(value).__name__}) is nothing that a column is compared with.",
+            hint="Values are numbers, text, booleans, dates, times, UUIDs or bytes.",
+        ) from error
+    raise FilterError(
+        f"{item!r}: nothing is equal to {value!r}, not even itself.",
+        hint=f'Ask for nulls with ("{item[0]}", "is", None) or ("{item[0]}", "is not", None), '
+        f'for NaN with the text "{item[0]} is nan".',
     )
 
 
@@ -173,7 +205,9 @@ def plain(value: Any) -> Any:
     import numpy as np
     import pandas as pd
 
-    if isinstance(value, pd.Timestamp):
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    if isinstance(value, pd.Timestamp) and value is not pd.NaT:
         return value.to_pydatetime(warn=False)
     return value.item() if isinstance(value, np.generic) else value
 

@@ -194,7 +194,7 @@ def _float(value: float | Decimal) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _whole(value: float | Decimal, bits: int) -> Place:

@@ -18,8 +18,10 @@ import pyarrow.compute as pc
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import IdentityTransform, Transform, parse_transform
+from pyiceberg.types import IcebergType, PrimitiveType, UUIDType
 
 from shoal.errors import UsageError
+from shoal.tables import arguments
 from shoal.tables.pyiceberg_private import Record
 
 _CALL = re.compile(r"^\s*(\w+)\s*\(\s*(?:(\d+)\s*,\s*)?([^(),]+?)\s*(?:,\s*(\d+)\s*)?\)\s*$")
@@ -45,7 +47,7 @@ def parse_field(text: str) -> PartitionField:
     kind = kind.lower().rstrip("s")
     width = before or after
     if kind in ("bucket", "truncate"):
-        if width is None or int(width) < 1:
+        if width is None or not 1 <= int(width) < 2**31:
             raise _bad(text)
         suffix = "bucket" if kind == "bucket" else "trunc"
         return PartitionField(column, parse_transform(f"{kind}[{width}]"), f"{column}_{suffix}")
@@ -60,6 +62,22 @@ def _bad(text: object) -> UsageError:
         f"{text!r} is no partition field.",
         hint='Use "column", "year(c)", "month(c)", "day(c)", "hour(c)", "bucket(16, c)" or "truncate(4, c)".',
     )
+
+
+def parse_sorts(given: object) -> list[tuple[str, bool]]:
+    """``"a"``, ``"a desc"`` or a list of such."""
+    keys = [parse_sort(text) for text in arguments.names(given, "sort_by", '["at desc"]')]
+    arguments.names([column for column, _ in keys], "sort_by", '["at desc"]')
+    return keys
+
+
+def check_sortable(column: str, kind: IcebergType) -> None:
+    """Raise :class:`UsageError` for a column that rows cannot be sorted by."""
+    if not isinstance(kind, PrimitiveType) or isinstance(kind, UUIDType):
+        raise UsageError(
+            f"Rows cannot be sorted by {column!r}, which is {kind}.",
+            hint="Sort by numbers, text, dates or times.",
+        )
 
 
 def parse_sort(text: str) -> tuple[str, bool]:

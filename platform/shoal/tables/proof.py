@@ -106,13 +106,13 @@ class _Proof(BoundBooleanExpressionVisitor[bool]):
             return _Known()  # bounds that cannot be read prove nothing
 
     def _by_partition(self, field: iceberg.NestedField) -> _Known | None:
+        if isinstance(field.field_type, _FLOATS):
+            return None  # manifests hold them in half their bits
         for i, part in enumerate(self._spec.fields if self._spec is not None else ()):
             if part.source_id == field.field_id and isinstance(part.transform, IdentityTransform):
                 value = self._file.partition[i]
                 if value is None:
                     return _Known(only_nulls=True, no_nans=True)
-                if value != value:
-                    return _Known(no_nulls=True, only_nans=True)
                 return _Known(no_nulls=True, no_nans=True, lower=value, upper=value, single=True)
         return None
 
@@ -244,7 +244,7 @@ def arrow_filter(
         elif not isinstance(part, ex.AlwaysTrue):
             visitor = _ToArrow(file_schema, missing, nans=nans)
             expression = visit(part, visitor)
-            (late if visitor.passes_nan else early).append(expression)
+            (late if visitor.row_by_row else early).append(expression)
     return ArrowFilter(
         *(functools.reduce(operator.and_, parts) if parts else None for parts in (early, late))
     )
@@ -256,8 +256,8 @@ class _ToArrow(BoundBooleanExpressionVisitor[Any]):
         self._missing = missing
         self._nans = nans
         self._paths = {f.field_id: path for f, path in _leaves(file_schema.fields, ())}
-        self.passes_nan = False
-        """A NaN that is there may pass."""
+        self.row_by_row = False
+        """Statistics must not be asked: NaN that is there may pass, or Arrow cannot compare its statistics."""
 
     def _column(self, term: Any) -> tuple[Any, pa.DataType]:
         field = term.ref().field
@@ -269,12 +269,13 @@ class _ToArrow(BoundBooleanExpressionVisitor[Any]):
         there = self._file_schema.find_field(field.field_id)
         if isinstance(field.field_type, iceberg.UUIDType):
             column, wanted = column.cast(pa.binary(16)), pa.binary(16)
+            self.row_by_row = True
         elif field.field_type.is_primitive and there.field_type != field.field_type:
             column = column.cast(wanted)
         return column, wanted
 
     def _meets_nan(self, kind: pa.DataType) -> None:
-        self.passes_nan |= self._nans and pa.types.is_floating(kind)
+        self.row_by_row |= self._nans and pa.types.is_floating(kind)
 
     def visit_true(self) -> Any:
         return pc.scalar(True)

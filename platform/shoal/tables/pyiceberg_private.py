@@ -24,6 +24,7 @@ from pyiceberg.expressions.visitors import (
     UnpartitionedResidualEvaluator,
     bind,
     extract_field_ids,
+    inclusive_projection,
 )
 from pyiceberg.io import FileIO, load_file_io
 from pyiceberg.io.pyarrow import (
@@ -38,6 +39,7 @@ from pyiceberg.io.pyarrow import (
     schema_to_pyarrow,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestEntryStatus
+from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids, sanitize_column_names
 from pyiceberg.table import (
     DataScan,
@@ -58,8 +60,9 @@ from pyiceberg.table.update import (
     TableRequirement,
 )
 from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
+from pyiceberg.transforms import TruncateTransform
 from pyiceberg.typedef import Record
-from pyiceberg.types import IcebergType
+from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType
 
 __all__ = [
     "AddedScan",
@@ -134,9 +137,27 @@ def to_requested_schema(
     )
 
 
+def _misleads(field: PartitionField, schema: Schema) -> bool:
+    try:
+        source = schema.find_type(field.source_id)
+    except ValueError:
+        return False  # its column was dropped, so no filter looks at it
+    if isinstance(field.transform, TruncateTransform):
+        return isinstance(source, (IntegerType, LongType))
+    return isinstance(source, (FloatType, DoubleType))
+
+
 class _Planner(ManifestGroupPlanner):
     """Plans without working out what partitions leave of a filter: PyIceberg's way cannot compare null ones, and
     keeps them for ``!=``. Whether a file needs the filter is decided by ``shoal.tables.proof``."""
+
+    def _build_partition_projection(self, spec_id: int) -> BooleanExpression:
+        # Not by partitions whose values do not say what they should: a truncated integer wraps around near the
+        # least one, and manifests hold floating numbers in half their bits. Bounds decide about these.
+        schema, spec = self.table_metadata.schema(), self.table_metadata.specs()[spec_id]
+        trusted = [field for field in spec.fields if not _misleads(field, schema)]
+        project = inclusive_projection(schema, PartitionSpec(*trusted, spec_id=spec_id), self.case_sensitive)
+        return project(self.row_filter)
 
     def _build_residual_evaluator(self, spec_id: int) -> Callable[[DataFile], ResidualEvaluator]:
         whole = UnpartitionedResidualEvaluator(self.table_metadata.schema(), self.row_filter)
@@ -188,6 +209,12 @@ def make_data_file(
         stats_columns=plan,
         parquet_column_mapping=parquet_path_to_id_mapping(file_schema),
     )
+    for aggregate in statistics.column_aggregates.values():
+        try:
+            aggregate.max_as_bytes()
+        except UnicodeEncodeError:
+            # PyIceberg rounds a bound up to the next character also where that is half of one (U+D800).
+            aggregate.current_max = None
     # Parquet's own metadata, all that PyIceberg looks at, does not count them.
     for i, count in nan_counts.items():
         if plan[i].mode.type != MetricModeTypes.NONE:

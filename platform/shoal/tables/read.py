@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import dask.dataframe as dd
-from dask.utils import parse_bytes
 from pyiceberg.table import Table
 
-from shoal.errors import UsageError
+from shoal.tables import arguments, equality
 from shoal.tables import catalog as catalogs
-from shoal.tables import equality
 from shoal.tables.catalog import CatalogSettings
 from shoal.tables.dtypes import Backend
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
@@ -66,12 +64,10 @@ def read_table(
     schema = table.metadata.schema_by_id(schema_id)
     assert schema is not None, "a snapshot's schema is in its table"
     known = [f.name for f in schema.fields]
-    wanted = [columns] if isinstance(columns, str) else list(columns) if columns is not None else None
+    wanted = arguments.names(columns, "columns", '["id", "delay"]') if columns is not None else None
     check_columns(wanted or [], known, f"the table {name}")
     row_filter = as_expression(filters, schema, f"the table {name}")
-    size = parse_bytes(partition_size) if isinstance(partition_size, str) else int(partition_size)
-    if size < 1:
-        raise UsageError(f"partition_size={partition_size!r} is no size.", hint='For example "128 MiB".')
+    size = arguments.size(partition_size, "partition_size")
     context = ScanContext(
         metadata=pack_metadata(table.metadata, schema_id),
         table=name,

@@ -172,3 +172,17 @@ def _remove_empty(io: FileIO, folder: str) -> None:
         if not filesystem.get_file_info(pafs.FileSelector(found, allow_not_found=True)):
             with suppress(OSError):
                 filesystem.delete_dir(found)
+
+
+def paths_of(table: Any, snapshot_id: int) -> list[str]:
+    """The data files that a snapshot added."""
+    snapshot = table.metadata.snapshot_by_id(snapshot_id)
+    if snapshot is None:
+        return [task.file.file_path for task in table.scan().plan_files()]
+    return [
+        entry.data_file.file_path
+        for manifest in snapshot.manifests(table.io)
+        if manifest.added_snapshot_id == snapshot_id
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+        if entry.snapshot_id == snapshot_id
+    ]

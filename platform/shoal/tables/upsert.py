@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pyiceberg import expressions as ex
 from pyiceberg.conversions import from_bytes
 from pyiceberg.table import Table
-from pyiceberg.types import DoubleType, FloatType, PrimitiveType
+from pyiceberg.types import DoubleType, FloatType, PrimitiveType, UUIDType
 
 from shoal.errors import UsageError
 from shoal.tables.dtypes import types_mapper
@@ -58,7 +58,7 @@ def check_keys(keys: Sequence[str], schema: Schema, frame: Sequence[str]) -> Non
     check_columns(keys, [f.name for f in schema.fields], "the table")
     for key in keys:
         kind = schema.find_field(key).field_type
-        if not isinstance(kind, PrimitiveType) or isinstance(kind, (FloatType, DoubleType)):
+        if not isinstance(kind, PrimitiveType) or isinstance(kind, (FloatType, DoubleType, UUIDType)):
             raise UsageError(
                 f"{key!r} cannot be a key: it is {kind}.",
                 hint="Keys are whole numbers, text, dates or times.",

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dask.dataframe as dd
 import pandas as pd
@@ -20,6 +20,7 @@ import pyiceberg
 from pyiceberg.table import Transaction
 
 from shoal.errors import ShoalError, UsageError
+from shoal.tables import arguments
 from shoal.tables import catalog as catalogs
 from shoal.tables.attempts import give_up
 from shoal.tables.catalog import CatalogSettings
@@ -28,7 +29,7 @@ from shoal.tables.create import staged
 from shoal.tables.errors import CommitUnknownError, ConflictError, NotSupportedError, TableNotFoundError
 from shoal.tables.evolution import plan_evolution
 from shoal.tables.files import WriteContext, Written, delete_files, write_frame, write_partition
-from shoal.tables.partitioning import parse_field, parse_sort, same_spec, spec_fields
+from shoal.tables.partitioning import check_sortable, parse_field, parse_sorts, same_spec, spec_fields
 from shoal.tables.plan import pack_metadata
 from shoal.tables.points import CrashPoint, reached
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
@@ -37,7 +38,7 @@ from shoal.tables.replace import all_of_it, these_files, these_partitions
 from shoal.tables.scan import public_properties
 from shoal.tables.schemas import check, check_columns, frame_schema, new_table_schema
 from shoal.tables.shown import html, said
-from shoal.tables.sweep import run_folder, sweep, sweep_manifests, sweep_metadata
+from shoal.tables.sweep import paths_of, run_folder, sweep, sweep_manifests, sweep_metadata
 from shoal.tables.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
@@ -132,17 +133,22 @@ def write_table(
         raise UsageError(
             "keys= go with mode='upsert', and mode='upsert' needs them.", hint="keys=['id'] names the row."
         )
+    wanted_keys = tuple(arguments.names(keys, "keys", '["id"]'))
+    summary = arguments.properties(properties)
+    if run_key is not None and not isinstance(run_key, str):
+        raise UsageError(
+            f"run_key={run_key!r} is {type(run_key).__name__}, not text.", hint='For example "flow-42/load".'
+        )
     settled = catalogs.settings(catalog)
     job = _prepare(df, name, settled, partition_by, sort_by, evolve, branch)
     attempt = uuid.uuid4().hex
     key = run_key or attempt
     found = find_landed(job.existing.metadata, branch, key) if run_key and job.existing is not None else None
     if found is not None:
-        sweep(job.io, run_folder(job.metadata, key), _paths_of(job.existing, found))
+        sweep(job.io, run_folder(job.metadata, key), paths_of(job.existing, found))
         sweep_manifests(job.io, job.existing.metadata, found)
         sweep_metadata(job.existing)
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
-    wanted_keys = (keys,) if isinstance(keys, str) else tuple(keys)
     if wanted_keys:
         check_keys(wanted_keys, job.metadata.schema(), job.columns)
     folder = run_folder(job.metadata, key)
@@ -177,7 +183,7 @@ def write_table(
             remember=run_key is not None,
             attempt=attempt,
             branch=branch,
-            properties=dict(properties or {}),
+            properties=summary,
             removal=removal,
             change=job.change,
             create=job.create,
@@ -203,7 +209,7 @@ def write_table(
         sweep_metadata(landed.table)
     if landed.replayed:
         # Another try of this run was first. Its files are the table's, all others of the run are nobody's.
-        sweep(job.io, folder, _paths_of(landed.table, landed.snapshot_id) if landed.table else ())
+        sweep(job.io, folder, paths_of(landed.table, landed.snapshot_id) if landed.table else ())
         return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
     kept = [*written, *(w for r in rewritten for w in r.written)]
     sweep(job.io, folder if run_key else context.data_path, [w.data_file.file_path for w in kept])
@@ -290,7 +296,7 @@ def _prepare(
     branch: str,
 ) -> _Job:
     index_names, schema = _frame(df)
-    sort = tuple(parse_sort(s) for s in ([sort_by] if isinstance(sort_by, str) else sort_by or ()))
+    sort = tuple(parse_sorts(sort_by))
     check_columns([column for column, _ in sort], schema.names, "the frame")
     try:
         table = catalogs.load(name, settled)
@@ -304,7 +310,7 @@ def _prepare(
             f"INSERT INTO shoal.{name} SELECT * FROM shoal.<t>.",
         )
     if partition_by is not None:
-        wanted = [parse_field(p) for p in ([partition_by] if isinstance(partition_by, str) else partition_by)]
+        wanted = [parse_field(p) for p in arguments.names(partition_by, "partition_by", '["day(ts)"]')]
         have = spec_fields(table.spec(), table.schema())
         if not same_spec(wanted, have):
             raise UsageError(
@@ -317,6 +323,9 @@ def _prepare(
         )
     check_branch(table, name, branch)
     found = check(name, schema, table.schema(), evolve=evolve)
+    for column, _ in sort:
+        if column in table.schema().column_names:
+            check_sortable(column, table.schema().find_type(column))
     change, metadata = plan_evolution(table, schema, found) if found else (None, table.metadata)
     if not sort:
         sort = tuple(
@@ -341,7 +350,14 @@ def _prepare_new(
 ) -> _Job:
     if branch != "main":
         raise UsageError(f"The table {name} does not exist yet, so it has no branch {branch!r}.")
-    start = staged(name, new_table_schema(schema), partition_by or (), sort_by or (), None, settled)
+    start = staged(
+        name,
+        new_table_schema(schema),
+        () if partition_by is None else partition_by,
+        () if sort_by is None else sort_by,
+        None,
+        settled,
+    )
     transaction = start()
     metadata = transaction.table_metadata
     again = _once(transaction, start)
@@ -359,19 +375,20 @@ def _once(first: Transaction, start: Callable[[], Transaction]) -> Callable[[], 
 def _frame(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
     """The index levels that are stored, and the columns with their types."""
     if isinstance(df, pa.Table):
-        return (), df.schema
+        return (), arguments.arrow_schema(df.schema)
     if not isinstance(df, (pd.DataFrame, dd.DataFrame)):
         raise UsageError(
             f"{type(df).__name__} is no frame.", hint="Give a Dask or pandas DataFrame, or a pyarrow.Table."
         )
     meta: pd.DataFrame = df._meta if isinstance(df, dd.DataFrame) else df
-    names = tuple(str(n) for n in meta.index.names if n is not None)
+    names = tuple(cast("str", n) for n in meta.index.names if n is not None)
+    arguments.check_names([*names, *meta.columns], "column or index level")
     if names and len(names) != meta.index.nlevels:
         raise UsageError("Some index levels have names and some have none.", hint="df.reset_index() first.")
     if names:
         meta = meta.reset_index()
     if isinstance(df, pd.DataFrame):
-        return names, pa.Schema.from_pandas(meta, preserve_index=False).remove_metadata()
+        return names, arguments.pandas_schema(meta).remove_metadata()
     return names, frame_schema(meta)
 
 
@@ -381,17 +398,3 @@ def _run(df: Any, context: WriteContext) -> list[Written]:
     meta = pd.DataFrame({"written": pd.Series([], dtype=object)})
     parts = df.map_partitions(write_frame, context, meta=meta, enforce_metadata=False)
     return list(parts.compute()["written"])
-
-
-def _paths_of(table: Any, snapshot_id: int) -> list[str]:
-    """The data files that a snapshot added."""
-    snapshot = table.metadata.snapshot_by_id(snapshot_id)
-    if snapshot is None:
-        return [task.file.file_path for task in table.scan().plan_files()]
-    return [
-        entry.data_file.file_path
-        for manifest in snapshot.manifests(table.io)
-        if manifest.added_snapshot_id == snapshot_id
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        if entry.snapshot_id == snapshot_id
-    ]
