@@ -72,21 +72,23 @@ def opened(
     *,
     attach: str | None = None,
     cluster_id: str | None = None,
-    by: str = "",
+    given_up: threading.Event | None = None,
 ) -> ClusterHandle:
     """A cluster of this engine, connected to: the one named ``attach`` if it is of this engine, else a new one.
 
-    ``options`` as :func:`up` takes them; ``cluster_id`` as :func:`start` does; ``by``: the public function that
-    was called, for what is wrong with them.
+    ``options`` as :func:`up` takes them; ``cluster_id`` and ``given_up`` as :func:`start` does. With ``given_up``
+    it is not connected to yet: that belongs to the caller's event loop.
     """
-    refuse_unknown(by or f"shoal.{engine}", [name for name in options if name != "_adopt"], *_OPTIONS)
+    refuse_unknown(f"shoal.{engine}", [name for name in options if name != "_adopt"], *_OPTIONS)
     handle = _attached(engine, attach, options) if attach else None
     if handle is None:
-        handle = up(template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], **options)
+        handle = up(
+            template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], _given_up=given_up, **options
+        )
     if handle.plan.engine is not engine:
         other = handle.plan.engine.value
         raise UsageError(f"{handle.name} is not a {engine.value} cluster", hint=f"Use shoal.{other}().")
-    return _opened(handle)
+    return handle if given_up is not None else _opened(handle)
 
 
 def connect(
@@ -114,6 +116,7 @@ def up(
     _id: str | None = None,
     _soon: str | None = None,
     _adopt: str | None = None,
+    _given_up: threading.Event | None = None,
     **options: Any,
 ) -> DaskCluster | SparkCluster:
     """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle.
@@ -136,6 +139,7 @@ def up(
         cluster_id=_id,
         adopt=_adopt,
         soon=_soon,
+        given_up=_given_up,
     )
 
 
@@ -151,6 +155,7 @@ def start(
     cluster_id: str | None = None,
     adopt: str | None = None,
     soon: str | None = None,
+    given_up: threading.Event | None = None,
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
@@ -159,7 +164,7 @@ def start(
     interrupted leaves nothing, but never ends a cluster of that name that was there before: that one is
     attached to, unless its id is ``adopt``. ``cluster_id``: what a new one is to be known by, from
     :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the caller needs next, which is imported while
-    the cluster starts.
+    the cluster starts. ``given_up``: set by whoever does not wait for it any more; it then ends at once.
     """
     plan = request.plan
     if plan.engine is Engine.SPARK:
@@ -184,7 +189,7 @@ def start(
     if soon is not None:
         threading.Thread(target=_import, args=(soon,), name="shoal-import", daemon=True).start()
     try:
-        handle.wait()
+        handle.wait(given_up=given_up)
     except BaseException:
         handle.close()
         raise

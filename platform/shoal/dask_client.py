@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import distributed
-
 from shoal import modules
+from shoal.dask_ending import TellingClient
 
 TELL = "shoal_code"  # the operation by which a scheduler is told (head/dask_code.py)
 _ANSWER = 30.0  # s that it gets to answer
 
 
-class Client(distributed.Client):  # type: ignore[misc]
+class Client(TellingClient):
     """A ``distributed.Client`` for a cluster of Shoal."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -94,6 +94,10 @@ class ClusterEndedError(InfrastructureError):
     """The cluster ended before it was ready, or while it was in use. ``values["reason"]`` says why."""
 
 
+class SessionLostError(InfrastructureError):
+    """The Spark session is gone, its cluster is not: ask its handle for a new one."""
+
+
 class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
 

@@ -9,10 +9,13 @@ What it must not do: import anything heavy, or decide.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from shoal.homes.local.ahead import ahead
+from shoal.opening import Opening, entered_asynchronously
 
 if TYPE_CHECKING:
     from shoal.dask_handle import DaskCluster
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 ATTACH = "SHOAL_ATTACH"  # set by `shoal submit` for its script: the cluster that was brought up for it
 
 
-def dask(template: str = "etl", **options: Any) -> DaskCluster:
-    """Start a Dask cluster from a template and connect to it; use it in a ``with`` block.
+def dask(template: str = "etl", *, asynchronous: bool | None = None, **options: Any) -> DaskCluster:
+    """Start a Dask cluster from a template and connect to it; use it in a ``with`` or ``async with`` block.
+
+    In ``async with`` nothing blocks the event loop, and ``client`` is an asynchronous one. That follows from the
+    call where it stands in the ``async with`` statement itself; elsewhere (an exit stack, a helper) say
+    ``asynchronous=True``, and nothing starts before the block is entered.
 
     Options, all with the template's value as default: ``data`` (size of the input, ``"25 GB"``),
     ``workers`` (a number or ``(min, max)``), ``cores`` and ``memory`` per worker, ``gpu`` per worker,
@@ -33,21 +40,38 @@ def dask(template: str = "etl", **options: Any) -> DaskCluster:
 
     Raises QuotaExceededError when a limit refuses it, ConfigError, UsageError, InfrastructureError.
     """
-    handle: DaskCluster = _opened("dask", template, options)
+    if asynchronous is None:
+        asynchronous = entered_asynchronously(sys._getframe(1))
+    handle: DaskCluster = _opened("dask", template, options, asynchronous)
     return handle
 
 
-def spark(template: str = "analytics", **options: Any) -> SparkCluster:
-    """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`."""
-    handle: SparkCluster = _opened("spark", template, options)
+def spark(template: str = "analytics", *, asynchronous: bool | None = None, **options: Any) -> SparkCluster:
+    """Start a Spark Connect server from a template and connect to it. Options and errors as :func:`dask`.
+
+    Spark's sessions have no asynchronous calls: in ``async with``, run those in ``asyncio.to_thread``.
+    """
+    if asynchronous is None:
+        asynchronous = entered_asynchronously(sys._getframe(1))
+    handle: SparkCluster = _opened("spark", template, options, asynchronous)
     return handle
 
 
-def _opened(engine: str, template: str, options: dict[str, Any]) -> Any:
+def _opened(engine: str, template: str, options: dict[str, Any], asynchronous: bool) -> Any:
+    if asynchronous:
+        return Opening(lambda given_up: _start(engine, template, options, given_up))
+    return _start(engine, template, options)
+
+
+def _start(
+    engine: str, template: str, options: dict[str, Any], given_up: threading.Event | None = None
+) -> Any:
     attach = os.environ.get(ATTACH)
     early = nullcontext() if attach else ahead(engine, options.get("project"), options.get("target"))
     with early as cluster_id:
         from shoal.clusters import opened
         from shoal.workload import Engine
 
-        return opened(Engine(engine), template, options, attach=attach, cluster_id=cluster_id)
+        return opened(
+            Engine(engine), template, options, attach=attach, cluster_id=cluster_id, given_up=given_up
+        )

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from shoal import card
 from shoal.errors import ClusterEndedError, DeadlineError, ShoalError
@@ -26,6 +27,7 @@ from shoal.homes.local.crash import CrashPoint, reached
 from shoal.progress import Progress, line, progress
 from shoal.records import Cluster, Reason, State, script_end
 from shoal.report import Report, report_of
+from shoal.threads import in_thread
 from shoal.words import count
 from shoal.workload import Plan
 
@@ -45,6 +47,9 @@ class ClusterHandle(ABC):
     it (:func:`shoal.connect`, ``name=`` of a live one) is attached, and so are copies, pickles, and what a forked
     child has of a handle: closing those leaves the cluster running.
     """
+
+    # Packages whose errors may only say that the cluster is gone.
+    _engine_errors: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         self._home = home
@@ -83,8 +88,15 @@ class ClusterHandle(ABC):
         self._cluster = self._home.get(self.id)
         return self._cluster
 
-    def wait(self, timeout: float = START_WAIT, shown: Progress | None = None) -> Self:
+    def wait(
+        self,
+        timeout: float = START_WAIT,
+        shown: Progress | None = None,
+        given_up: threading.Event | None = None,
+    ) -> Self:
         """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds.
+
+        ``given_up``: set by whoever does not wait for it any more (ClusterEndedError then).
 
         Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
         """
@@ -99,6 +111,8 @@ class ClusterHandle(ABC):
                     bar.follow(self._home, self.id)
                     return self
                 self._raise_if_ended(cluster)
+                if given_up is not None and given_up.is_set():
+                    raise ClusterEndedError(f"{cluster.name} was given up while it started")
                 now = time.monotonic()
                 if cluster.state is State.QUEUED and now - asked < QUEUE_WAIT:
                     begin = now
@@ -179,7 +193,38 @@ class ClusterHandle(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        told = self._told(error)
         self.close()
+        if told is not None:
+            raise told from error
+
+    async def __aenter__(self) -> Self:
+        """Connect, with nothing that blocks the event loop; ``client`` is an asynchronous one then."""
+        try:
+            await self._open_in_loop()
+        except BaseException as error:
+            await in_thread(self.close)
+            if (told := self._told(error)) is not None:
+                raise told from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave_loop()
+        await in_thread(self.__exit__, kind, error, trace)
+
+    def _told(self, error: BaseException | None) -> ClusterEndedError | None:
+        """Why the cluster ended, where ``error`` is how its engine says that it is gone."""
+        if not isinstance(error, Exception) or isinstance(error, ClusterEndedError):
+            return None
+        kinds = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+        if not (kinds & self._engine_errors or isinstance(error, OSError)):
+            return None  # the user's own
+        with contextlib.suppress(ShoalError):
+            return why_ended(self._home, self.id)
+        return None
 
     def __repr__(self) -> str:
         cluster = self._cluster if self._closed else self.record
@@ -221,6 +266,12 @@ class ClusterHandle(ABC):
     def open(self) -> None:
         """Connect now instead of at the first use."""
 
+    async def _open_in_loop(self) -> None:
+        await in_thread(self.open)
+
+    async def _leave_loop(self) -> None:  # noqa: B027 - Spark has nothing there
+        """Give back what belongs to the event loop."""
+
     @abstractmethod
     def _disconnect(self) -> None:
         """Close the connection, if there is one."""
@@ -230,13 +281,24 @@ class ClusterHandle(ABC):
         self._raise_if_ended(self.record)
 
     def _raise_if_ended(self, cluster: Cluster) -> None:
-        if cluster.state.ended or cluster.state is State.STOPPING:
-            raise ClusterEndedError(
-                f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
-                hint=f"`shoal logs {cluster.name}` shows what it wrote.",
-                reason=cluster.reason.value,
-                cluster=cluster.id,
-            )
+        if (error := _ended(cluster)) is not None:
+            raise error
+
+
+def why_ended(home: Home, cluster_id: str) -> ClusterEndedError | None:
+    """The error that says why a cluster has ended or is about to; None while it lives."""
+    return _ended(home.get(cluster_id))
+
+
+def _ended(cluster: Cluster) -> ClusterEndedError | None:
+    if not (cluster.state.ended or cluster.state is State.STOPPING):
+        return None
+    return ClusterEndedError(
+        f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
+        hint=f"`shoal logs {cluster.name}` shows what it wrote.",
+        reason=cluster.reason.value,
+        cluster=cluster.id,
+    )
 
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)

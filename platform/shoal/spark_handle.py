@@ -7,16 +7,21 @@ What it must not do: import Spark before a session is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
+import time
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.channel import spark_session
 from shoal.computing import SparkBar
 from shoal.environment import differences, versions, warn
-from shoal.errors import ForkedError
-from shoal.handles import ClusterHandle
+from shoal.errors import ForkedError, SessionLostError
+from shoal.handles import ClusterHandle, why_ended
 from shoal.homes.base import Home
 from shoal.records import Cluster
 
@@ -25,19 +30,43 @@ if TYPE_CHECKING:
 
 # Sessions of the parent process, in a forked child: nothing may finalize them there.
 _abandoned: list[SparkSession] = []
+_FRESH = 1.0  # s after which a session is looked at before it is given
+_GONE = "temporary views, cached frames, registered functions and settings of the old one are gone"
+
+
+@dataclass
+class _Link:
+    """What is known of a session; apart from the handle, which has to be free to go."""
+
+    cluster: str
+    seen: float
+    lost: bool = False
+
+    def said(self) -> str:
+        return f"the server of {self.cluster!r} has closed this Spark session; the cluster itself runs"
+
+    def lose(self) -> SessionLostError:
+        self.lost = True
+        hint = f"Use the handle's .session (or .sql, .table) again: it opens a new one. {_GONE.capitalize()}."
+        return SessionLostError(self.said(), hint=hint, cluster=self.cluster)
 
 
 class SparkCluster(ClusterHandle):
     """A Spark Connect server. ``session`` sees the shared catalog as its default one."""
 
+    _engine_errors = frozenset({"grpc", "pyspark"})
+
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         super().__init__(home, cluster, owns=owns, quiet=quiet)
         self._session: SparkSession | None = None
         self._bar: SparkBar | None = None
+        self._link = _Link(cluster.name, 0.0)
 
     @property
     def session(self) -> SparkSession:
-        """A Spark Connect session, opened at the first use."""
+        """A Spark Connect session, opened at the first use, and anew when its server knows it no more."""
+        if self._session is not None and os.getpid() == self._process:
+            self._renew_if_lost(self._session)
         if self._session is None:
             if os.getpid() != self._process:
                 raise ForkedError(
@@ -46,14 +75,14 @@ class SparkCluster(ClusterHandle):
                     hint="Start the child with multiprocessing.get_context('spawn') and open the cluster there: "
                     f"shoal.connect({self.name!r}).",
                 )
-            from pyspark.sql.connect.client.retries import DefaultPolicy
-
             from shoal.spark_code import PYTHON, settle_python
+            from shoal.spark_policy import TellingPolicy
 
             session = spark_session(self._home.endpoint(self.id))
             self._session = session
-            # pyspark's own policy retries a dead server for ten minutes without a word.
-            session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=3000)])
+            self._link = link = _Link(self.name, time.monotonic())
+            policy = TellingPolicy(partial(why_ended, self._home, self.id), link.lose)
+            session.client.set_retry_policies([policy])
             try:
                 there = session.version  # the first call connects: the cluster sees its client
                 here = self._cluster.head.get("host") == socket.gethostname()
@@ -68,6 +97,16 @@ class SparkCluster(ClusterHandle):
             warn(spark + python)
         return self._session
 
+    def _renew_if_lost(self, session: SparkSession) -> None:
+        link = self._link
+        if not link.lost and time.monotonic() - link.seen > _FRESH:
+            with contextlib.suppress(SessionLostError):
+                session.conf.get("spark.sql.session.timeZone")  # the version is told to closed sessions, too
+            link.seen = time.monotonic()
+        if link.lost:
+            self._disconnect()
+            print(f"shoal: {link.said()}. A new session is open: {_GONE}.", file=sys.stderr, flush=True)
+
     def sql(self, query: str, **arguments: Any) -> DataFrame:
         """``session.sql``."""
         return self.session.sql(query, **arguments)
@@ -80,6 +119,7 @@ class SparkCluster(ClusterHandle):
         _ = self.session
 
     def _abandon(self) -> None:
+        self._bar = None
         if self._session is not None:
             _abandoned.append(self._session)
             self._session = None

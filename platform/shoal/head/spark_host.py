@@ -164,6 +164,8 @@ class SparkHost:
             "spark.app.name": f"shoal-{self._site.cluster_id}",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.sql.session.timeZone": "UTC",
+            # A session that rests lives as long as its cluster.
+            "spark.connect.session.manager.defaultSessionTimeout": f"{int(self._site.plan.timeouts.max)}s",
             # For clients that do not say which Python runs their functions (spark_code).
             "spark.sql.execution.pyspark.python": sys.executable,
             **jars.jar_conf(spark_packages()),

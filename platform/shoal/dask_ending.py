@@ -1,0 +1,64 @@
+"""A Dask client that says why its cluster ended, where Dask alone says that a future was cancelled.
+
+Why it exists: a cluster ends for a reason (idle, its maximum lifetime, told to, killed), and whoever waits for a
+result has to read that one, at once.
+
+What it must not do: know homes. It follows one private corner of ``distributed``, ``Client._reconnect``; where a
+version has it no more, this is a plain client, and the handle's ``with`` block tells the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from distributed import Client
+
+from shoal.errors import ClusterEndedError
+
+KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
+_POLL = 0.1
+
+
+class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
+    """``why``: gives the error to raise once the cluster has ended, None while it lives. May block."""
+
+    def __init__(self, *arguments: Any, why: Callable[[], ClusterEndedError | None], **options: Any) -> None:
+        self._why = why
+        self._told: ClusterEndedError | None = None
+        super().__init__(*arguments, **options)
+
+    def sync(self, func: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """As Dask's; what fails since the cluster has ended fails with the reason."""
+        try:
+            return super().sync(func, *arguments, **options)
+        except ClusterEndedError:
+            raise
+        except Exception as error:
+            if self._told is not None:
+                raise self._told from error
+            raise
+
+    def _send_to_scheduler(self, message: dict[str, Any]) -> None:
+        if self._told is None:
+            super()._send_to_scheduler(message)
+        elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
+            raise self._told
+
+    async def _reconnect(self) -> None:
+        """The connection is lost: does the cluster live, or why not?"""
+        end = time.monotonic() + KNOWN
+        while (told := await asyncio.to_thread(self._why)) is None and time.monotonic() < end:
+            await asyncio.sleep(_POLL)
+        if told is None:
+            await super()._reconnect()
+            return
+        self._told = told
+        for state in list(self.futures.values()):
+            state.set_error(told, None)
+        self.futures.clear()
+        self.status = "connecting"  # as Dask's own has it: what follows closes it
+        self.scheduler_comm = None
+        await self._close(fast=True)

@@ -1,0 +1,135 @@
+"""What a user sees when the cluster ends under them: the reason, at once, and never a mere "cancelled"."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.errors import ClusterEndedError, SessionLostError
+from shoal.homes.local import paths
+from shoal.records import Reason, State
+
+Eventually = Callable[..., Any]
+
+
+def started(project: Path, **options: Any) -> shoal.DaskCluster:
+    return shoal.dask("small", workers=1, project=project, quiet=True, **options)
+
+
+def test_a_client_that_shuts_its_cluster_down_has_ended_it(
+    shared_project: Path, eventually: Eventually
+) -> None:
+    """`client.shutdown()` is how Dask's users end a cluster: it must not stay Ready and charged."""
+    with started(shared_project) as cluster:
+        with shoal.connect(cluster.name, project=shared_project) as other:
+            assert isinstance(other, shoal.DaskCluster)
+            waiting = other.client.submit(time.sleep, 600, pure=False)
+            cluster.client.shutdown()
+            with pytest.raises(ClusterEndedError, match="StoppedByUser, shut down by its client"):
+                waiting.result(60)
+        eventually(lambda: cluster.record.state.ended, 30, "it ended")
+    record = cluster.record
+    assert (record.state, record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+    assert "client.shutdown()" in record.message
+    assert cluster._home.held("alice").admitted == {}
+
+
+@pytest.mark.parametrize("reason", [Reason.DEADLINE_REACHED, Reason.HEAD_CRASHED, Reason.STOPPED_BY_USER])
+def test_whoever_waits_for_a_result_reads_why_the_cluster_ended(shared_project: Path, reason: Reason) -> None:
+    options = {"max_duration": "8 s"} if reason is Reason.DEADLINE_REACHED else {}
+    with started(shared_project, **options) as cluster:
+        waiting = cluster.client.submit(time.sleep, 600, pure=False)
+        if reason is Reason.HEAD_CRASHED:
+            os.kill(cluster.record.head["pid"], signal.SIGKILL)
+        if reason is Reason.STOPPED_BY_USER:
+            cluster._home.stop(cluster.id, reason, "ended by `shoal down`")
+        with pytest.raises(ClusterEndedError, match=reason.value) as caught:
+            waiting.result(120)
+        assert caught.value.values["reason"] == reason.value
+        for call in (
+            lambda: cluster.client.submit(sum, [1, 2]),
+            lambda: cluster.client.gather(waiting),
+            lambda: cluster.client.run(os.getpid),
+        ):
+            with pytest.raises(ClusterEndedError, match=reason.value):
+                call()
+
+
+def test_a_cluster_that_was_idle_says_so_to_the_next_cell(
+    shared_project: Path, eventually: Eventually
+) -> None:
+    """Back from lunch: the cell that computes next reads Idle, by the client and by the block."""
+    from distributed import Client
+
+    def lunch() -> None:
+        with started(shared_project, idle="2 s") as cluster:
+            # A client of the user's own knows nothing of reasons: the block tells it.
+            plain = Client(cluster.client.scheduler.address, security=cluster.client.security)
+            eventually(lambda: cluster.record.state.ended, 60, "it ended by itself")
+            with pytest.raises(ClusterEndedError, match="Idle, nothing was computed for 2 s"):
+                cluster.client.submit(sum, [1, 2]).result(60)
+            with plain:
+                plain.submit(sum, [1, 2]).result(60)
+
+    with pytest.raises(ClusterEndedError, match="Idle") as caught:
+        lunch()
+    assert caught.value.__cause__ is not None
+    assert not isinstance(caught.value.__cause__, ClusterEndedError)
+
+
+def test_an_error_of_the_users_own_stays_that(shared_project: Path) -> None:
+    def fail() -> None:
+        with started(shared_project) as cluster:
+            cluster._home.stop(cluster.id, Reason.STOPPED_BY_USER, "meanwhile")
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail()
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_spark_says_that_its_session_is_lost_or_why_its_cluster_ended(
+    shared_project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An hour of rest ended a session, and with it views and caches, of a cluster that was Ready and charged.
+
+    Sessions are made short here; else they live as long as their cluster.
+    """
+    template = shared_project / "clusters" / "brief.yaml"
+    short = "{spark.connect.session.manager.defaultSessionTimeout: 5s"
+    short += ", spark.connect.session.manager.maintenanceInterval: 1s}"
+    small = (shared_project / "clusters" / "small.yaml").read_text()
+    template.write_text(small.replace("image: shoal-spark", f"image: shoal-spark, conf: {short}"))
+    with shoal.spark("brief", workers=1, project=shared_project, quiet=True) as cluster:
+        conf = (paths.run_folder(cluster.id) / "spark.conf").read_text()
+        assert "defaultSessionTimeout 5s" in conf
+        old = cluster.session
+        time.sleep(20)  # a rest, by the server's own clock
+        with pytest.raises(SessionLostError, match="has closed this Spark session") as lost:
+            old.sql("select 1").collect()
+        assert "temporary views" in lost.value.hint.lower()
+        assert "A new session is open" not in capfd.readouterr().err
+        assert cluster.session is not old
+        assert "A new session is open: temporary views, cached frames" in capfd.readouterr().err
+        again = cluster.session
+        again.client.release_session()
+        time.sleep(1.5)
+        assert cluster.session is not again, "also where no call failed before"
+        os.kill(cluster.record.head["pid"], signal.SIGKILL)
+
+        def until_it_fails() -> None:
+            while True:  # the JVM follows its head within a moment
+                with contextlib.suppress(SessionLostError):  # they are short here
+                    cluster.sql("select 3").collect()
+
+        with pytest.raises(ClusterEndedError, match="HeadCrashed"):
+            until_it_fails()
