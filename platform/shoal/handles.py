@@ -141,7 +141,7 @@ class ClusterHandle(ABC):
 
         NeverFitsError where the tier gives less; UnitError for what is no time.
         """
-        self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
+        self._cluster = self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
         return self
 
     def logs(self, lines: int = 200) -> str:

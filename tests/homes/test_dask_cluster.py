@@ -299,6 +299,7 @@ def test_its_owner_may_let_it_live_longer_inside_the_tier_and_no_longer(
     with pytest.raises(shoal.ShoalError, match="soon"):
         handle.extend("soon")
     assert handle.extend("+6 s") is handle
+    assert handle.plan.timeouts.max == 12, "and the handle knows it"
     admitted = handle.record.admitted_at or 0.0
     eventually(lambda: handle.record.state.ended, 30, "ended at its longest life")
     assert handle.record.reason is Reason.DEADLINE_REACHED
