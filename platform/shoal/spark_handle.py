@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Sessions of the parent process, in a forked child: nothing may finalize them there.
 _abandoned: list[SparkSession] = []
+# pyspark closes a session that is collected, and waits for its pool of threads: for ever, where it is collected in
+# one of them. One that is kept is never collected.
+_kept: list[SparkSession] = []
 _FRESH = 1.0  # s after which a session is looked at before it is given
 _GONE = "temporary views, cached frames, registered functions and settings of the old one are gone"
 
@@ -79,6 +82,7 @@ class SparkCluster(ClusterHandle):
             from shoal.spark_policy import TellingPolicy
 
             session = spark_session(self._home.endpoint(self.id))
+            _kept.append(session)
             self._session = session
             self._link = link = _Link(self.name, time.monotonic())
             policy = TellingPolicy(partial(why_ended, self._home, self.id), link.lose)
