@@ -67,7 +67,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-queue soak-clusters soak-kills soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -109,6 +109,15 @@ soak-kills: venv ## Kill and interrupt at every moment that has a name; writes d
 	SHOAL_SOAK_KILLS=$(SOAK_KILLS) SHOAL_SOAK_SPARK_KILLS=$(SOAK_SPARK_KILLS) $(SOAK) kills -o timeout=7200 \
 		tests/homes/test_crash_points.py tests/cli/test_interrupts.py \
 		tests/cli/test_disk_full.py tests/cli/test_two_users.py
+
+SOAK_USAGE ?= 10000
+soak-usage: venv ## Draw 10,000 steps of what people do with clusters; writes docs/soak.md
+	SHOAL_USAGE_STEPS=$(SOAK_USAGE) $(SOAK) usage -o timeout=0 tests/usage
+
+others: venv ## Run Dask's own tests and Spark's doctests on clusters of ours; writes docs/soak.md
+	$(SOAK) others -o timeout=7200 tests/others/dasks_own.py tests/others/spark_doctests.py
+
+.PHONY: soak-usage others
 
 soak-quick-start: venv ## Time the quick start from an empty home and an empty folder
 	SHOAL_SOAK_QUICK_START=1 $(SOAK) quick-start tests/docs/test_examples.py -k empty_home

@@ -1,9 +1,9 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
-Each part (``clusters``, ``kills``, ``queue``, ``quick-start``) keeps what it measured in ``soak/PART.json`` beside
-this file, which only its own run replaces; the page is made of all of them. A test says how often it did what it
-tests by ``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is
-pytest's. Without arguments the page is only made anew.
+Each part (a key of ``PARTS``) keeps what it measured in ``soak/PART.json`` beside this file, which only its own run
+replaces; the page is made of all of them. A test says how often it did what it tests by ``record_property("n", ...)``,
+and what it saw by ``record_property("measured", ...)``. The exit code is pytest's. Without arguments the page is only
+made anew.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ PARTS = {  # the sections of the page, in their order
     "kills": "Clients and heads are killed with -9 and interrupted at every moment that has a name, on full disks, "
     "beside other people; then no process of theirs may be left, and no quota held.",
     "queue": "Processes that ask, wait and release at once on one ledger.",
+    "usage": "What a person's process does over an hour is drawn, step by step, on real clusters, one machine of ten "
+    "on Spark. After each step the ledger, the processes, the handles and the command line have to agree.",
+    "others": "Tests that Dask ships and examples that Spark ships, with a cluster of ours as the default one. What "
+    "is expected to fail is listed in `tests/others/expected.yaml`, each with its reason.",
     "quick-start": "The quick start's own commands, one after the other, from an empty home and an empty folder.",
 }
 OTHERS = re.compile(r"(?s)<!-- \w+: begin -->.*?<!-- \w+: end -->")

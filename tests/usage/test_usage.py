@@ -1,0 +1,123 @@
+"""An hour of a person's use, drawn: after each step the ledger, the processes and the handles agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from . import endings, usages  # noqa: F401 - they enter themselves
+from .machine import USES, Seen, Usage
+
+SEED = int(os.environ.get("SHOAL_USAGE_SEED", "20261128"))
+STEPS = int(os.environ.get("SHOAL_USAGE_STEPS", "300"))  # `make soak-usage` takes 10,000
+ONLY = tuple(name for name in os.environ.get("SHOAL_USAGE_ONLY", "").split(",") if name)
+LEAST = 5  # times that each usage comes
+# A client that goes is missed after seconds here.
+TIMES = {"no_client: 1 min": "no_client: 5 s"}
+TIER = {
+    "concurrent_clusters: 2": "concurrent_clusters: 4",
+    "memory: 6 GB": "memory: 40 GB",
+}
+
+
+@pytest.fixture
+def machines(
+    empty_home: Path,
+    tmp_path: Path,
+    small_project: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    marked: Callable[[], dict[int, str]],
+) -> Iterator[Callable[[], tuple[Path, Path, Path]]]:
+    """Each call makes a home of its own, and gives the folders of a person and of two projects."""
+    number = 0
+
+    def fresh() -> tuple[Path, Path, Path]:
+        nonlocal number
+        number += 1
+        folder = tmp_path / f"m{number}"
+        monkeypatch.setenv("SHOAL_DATA", str(folder / "home"))
+        monkeypatch.setenv("SHOAL_CATALOG_URI", f"sqlite:///{folder / 'home' / 'catalog.db'}")
+        projects = [small_project(folder / name) for name in ("here", "there")]
+        for project in projects:
+            for file, changes in (("clusters/small.yaml", TIMES), ("policies/tiers.yaml", TIER)):
+                text = (project / file).read_text()
+                for old, new in changes.items():
+                    assert old in text
+                    text = text.replace(old, new)
+                (project / file).write_text(text)
+        return folder, projects[0], projects[1]
+
+    yield fresh
+    assert not marked()
+
+
+def machine(engine: str, seen: Seen, fresh: Callable[[], tuple[Path, Path, Path]], count: int) -> None:
+    """Run ``count`` machines of this engine."""
+    engines = {"dask", "spark"}
+    schedule = sum(
+        use.times[engine] for name, use in USES.items() if not set(seen.only) - engines or name in seen.only
+    )
+    if not schedule or engine not in (engines & set(seen.only) or engines):
+        return
+    kind = type(
+        f"{engine.title()}Usage", (Usage,), {"engine": engine, "seen": seen, "fresh": staticmethod(fresh)}
+    )
+    run_state_machine_as_test(
+        seed(SEED)(kind),
+        settings=settings(
+            max_examples=count,
+            # As many as come in between, to open and to close, are not known before.
+            stateful_step_count=2 * schedule + 10,
+            deadline=None,
+            database=None,
+            # No shrinking: what failed is told step by step, and each step is real.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+        _min_steps=2 * schedule + 10,
+    )
+
+
+def counted(seen: Seen) -> str:
+    """How often each usage came, and how long it took."""
+    lines = [
+        f"{seen.steps} steps of {dict(seen.machines)} machines, seed {SEED}; all agreed within {seen.longest:.1f} s"
+    ]
+    for name in sorted({*USES, *seen.took}):
+        count, took = seen.counts[name], seen.took[name]
+        lines.append(f"  {name:54} {count:6} {took:8.1f} s  {took / count if count else 0:6.2f} s each")
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.timeout(max(1800, 10 * STEPS))
+def test_whatever_a_person_does_ledger_processes_and_handles_agree(
+    machines: Callable[[], tuple[Path, Path, Path]],
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    schedule = {engine: sum(use.times[engine] for use in USES.values()) for engine in ("dask", "spark")}
+    of_spark = max(1, round(STEPS / 10 / schedule["spark"]))
+    of_dask = max(1, round((STEPS - of_spark * schedule["spark"]) / schedule["dask"]))
+    seen = Seen(only=ONLY)
+    try:
+        machine("dask", seen, machines, of_dask)
+        machine("spark", seen, machines, of_spark)
+    finally:
+        said = counted(seen)
+        with capsys.disabled():
+            print(f"\n{said}")
+    record_property("n", seen.steps)
+    record_property("measured", said.splitlines()[0])
+    assert not seen.failures, f"seed {SEED}, {len(seen.failures)} machines failed\n\n" + "\n\n".join(
+        seen.failures
+    )
+    if not ONLY:
+        assert seen.steps >= STEPS * 0.95
+        assert min(seen.counts[name] for name in USES) >= LEAST, said
