@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 
 # Sessions of the parent process, in a forked child: nothing may finalize them there.
 _abandoned: list[SparkSession] = []
-# pyspark closes a session that is collected, and waits for its pool of threads: for ever, where it is collected in
-# one of them. One that is kept is never collected.
+# pyspark closes a session that is collected, and waits there for calls of all sessions: for ever, where these need
+# the thread that collects. One that is kept is not collected before it was closed.
 _kept: list[SparkSession] = []
 _FRESH = 1.0  # s after which a session is looked at before it is given
 _GONE = "temporary views, cached frames, registered functions and settings of the old one are gone"
+
+
+def _nothing() -> None:
+    """In the place of what was done."""
 
 
 @dataclass
@@ -140,3 +144,6 @@ class SparkCluster(ClusterHandle):
                 warnings.simplefilter("ignore")
                 session.client.set_retry_policies([])
                 session.stop()
+            session.client.close = _nothing  # it would close itself once more
+            with contextlib.suppress(ValueError):
+                _kept.remove(session)

@@ -204,4 +204,4 @@ def test_a_policy_that_takes_away_leaves_what_runs(home: FakeHome, asking: Askin
     home.govern()
     assert home.get(cluster.id).state is State.READY
     assert home.get(another.id).state is State.QUEUED
-    assert "team red's limits" in home.get(another.id).message
+    assert "team red's quota" in home.get(another.id).message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,21 @@ def of(marked: Marked, cluster_id: str) -> set[int]:
     return {pid for pid, cluster in marked().items() if cluster == cluster_id}
 
 
+def assert_collected_without_waiting(session: Any) -> None:
+    """A closed session goes while calls of another one are under way; pyspark's would wait for them, and they for
+    the thread that collects."""
+    from pyspark.sql.connect.client.reattach import ExecutePlanResponseReattachableIterator as Calls
+
+    under_way = threading.Event()
+    Calls._get_or_create_release_thread_pool().submit(under_way.wait)
+    collecting = threading.Thread(target=type(session).__del__, args=(session,), daemon=True)
+    collecting.start()
+    collecting.join(5)
+    waits = collecting.is_alive()
+    under_way.set()
+    assert not waits
+
+
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_session_computes_wants_its_token_and_dies_with_its_head(
@@ -46,6 +62,8 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
             lambda: (s := handle._home.status(handle.id)) and s["clients"] >= 1 and s, 10, "a client is seen"
         )
         assert status["peak_memory"] > 100e6
+        session = cluster.session
+    assert_collected_without_waiting(session)
     eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
     endpoint = endpoints.read(paths.run_folder(handle.id))
     assert endpoint is not None
