@@ -28,8 +28,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 import shoal
+from shoal.display.progress import doing
 from shoal.prefect import dask_cluster, publish_report, spark_session
-from shoal.progress import doing
 
 ARTIFACT = "nyc-flights"  # the report's key in Prefect
 TABLES = ("nyc.flights", "nyc.delays", "nyc.airlines", "nyc.carrier_report")

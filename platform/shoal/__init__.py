@@ -10,40 +10,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.clusters import connect, plan, up
-    from shoal.dask_handle import DaskCluster
+    from shoal.client.clusters import connect, plan, up
+    from shoal.client.dask_handle import DaskCluster
+    from shoal.client.front import dask, spark
+    from shoal.client.spark_handle import SparkCluster
     from shoal.errors import ClusterEndedError, ShoalError
-    from shoal.front import dask, spark
-    from shoal.spark_handle import SparkCluster
-    from shoal.tables.catalog import catalog
-    from shoal.tables.create import create_table
+    from shoal.tables.catalogs.opening import catalog
     from shoal.tables.listing import list_tables
-    from shoal.tables.read import read_table
+    from shoal.tables.reading.read import read_table
     from shoal.tables.refs import branch, history, rollback, snapshots, tag
-    from shoal.tables.staging import staged
-    from shoal.tables.write import write_table
+    from shoal.tables.writing.create import create_table
+    from shoal.tables.writing.staging import staged
+    from shoal.tables.writing.write import write_table
 
 _HOME_OF = {
     "ClusterEndedError": "shoal.errors",
-    "DaskCluster": "shoal.dask_handle",
+    "DaskCluster": "shoal.client.dask_handle",
     "ShoalError": "shoal.errors",
-    "SparkCluster": "shoal.spark_handle",
+    "SparkCluster": "shoal.client.spark_handle",
     "branch": "shoal.tables.refs",
-    "catalog": "shoal.tables.catalog",
-    "connect": "shoal.clusters",
-    "create_table": "shoal.tables.create",
-    "dask": "shoal.front",
+    "catalog": "shoal.tables.catalogs.opening",
+    "connect": "shoal.client.clusters",
+    "create_table": "shoal.tables.writing.create",
+    "dask": "shoal.client.front",
     "history": "shoal.tables.refs",
     "list_tables": "shoal.tables.listing",
-    "plan": "shoal.clusters",
-    "read_table": "shoal.tables.read",
+    "plan": "shoal.client.clusters",
+    "read_table": "shoal.tables.reading.read",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
-    "spark": "shoal.front",
-    "staged": "shoal.tables.staging",
+    "spark": "shoal.client.front",
+    "staged": "shoal.tables.writing.staging",
     "tag": "shoal.tables.refs",
-    "up": "shoal.clusters",
-    "write_table": "shoal.tables.write",
+    "up": "shoal.client.clusters",
+    "write_table": "shoal.tables.writing.write",
 }
 
 __all__ = [
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     if _HOME_OF[name].startswith("shoal.tables."):
-        importlib.import_module("shoal.wiring").wire()
+        importlib.import_module("shoal.client.wiring").wire()
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

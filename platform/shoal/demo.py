@@ -24,13 +24,13 @@ from typing import Any
 
 import psutil
 
-from shoal import project
+from shoal.display.progress import doing
+from shoal.display.run_report import COLUMNS, RunReport
 from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
-from shoal.homes.local.processes import identity
-from shoal.java import find_java
-from shoal.loopback import spare
-from shoal.progress import doing
-from shoal.run_report import COLUMNS, RunReport
+from shoal.machine.java import find_java
+from shoal.machine.loopback import spare
+from shoal.machine.processes import identity
+from shoal.project import loading as project
 from shoal.units import Seconds
 
 FLOW = Path("flows") / "nyc_flights.py"
@@ -172,7 +172,7 @@ def _end_with_this_process(pids: list[int]) -> None:
     """
     code = (
         "import json, signal, sys\n"
-        "from shoal.homes.local.processes import signal_process\n"
+        "from shoal.machine.processes import signal_process\n"
         "sys.stdin.read()\n"
         "for one in json.loads(sys.argv[1]): signal_process(one, signal.SIGTERM)\n"
     )

@@ -57,9 +57,9 @@ with shoal.spark("analytics", workers={WORKERS}, quiet=True) as spark:
 BARE_SPARK = f"""
 import os, time, psutil
 from pyspark.sql import SparkSession
-from shoal.head.jars import jar_conf
-from shoal.java import find_java
-from shoal.tables.catalog import settings
+from shoal.engines.spark.jars import jar_conf
+from shoal.machine.java import find_java
+from shoal.tables.catalogs.opening import settings
 from shoal.tables.spark_conf import spark_conf, spark_packages
 os.environ["JAVA_HOME"] = str(find_java().home)
 builder = SparkSession.builder.remote("local[{WORKERS}]")

@@ -61,7 +61,7 @@ def count(df: Any) -> int:
 
 def reads(bench: Bench, spark: Any, daft: Daft | None) -> None:
     import shoal
-    from shoal.tables import catalog as catalogs
+    from shoal.tables.catalogs import opening as catalogs
 
     table = catalogs.load("bench.t")
     files = f"{table.location().removeprefix('file://')}/data"
@@ -153,7 +153,7 @@ def reads(bench: Bench, spark: Any, daft: Daft | None) -> None:
 
 def writes(bench: Bench, client: Any) -> None:
     import shoal
-    from shoal.tables import catalog as catalogs
+    from shoal.tables.catalogs import opening as catalogs
 
     rows = min(ROWS, 20_000_000)
     data = frame(rows).persist()
@@ -188,8 +188,8 @@ def writes(bench: Bench, client: Any) -> None:
 
 
 def drop(*names: str) -> None:
-    from shoal.tables import catalog as catalogs
-    from shoal.tables.sweep import sweep
+    from shoal.tables.catalogs import opening as catalogs
+    from shoal.tables.writing.sweep import sweep
 
     for name in names:
         table = catalogs.load(name)
@@ -199,7 +199,7 @@ def drop(*names: str) -> None:
 
 def upserts(bench: Bench) -> None:
     import shoal
-    from shoal.tables import catalog as catalogs
+    from shoal.tables.catalogs import opening as catalogs
 
     base, change = min(1_000_000, ROWS // 20), min(50_000, ROWS // 400)
     old = frame(base, 4)
@@ -243,8 +243,8 @@ def many_files(bench: Bench, settings: Any) -> None:
     import copy
 
     import shoal
-    from shoal.tables import catalog as catalogs
-    from shoal.tables.commit import Request, commit
+    from shoal.tables.catalogs import opening as catalogs
+    from shoal.tables.writing.commit import Request, commit
 
     shoal.write_table(make_part(0, 1000), "bench.m")
     table = catalogs.load("bench.m")
@@ -272,15 +272,15 @@ def large_file(bench: Bench) -> None:
     from distributed import Client, LocalCluster
 
     import shoal
-    from shoal.tables import catalog as catalogs
+    from shoal.tables.catalogs import opening as catalogs
 
     limit = 768 * 2**20
     width = 60.0
     rows = int(4 * limit / width)
     parts = 24
     shoal.create_table("bench.big", make_part(0, 1), properties={"write.target-file-size-bytes": str(2**40)})
-    from shoal.tables.files import WriteContext, write_stream
-    from shoal.tables.plan import pack_metadata
+    from shoal.tables.reading.plan import pack_metadata
+    from shoal.tables.writing.files import WriteContext, write_stream
 
     table = catalogs.load("bench.big")
     schema, size = table.schema().as_arrow(), rows // parts
@@ -329,7 +329,7 @@ def main() -> None:
         from distributed import Client, LocalCluster
 
         import shoal
-        from shoal.tables.catalog import catalog, settings
+        from shoal.tables.catalogs.opening import catalog, settings
 
         catalog()
         bench = Bench(

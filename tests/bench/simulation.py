@@ -16,13 +16,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from shoal.account import Account, amounts, real
-from shoal.admission import Ask, Place, Verdict
-from shoal.policy import Policy, Team, Tier, User
-from shoal.queueing import Books, Outcome, Waiting, admit
-from shoal.targets import Machine
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
+from shoal.project.policy import Policy, Team, Tier, User
+from shoal.project.targets import Machine
+from shoal.quota.account import Account, amounts, real
+from shoal.quota.admission import Ask, Place, Verdict
+from shoal.quota.queueing import Books, Outcome, Waiting, admit
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts
 
 GB, HOUR = 10**9, 3600.0
 WEIGHTS = (1, 2, 3, 1, 2, 4, 1, 1, 2, 1, 1, 2)

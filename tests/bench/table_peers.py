@@ -19,7 +19,7 @@ class Daft:
     """Daft, in the process that it needs."""
 
     def __init__(self, table: str) -> None:
-        from shoal.tables import catalog as catalogs
+        from shoal.tables.catalogs import opening as catalogs
 
         settled = catalogs.settings()
         told = json.dumps([settled.name, catalogs.pyiceberg_properties(settled), table])

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from shoal.advice import HEADROOM, LEAST_RUNS, Run, advise
+from shoal.planning.advice import HEADROOM, LEAST_RUNS, Run, advise
+from shoal.project.yamlfile import replace_value
 from shoal.units import Bytes, Money, Seconds
-from shoal.yamlfile import replace_value
 
 GB = 10**9
 RUN = Run(

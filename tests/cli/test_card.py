@@ -6,12 +6,12 @@ from dataclasses import replace
 from decimal import Decimal
 from xml.etree import ElementTree
 
-from shoal import card
-from shoal.picture import timeline
-from shoal.records import Cluster, Reason, State
-from shoal.report import report_of
+from shoal.display import card
+from shoal.display.picture import timeline
+from shoal.display.report import report_of
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.units import Bytes, Money, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 CLUSTER = Cluster(
     id="abc",

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shoal.explain import Outcome, Stage, Step, explain
-from shoal.records import Cluster, Reason, State
+from shoal.display.explain import Outcome, Stage, Step, explain
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 PLAN = Plan(
     template="etl",

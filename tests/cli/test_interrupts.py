@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shoal.homes.local.crash import AT, WITH, CrashPoint
+from shoal.machine.crash import AT, WITH, CrashPoint
 
 P = CrashPoint
 Eventually = Callable[..., Any]
@@ -182,7 +182,7 @@ def test_ctrl_c_while_looking_on(small: Any, eventually: Eventually) -> None:
         small("down", "seen")
 
 
-@pytest.mark.parametrize("module", ["typer", "rich.console", "shoal.clusters", "pydantic", "sqlite3"])
+@pytest.mark.parametrize("module", ["typer", "rich.console", "shoal.client.clusters", "pydantic", "sqlite3"])
 def test_ctrl_c_while_it_still_imports(small: Any, module: str) -> None:
     """Impatient fingers: before the command itself runs."""
     small.write(

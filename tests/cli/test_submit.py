@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.cli.submit import _again
+from shoal.cli.commands.submit import _again
 
 
 @pytest.mark.parametrize(

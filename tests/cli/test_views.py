@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 from rich.console import Console, RenderableType
 
-from shoal.account import Account, amounts
-from shoal.cli import tables, views
+from shoal.cli import layout as tables
+from shoal.cli import views
 from shoal.cli.exits import code_of
 from shoal.errors import (
     CapacityError,
@@ -22,10 +22,11 @@ from shoal.errors import (
     QuotaExceededError,
     ShoalError,
 )
-from shoal.policy import Limit, Limits
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.project.policy import Limit, Limits
+from shoal.quota.account import Account, amounts
 from shoal.units import Bytes, Money, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 PLAN = Plan(
     template="etl",

@@ -32,7 +32,7 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """An environment with an empty home: nothing of Shoal or Prefect is set, only the jar cache is shared."""
-    from shoal.homes.local.paths import cache_folder
+    from shoal.machine.paths import cache_folder
 
     known = {k: v for k, v in os.environ.items() if not k.startswith(("SHOAL_", "PREFECT_", "XDG_"))}
     known |= {"HOME": str(home), "SHOAL_CACHE": str(cache_folder()), "SHOAL_USER": "alice"}
@@ -198,7 +198,7 @@ def observed(command: list[str], home: Path, env: dict[str, str], timeout: float
 
 def tables_of(home: Path) -> dict[str, tuple[str, int, Any]]:
     """Read by PyIceberg from the catalog that the home's user gets by default."""
-    from shoal.tables.catalog import CatalogSettings, catalog
+    from shoal.tables.catalogs.opening import CatalogSettings, catalog
 
     opened = catalog(CatalogSettings(uri=f"sqlite:///{home}/.local/share/shoal/catalog.db"))
     found = {}

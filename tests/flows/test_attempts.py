@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import _opened
+from shoal.client.clusters import _opened
 from shoal.errors import ClusterEndedError, UsageError
 from shoal.homes.local.ledger import Ledger
+from shoal.model.cluster import Reason, State
 from shoal.prefect import dask_cluster
 from shoal.prefect.runs import cluster_name
-from shoal.records import Reason, State
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("attempts.py")

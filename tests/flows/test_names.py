@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 import shoal
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.prefect.leftovers import Verdict, judge
 from shoal.prefect.runs import FLOW_RUN, Run, cluster_name, current
-from shoal.records import Cluster, Reason, State
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 SIZE = Size(1, Bytes(10**9))
 PLAN = Plan(

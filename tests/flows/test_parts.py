@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from shoal.demo import as_data, as_text, find_flow
+from shoal.display.run_report import RunReport
 from shoal.errors import NotFoundError
-from shoal.project import defaults
-from shoal.run_report import RunReport
+from shoal.project.loading import defaults
 from shoal.units import Seconds
 
 
@@ -108,7 +108,7 @@ def test_the_project_s_own_flow_comes_first_else_the_shipped_one(tmp_path: Path)
 
 
 def test_a_missing_flow_names_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shoal.project.defaults", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("shoal.project.loading.defaults", lambda: tmp_path / "shipped")
     with pytest.raises(NotFoundError, match="shipped"):
         find_flow(tmp_path)
 

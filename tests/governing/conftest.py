@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from shoal.homes.base import Ask
-from shoal.policy import Policy, Team, Tier, User
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.project.policy import Policy, Team, Tier, User
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 GB = 10**9
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from shoal.governor import CrashPoint, Governor
+from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeHome
-from shoal.policy import Policy
-from shoal.records import Cluster, Reason, State
-from shoal.targets import Machine
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.project.policy import Policy
+from shoal.project.targets import Machine
 from shoal.units import Bytes
 
 Asking = Callable[..., Ask]

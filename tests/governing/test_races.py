@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.account import amounts
-from shoal.governed import Snapshot
-from shoal.governor import CrashPoint, Governor
+from shoal.governor.lifecycle import Scope
+from shoal.governor.ports import Snapshot
+from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeHome
-from shoal.lifecycle import Scope
-from shoal.policy import Policy, Team
-from shoal.records import Cluster, State
+from shoal.model.cluster import Cluster, State
+from shoal.project.policy import Policy, Team
+from shoal.quota.account import amounts
 from shoal.units import Bytes
 
 GB = 10**9

@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from shoal.account import amounts, real
-from shoal.governor import CrashPoint, Governor
+from shoal.governor.lifecycle import Scope
+from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeHome, Fault
-from shoal.lifecycle import Scope
-from shoal.policy import Policy
-from shoal.records import Cluster, Reason, State
-from shoal.targets import Machine
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.project.policy import Policy
+from shoal.project.targets import Machine
+from shoal.quota.account import amounts, real
 from shoal.units import Bytes
 
 GB = 10**9

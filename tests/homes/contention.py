@@ -14,10 +14,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from shoal.clusters import open_home, open_project, prepare
+from shoal.client.clusters import open_home, open_project, prepare
 from shoal.homes.base import Ask
-from shoal.homes.local.processes import identity
-from shoal.records import Reason, State
+from shoal.machine.processes import identity
+from shoal.model.cluster import Reason, State
 
 
 def main(project: Path, seconds: float, log: Path) -> None:

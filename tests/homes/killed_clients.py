@@ -20,8 +20,8 @@ import distributed  # noqa: F401 - imported before the forks, as are the next
 import pyspark.sql.connect.session  # noqa: F401
 
 import shoal
-import shoal.clusters
-from shoal.homes.local.crash import AT
+import shoal.client.clusters
+from shoal.machine.crash import AT
 
 # The client dies, and nobody comes back: its cluster is to notice soon. Else it is to wait for its client.
 GONE = ("client-after-launch", "client-ready")

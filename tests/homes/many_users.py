@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from shoal.account import Account
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
 from shoal.errors import InfrastructureError
 from shoal.homes.local.home import LocalHome
-from shoal.project import Project
+from shoal.project.loading import Project
+from shoal.quota.account import Account
 
 _TRIES = 120.0  # s for which a ledger that is away is tried again
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 import shoal
-from shoal.clusters import open_project, prepare
+from shoal.client.clusters import open_project, prepare
 from shoal.errors import QuotaExceededError, ShoalError
 from shoal.homes.base import Ask
 from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
-from shoal.records import Reason
+from shoal.model.cluster import Reason
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]

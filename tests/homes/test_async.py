@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
+from shoal.client.opening import Opening
 from shoal.errors import ClusterEndedError, UsageError
-from shoal.opening import Opening
-from shoal.records import State
+from shoal.model.cluster import State
 
 
 class Ticks:

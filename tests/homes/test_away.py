@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
 from shoal.errors import InfrastructureError
 from shoal.head import record
 from shoal.head.record import OwnRecord
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import identity, is_alive
 from shoal.homes.local.server_store import Server
-from shoal.records import Reason, State
+from shoal.machine.processes import identity, is_alive
+from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
 LONG = 34.0  # s

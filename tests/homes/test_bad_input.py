@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from shoal.cli import views
-from shoal.clusters import open_home, open_project, prepare
+from shoal.client.clusters import open_home, open_project, prepare
+from shoal.display.forecast import latest_start
 from shoal.errors import QuotaExceededError
-from shoal.forecast import latest_start
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeHome
 from shoal.homes.local.home import LocalHome
-from shoal.homes.local.processes import identity, is_alive
-from shoal.records import Cluster, Reason, State
+from shoal.machine.processes import identity, is_alive
+from shoal.model.cluster import Cluster, Reason, State
 
 Eventually = Callable[..., Any]
 _TIERS = "standard: {{concurrent_clusters: {clusters}, workers_per_cluster: 3, memory: {memory}, "

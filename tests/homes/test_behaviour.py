@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from shoal.clusters import open_home, open_project, prepare
+from shoal.client.clusters import open_home, open_project, prepare
+from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
-from shoal.forecast import latest_start
 from shoal.homes.base import Ask, Home
 from shoal.homes.fake import FakeHome
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.units import Seconds
 
 from .gaps import GAPS

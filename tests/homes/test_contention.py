@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
 
 PROCESSES = int(os.environ.get("SHOAL_TEST_PROCESSES", "8"))
 SECONDS = float(os.environ.get("SHOAL_TEST_SECONDS", "6"))

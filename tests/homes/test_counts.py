@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
 

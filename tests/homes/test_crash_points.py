@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
-from shoal.homes.local import governing
-from shoal.homes.local.crash import AT, CrashPoint
-from shoal.records import Reason, State
+from shoal.homes.local import decisions as governing
+from shoal.machine.crash import AT, CrashPoint
+from shoal.model.cluster import Reason, State
 
 # `make soak-clusters` kills more often.
 KILLS = int(os.environ.get("SHOAL_SOAK_KILLS", "10"))

@@ -18,9 +18,10 @@ import pytest
 from tornado.websocket import websocket_connect
 
 import shoal
-from shoal.head.dashboard import link, secret_of
+from shoal.engines.dask.dashboard import link, secret_of
 from shoal.homes.base import dashboard_of
-from shoal.homes.local import endpoints, paths
+from shoal.homes.local import endpoints
+from shoal.machine import paths
 
 PAGES = ("status", "workers", "info/main/workers.html", "json/identity.json", "metrics", "health")
 

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
 from shoal.errors import ClusterEndedError, NeverFitsError
-from shoal.homes.local import endpoints, paths
-from shoal.records import Reason, State
+from shoal.homes.local import endpoints
+from shoal.machine import paths
+from shoal.model.cluster import Reason, State
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]

@@ -14,8 +14,8 @@ import pytest
 
 import shoal
 from shoal.errors import ClusterEndedError, SessionLostError
-from shoal.homes.local import paths
-from shoal.records import Reason, State
+from shoal.machine import paths
+from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
 

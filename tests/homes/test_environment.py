@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import shoal
-from shoal.environment import EnvironmentMismatchWarning, differences, versions
+from shoal.machine.environment import EnvironmentMismatchWarning, differences, versions
 
 OTHER_CLOUDPICKLE = """
 import zipfile

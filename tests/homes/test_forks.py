@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
+from shoal.client.spark_handle import SparkCluster
 from shoal.errors import ForkedError
-from shoal.records import Reason, State
-from shoal.spark_handle import SparkCluster
+from shoal.model.cluster import Reason, State
 
 
 @pytest.fixture(scope="module")

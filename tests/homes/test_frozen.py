@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
-from shoal.account import Account
 from shoal.errors import InfrastructureError
 from shoal.homes.local import frozen, ledger, server_store
 from shoal.homes.local.ledger import Ledger
+from shoal.quota.account import Account
 
 Eventually = Callable[..., Any]
 
@@ -29,8 +29,8 @@ Eventually = Callable[..., Any]
 STOPS = """
 import os, sys
 os.environ.update(SHOAL_CRASH_AT="client-in-decision", SHOAL_CRASH_WITH="STOP")
-from shoal.account import Account
-from shoal.homes.local.crash import CrashPoint, reached
+from shoal.quota.account import Account
+from shoal.machine.crash import CrashPoint, reached
 from shoal.homes.local.ledger import Ledger
 with Ledger(sys.argv[1]).write() as tx:
     tx.keep_history(("user", "stopped"), Account())

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
-from shoal.homes.local import governing
+from shoal.client.clusters import open_home, open_project
+from shoal.homes.local import decisions as governing
 from shoal.homes.local.home import LocalHome
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
 from shoal.units import Seconds
 
 Eventually = Callable[..., Any]

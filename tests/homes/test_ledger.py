@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 import shoal
-from shoal.account import Account
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
 from shoal.errors import InfrastructureError
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.turns import turn
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
+from shoal.quota.account import Account
 
 # Each process asks for one cluster, at a moment that all share, and says what it was told.
 _ASK = """
 import sys, time
 from pathlib import Path
 import shoal
-from shoal.clusters import open_home, open_project, prepare
+from shoal.client.clusters import open_home, open_project, prepare
 from shoal.homes.base import Ask
 project, start, number = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 request = prepare("small", engine="dask", workers=1, project=project)

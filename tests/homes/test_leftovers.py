@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
-from shoal.homes.local.processes import is_alive
-from shoal.records import Reason, State
+from shoal.client.clusters import open_home, open_project
+from shoal.machine.processes import is_alive
+from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="orphans are found on Linux alone")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import shoal
-from shoal.clusters import open_home, open_project
-from shoal.records import Reason, State
+from shoal.client.clusters import open_home, open_project
+from shoal.model.cluster import Reason, State
 
 LONG, OPENS, SHORT = 8, 50, 200
 AT_ONCE = 4  # short ones

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
+from shoal.client.clusters import open_home, open_project
 from shoal.errors import UsageError
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
 
 
 @pytest.fixture(scope="module")

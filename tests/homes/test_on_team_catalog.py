@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import shoal
-from shoal.homes.local import paths
-from shoal.tables.catalog import settings
+from shoal.machine import paths
+from shoal.tables.catalogs.opening import settings
 
 _PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project, prepare
+from shoal.client.clusters import open_home, open_project, prepare
 from shoal.errors import NeverFitsError, QuotaExceededError
 from shoal.homes.base import Ask
 from shoal.homes.local.home import LocalHome
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
 
 Eventually = Callable[..., Any]
 

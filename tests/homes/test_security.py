@@ -20,8 +20,9 @@ import psutil
 import pytest
 
 import shoal
-from shoal.homes.local import endpoints, paths
-from shoal.loopback import get_json, spare
+from shoal.homes.local import endpoints
+from shoal.machine import paths
+from shoal.machine.loopback import get_json, spare
 
 PACKAGE = Path(shoal.__file__).parent
 Eventually = Callable[..., Any]
@@ -208,7 +209,7 @@ def test_who_takes_the_port_of_a_spark_server_gets_no_token(spark: shoal.SparkCl
     """The server has to show the cluster's certificate before the client says anything."""
     import dataclasses
 
-    from shoal.channel import spark_session
+    from shoal.client.channel import spark_session
 
     before = spark.session
     with closing(_Listener("127.0.0.1")) as thief:
@@ -316,7 +317,7 @@ def test_spark_hands_none_of_its_users_files_to_a_stranger(spark: shoal.SparkClu
 
     Also with ``spark.authenticate``: its file server answers before that is asked for.
     """
-    from shoal.head.certificate import make_certificate
+    from shoal.engines.certificate import make_certificate
 
     secret = tmp_path / "id_ed25519"
     secret.write_text("PRIVATE")

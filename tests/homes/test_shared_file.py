@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from shoal.account import Account
 from shoal.errors import InfrastructureError
 from shoal.homes.local.ledger import Ledger
+from shoal.quota.account import Account
 
 # What `shoal ls` does to the file: opens it, reads, writes, and ends.
 PASSES_BY = """
-from shoal.account import Account
+from shoal.quota.account import Account
 from shoal.homes.local.ledger import Ledger
 ledger = Ledger()
 with ledger.read() as tx:

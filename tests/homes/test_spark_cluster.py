@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_home, open_project
-from shoal.homes.base import Endpoint
-from shoal.homes.local import endpoints, paths
-from shoal.java import JavaError
-from shoal.records import Reason, State
+from shoal.client.clusters import open_home, open_project
+from shoal.homes.local import endpoints
+from shoal.machine import paths
+from shoal.machine.java import JavaError
+from shoal.model.cluster import Reason, State
+from shoal.model.endpoint import Endpoint
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]
@@ -80,7 +81,7 @@ def assert_refused_without_token(endpoint: Endpoint) -> None:
     """Who has the key alone is let through to the server, and that wants the token."""
     import grpc
 
-    from shoal.channel import spark_session
+    from shoal.client.channel import spark_session
 
     session = spark_session(replace(endpoint, token="guessed"))
     try:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import shoal
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
 

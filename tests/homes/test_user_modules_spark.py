@@ -236,7 +236,7 @@ def test_two_projects_with_modules_of_one_name_on_one_cluster(
         assert first.stdout is not None
         assert first.stdout.readline() == "[0, 2, 4]\n"
         also = """
-            from shoal.spark_code import settle_python
+            from shoal.client.spark_code import settle_python
             print(set(numbers(udf(lambda x: sys.executable))) == {sys.executable}, sys.executable)
             session.conf.set("spark.shoal.python.version", "3.9.1")
             print(settle_python(session, here=True, chosen=True))

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.cli import tables, views
+from shoal.cli import layout as tables
+from shoal.cli import views
 from shoal.cli.console import out
-from shoal.clusters import open_home, open_project
-from shoal.records import Reason, State
+from shoal.client.clusters import open_home, open_project
+from shoal.model.cluster import Reason, State
 from shoal.units import Seconds
 
 

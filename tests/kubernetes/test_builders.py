@@ -15,8 +15,8 @@ import pytest
 from cluster import fixtures, needs
 from cluster.errors import Unavailable
 
-from shoal import images
 from shoal.errors import InfrastructureError
+from shoal.install import images
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 _LAYOUT = (
@@ -111,7 +111,7 @@ def test_every_tool_builds_once_and_saves(tool: str, storage: Path, tmp_path: Pa
     first = images.build(**base, archives=tmp_path / "kept")[0]  # type: ignore[arg-type]
     assert (first.fresh, first.reference) == (True, _REFERENCE)
     assert first.archive is not None
-    assert {"made", "entry.py", "opt/shoal/shoal/images.py"} <= _files(first.archive)
+    assert {"made", "entry.py", "opt/shoal/shoal/install/images.py"} <= _files(first.archive)
     assert not images.build(**base)[0].fresh  # type: ignore[arg-type]
     (folder / "built" / "Containerfile").write_text(f"{_LAYOUT}RUN echo no such luck >&2; exit 9\n")
     with pytest.raises(InfrastructureError, match=r"(?s)build ended with.*no such luck"):

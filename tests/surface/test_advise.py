@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
-from shoal.records import Cluster, Reason, State
-from shoal.workload import Workload
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Workload
 
 COMMAND = str(Path(sys.executable).with_name("shoal"))
 

@@ -17,9 +17,9 @@ import pytest
 from pyspark.sql.connect.session import SparkSession
 
 import shoal
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
-from shoal.records import Reason, State
+from shoal.model.cluster import Reason, State
 
 # `make soak` runs these at full size; here they show that the loop is sound.
 DASK_RUNS = int(os.environ.get("SHOAL_SOAK_DASK", "20"))

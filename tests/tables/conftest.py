@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.spark_conf import spark_conf
 
 IN_CI = os.environ.get("CI") == "true"

@@ -24,10 +24,11 @@ import pytest
 
 import shoal
 from shoal.errors import ShoalError, UsageError
-from shoal.tables import catalog as catalogs
-from shoal.tables import errors, points
-from shoal.tables.catalog import CatalogSettings
-from shoal.tables.points import CrashPoint
+from shoal.tables import errors
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.writing import points
+from shoal.tables.writing.points import CrashPoint
 
 
 def rows(ids: Any, value: str = "old") -> pa.Table:
@@ -164,7 +165,7 @@ FILL = textwrap.dedent(
     import pyarrow as pa
     import shoal
     from shoal.tables import catalog as catalogs, errors
-    from shoal.tables.catalog import CatalogSettings
+    from shoal.tables.catalogs.opening import CatalogSettings
 
     disk = pathlib.Path(sys.argv[1])
     given = CatalogSettings(uri=f"sqlite:///{disk}/catalog.db", timeout=2)

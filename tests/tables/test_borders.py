@@ -37,7 +37,10 @@ def uses_private_pyiceberg(source: str) -> bool:
 
 @pytest.mark.parametrize(
     ("test", "home"),
-    [(uses_dask_expr, "tables/expression.py"), (uses_private_pyiceberg, "tables/pyiceberg_private.py")],
+    [
+        (uses_dask_expr, "tables/reading/expression.py"),
+        (uses_private_pyiceberg, "tables/pyiceberg_private.py"),
+    ],
 )
 def test_private_parts_are_touched_by_one_module(test: object, home: str) -> None:
     assert callable(test)

@@ -13,8 +13,8 @@ import pytest
 
 import shoal
 from shoal.errors import UsageError
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings, identifier, is_secret, settings
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings, identifier, is_secret, settings
 from shoal.tables.errors import CatalogUnavailableError, TableNotFoundError
 from shoal.tables.spark_conf import SPARK_PACKAGES, spark_conf, spark_packages
 
@@ -87,9 +87,7 @@ def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
-    program = (
-        f"import shoal.tables.catalog as c; c.catalog(c.CatalogSettings(uri='sqlite:///{tmp_path}/x/c.db'))"
-    )
+    program = f"import shoal.tables.catalogs.opening as c; c.catalog(c.CatalogSettings(uri='sqlite:///{tmp_path}/x/c.db'))"
     running = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(4)]
     errors = [process.communicate(timeout=60)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0] * 4, errors

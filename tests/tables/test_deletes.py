@@ -12,9 +12,9 @@ import pytest
 from pyiceberg.table import DataScan
 
 import shoal
-from shoal.tables import catalog as catalogs
 from shoal.tables import errors
-from shoal.tables.equality import files_of
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.reading.equality import files_of
 
 pytestmark = pytest.mark.spark
 

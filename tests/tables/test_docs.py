@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs.opening import CatalogSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 

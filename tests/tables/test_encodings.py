@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import shoal
-from shoal.tables import catalog as catalogs
-from shoal.tables.collector import paused
-from shoal.tables.encodings import DELTA, DELTA_PROPERTY, writer_options
-from shoal.tables.plan import column_weights
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.reading.collector import paused
+from shoal.tables.reading.plan import column_weights
+from shoal.tables.writing.encodings import DELTA, DELTA_PROPERTY, writer_options
 
 ROWS = 100_000
 

@@ -27,10 +27,10 @@ import pyarrow as pa
 import pytest
 
 import shoal
-from shoal.tables import catalog as catalogs
-from shoal.tables import points
-from shoal.tables.catalog import CatalogSettings
-from shoal.tables.points import CrashPoint
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.writing import points
+from shoal.tables.writing.points import CrashPoint
 
 TRIES = int(os.environ.get("SHOAL_SOAK", "10"))
 ROWS = 40  # of each write
@@ -41,7 +41,7 @@ ZYGOTE = textwrap.dedent(
     import json, os, signal, sys, traceback
     import numpy as np, pyarrow as pa, pandas as pd
     import dask, dask.dataframe as dd
-    import shoal, shoal.tables.write, shoal.tables.read, shoal.tables.expression
+    import shoal, shoal.tables.writing.write, shoal.tables.reading.read, shoal.tables.reading.expression
     from shoal.tables import points
 
     def lose_an_answer():
@@ -359,7 +359,9 @@ def test_a_killed_worker(name: str, record_property: Any) -> None:
                 "distributed.deploy.lost-worker-timeout": "10 minutes",
             }
         ),
-        forked_with("distributed", "dask.dataframe", "shoal.tables.write", "shoal.tables.read"),
+        forked_with(
+            "distributed", "dask.dataframe", "shoal.tables.writing.write", "shoal.tables.reading.read"
+        ),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
         tempfile.TemporaryDirectory() as folder,

@@ -15,11 +15,11 @@ import pytest
 from pyiceberg import types as iceberg
 
 import shoal
-from shoal.tables import catalog as catalogs
-from shoal.tables import read, source
-from shoal.tables.catalog import CatalogSettings
-from shoal.tables.expression import ReadIceberg
-from shoal.tables.filters import exact_literal
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.reading import read, source
+from shoal.tables.reading.expression import ReadIceberg
+from shoal.tables.reading.filters import exact_literal
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_lengths_come_from_metadata(table: str, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a data file was opened")
 
-    monkeypatch.setattr("shoal.tables.expression.read_partition", refuse)
+    monkeypatch.setattr("shoal.tables.reading.expression.read_partition", refuse)
     assert len(df) == 1000
     assert len(df[df.part == 3]) == 100
     assert len(df[df.part < 3][["i"]]) == 300
@@ -144,7 +144,7 @@ def test_all_rows_are_counted_by_the_list_of_manifests(name: str, monkeypatch: p
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a manifest was read, or the scheduler asked")
 
-    monkeypatch.setattr("shoal.tables.source.make_plan", refuse)
+    monkeypatch.setattr("shoal.tables.reading.source.make_plan", refuse)
     monkeypatch.setattr("dask.dataframe.dask_expr._collection.FrameBase.compute", refuse)
     assert len(df) == 1100
     monkeypatch.undo()
@@ -194,12 +194,12 @@ def test_the_expression_travels_without_credentials(name: str, lake: CatalogSett
 
 def test_dask_without_its_private_parts(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = shoal.read_table(table).compute()
-    monkeypatch.setitem(__import__("sys").modules, "shoal.tables.expression", None)
+    monkeypatch.setitem(__import__("sys").modules, "shoal.tables.reading.expression", None)
     df = shoal.read_table(table, columns=["i", "s"], filters="part = 3")
     assert not list(df.expr.find_operations(ReadIceberg))
     assert df.compute().i.tolist() == expected[expected.part == 3].i.tolist()
-    assert read._frame_of.__module__ == "shoal.tables.read"
-    assert source.frame_of.__module__ == "shoal.tables.source"
+    assert read._frame_of.__module__ == "shoal.tables.reading.read"
+    assert source.frame_of.__module__ == "shoal.tables.reading.source"
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pytest
 
 import shoal
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings
-from shoal.tables.expression import _split
-from shoal.tables.scan import read_partition
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.reading.expression import _split
+from shoal.tables.reading.scan import read_partition
 
 
 def _load() -> ModuleType:

@@ -16,9 +16,9 @@ import pytest
 from pyiceberg import expressions as ex
 
 import shoal
-from shoal.tables import catalog as catalogs
-from shoal.tables.filters import as_expression
-from shoal.tables.plan import make_plan
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.reading.filters import as_expression
+from shoal.tables.reading.plan import make_plan
 
 NAN = float("nan")
 _new: Any = ex

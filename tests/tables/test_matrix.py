@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import shoal
-from shoal.tables import catalog as catalogs
+from shoal.tables.catalogs import opening as catalogs
 
 pytestmark = pytest.mark.spark
 

@@ -16,9 +16,9 @@ import pytest
 
 import shoal
 from shoal.errors import UsageError
-from shoal.tables.catalog import CatalogSettings, catalog, pyiceberg_properties, table_names
+from shoal.tables.catalogs.opening import CatalogSettings, catalog, pyiceberg_properties, table_names
 from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, StorageError
-from shoal.tables.scan import file_io, public_properties
+from shoal.tables.reading.scan import file_io, public_properties
 from shoal.tables.trial import prove
 
 _count = itertools.count()

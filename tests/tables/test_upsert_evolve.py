@@ -14,9 +14,10 @@ import pytest
 
 import shoal
 from shoal.errors import ShoalError, UsageError
-from shoal.tables import catalog as catalogs
-from shoal.tables import errors, points, upsert, write
-from shoal.tables.points import CrashPoint
+from shoal.tables import errors
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.writing import points, upsert, write
+from shoal.tables.writing.points import CrashPoint
 
 
 def rows(ids: Any, value: str = "old") -> pa.Table:
@@ -294,7 +295,7 @@ def test_no_space_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not full.exists():
         pytest.skip("no /dev/full here")
     location = Path(catalogs.load(name).location().removeprefix("file://"))
-    monkeypatch.setattr("shoal.tables.files._path", lambda *_: f"file://{location}/data/full.parquet")
+    monkeypatch.setattr("shoal.tables.writing.files._path", lambda *_: f"file://{location}/data/full.parquet")
     (location / "data").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(
         "pyiceberg.io.pyarrow.PyArrowFile.create", lambda *_, **__: pa.OSFile("/dev/full", "wb")

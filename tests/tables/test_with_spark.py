@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import shoal
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import TableNotFoundError
 
 pytestmark = pytest.mark.spark
@@ -93,7 +93,7 @@ def test_a_frame_crosses_both_ways_and_leaves_nothing(
     assert dict(zip(found.carrier, found.s, strict=True)) == frame(20).groupby("carrier").id.sum().to_dict()
     assert list((warehouse / "shoal_staging").rglob("*.*")) == []
     # A process that was killed inside its block left one behind; a day later it is dropped.
-    monkeypatch.setattr("shoal.tables.staging.KEPT_SECONDS", -2)
+    monkeypatch.setattr("shoal.tables.writing.staging.KEPT_SECONDS", -2)
     stale = "shoal_staging.t_1_" + "0" * 32
     shoal.write_table(frame(2), stale)
     with shoal.staged(frame(2)):

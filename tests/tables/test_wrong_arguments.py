@@ -22,8 +22,8 @@ from pyiceberg import expressions as ex
 
 import shoal
 from shoal.errors import ShoalError
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import FilterError, NotSupportedError
 
 NAN = float("nan")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from shoal import project
-from shoal.asking import ask
-from shoal.policy import Limits
-from shoal.project import Project
-from shoal.sizing import plan
-from shoal.workload import Plan
+from shoal.model.workload import Plan
+from shoal.planning.asking import ask
+from shoal.planning.sizing import plan
+from shoal.project import loading as project
+from shoal.project.loading import Project
+from shoal.project.policy import Limits
 
 # Examples are not timed: other work on the machine is no fault of ours.
 settings.register_profile("shoal", deadline=None)

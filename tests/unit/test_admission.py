@@ -9,17 +9,17 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.account import Account, Amounts, amounts, real
-from shoal.admission import Ask, Decision, Place, Verdict, beside, decide
-from shoal.asking import ask
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError
-from shoal.policy import Limit, Limits, Policy, Team, Tier, User
-from shoal.project import Project
-from shoal.records import Reason
-from shoal.sizing import plan
-from shoal.targets import Machine
+from shoal.model.cluster import Reason
+from shoal.model.workload import Plan
+from shoal.planning.asking import ask
+from shoal.planning.sizing import plan
+from shoal.project.loading import Project
+from shoal.project.policy import Limit, Limits, Policy, Team, Tier, User
+from shoal.project.targets import Machine
+from shoal.quota.account import Account, Amounts, amounts, real
+from shoal.quota.admission import Ask, Decision, Place, Verdict, beside, decide
 from shoal.units import Bytes, Seconds
-from shoal.workload import Plan
 
 Planned = Callable[..., Plan]
 GB = 10**9

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shoal
-from shoal.asking import ask
 from shoal.errors import ShoalError, UnitError, UsageError, WorkloadError
+from shoal.model.workload import Engine, Workload
+from shoal.planning.asking import ask
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Workload
 
 
 def test_values_as_people_write_them() -> None:

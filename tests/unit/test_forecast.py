@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.following import Follower, said_by, speaker
-from shoal.forecast import clock, latest_start, starts, until_warning, warning
+from shoal.display.following import Follower, said_by, speaker
+from shoal.display.forecast import clock, latest_start, starts, until_warning, warning
+from shoal.display.progress import line
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeHome
-from shoal.policy import Policy, Tier, User
-from shoal.progress import line
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.project.policy import Policy, Tier, User
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 GB = 10**9
 NOW = time.mktime((2026, 3, 2, 9, 30, 0, 0, 0, -1))
@@ -115,8 +115,8 @@ def home() -> FakeHome:
 def test_a_follower_warns_once_and_anew_only_after_the_end_had_moved_away(
     home: FakeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shoal.following.LEAST", 0.01)
-    monkeypatch.setattr("shoal.following.MOST", 0.02)
+    monkeypatch.setattr("shoal.display.following.LEAST", 0.01)
+    monkeypatch.setattr("shoal.display.following.MOST", 0.02)
     asked = cluster()
     running = home.request(Ask("nightly", "ann", asked.workload, asked.plan))
     home.govern()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal import images
 from shoal.errors import NotFoundError
+from shoal.install import images
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = ROOT / "images" / "entry.py"

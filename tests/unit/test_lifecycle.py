@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.account import Amounts
-from shoal.admission import Ask, Verdict
-from shoal.lifecycle import (
+from shoal.governor.lifecycle import (
     DEADLINE_GRACE,
     SILENT,
     START_LIMIT,
@@ -27,10 +25,12 @@ from shoal.lifecycle import (
     StopHead,
     step,
 )
-from shoal.queueing import Outcome
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Plan, Workload
+from shoal.quota.account import Amounts
+from shoal.quota.admission import Ask, Verdict
+from shoal.quota.queueing import Outcome
 from shoal.units import Bytes
-from shoal.workload import Plan, Workload
 
 NOW = 1_000_000.0
 LITTLE, MORE = Amounts(clusters=1, memory=Bytes(10)), Amounts(clusters=1, memory=Bytes(20))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal.head.dask_code import Clients
-from shoal.modules import Code, Installed, Version, Watch, found_by, is_users, merged, paths
+from shoal.engines.dask.code import Clients
+from shoal.machine.modules import Code, Installed, Version, Watch, found_by, is_users, merged, paths
 
 OWN = Installed(("/py/lib/python3.11", "/py/lib/python311.zip"), ("/py/lib/python3.11/site-packages",))
 
@@ -129,7 +129,10 @@ def test_a_look_tells_what_is_new_and_nothing_else(tmp_path: Path, monkeypatch: 
 
 def run(folder: Path, text: str) -> str:
     """In a process of its own, for what it does to the import system."""
-    script = "import sys\nfrom shoal.importing import bring\nfrom shoal.modules import Code, version_of\n"
+    script = (
+        "import sys\nfrom shoal.machine.importing import bring\n"
+        "from shoal.machine.modules import Code, version_of\n"
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script + textwrap.dedent(text)],
         cwd=folder,

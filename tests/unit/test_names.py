@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from shoal.errors import UsageError
-from shoal.names import LONGEST, checked, command, suggested
+from shoal.model.names import LONGEST, checked, command, suggested
 
 
 @pytest.mark.parametrize("name", ["a", "etl-2", "2026-report", "x" * LONGEST])

@@ -45,7 +45,7 @@ def test_a_heads_process_is_started_before_what_decides_is_imported() -> None:
 
 def test_a_head_starts_without_what_only_decisions_need() -> None:
     unneeded = {"pydantic", "pandas", "pyarrow", "sqlalchemy", "typer", "rich"}
-    assert not unneeded & loaded_after("from shoal.head.forking import preload; preload('dask')")
+    assert not unneeded & loaded_after("from shoal.engines.dask.forking import preload; preload('dask')")
     light = unneeded | {"dask", "distributed", "numpy", "multiprocessing"}
     assert not light & loaded_after("import shoal.head.waiting"), "a hundred may wait on one machine"
 
@@ -58,7 +58,7 @@ def test_the_wheel_ships_the_default_project_folder(tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    code = "from shoal.project import load; p = load(); print(p.folder, *sorted(p.templates))"
+    code = "from shoal.project.loading import load; p = load(); print(p.folder, *sorted(p.templates))"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shoal import project
 from shoal.errors import NotFoundError, UsageError
-from shoal.policy import Limits, Policy, Tier
-from shoal.project import Project
+from shoal.project import loading as project
+from shoal.project.loading import Project
+from shoal.project.policy import Limits, Policy, Tier
 from shoal.units import Bytes, Seconds
 
 USERS = """\

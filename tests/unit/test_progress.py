@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.progress import Lines, doing
-from shoal.records import Cluster, Reason, State
+from shoal.display.progress import Lines, doing
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 SIZE = Size(1, Bytes(1))
 PLAN = Plan(
@@ -52,7 +52,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_cluster_is_told_at_each_change_and_again_while_nothing_changes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shoal.progress.STILL", 0.05)
+    monkeypatch.setattr("shoal.display.progress.STILL", 0.05)
     with Lines() as lines:
         lines.show(CLUSTER)
         lines.show(CLUSTER)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shoal import project
 from shoal.errors import ConfigError, NotFoundError, UsageError
-from shoal.targets import Machine
+from shoal.model.workload import Engine
+from shoal.project import loading as project
+from shoal.project.targets import Machine
+from shoal.project.yamlfile import Fault
 from shoal.units import Bytes
-from shoal.workload import Engine
-from shoal.yamlfile import Fault
 
 Folder = Callable[..., Path]
 

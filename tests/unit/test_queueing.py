@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.account import Account, Fair, amounts, real
-from shoal.admission import Ask, Place, Verdict
-from shoal.fairness import OVERDUE, PATIENCE
-from shoal.policy import Limits, Policy, Team, Tier, User
-from shoal.queueing import Books, Outcome, Waiting, admit, explain
-from shoal.records import Reason
-from shoal.targets import Machine
+from shoal.model.cluster import Reason
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
+from shoal.project.policy import Limits, Policy, Team, Tier, User
+from shoal.project.targets import Machine
+from shoal.quota.account import Account, Fair, amounts, real
+from shoal.quota.admission import Ask, Place, Verdict
+from shoal.quota.fairness import OVERDUE, PATIENCE
+from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts
 
 GB, HOUR = 10**9, 3600.0
 NOW = 1_000_000.0

@@ -8,14 +8,14 @@ from decimal import Decimal
 
 import pytest
 
-from shoal.account import Amounts
-from shoal.admission import with_workers
-from shoal.policy import Limit, Limits
-from shoal.records import Cluster, Reason, State
-from shoal.report import report_of, taken
-from shoal.run_report import COLUMNS, Phase, RunReport, quota_used
+from shoal.display.report import report_of, taken
+from shoal.display.run_report import COLUMNS, Phase, RunReport, quota_used
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.project.policy import Limit, Limits
+from shoal.quota.account import Amounts
+from shoal.quota.admission import with_workers
 from shoal.units import Bytes, Money, Seconds
-from shoal.workload import Engine, Group, Plan, Size, Timeouts, Workload
 
 GB = 10**9
 LIMITS = Limits(

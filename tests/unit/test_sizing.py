@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.account import amounts, real
-from shoal.admission import with_workers
-from shoal.asking import ask
 from shoal.errors import NeverFitsError, NotFoundError, WorkloadError
-from shoal.policy import Limit, Limits
-from shoal.project import Project
-from shoal.sizing import lowered, plan
+from shoal.model.workload import Engine, Plan, Size, Workload
+from shoal.planning.asking import ask
+from shoal.planning.sizing import lowered, plan
+from shoal.project.loading import Project
+from shoal.project.policy import Limit, Limits
+from shoal.quota.account import amounts, real
+from shoal.quota.admission import with_workers
 from shoal.units import Bytes, Seconds
-from shoal.workload import Engine, Plan, Size, Workload
 
 Planned = Callable[..., Plan]
 NO_LIMITS = Limits("root", "none", None, 1.0, {}, {})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import UnitError
-from shoal.settings import parse_rate, parse_share
+from shoal.project.settings import parse_rate, parse_share
 from shoal.units import Bytes, Money, Seconds
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.head.engine import Observation
-from shoal.head.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
-from shoal.records import Reason
+from shoal.engines.port import Observation
+from shoal.engines.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
+from shoal.model.cluster import Reason
+from shoal.model.workload import Timeouts
 from shoal.units import Seconds
-from shoal.workload import Timeouts
 
 TIMEOUTS = Timeouts(idle=Seconds(20), no_client=Seconds(5), max=Seconds(100))
 BUSY, IDLE = Observation(clients=1, busy=True), Observation(clients=1, busy=False)

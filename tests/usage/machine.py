@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
 from shoal.homes.local.home import LocalHome
 

@@ -86,7 +86,7 @@ def run(environment: Environment) -> int:
         "      'pyiceberg', pyiceberg.__version__, 'pandas', pandas.__version__)\n"
         "from shoal.tables import read\n"
         "try:\n"
-        "    import shoal.tables.expression\n"
+        "    import shoal.tables.reading.expression\n"
         "except ImportError:\n"
         "    print('without push-down')\n"
         "else:\n"

@@ -64,7 +64,7 @@ COMMANDS = {
     "demo": "demo",
     "plan": "up",
     "up": "up",
-    "ls": "look",
+    "ls": "listing",
     "logs": "logs",
     "why": "why",
     "top": "top",
@@ -128,7 +128,7 @@ def make_app(command: str | None = None) -> typer.Typer:
     app.callback()(_shoal)
     names = [command] if command in COMMANDS else list(COMMANDS)
     for module in dict.fromkeys(COMMANDS[name] for name in names):
-        import_module(f"shoal.cli.{module}").add_to(app)
+        import_module(f"shoal.cli.commands.{module}").add_to(app)
     return app
 
 

@@ -36,7 +36,7 @@ class EngineName(StrEnum):
 
 def complete_templates(incomplete: str) -> Iterable[str]:
     """Names of templates, for the shell."""
-    from shoal.project import load
+    from shoal.project.loading import load
 
     return sorted(name for name in load(tolerant=True).templates if name.startswith(incomplete))
 
@@ -44,7 +44,7 @@ def complete_templates(incomplete: str) -> Iterable[str]:
 def complete_clusters(incomplete: str) -> Iterable[str]:
     """Names of live clusters, for the shell."""
     from shoal.homes.choose import open_home
-    from shoal.project import load
+    from shoal.project.loading import load
 
     home = open_home(load(tolerant=True))
     return sorted(c.name for c in home.clusters(owner=home.user()) if c.name.startswith(incomplete))
@@ -122,7 +122,7 @@ NoClient = Annotated[
 
 
 NOTHING: dict[str, Any] = {}  # stands for what `asking` puts in its place
-# What is asked for about a cluster, by the name that `shoal.clusters.prepare` has for it, in the order of `--help`.
+# What is asked for about a cluster, by the name that `prepare` has for it, in the order of `--help`.
 ASKED: dict[str, Any] = {
     "engine": Engine,
     "data": Data,

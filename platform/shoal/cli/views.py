@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shoal.account import Account, Amounts, amounts
-from shoal.admission import Decision
+from shoal.display.forecast import latest_start, warning
+from shoal.display.report import taken
 from shoal.errors import ShoalError
-from shoal.forecast import latest_start, warning
-from shoal.policy import Limit, Limits
-from shoal.records import Cluster, State
-from shoal.report import taken
+from shoal.model.cluster import Cluster, State
+from shoal.model.workload import Group, Plan, Size
+from shoal.project.policy import Limit, Limits
+from shoal.quota.account import Account, Amounts, amounts
+from shoal.quota.admission import Decision
 from shoal.units import Bytes
-from shoal.workload import Group, Plan, Size
 
 
 def moment(at: float | None) -> str | None:

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shoal.head.forking import preload
+from shoal.engines.dask.forking import preload
 from shoal.head.waiting import live
-from shoal.homes.local.crash import CrashPoint, reached
 from shoal.homes.local.launch import LOG
-from shoal.homes.local.processes import AHEAD
+from shoal.machine.crash import CrashPoint, reached
+from shoal.machine.processes import AHEAD
 
 _LIMIT = 120.0  # s without an order after which it ends; a decision waits 30 s for its turn at most
 _LOOK = 0.5  # s between looks whether it is still wanted

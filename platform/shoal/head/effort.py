@@ -12,10 +12,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shoal.head.engine import Observation
-from shoal.head.measure import Tree
-from shoal.head.watch import Work
-from shoal.workload import Timeouts
+from shoal.engines.port import Observation
+from shoal.engines.watch import Work
+from shoal.machine.measure import Tree
+from shoal.model.workload import Timeouts
 
 
 class Effort:

@@ -33,7 +33,7 @@ def stand_guard() -> int | None:
     """
     import threading
 
-    from shoal.homes.local.processes import adopt_orphans, die_with_parent
+    from shoal.machine.processes import adopt_orphans, die_with_parent
 
     if threading.active_count() > 1 or not adopt_orphans():
         return None

@@ -20,26 +20,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.engines.packages import install
+from shoal.engines.port import EngineHost, Observation, Site
+from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
 from shoal.head.adapt import Adapt
 from shoal.head.effort import Effort
-from shoal.head.engine import EngineHost, Observation, Site
-from shoal.head.packages import install
 from shoal.head.record import OwnRecord
 from shoal.head.status import StatusServer
-from shoal.head.watch import Watch
-from shoal.homes.local import endpoints, paths
-from shoal.homes.local.crash import CrashPoint, reached
+from shoal.homes.local import endpoints
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import end_marked, identity
 from shoal.homes.local.tidy import follow
 from shoal.homes.local.transaction import Wishes
-from shoal.records import EXIT_CODE, Cluster, Reason, State
+from shoal.machine import paths
+from shoal.machine.crash import CrashPoint, reached
+from shoal.machine.processes import end_marked, identity
+from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.workload import Engine
 from shoal.units import Seconds
-from shoal.workload import Engine
 
 if TYPE_CHECKING:
-    from shoal.homes.local.governing import Governing
+    from shoal.homes.local.decisions import Governing
 
 TICK = 0.5  # s between looks
 START_LIMIT = (
@@ -151,7 +152,7 @@ class Head:
         while True:
             self._sleep()
             importlib.import_module(
-                "shoal.homes.local.governing"
+                "shoal.homes.local.decisions"
             )  # its end needs it; the first work was served
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
@@ -196,7 +197,7 @@ class Head:
 
     def _grow(self, workers: int) -> int | None:
         """Ask admission for this many workers, or as many as fit now; how many it is to have, if it grows."""
-        from shoal.admission import Verdict
+        from shoal.quota.admission import Verdict
 
         engine, governing = self._engine, self._governing()
         if engine is None or governing is None:
@@ -230,8 +231,8 @@ class Head:
     def _governing(self) -> Governing | None:
         """The project's decisions; None when its folder is gone or broken by now."""
         # Not before it is Ready: a start does without, and what reads and decides takes long to import.
-        from shoal.homes.local.governing import Governing
-        from shoal.project import load
+        from shoal.homes.local.decisions import Governing
+        from shoal.project.loading import load
 
         try:
             target = os.environ.get("SHOAL_TARGET")
@@ -335,9 +336,9 @@ def _tried_again(what: str) -> Iterator[None]:
 def _engine(engine: Engine, site: Site) -> EngineHost:
     """Only the one that is asked for is imported."""
     if engine is Engine.DASK:
-        from shoal.head.dask_host import DaskHost
+        from shoal.engines.dask.host import DaskHost
 
         return DaskHost(site)
-    from shoal.head.spark_host import SparkHost
+    from shoal.engines.spark.host import SparkHost
 
     return SparkHost(site)

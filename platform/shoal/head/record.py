@@ -22,11 +22,11 @@ from shoal.homes.local.lease import LEASE
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.tidy import follow
 from shoal.homes.local.transaction import Wishes
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.words import count
 
 if TYPE_CHECKING:
-    from shoal.homes.local.governing import Governing
+    from shoal.homes.local.decisions import Governing
 
 RENEW = 5.0  # s between renewals of the lease
 WAIT = 5.0  # s that a head waits for the ledger at a time: its own limits come while it waits

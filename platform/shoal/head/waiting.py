@@ -20,8 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from shoal.homes.local.processes import is_alive
 from shoal.homes.local.sqlite_store import sqlite_file
+from shoal.machine.processes import is_alive
 
 _LOOK = 0.2  # s between looks at its own record
 _DUTY = 1.0  # s between looks at whether something died
@@ -103,7 +103,7 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
     """The same over a database server, which needs its client library anyway; renews the waiter's lease."""
     from shoal.errors import InfrastructureError
     from shoal.homes.local.ledger import Ledger
-    from shoal.records import State
+    from shoal.model.cluster import State
 
     ledger = Ledger(url)
     renewed = settled = time.monotonic()
@@ -152,7 +152,7 @@ def _forgive() -> None:
 def main(cluster_id: str, engine: str) -> None:
     _forgive()
     if wait_for_admission(cluster_id, os.environ["SHOAL_LEDGER"]):
-        from shoal.head.forking import preload
+        from shoal.engines.dask.forking import preload
 
         preload(engine)
         live(cluster_id, engine)
@@ -162,7 +162,7 @@ def _keep_temporary_files_private(cluster_id: str) -> None:
     """For this process and all that it starts: the machine's own folder is open to all its users."""
     import tempfile
 
-    from shoal.homes.local import paths
+    from shoal.machine import paths
 
     os.environ["TMPDIR"] = str(paths.temporary(paths.run_folder(cluster_id)))
     tempfile.tempdir = None  # whoever asked before asks again
@@ -170,7 +170,7 @@ def _keep_temporary_files_private(cluster_id: str) -> None:
 
 def _keep_off_proxies() -> None:
     """Nothing that is meant for this machine leaves it, also not from the user's code on workers."""
-    from shoal.loopback import spare
+    from shoal.machine.loopback import spare
 
     spare()
 
@@ -184,7 +184,7 @@ def live(cluster_id: str, engine: str) -> None:
     _keep_temporary_files_private(cluster_id)
     _keep_off_proxies()
     if engine == "dask":
-        from shoal.head.forking import serve_forks
+        from shoal.engines.dask.forking import serve_forks
 
         serve_forks()  # before a thread runs, or a file or socket is open that no worker should have
     from shoal.head.life import Head

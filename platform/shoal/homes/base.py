@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.errors import ShoalError, UsageError
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.endpoint import Endpoint
+from shoal.model.workload import Plan, Workload
 from shoal.units import Seconds
-from shoal.workload import Plan, Workload
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,6 @@ class Ask:
     plan: Plan
     tags: Mapping[str, str] = field(default_factory=dict)
     id: str | None = None
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where clients connect. ``token`` is a secret: it is not in ``repr`` and never stored.
-
-    ``dashboard`` is a link that lets in whoever has it. ``security`` is what TLS takes, as Dask names it, and
-    ``name`` whom the certificate is made out to. ``files``: a folder that client and cluster both reach.
-    """
-
-    address: str
-    token: str = field(repr=False)
-    dashboard: str = field(default="", repr=False)
-    security: Mapping[str, str] = field(default_factory=dict, repr=False)
-    name: str = ""
-    files: str = ""
 
 
 class Home(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from shoal.errors import UsageError
 from shoal.homes.local.home import LocalHome
-from shoal.project import Project
+from shoal.project.loading import Project
 
 
 def open_home(project: Project) -> LocalHome:

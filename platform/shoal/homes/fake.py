@@ -16,19 +16,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from shoal.account import Account
-from shoal.admission import Ask as Request
-from shoal.admission import Decision, Place, Verdict, lasting, with_workers
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
-from shoal.governed import Key, Sight, Snapshot, Wishes
-from shoal.governor import Governor
-from shoal.homes.base import Ask, Endpoint, at_least_one, requested
+from shoal.governor.lifecycle import Scope, Seen
+from shoal.governor.ports import Key, Sight, Snapshot, Wishes
+from shoal.governor.rounds import Governor
+from shoal.homes.base import Ask, at_least_one, requested
 from shoal.homes.same import same_or_refused
-from shoal.lifecycle import Scope, Seen
-from shoal.policy import Policy
-from shoal.queueing import Books, Outcome, explain
-from shoal.records import EXIT_CODE, Cluster, Reason, State
-from shoal.targets import Machine
+from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.endpoint import Endpoint
+from shoal.project.policy import Policy
+from shoal.project.targets import Machine
+from shoal.quota.account import Account
+from shoal.quota.admission import Ask as Request
+from shoal.quota.admission import Decision, Place, Verdict, lasting, with_workers
+from shoal.quota.queueing import Books, Outcome, explain
 from shoal.units import Seconds
 from shoal.words import count
 

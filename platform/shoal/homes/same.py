@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from shoal.errors import UsageError
 from shoal.homes.base import Ask
-from shoal.names import command
-from shoal.records import Cluster
-from shoal.workload import Engine, Group, Plan
+from shoal.model.cluster import Cluster
+from shoal.model.names import command
+from shoal.model.workload import Engine, Group, Plan
 
 # What differs: its name, as requested, as it is.
 Difference = tuple[str, str, str]

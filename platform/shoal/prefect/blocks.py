@@ -13,25 +13,25 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from shoal.admission import Ask, beside
-from shoal.asking import refuse_unknown
-from shoal.clusters import Request, prepare
-from shoal.dask_handle import DaskCluster
+from shoal.client.clusters import Request, prepare
+from shoal.client.dask_handle import DaskCluster
+from shoal.client.front import dask, spark
+from shoal.client.handles import ClusterHandle
+from shoal.client.spark_handle import SparkCluster
+from shoal.display.following import said_by
+from shoal.display.run_report import Phase, RunReport
 from shoal.errors import ClusterEndedError, UsageError, WaitsForItselfError
-from shoal.following import said_by
-from shoal.front import dask, spark
-from shoal.handles import ClusterHandle
 from shoal.homes.base import Home
 from shoal.homes.choose import open_home
-from shoal.policy import Limits
+from shoal.model.workload import Engine
+from shoal.planning.asking import refuse_unknown
 from shoal.prefect.leftovers import Verdict, clear
 from shoal.prefect.publish import publish
 from shoal.prefect.runs import Run, cluster_name, current
-from shoal.project import look_up
-from shoal.queueing import least
-from shoal.run_report import Phase, RunReport
-from shoal.spark_handle import SparkCluster
-from shoal.workload import Engine
+from shoal.project.loading import look_up
+from shoal.project.policy import Limits
+from shoal.quota.admission import Ask, beside
+from shoal.quota.queueing import least
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 _TRIES = 3  # an adopted cluster may end (idle, without a client) while it is being connected to

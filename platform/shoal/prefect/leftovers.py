@@ -12,12 +12,12 @@ import time
 from dataclasses import replace
 from enum import StrEnum
 
+from shoal.display.progress import doing
 from shoal.errors import DeadlineError, UsageError
 from shoal.homes.base import Home
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Plan
 from shoal.prefect.runs import FLOW_RUN, Run
-from shoal.progress import doing
-from shoal.records import Cluster, Reason, State
-from shoal.workload import Plan
 
 _END_WAIT = 45.0  # s for a cluster that was told to end
 _POLL = 0.1

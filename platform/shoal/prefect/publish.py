@@ -12,12 +12,12 @@ import re
 import time
 from pathlib import Path
 
-from shoal.clusters import open_project
+from shoal.client.clusters import open_project
+from shoal.display.report import report_of
+from shoal.display.run_report import Phase, RunReport
 from shoal.errors import UsageError
 from shoal.homes.choose import open_home
 from shoal.prefect.runs import FLOW_RUN, Run, current
-from shoal.report import report_of
-from shoal.run_report import Phase, RunReport
 
 
 def run_report(

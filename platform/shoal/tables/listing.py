@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import TableNotFoundError
 
 

@@ -19,7 +19,7 @@ def no_settings(given: object) -> UsageError:
     """The error for ``catalog=`` that is something else."""
     return UsageError(
         f"catalog={given!r} is {type(given).__name__}, not CatalogSettings.",
-        hint='For example catalog=shoal.tables.catalog.CatalogSettings(uri="sqlite:////data/catalog.db").',
+        hint='For example catalog=shoal.tables.catalogs.opening.CatalogSettings(uri="sqlite:////data/catalog.db").',
     )
 
 

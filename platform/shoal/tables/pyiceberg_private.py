@@ -149,7 +149,7 @@ def _misleads(field: PartitionField, schema: Schema) -> bool:
 
 class _Planner(ManifestGroupPlanner):
     """Plans without working out what partitions leave of a filter: PyIceberg's way cannot compare null ones, and
-    keeps them for ``!=``. Whether a file needs the filter is decided by ``shoal.tables.proof``."""
+    keeps them for ``!=``. Whether a file needs the filter is decided by ``shoal.tables.reading.proof``."""
 
     def _build_partition_projection(self, spec_id: int) -> BooleanExpression:
         # Not by partitions whose values do not say what they should: a truncated integer wraps around near the
@@ -272,7 +272,7 @@ def discard_manifests(transaction: Transaction) -> None:
 class _Replace(_OverwriteFiles):
     """One snapshot that takes files out and puts files in.
 
-    Whether it conflicts with other writers is decided by ``shoal.tables.commit`` against a fresh look at the
+    Whether it conflicts with other writers is decided by ``shoal.tables.writing.commit`` against a fresh look at the
     table, so PyIceberg's own retry must never re-plan it.
     """
 

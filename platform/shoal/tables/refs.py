@@ -19,8 +19,8 @@ from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 
 from shoal.errors import UsageError
-from shoal.tables import catalog as catalogs
-from shoal.tables.catalog import CatalogSettings
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 
 _ID = re.compile(r"-?\d{1,19}")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 
-from shoal.tables.catalog import CatalogSettings, settings
+from shoal.tables.catalogs.opening import CatalogSettings, settings
 
 ICEBERG_VERSION = "1.11.0"
 ICEBERG_RUNTIME = f"org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:{ICEBERG_VERSION}"

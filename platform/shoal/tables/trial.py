@@ -12,7 +12,7 @@ import contextlib
 import secrets
 
 from shoal.errors import InfrastructureError
-from shoal.tables.catalog import CatalogSettings, catalog, reach
+from shoal.tables.catalogs.opening import CatalogSettings, catalog, reach
 
 
 def prove(given: CatalogSettings) -> None:
@@ -24,8 +24,8 @@ def prove(given: CatalogSettings) -> None:
     import pandas as pd
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-    from shoal.tables.read import read_table
-    from shoal.tables.write import write_table
+    from shoal.tables.reading.read import read_table
+    from shoal.tables.writing.write import write_table
 
     namespace = f"shoal_doctor_{secrets.token_hex(4)}"
     name = f"{namespace}.proof"

@@ -85,7 +85,7 @@ def ensure(wanted: tuple[str, ...] = ()) -> dict[str, Path]:
     Needs root, buildah and mmdebstrap. The reference inside is `REFERENCE.format(name)`.
     """
     needs.check("images")
-    from shoal import images as project
+    from shoal.install import images as project
 
     with binaries.locked(paths.images() / ".lock"), storage():
         folder = paths.REPOSITORY / "images"

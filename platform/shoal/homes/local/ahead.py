@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.folders import FILE, find
-from shoal.homes.local import paths
-from shoal.homes.local.crash import CrashPoint, reached
-from shoal.homes.local.processes import AHEAD, LEDGER, MARK
+from shoal.machine import paths
+from shoal.machine.crash import CrashPoint, reached
+from shoal.machine.processes import AHEAD, LEDGER, MARK
+from shoal.project.folders import FILE, find
 
 _GONE = 5.0  # s that a killed process gets to be gone
 # What cannot be told later: who looks for a cluster's processes reads what they were started with.

@@ -14,12 +14,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from shoal.homes.base import Endpoint
-from shoal.homes.local.paths import TOKEN
+from shoal.machine.paths import SPARK_CONF, SPARK_KEYS, TOKEN
+from shoal.model.endpoint import Endpoint
 
 _ENDPOINT = "endpoint.json"
-SPARK_CONF = "spark.conf"  # may hold the catalog's password
-SPARK_KEYS = "spark.p12"
 
 
 def write(folder: Path, endpoint: Endpoint) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from shoal.homes.local.processes import state_and_ticks
+from shoal.machine.processes import state_and_ticks
 
 _LET_GO = 2.0  # s that a process may take to give the lock back
 _POLL = 0.002

@@ -16,16 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shoal.account import Account, amounts
-from shoal.admission import Decision, Verdict, lasting
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
-from shoal.homes.base import Ask, Endpoint, at_least_one
-from shoal.homes.local import ahead, endpoints, paths
-from shoal.homes.local.crash import CrashPoint, reached
-from shoal.homes.local.governing import Governing, needs_a_look
+from shoal.homes.base import Ask, at_least_one
+from shoal.homes.local import ahead, endpoints
+from shoal.homes.local.decisions import Governing, needs_a_look
 from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.processes import (
+from shoal.homes.local.rebuild import read_record
+from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
+from shoal.homes.local.transaction import Transaction
+from shoal.homes.same import same_or_refused
+from shoal.machine import paths
+from shoal.machine.crash import CrashPoint, reached
+from shoal.machine.loopback import get_json
+from shoal.machine.processes import (
     MARK,
     all_marked,
     end_marked,
@@ -36,14 +40,12 @@ from shoal.homes.local.processes import (
     of_another,
     since,
 )
-from shoal.homes.local.rebuild import read_record
-from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
-from shoal.homes.local.transaction import Transaction
-from shoal.homes.same import same_or_refused
-from shoal.loopback import get_json
-from shoal.project import Project, load
-from shoal.records import EXIT_CODE, Cluster, Reason, State
-from shoal.tables.catalog import settings
+from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.endpoint import Endpoint
+from shoal.project.loading import Project, load
+from shoal.quota.account import Account, amounts
+from shoal.quota.admission import Decision, Verdict, lasting
+from shoal.tables.catalogs.opening import settings
 from shoal.units import Seconds
 
 _SILENCE = 60.0  # s without a word from a head that are worth a word (it renews its lease every 5)

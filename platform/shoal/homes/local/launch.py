@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal.errors import InfrastructureError
-from shoal.homes.local import ahead, paths
-from shoal.homes.local.processes import MARK, identity
+from shoal.homes.local import ahead
+from shoal.machine import paths
+from shoal.machine.processes import MARK, identity
 
 LOG = "head.log"
 SPARK_LOG = "spark.log"

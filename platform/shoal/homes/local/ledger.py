@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from shoal.errors import InfrastructureError
-from shoal.homes.local import frozen, paths, rebuild, schema
+from shoal.homes.local import frozen, rebuild, schema
 from shoal.homes.local.server_store import Server, server
 from shoal.homes.local.sqlite_store import SqliteFile, sqlite_file
 from shoal.homes.local.stores import Connection, without_password
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
+from shoal.machine import paths
 
 LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
 _REPLACED = 3  # times that the file may be replaced while a writer waits for its turn

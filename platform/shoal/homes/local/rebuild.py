@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shoal.homes.local import paths
-from shoal.homes.local.processes import is_alive, of_another
-from shoal.records import FAILURES, Reason, State
+from shoal.machine import paths
+from shoal.machine.processes import is_alive, of_another
+from shoal.model.cluster import FAILURES, Reason, State
 
 RECORD = "record.json"
 _BROKEN = ("malformed", "not a database", "disk image", "file is encrypted")

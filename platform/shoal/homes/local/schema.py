@@ -13,8 +13,8 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from shoal.records import Cluster, Reason, State
-from shoal.workload import Plan, Workload
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Plan, Workload
 
 VERSION = 1  # raised when a change of the tables cannot be read by an older Shoal
 

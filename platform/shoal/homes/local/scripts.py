@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shoal.homes.local import paths
-from shoal.homes.local.processes import identity, is_alive
+from shoal.machine import paths
+from shoal.machine.processes import identity, is_alive
 
 _KEEP = 100  # scripts whose notes and logs are kept
 

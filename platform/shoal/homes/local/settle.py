@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shoal.homes.local.governing import Governing
+from shoal.homes.local.decisions import Governing
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.tidy import follow
-from shoal.project import load
+from shoal.project.loading import load
 
 
 def main() -> None:

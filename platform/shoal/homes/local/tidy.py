@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from shoal.homes.local import endpoints, paths
-from shoal.homes.local.processes import end_marked, is_alive, signal_process
-from shoal.records import Cluster
+from shoal.homes.local import endpoints
+from shoal.machine import paths
+from shoal.machine.processes import end_marked, is_alive, signal_process
+from shoal.model.cluster import Cluster
 
 _DYING = 5.0  # s that a killed process may take to be gone
 

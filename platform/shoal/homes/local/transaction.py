@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from shoal.account import Account
 from shoal.errors import NotFoundError
 from shoal.homes.local import schema
 from shoal.homes.local.schema import decoded, encoded
 from shoal.homes.local.stores import Connection
-from shoal.records import Cluster, Reason, State
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.quota.account import Account
 
 _ALL = f"SELECT {', '.join(schema.FIELDS)} FROM shoal_clusters"
 _OLDEST = " ORDER BY created"

@@ -1,0 +1,304 @@
+"""``shoal doctor``: every connection proved, each failure with the command that mends it.
+
+Why it exists: what is wrong with a machine shows here in a second, instead of in a stack trace a minute
+after a start.
+
+What it must not do: change anything, or start a cluster (``validate`` does).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import Any
+
+import typer
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from shoal.cli import options as o
+from shoal.cli.checks import Check, Failed, Warned, failed, run
+from shoal.words import count
+
+EXAMPLES = """\b
+Examples:
+  shoal doctor
+  shoal doctor --target kubernetes -o json
+"""
+_NEED = ("dask", "distributed", "pandas", "pyarrow", "pyiceberg", "sqlalchemy")
+_EXTRAS = {"pyspark": "spark", "prefect": "prefect"}
+_FREE = 2e9  # bytes of disk below which a first Spark start (jars, scratch) may fail
+_FILES = 1024  # open files that some ten workers with their connections take
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("doctor", epilog=EXAMPLES)(doctor)
+
+
+def doctor(
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Check the environment: versions, Java, folders, ledger, catalog, project files, machine."""
+    findings = run(_Proofs(target, project).checks(), show=output is o.Output.TEXT)
+    bad = failed(findings)
+    if output is o.Output.JSON:
+        from shoal.cli.console import write_json
+
+        write_json({"ok": not bad, "checks": [finding.to_json() for finding in findings]})
+    else:
+        from shoal.cli.console import out
+
+        out().print(f"\n{bad} of {len(findings)} checks failed." if bad else "\nAll is well.")
+    raise typer.Exit(4 if bad else 0)
+
+
+class _Proofs:
+    def __init__(self, target: str | None, project: Path | None) -> None:
+        self._target, self._folder = target, project
+        self._project: Any = None
+
+    def checks(self) -> list[Check]:
+        return [
+            ("Python", _python),
+            ("packages", _packages),
+            ("extras", _extras),
+            ("dashboard", _dashboard),
+            ("Java", _java),
+            ("project", self._files),
+            ("policy", self._policy),
+            ("data folder", _data),
+            ("ledger", self._ledger),
+            ("catalog", self._catalog),
+            ("Spark's jars", self._jars),
+            ("machine", self._machine),
+            ("loopback", _loopback),
+            ("open files", _open_files),
+            ("heads", self._heads),
+            ("leftovers", self._leftovers),
+        ]
+
+    def _opened(self) -> Any:
+        if self._project is None:
+            raise Failed("not known: the project cannot be loaded", "fix the project first (see above)")
+        return self._project
+
+    def _files(self) -> str:
+        from shoal.client.clusters import open_project
+        from shoal.errors import ConfigError
+        from shoal.project.loading import defaults
+        from shoal.project.yamlfile import raise_faults
+
+        try:
+            self._project = open_project(self._folder, self._target)
+            raise_faults(self._project.faults)
+        except ConfigError as error:
+            raise Failed(
+                error.message, "edit these lines; `shoal init` elsewhere shows files that work"
+            ) from error
+        shipped = (
+            " (the shipped one: no shoal.yaml here or above)" if self._project.folder == defaults() else ""
+        )
+        names = ", ".join(self._project.templates)
+        return f"{self._project.folder}{shipped}, target {self._project.target.name}; templates {names}"
+
+    def _policy(self) -> str:
+        from shoal.homes.local.home import LocalHome
+
+        limits = self._opened().policy.limits_of(LocalHome.user())
+        return f"{limits.user} is in tier {limits.tier}" + (f", team {limits.team}" if limits.team else "")
+
+    def _ledger(self) -> str:
+        from shoal.homes.choose import open_home
+
+        home = open_home(self._opened())
+        with home.ledger.write() as tx:  # takes the lock that every decision takes
+            live = len(tx.live())
+        return f"{home.ledger} can be written; {count(live, 'live cluster')}"
+
+    def _catalog(self) -> str:
+        self._opened()
+        from shoal.tables.catalogs.opening import catalog, settings
+        from shoal.tables.trial import prove
+
+        found = settings()
+        names = catalog(found).list_namespaces()
+        prove(found)
+        return (
+            f"{found.shown_uri} answers, {count(len(names), 'namespace')}; files go to {found.warehouse}: "
+            "a table was made, written, read and dropped"
+        )
+
+    def _jars(self) -> str:
+        self._opened()  # which jars Spark needs depends on the catalog
+        from shoal.engines.spark.jars import jar_files
+        from shoal.machine import paths
+        from shoal.tables.spark_conf import spark_packages
+
+        folder = paths.cache_folder() / "ivy"
+        missing = [file.name for file in jar_files(spark_packages(), folder) if not file.is_file()]
+        if missing:
+            raise Warned(
+                f"not fetched yet: {', '.join(missing)}; the first Spark start does it",
+                "shoal validate --engine spark",
+            )
+        return f"in {folder / 'jars'}"
+
+    def _machine(self) -> str:
+        from shoal.model.workload import Workload
+        from shoal.planning.sizing import plan
+        from shoal.project.loading import look_up
+
+        opened = self._opened()
+        if opened.target.machine is None:
+            return f"target {opened.target.name} does not say what it holds"
+        from shoal.homes.local.home import LocalHome
+        from shoal.quota.account import real
+
+        there = look_up(opened.target.machine)
+        limits = opened.policy.limits_of(LocalHome.user())
+        too_large = []
+        for name, template in opened.templates.items():
+            need = real(plan(Workload(name), template, limits, opened.target)).memory
+            if there.memory is not None and need > there.memory:
+                too_large.append(f"{name} ({need})")
+        said = f"{there.cores:g} cores and {there.memory} for clusters"
+        if too_large:
+            raise Warned(
+                f"{said}: not enough for {', '.join(too_large)}",
+                "shoal up with fewer --workers, or a smaller `worker:` of the target in shoal.yaml",
+            )
+        return f"{said}: enough for one of each template"
+
+    def _heads(self) -> str:
+        from shoal.homes.choose import open_home
+
+        home = open_home(self._opened())
+        live = home.clusters(owner=home.user())
+        hung = {cluster.name: said for cluster in live if (said := home.unresponsive(cluster))}
+        if hung:
+            said = "; ".join(f"{name}: {what}" for name, what in hung.items())
+            raise Warned(said, f"shoal down {' '.join(hung)}")
+        return f"no head of your {len(live)} live clusters hangs" if live else "you have no live cluster"
+
+    def _leftovers(self) -> str:
+        from shoal.homes.choose import open_home
+        from shoal.machine.processes import all_marked
+
+        home = open_home(self._opened())
+        ended = {cluster.id: cluster.name for cluster in home.clusters(ended=True) if cluster.state.ended}
+        left = {pid: ended[its] for pid, its in all_marked(home.ledger.url).items() if its in ended}
+        if left:
+            names, pids = ", ".join(sorted(set(left.values()))), " ".join(map(str, left))
+            raise Failed(f"processes of ended clusters are alive: {names}", f"kill {pids}")
+        return "no process of an ended cluster is alive"
+
+
+def _python() -> str:
+    need = metadata("shoal")["Requires-Python"]
+    if platform.python_version() not in SpecifierSet(need):
+        raise Failed(f"this is {platform.python_version()}", f"make a venv with Python {need}")
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _packages() -> str:
+    found = {}
+    for name in _NEED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            raise Failed(
+                f"{name} is not installed", f"{sys.executable} -m pip install --upgrade shoal"
+            ) from None
+    _fit_pins(list(found), "shoal")
+    return ", ".join(f"{name} {its}" for name, its in {"shoal": version("shoal"), **found}.items())
+
+
+def _extras() -> str:
+    found, missing = {}, []
+    for name, extra in _EXTRAS.items():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            missing.append(extra)
+    _fit_pins(list(found), "'shoal[all]'")
+    if missing:
+        have = ", ".join(f"{name} {its}" for name, its in found.items()) or "none"
+        raise Warned(
+            f"{have}; not installed: {', '.join(missing)}",
+            f"{sys.executable} -m pip install 'shoal[{','.join(missing)}]'",
+        )
+    return ", ".join(f"{name} {its}" for name, its in found.items())
+
+
+def _fit_pins(names: list[str], what: str) -> None:
+    """Installed versions are those that Shoal's own metadata asks for."""
+    for text in requires("shoal") or ():
+        need = Requirement(text)
+        if need.name.lower() in names and not need.specifier.contains(version(need.name), prereleases=True):
+            raise Failed(
+                f"{need.name} is {version(need.name)}, and Shoal needs {need.specifier}",
+                f"{sys.executable} -m pip install --upgrade {what}",
+            )
+
+
+def _dashboard() -> str:
+    """What draws Dask's pages is imported, as a cluster does when somebody first looks."""
+    try:
+        import distributed.dashboard.core as pages
+    except ImportError as error:
+        raise Failed(
+            f"Dask's pages cannot be drawn: {error}", f"{sys.executable} -m pip install 'bokeh>=3.6'"
+        ) from None
+    return f"bokeh {pages.BOKEH_VERSION} draws Dask's pages; `shoal ls` shows their links"
+
+
+def _java() -> str:
+    from shoal.machine.java import find_java
+
+    java = find_java()
+    return f"Java {java.version} at {java.command}"
+
+
+def _data() -> str:
+    from shoal.machine import paths
+
+    folder = paths.make_private(paths.data_folder())
+    free = shutil.disk_usage(folder).free
+    if free < _FREE:
+        raise Failed(
+            f"{folder} has {free / 1e9:.1f} GB free", "free some disk, or point SHOAL_DATA elsewhere"
+        )
+    if folder.stat().st_mode & 0o077:
+        raise Failed(f"{folder} can be read by others", f"chmod 700 {folder}")
+    return f"{folder} can be written; {free / 1e9:.0f} GB free"
+
+
+def _loopback() -> str:
+    with socket.socket() as server, socket.socket() as client:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        client.settimeout(2)
+        try:
+            client.connect(server.getsockname())
+        except OSError as error:
+            raise Failed(f"127.0.0.1 cannot be connected to: {error}", "ip link set lo up") from error
+    return "127.0.0.1 answers"
+
+
+def _open_files() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return f"no limit on {os.name}"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _FILES:
+        raise Warned(f"at most {soft} per process", f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}")
+    return f"{soft} per process"

@@ -1,0 +1,75 @@
+"""``shoal quota``: what I may have, what I hold, and by which clusters.
+
+Why it exists: a person who is refused wants to see the account that the refusal speaks of.
+
+What it must not do: change anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.model.cluster import Cluster
+
+EXAMPLES = """\b
+Examples:
+  shoal quota
+  shoal quota --user bob -o json
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("quota", epilog=EXAMPLES)(quota)
+
+
+def quota(
+    user: Annotated[str | None, typer.Option("--user", help="Somebody else's.")] = None,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Show limits, what is held of them by which clusters, what waits, and where each limit is written."""
+    from shoal.cli import views
+    from shoal.cli.console import out, write_json
+    from shoal.client.clusters import open_project
+    from shoal.homes.choose import open_home
+    from shoal.project.loading import look_up
+    from shoal.quota.account import Account, amounts, real
+    from shoal.quota.admission import Place
+
+    opened = open_project(project, target)
+    home = open_home(opened)
+    limits = opened.policy.limits_of(home.user() if user is None else user)
+    live = home.clusters()
+
+    def account(of: list[Cluster], *, admitted: bool) -> Account:
+        return Account({c.id: amounts(c.plan) for c in of if c.state.admitted is admitted})
+
+    mine = [cluster for cluster in live if cluster.owner == limits.user]
+    ours = [cluster for cluster in live if limits.team and cluster.team == limits.team]
+    machine = None
+    if opened.target.machine is not None:
+        there = look_up(opened.target.machine)
+        used = Account({c.id: real(c.plan) for c in live if c.state.admitted}).held
+        machine = views.machine_view(Place(there).limits, used, there.cores)
+    view = views.quota_view(
+        limits,
+        account(mine, admitted=True),
+        account(ours, admitted=True) if limits.team else None,
+        {c.id: c.name for c in live},
+        machine,
+        account(mine, admitted=False),
+        account(ours, admitted=False),
+    )
+    if output is o.Output.JSON:
+        write_json(view)
+    else:
+        from shoal.cli import layout as tables
+
+        out().print(tables.quota(view))

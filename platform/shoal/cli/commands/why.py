@@ -1,0 +1,67 @@
+"""``shoal why``: why a cluster is where it is.
+
+Why it exists: the answer is there before somebody asks in a channel.
+
+What it must not do: find the reason itself (``shoal.display.explain`` does).
+"""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from shoal.cli import options as o
+
+EXAMPLES = """\b
+Examples:
+  shoal why nightly
+  shoal why nightly -o json | jq '.steps[] | select(.outcome == "failed")'
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("why", epilog=EXAMPLES)(why)
+
+
+def why(
+    name: o.ClusterName,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Walk policy, quota, capacity, image, start-up and health: where a cluster stands, and why."""
+    from shoal.cli import views
+    from shoal.cli.console import out, write_json
+    from shoal.client.clusters import find, open_project
+    from shoal.display.explain import explain
+    from shoal.errors import ShoalError
+    from shoal.homes.base import dashboard_of
+    from shoal.homes.choose import open_home
+
+    opened = open_project(project, target)
+    home = open_home(opened)
+    cluster = find(home, name, ended=True)
+    history = home.history(cluster.id)
+    status = home.status(cluster.id) if cluster.state.value == "Ready" else None
+    try:
+        limits = opened.policy.limits_of(cluster.owner)
+    except ShoalError:  # a user who is no longer in the policy still has a history
+        limits = None
+    hung = home.unresponsive(cluster)
+    steps = explain(cluster, history, status, limits, home.held(cluster.owner), hung)
+    if output is o.Output.JSON:
+        view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
+        write_json(view | {"steps": [vars(step) for step in steps], "history": views.history_view(history)})
+        return
+    from shoal.cli import layout as tables
+    from shoal.display.forecast import starts
+
+    out().print(tables.steps(cluster, steps))
+    if link := dashboard_of(home, cluster):
+        out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
+    if ahead := starts(cluster, time.time()):
+        out().print(
+            f"It {ahead}, by the longest lives of what runs, if nobody comes before it.", markup=False
+        )

@@ -1,0 +1,1 @@
+"""The user's process: the ways in, and handles."""

@@ -1,0 +1,335 @@
+"""``shoal.up``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
+
+Why it exists: it is the way in for notebooks, flows and the CLI alike.
+
+What it must not do: hold state, or import an engine before a cluster is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shoal.client.dask_handle import DaskCluster
+from shoal.client.handles import ClusterHandle
+from shoal.client.spark_handle import SparkCluster
+from shoal.client.wiring import wire
+from shoal.display.computing import wanted
+from shoal.errors import DeadlineError, NotFoundError, UsageError
+from shoal.homes.base import Ask, Home
+from shoal.homes.choose import open_home
+from shoal.homes.local.ahead import ahead
+from shoal.homes.local.home import LocalHome
+from shoal.machine.java import find_java
+from shoal.model.cluster import Cluster, State
+from shoal.model.names import LONGEST, checked, command, suggested
+from shoal.model.workload import Engine, Plan, Workload
+from shoal.planning.asking import ask, refuse_unknown
+from shoal.planning.sizing import lowered
+from shoal.planning.sizing import plan as size
+from shoal.project.loading import Project, load
+from shoal.project.policy import Limits
+from shoal.project.yamlfile import Fault
+from shoal.words import count
+
+_END_WAIT = 90.0  # s that a cluster of the same name gets to end
+_POLL = 0.1
+
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+_told: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
+
+# What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
+_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target")
+# What a client of each engine is imported from.
+_CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that is settled before anything is spent."""
+
+    project: Project
+    workload: Workload
+    plan: Plan
+    limits: Limits
+    user: str
+
+
+def opened(
+    engine: Engine,
+    template: str,
+    options: dict[str, Any],
+    *,
+    attach: str | None = None,
+    cluster_id: str | None = None,
+    given_up: threading.Event | None = None,
+) -> ClusterHandle:
+    """A cluster of this engine, connected to: the one named ``attach`` if it is of this engine, else a new one.
+
+    ``options`` as :func:`up` takes them; ``cluster_id`` and ``given_up`` as :func:`start` does. With ``given_up``
+    it is not connected to yet: that belongs to the caller's event loop.
+    """
+    refuse_unknown(f"shoal.{engine}", [name for name in options if name != "_adopt"], *_OPTIONS)
+    handle = _attached(engine, attach, options) if attach else None
+    if handle is None:
+        handle = up(
+            template, engine=engine, _id=cluster_id, _soon=_CLIENTS[engine], _given_up=given_up, **options
+        )
+    if handle.plan.engine is not engine:
+        other = handle.plan.engine.value
+        raise UsageError(f"{handle.name} is not a {engine.value} cluster", hint=f"Use shoal.{other}().")
+    return handle if given_up is not None else _opened(handle)
+
+
+def connect(
+    name: str, *, target: str | None = None, project: str | Path | None = None
+) -> DaskCluster | SparkCluster:
+    """A handle on your live cluster of that name. Closing it disconnects, and the cluster stays."""
+    opened = open_project(project, target)
+    home = open_home(opened)
+    cluster = find(home, name)
+    handle = _handle(home, cluster, owns=False, quiet=True, progress=True)
+    return handle.wait()
+
+
+def up(
+    template: str | None = None,
+    *,
+    engine: Engine | str | None = None,
+    name: str | None = None,
+    detach: bool = False,
+    quiet: bool = False,
+    progress: bool = True,
+    tags: Mapping[str, str] | None = None,
+    project: str | Path | None = None,
+    target: str | None = None,
+    _id: str | None = None,
+    _soon: str | None = None,
+    _adopt: str | None = None,
+    _given_up: threading.Event | None = None,
+    **options: Any,
+) -> DaskCluster | SparkCluster:
+    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle.
+
+    Under the ``name`` of your live cluster this attaches to it, and it does not end with the handle; UsageError
+    where that one is not what is asked for.
+    """
+    refuse_unknown("shoal.up", options, "engine", *_OPTIONS)
+    request = prepare(template, engine=engine, project=project, target=target, **options)
+    if not quiet:
+        print(describe(request.plan, detach=detach), file=sys.stderr)
+    return start(
+        request,
+        name=name,
+        keep=detach,
+        detach=detach,
+        quiet=quiet,
+        progress=progress,
+        tags=tags,
+        cluster_id=_id,
+        adopt=_adopt,
+        soon=_soon,
+        given_up=_given_up,
+    )
+
+
+def start(
+    request: Request,
+    *,
+    name: str | None = None,
+    keep: bool = False,
+    detach: bool = False,
+    quiet: bool = False,
+    progress: bool = True,
+    tags: Mapping[str, str] | None = None,
+    cluster_id: str | None = None,
+    adopt: str | None = None,
+    soon: str | None = None,
+    given_up: threading.Event | None = None,
+) -> DaskCluster | SparkCluster:
+    """Admit and start what was settled, and wait until it is Ready.
+
+    ``keep``: it does not end with the handle; ``detach``: nor for want of a client, and one that waits in the
+    queue is not waited for: it starts when its turn comes, with nobody looking. A start that fails or is
+    interrupted leaves nothing, but never ends a cluster of that name that was there before: that one is
+    attached to, unless its id is ``adopt``. ``cluster_id``: what a new one is to be known by, from
+    :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the caller needs next, which is imported while
+    the cluster starts. ``given_up``: set by whoever does not wait for it any more; it then ends at once.
+    """
+    plan = request.plan
+    if plan.engine is Engine.SPARK:
+        find_java()  # before anything is admitted: without it nothing would come up
+    if detach:
+        plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
+    home = open_home(request.project)
+    if name is None:
+        name = f"{suggested(plan.template)[: LONGEST - 5].strip('-') or 'cluster'}-{secrets.token_hex(2)}"
+    chosen = checked(name)
+    with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
+        asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
+        cluster = _granted(home, asked)
+    # Two may ask at once under one name: only one of them finds its own id.
+    owns = cluster.id in (its_id, adopt)
+    if not owns and not quiet:
+        print(_found(cluster), file=sys.stderr)
+    handle = _handle(home, cluster, owns=owns, quiet=quiet, progress=progress and not quiet)
+    if detach and keep and cluster.state is State.QUEUED:
+        handle.release()
+        return handle
+    if soon is not None:
+        threading.Thread(target=_import, args=(soon,), name="shoal-import", daemon=True).start()
+    try:
+        handle.wait(given_up=given_up)
+    except BaseException:
+        handle.close()
+        raise
+    if keep:
+        handle.release()
+    return handle
+
+
+def _granted(home: Home, asked: Ask) -> Cluster:
+    """The new cluster, or the live one of that name. One that is ending is waited for: its name is free then."""
+    begin = time.monotonic()
+    while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
+        while not home.get(cluster.id).state.ended:
+            if time.monotonic() - begin > _END_WAIT:
+                raise DeadlineError(
+                    f"waited {_END_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
+                    f"({cluster.reason}: {cluster.message})",
+                    hint=f"Choose another name, or look what it does: {command('why', asked.name)}",
+                )
+            time.sleep(_POLL)
+    return cluster
+
+
+def _found(cluster: Cluster) -> str:
+    times = cluster.plan.timeouts
+    return (
+        f"{cluster.name} is there already: attached to it, and it stays when this is closed.\n"
+        f"  It ends after {times.idle} idle or {times.no_client} without a client; "
+        f"now: {command('down', cluster.name)}"
+    )
+
+
+def _import(module: str) -> None:
+    with contextlib.suppress(ImportError):  # told where it is needed
+        importlib.import_module(module)
+
+
+def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
+    """The cluster that `shoal submit` brought up for this script, if it is of this engine."""
+    home = open_home(open_project(options.get("project"), options.get("target")))
+    cluster = find(home, name)
+    if cluster.plan.engine is not engine:
+        return None
+    progress = bool(options.get("progress", True))
+    return _handle(home, cluster, owns=False, quiet=True, progress=progress).wait()
+
+
+def plan(template: str | None = None, **options: Any) -> Plan:
+    """What :func:`up` would start with these options; changes nothing."""
+    refuse_unknown("shoal.plan", options, "engine", "project", "target")
+    return prepare(template, **options).plan
+
+
+def prepare(
+    template: str | None = None,
+    *,
+    project: str | Path | None = None,
+    target: str | None = None,
+    **options: Any,
+) -> Request:
+    """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them."""
+    opened = open_project(project, target)
+    workload = ask(template or "etl", **options)
+    user = LocalHome.user()
+    limits = opened.policy.limits_of(user)
+    settled = size(workload, opened.template(workload.template), limits, opened.target)
+    return Request(opened, workload, settled, limits, user)
+
+
+def describe(plan: Plan, *, detach: bool = False) -> str:
+    """The plan in two or three lines: size, price, what a limit lowered, when it ends by itself.
+
+    ``detach``: it does not end for want of a client.
+    """
+    group = plan.groups[0]
+    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
+    bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
+    head = (
+        f"{plan.template} on {plan.engine}, target {plan.target}: {count(group.count, 'worker')}{bounds} of "
+        f"{count(group.size.cores, 'core')}, {group.size.memory}"
+    )
+    really = [plan.reasons["here"]] if "here" in plan.reasons else []
+    times = plan.timeouts
+    alone = "" if detach else f"{times.no_client} without a client, "
+    ends = f"ends after {times.idle} idle, {alone}{times.max} in all"
+    return "\n  ".join(
+        [f"{head}; {price}", *really, *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"]
+    )
+
+
+def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
+    """The project in force, with its catalog made the one that tables are read from."""
+    project = load(Path(folder) if folder is not None else None, target, tolerant=True)
+    if project.faults and project.faults not in _told:
+        _told.add(project.faults)
+        lines = "\n".join(f"  {fault}" for fault in project.faults)
+        print(f"Warning: left out, for what is wrong there:\n{lines}", file=sys.stderr)
+    wire(project)
+    return project
+
+
+def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
+    """The user's live cluster of that name; NotFoundError with names that are like it.
+
+    ``ended``: else the last one of that name that has ended.
+    """
+    found = home.find(name, home.user())
+    if found is not None and (ended or not found.state.ended):
+        return found
+    live = [cluster.name for cluster in home.clusters(owner=home.user())]
+    like = difflib.get_close_matches(name, live, n=3)
+    if like:
+        hint = f"Did you mean {' or '.join(like)}?"
+    else:
+        hint = f"Your live clusters: {', '.join(live)}." if live else "You have no live cluster."
+    last = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
+    raise NotFoundError(f"you have no live cluster named {name!r}{last}", hint=hint, name=name, live=live)
+
+
+def _handle(
+    home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool, progress: bool
+) -> DaskCluster | SparkCluster:
+    kind = DaskCluster if cluster.plan.engine is Engine.DASK else SparkCluster
+    made = kind(home, cluster, owns=owns, quiet=quiet)
+    made.progress = wanted(progress)
+    return made
+
+
+def _opened(handle: _Handle) -> _Handle:
+    """Connect; a cluster that cannot be connected to is not left behind.
+
+    One that ended meanwhile (idle, without a client) is told as that: how a client fails then says nothing.
+    """
+    try:
+        try:
+            handle.open()
+        except Exception:
+            handle.raise_if_ended()
+            raise
+    except BaseException:
+        handle.close()
+        raise
+    return handle

@@ -1,0 +1,92 @@
+"""A Dask client that tells its cluster where this process's own modules are, and when they change.
+
+Why it exists: Dask unpickles graphs on the scheduler and runs them on workers; both have to import what this
+process imported, also what was put on ``sys.path`` or edited after it connected.
+
+What it must not do: cost a submit more than a look at what is in memory, or fail one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shoal.client.dask_ending import TellingClient
+from shoal.machine import modules
+
+TELL = "shoal_code"  # the operation by which a scheduler is told (head/dask_code.py)
+_ANSWER = 30.0  # s that it gets to answer
+
+
+class Client(TellingClient):
+    """A ``distributed.Client`` for a cluster of Shoal."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._modules = modules.Watch()
+        self._deaf = False  # the head is older than this client
+        self._said: list[str] = []
+        super().__init__(*args, **options)
+        modules.warn(self._said)
+
+    async def _start(self, *args: Any, **options: Any) -> None:
+        await super()._start(*args, **options)
+        code = self._modules.look()
+        if code is not None:
+            self._said = await self._tell(code)
+
+    def _graph_to_futures(self, *args: Any, **options: Any) -> Any:
+        self._bring()
+        return super()._graph_to_futures(*args, **options)
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        return self._brought(super().run, *args, **options)
+
+    def run_on_scheduler(self, *args: Any, **options: Any) -> Any:
+        return self._brought(super().run_on_scheduler, *args, **options)
+
+    def scatter(self, *args: Any, **options: Any) -> Any:
+        return self._brought(super().scatter, *args, **options)
+
+    def register_plugin(self, *args: Any, **options: Any) -> Any:
+        return self._brought(super().register_plugin, *args, **options)
+
+    def _bring(self) -> None:
+        """Before work goes out: tell what is new. On the event loop nobody can wait: it goes before the work."""
+        code = self._news()
+        if code is None:
+            return
+        if self.asynchronous:
+            self._send_to_scheduler({"op": TELL, "code": code.written()})
+            self._modules.told(code)
+            return
+        try:
+            said = self.sync(self._tell, code, callback_timeout=_ANSWER)
+        except (OSError, TimeoutError):
+            return  # the work itself will show what is wrong
+        modules.warn(said)
+
+    def _brought(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if not self.asynchronous:
+            self._bring()
+            return call(*args, **options)
+        return self._bring_then(call, *args, **options)
+
+    async def _bring_then(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if (code := self._news()) is not None:
+            modules.warn(await self._tell(code))
+        return await call(*args, **options)
+
+    def _news(self) -> modules.Code | None:
+        if self._deaf:
+            return None
+        code = self._modules.look()
+        modules.warn(modules.edits(self._modules.edited()))
+        return code
+
+    async def _tell(self, code: modules.Code) -> list[str]:
+        """Until scheduler and workers have it; what they cannot have, as sentences."""
+        said = await self.scheduler.shoal_code(client=self.id, code=code.written())
+        self._modules.told(code)
+        if said is None:
+            self._deaf = True
+        return list(said or ())

@@ -1,0 +1,120 @@
+"""The handle of a Dask cluster: ``client``, and what connecting to Dask takes.
+
+Why it exists: see ``handles``; this is the part that knows Dask.
+
+What it must not do: import Dask before a client is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shoal.client.handles import ClusterHandle, why_ended
+from shoal.client.threads import in_thread
+from shoal.display.computing import DaskBar
+from shoal.homes.base import Home
+from shoal.machine.environment import VERSIONS, differences, versions, warn
+from shoal.model.cluster import Cluster
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Clients of the parent process, in a forked child: nothing may finalize them there.
+_abandoned: list[Client] = []
+_COMPARE = 5.0  # s that workers get to tell their versions
+
+
+class DaskCluster(ClusterHandle):
+    """A Dask cluster. ``client`` is the default client of this process while it is open."""
+
+    _engine_errors = frozenset({"dask", "distributed", "tornado", "asyncio", "concurrent"})
+
+    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
+        super().__init__(home, cluster, owns=owns, quiet=quiet)
+        self._client: Client | None = None
+        self._bar: DaskBar | None = None
+
+    @property
+    def client(self) -> Client:
+        """A ``distributed.Client``, connected at the first use. Inside ``async with`` it is asynchronous."""
+        if self._client is None:
+            self._client = client = self._connection()
+            warn(differences(versions(), client.sync(_theirs, client)))
+            if self.progress:
+                self._bar = DaskBar(client, self.name)
+        return self._client
+
+    def _connection(self, **more: Any) -> Client:
+        from distributed import Security
+        from distributed.versions import VersionMismatchWarning
+
+        from shoal.client.dask_client import Client
+
+        endpoint = self._home.endpoint(self.id)
+        with warnings.catch_warnings():
+            # What is compared here says the same, of more packages, and once.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            # Dask's own link knows nothing of the secret in ours.
+            linked = type("Client", (Client,), {"dashboard_link": endpoint.dashboard})
+            return linked(
+                endpoint.address,
+                security=Security(require_encryption=True, **endpoint.security),
+                timeout="30s",
+                name=f"shoal-{self.name}",
+                why=partial(why_ended, self._home, self.id),  # not of the handle: it has to be free to go
+                **more,
+            )
+
+    async def _open_in_loop(self) -> None:
+        await in_thread(self._disconnect)  # a client that was opened outside of the loop
+        await in_thread(importlib.import_module, "shoal.client.dask_client")
+        self._client = client = self._connection(asynchronous=True)
+        await client
+        theirs = await _theirs(client)
+        warn(await in_thread(lambda: differences(versions(), theirs)))
+
+    async def _leave_loop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
+                await client.close()
+
+    @property
+    def dashboard(self) -> str:
+        """The link to Dask's own dashboard. It lets in whoever has it."""
+        return self._home.endpoint(self.id).dashboard
+
+    def open(self) -> None:
+        _ = self.client
+
+    def _abandon(self) -> None:
+        self._bar = None
+        client, self._client = self._client, None
+        if client is not None:
+            client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
+            _abandoned.append(client)
+
+    def _disconnect(self) -> None:
+        if self._bar is not None:
+            self._bar.end()
+            self._bar = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+async def _theirs(client: Client) -> dict[str, dict[str, str]]:
+    """What versions the workers have, by address. Workers that do not answer are not held against it."""
+    known = (await client.scheduler.identity(n_workers=-1))["workers"]
+    theirs = {address: worker.get(VERSIONS) for address, worker in known.items()}
+    if all(theirs.values()):
+        return theirs
+    # Workers that nobody told to say it are asked.
+    with contextlib.suppress(OSError, TimeoutError):
+        return dict(await asyncio.wait_for(client._run(versions, on_error="ignore"), _COMPARE))
+    return {}

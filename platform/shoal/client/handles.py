@@ -1,0 +1,339 @@
+"""Handles: a running cluster in the user's process.
+
+Why it exists: a person works with a client or a session, not with records; and what a person opened ends
+with the person's process, however that ends.
+
+What it must not do: decide, or know how a home works inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import warnings
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+from shoal.client.threads import in_thread
+from shoal.display import card
+from shoal.display.progress import Progress, line, progress
+from shoal.display.report import Report, report_of
+from shoal.errors import ClusterEndedError, DeadlineError, ShoalError
+from shoal.homes.base import Home, dashboard_of
+from shoal.machine.crash import CrashPoint, reached
+from shoal.model.cluster import Cluster, Reason, State, script_end
+from shoal.model.workload import Plan
+from shoal.words import count
+
+START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
+QUEUE_WAIT = 86400.0  # s in the queue
+STOP_WAIT = 30.0
+_POLL = 0.02
+
+# Handles of this process, for the moment it forks.
+_handles: weakref.WeakSet[ClusterHandle] = weakref.WeakSet()
+
+
+class ClusterHandle(ABC):
+    """What Dask's and Spark's handles share.
+
+    One that owns its cluster ends it when closed or dropped. Whoever started the cluster owns it; whoever found
+    it (:func:`shoal.connect`, ``name=`` of a live one) is attached, and so are copies, pickles, and what a forked
+    child has of a handle: closing those leaves the cluster running.
+    """
+
+    # Packages whose errors may only say that the cluster is gone.
+    _engine_errors: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
+        self._home = home
+        self._cluster = cluster
+        self._quiet = quiet
+        self._closed = False
+        self._closing = "closed by its user"
+        self.progress = False  # whether a bar shows what is computed
+        self._shown: Progress | None = None
+        self._process = os.getpid()
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        if owns:
+            self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name, self._process)
+        _handles.add(self)
+
+    @property
+    def id(self) -> str:
+        return self._cluster.id
+
+    @property
+    def name(self) -> str:
+        return self._cluster.name
+
+    @property
+    def owns(self) -> bool:
+        """Whether the cluster ends with this handle."""
+        return self._finalizer is not None
+
+    @property
+    def plan(self) -> Plan:
+        return self._cluster.plan
+
+    @property
+    def record(self) -> Cluster:
+        """The record as it is now."""
+        self._cluster = self._home.get(self.id)
+        return self._cluster
+
+    def wait(
+        self,
+        timeout: float = START_WAIT,
+        shown: Progress | None = None,
+        given_up: threading.Event | None = None,
+    ) -> Self:
+        """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds.
+
+        ``given_up``: set by whoever does not wait for it any more (ClusterEndedError then).
+
+        Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
+        """
+        asked = begin = time.monotonic()
+        self._shown = shown if shown is not None else progress(self._quiet)
+        with self._shown as bar:
+            while True:
+                cluster = self.record
+                bar.show(cluster)
+                if cluster.state is State.READY:
+                    reached(CrashPoint.CLIENT_READY)
+                    bar.follow(self._home, self.id)
+                    return self
+                self._raise_if_ended(cluster)
+                if given_up is not None and given_up.is_set():
+                    raise ClusterEndedError(f"{cluster.name} was given up while it started")
+                now = time.monotonic()
+                if cluster.state is State.QUEUED and now - asked < QUEUE_WAIT:
+                    begin = now
+                if now - begin > timeout:
+                    raise DeadlineError(
+                        f"{line(cluster)} and was not Ready after {timeout:.0f} s",
+                        hint=f"`shoal logs {self.name}` shows what it wrote.",
+                    )
+                time.sleep(_POLL if cluster.state is not State.QUEUED else 10 * _POLL)
+
+    def scale(self, workers: int, timeout: float = 120.0) -> Self:
+        """To this many workers: through admission when it grows (QuotaExceededError), then waits for them."""
+        self._home.scale(self.id, workers)
+        begin = time.monotonic()
+        while (have := self.record.workers) != workers:
+            self._raise_if_ended(self._cluster)
+            if time.monotonic() - begin > timeout:
+                raise DeadlineError(
+                    f"{self.name} has {have} of {count(workers, 'worker')} after {timeout:.0f} s"
+                )
+            time.sleep(_POLL)
+        return self
+
+    def extend(self, longest: str) -> Self:
+        """Let it live longer, inside what your tier gives: ``"6 h"`` from its admission on, or ``"+1 h"`` more.
+
+        NeverFitsError where the tier gives less; UnitError for what is no time.
+        """
+        self._cluster = self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
+        return self
+
+    def logs(self, lines: int = 200) -> str:
+        """The last lines that the head and its children wrote."""
+        return self._home.logs(self.id, lines)
+
+    def report(self) -> Report:
+        """What it took so far, or in all once it ended."""
+        return report_of(self.record, self._home.history(self.id), time.time())
+
+    def script_ended(self, code: int) -> None:
+        """Note with what exit code the script ended that ran on it: it is what its end is told as."""
+        self._closing = script_end(code)
+        self._home.note_exit(self.id, code)
+
+    def release(self) -> None:
+        """From now on the cluster lives on without this handle, until its own timeouts."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+
+    def close(self) -> None:
+        """Disconnect; an owned cluster ends, and its report is printed. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
+            self._disconnect()
+        if self._finalizer is None:
+            if self._shown is not None:
+                self._shown.settle(self.record, None)
+            return
+        self._finalizer.detach()
+        self._home.stop(self.id, Reason.STOPPED_BY_USER, self._closing)
+        begin = time.monotonic()
+        while not self.record.state.ended or self._home.remains(self.id):
+            if time.monotonic() - begin > STOP_WAIT:
+                raise DeadlineError(
+                    f"{self.name} has not ended {STOP_WAIT:.0f} s after it was asked to",
+                    hint=f"It ends by itself; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
+                )
+            time.sleep(_POLL)
+        if self._shown is not None:
+            self._shown.settle(self._cluster, self.report())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        told = self._told(error)
+        self.close()
+        if told is not None:
+            raise told from error
+
+    async def __aenter__(self) -> Self:
+        """Connect, with nothing that blocks the event loop; ``client`` is an asynchronous one then."""
+        try:
+            await self._open_in_loop()
+        except BaseException as error:
+            await in_thread(self.close)
+            if (told := self._told(error)) is not None:
+                raise told from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave_loop()
+        await in_thread(self.__exit__, kind, error, trace)
+
+    def _told(self, error: BaseException | None) -> ClusterEndedError | None:
+        """Why the cluster ended, where ``error`` is how its engine says that it is gone."""
+        if not isinstance(error, Exception) or isinstance(error, ClusterEndedError):
+            return None
+        kinds = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+        if not (kinds & self._engine_errors or isinstance(error, OSError)):
+            return None  # the user's own
+        with contextlib.suppress(ShoalError):
+            return why_ended(self._home, self.id)
+        return None
+
+    def __repr__(self) -> str:
+        cluster = self._cluster if self._closed else self.record
+        return (
+            f"<{type(self).__name__} {self.name}: {cluster.state}, {count(cluster.workers, 'worker')}, "
+            f"{cluster.reason} ({cluster.message})"
+            f"{'' if self.owns or self._closed else '; attached: closing this leaves it running'}>"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        return _attached, (type(self), self._home, self._cluster, self._quiet)
+
+    def __copy__(self) -> Self:
+        return _attached(type(self), self._home, self._cluster, self._quiet)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self.__copy__()
+
+    def _repr_html_(self) -> str:
+        cluster = self._cluster if self._closed else self.record
+        history = self._home.history(self.id)
+        status = None if self._closed else self._home.status(self.id)
+        links = {"Dask's dashboard": url} if (url := dashboard_of(self._home, cluster)) else {}
+        return card.html(cluster, history, status, time.time(), links)
+
+    def _forked(self) -> None:
+        """In a forked child: this is a copy, whose connection has threads that are not here."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        self._shown = None
+        self._abandon()
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Leave the connection as it is: it is the parent's."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect now instead of at the first use."""
+
+    async def _open_in_loop(self) -> None:
+        await in_thread(self.open)
+
+    async def _leave_loop(self) -> None:  # noqa: B027 - Spark has nothing there
+        """Give back what belongs to the event loop."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close the connection, if there is one."""
+
+    def raise_if_ended(self) -> None:
+        """ClusterEndedError with the reason, if it has ended or is about to."""
+        self._raise_if_ended(self.record)
+
+    def _raise_if_ended(self, cluster: Cluster) -> None:
+        if (error := _ended(cluster)) is not None:
+            raise error
+
+
+def why_ended(home: Home, cluster_id: str) -> ClusterEndedError | None:
+    """The error that says why a cluster has ended or is about to; None while it lives."""
+    return _ended(home.get(cluster_id))
+
+
+def _ended(cluster: Cluster) -> ClusterEndedError | None:
+    if not (cluster.state.ended or cluster.state is State.STOPPING):
+        return None
+    return ClusterEndedError(
+        f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
+        hint=f"`shoal logs {cluster.name}` shows what it wrote.",
+        reason=cluster.reason.value,
+        cluster=cluster.id,
+    )
+
+
+_Handle = TypeVar("_Handle", bound=ClusterHandle)
+
+
+def _attached(kind: type[_Handle], home: Home, cluster: Cluster, quiet: bool) -> _Handle:
+    """A handle on the same cluster that does not own it."""
+    return kind(home, cluster, owns=False, quiet=quiet)
+
+
+def _in_a_forked_child() -> None:
+    for handle in list(_handles):
+        handle._forked()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_child)
+
+
+def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
+    """A handle went without close(): its cluster ends now instead of after its no-client time."""
+    if os.getpid() != process:
+        return  # a child that was forked past Python
+    try:
+        if home.get(cluster_id).state.ended:
+            return
+        home.stop(cluster_id, Reason.CLIENT_GONE, "its handle was dropped")
+        what = "was ended"
+    except ShoalError as error:
+        what = f"could not be ended now ({error.message})"
+    text = f"cluster {name!r} {what}: its handle was dropped without close()"
+    # Python hides a ResourceWarning by default; whoever forgot `with` has to see it, too.
+    print(
+        f"shoal: {text}. Use `with shoal.dask(...) as cluster:`, or shoal.up(..., detach=True) for one that "
+        "lives on.",
+        file=sys.stderr,
+        flush=True,
+    )
+    warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -1,0 +1,149 @@
+"""The handle of a Spark cluster: ``session``, and what connecting to Spark Connect takes.
+
+Why it exists: see ``handles``; this is the part that knows Spark.
+
+What it must not do: import Spark before a session is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shoal.client.channel import spark_session
+from shoal.client.handles import ClusterHandle, why_ended
+from shoal.display.computing import SparkBar
+from shoal.errors import ForkedError, SessionLostError
+from shoal.homes.base import Home
+from shoal.machine.environment import differences, versions, warn
+from shoal.model.cluster import Cluster
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# Sessions of the parent process, in a forked child: nothing may finalize them there.
+_abandoned: list[SparkSession] = []
+# pyspark closes a session that is collected, and waits there for calls of all sessions: for ever, where these need
+# the thread that collects. One that is kept is not collected before it was closed.
+_kept: list[SparkSession] = []
+_FRESH = 1.0  # s after which a session is looked at before it is given
+_GONE = "temporary views, cached frames, registered functions and settings of the old one are gone"
+
+
+def _nothing() -> None:
+    """In the place of what was done."""
+
+
+@dataclass
+class _Link:
+    """What is known of a session; apart from the handle, which has to be free to go."""
+
+    cluster: str
+    seen: float
+    lost: bool = False
+
+    def said(self) -> str:
+        return f"the server of {self.cluster!r} has closed this Spark session; the cluster itself runs"
+
+    def lose(self) -> SessionLostError:
+        self.lost = True
+        hint = f"Use the handle's .session (or .sql, .table) again: it opens a new one. {_GONE.capitalize()}."
+        return SessionLostError(self.said(), hint=hint, cluster=self.cluster)
+
+
+class SparkCluster(ClusterHandle):
+    """A Spark Connect server. ``session`` sees the shared catalog as its default one."""
+
+    _engine_errors = frozenset({"grpc", "pyspark"})
+
+    def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
+        super().__init__(home, cluster, owns=owns, quiet=quiet)
+        self._session: SparkSession | None = None
+        self._bar: SparkBar | None = None
+        self._link = _Link(cluster.name, 0.0)
+
+    @property
+    def session(self) -> SparkSession:
+        """A Spark Connect session, opened at the first use, and anew when its server knows it no more."""
+        if self._session is not None and os.getpid() == self._process:
+            self._renew_if_lost(self._session)
+        if self._session is None:
+            if os.getpid() != self._process:
+                raise ForkedError(
+                    f"the handle of {self.name!r} was made in process {self._process}, and this is its forked "
+                    f"child {os.getpid()}: gRPC, which Spark Connect speaks, does not survive a fork",
+                    hint="Start the child with multiprocessing.get_context('spawn') and open the cluster there: "
+                    f"shoal.connect({self.name!r}).",
+                )
+            from shoal.client.spark_code import PYTHON, settle_python
+            from shoal.client.spark_policy import TellingPolicy
+
+            session = spark_session(self._home.endpoint(self.id))
+            _kept.append(session)
+            self._session = session
+            self._link = link = _Link(self.name, time.monotonic())
+            policy = TellingPolicy(partial(why_ended, self._home, self.id), link.lose)
+            session.client.set_retry_policies([policy])
+            try:
+                there = session.version  # the first call connects: the cluster sees its client
+                here = self._cluster.head.get("host") == socket.gethostname()
+                python = settle_python(session, here=here, chosen=PYTHON in self.plan.conf)
+            except BaseException:
+                self._disconnect()  # else pyspark would hand this session to whoever asks for one
+                raise
+            if self.progress:
+                self._bar = SparkBar(self.name)
+                session.registerProgressHandler(self._bar)
+            spark = differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}})
+            warn(spark + python)
+        return self._session
+
+    def _renew_if_lost(self, session: SparkSession) -> None:
+        link = self._link
+        if not link.lost and time.monotonic() - link.seen > _FRESH:
+            with contextlib.suppress(SessionLostError):
+                session.conf.get("spark.sql.session.timeZone")  # the version is told to closed sessions, too
+            link.seen = time.monotonic()
+        if link.lost:
+            self._disconnect()
+            print(f"shoal: {link.said()}. A new session is open: {_GONE}.", file=sys.stderr, flush=True)
+
+    def sql(self, query: str, **arguments: Any) -> DataFrame:
+        """``session.sql``."""
+        return self.session.sql(query, **arguments)
+
+    def table(self, name: str) -> DataFrame:
+        """``session.table``."""
+        return self.session.table(name)
+
+    def open(self) -> None:
+        _ = self.session
+
+    def _abandon(self) -> None:
+        self._bar = None
+        if self._session is not None:
+            _abandoned.append(self._session)
+            self._session = None
+
+    def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if self._bar is not None:
+            self._bar.end()
+            self._bar = None
+        if session is not None:
+            with warnings.catch_warnings():
+                # It warns of a server that is gone, and where warnings are errors that would leave a dead
+                # session to be this process's default one.
+                warnings.simplefilter("ignore")
+                session.client.set_retry_policies([])
+                session.stop()
+            session.client.close = _nothing  # it would close itself once more
+            with contextlib.suppress(ValueError):
+                _kept.remove(session)

@@ -1,0 +1,1 @@
+"""What a person sees of a cluster: progress, card, report, picture."""

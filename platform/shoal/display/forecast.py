@@ -1,0 +1,87 @@
+"""What can be said ahead of time: when a queued cluster starts at the latest, and that one is about to end.
+
+Why it exists: people plan by it, and nobody may lose work because a limit of time came without a word. The
+same sentences are shown by ``ls``, by cards in notebooks and in the logs of flows.
+
+What it must not do: guess (where nothing is known it says nothing), look anything up, or show anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.names import command
+from shoal.units import Seconds
+
+# Told when this part of a limit is left, but not earlier than so long before the end: of 4 hours the last
+# quarter of an hour, of 20 minutes without work the last 4.
+PART = 0.2
+EARLIEST = Seconds(15 * 60)
+
+
+def latest_start(cluster: Cluster) -> float | None:
+    """When it starts at the latest (seconds since the epoch); None where that cannot be told.
+
+    It holds by the longest lives of what runs now, as long as nobody extends one or comes before it.
+    """
+    latest = cluster.report.get("latest") if cluster.state is State.QUEUED else None
+    return None if latest is None else float(latest)
+
+
+def starts(cluster: Cluster, now: float) -> str:
+    """``"starts at the latest 14:35"``, in this machine's time zone; empty where that cannot be told."""
+    latest = latest_start(cluster)
+    if latest is None or latest <= now:
+        return ""
+    return f"starts at the latest {clock(latest, now)}"
+
+
+def clock(at: float, now: float) -> str:
+    """``14:35``; with the date where it is not of the same day."""
+    there, here = time.localtime(at), time.localtime(now)
+    same_day = (there.tm_year, there.tm_yday) == (here.tm_year, here.tm_yday)
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", there)
+
+
+def until_warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> float:
+    """Seconds until :func:`warning` has something to say if nothing changes; below 0 when it has now."""
+    if not ends_in:
+        return float("inf")
+    return float(ends_in["seconds"]) - min(EARLIEST, PART * _limit(cluster, Reason(ends_in["reason"])))
+
+
+def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
+    """That it is about to end, why, and what to do about it; empty while there is time.
+
+    ``ends_in`` is what its head says: the ``reason`` that comes first if nothing changes, and ``seconds``.
+    """
+    if ends_in is None or cluster.state is not State.READY or until_warning(cluster, ends_in) > 0:
+        return ""
+    reason = Reason(ends_in["reason"])
+    limit = Seconds(_limit(cluster, reason))
+    ends = f"ends in {left(float(ends_in['seconds']))}"
+    if reason is Reason.IDLE:
+        return f"{ends} unless it gets something to compute: idle for most of {limit}"
+    if reason is Reason.CLIENT_GONE:
+        return f"{ends} unless a client connects: without one for most of {limit}"
+    said = f"{ends}, its maximum lifetime ({limit})"
+    given = cluster.plan.may_last
+    more = 3600.0 if given is None else min(3600.0, float(given) - float(limit))
+    if more < 60:
+        return f"{said}, which is all that your tier gives"
+    asked = "one hour more" if more == 3600 else f"{left(more)} more"
+    return f"{said}; {asked}: {command('extend', cluster.name, f'+{more / 60:.0f}min' if more < 3600 else '+1h')}"
+
+
+def left(seconds: float) -> Seconds:
+    """As exact as anybody wants to know it: from two minutes on, whole minutes."""
+    return Seconds(round(seconds / 60) * 60) if seconds >= 120 else Seconds(round(seconds))
+
+
+def _limit(cluster: Cluster, reason: Reason) -> float:
+    timeouts = cluster.plan.timeouts
+    of = {Reason.IDLE: timeouts.idle, Reason.CLIENT_GONE: timeouts.no_client}
+    return float(of.get(reason, timeouts.max))

@@ -1,0 +1,95 @@
+"""Shows a cluster in a notebook: one card that is updated in place and keeps its final state when saved.
+
+Why it exists: widgets and spinners leave an empty block in a saved notebook; ``display(display_id=True)``
+with plain HTML keeps what was there at the end.
+
+What it must not do: be imported outside of a kernel, or keep a handle alive.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from shoal.display import card
+from shoal.display.report import Report
+from shoal.homes.base import Home
+from shoal.model.cluster import Cluster
+
+_EVERY = 2.0  # s between looks while the cluster is in use
+_LEAST = 0.25  # s between two updates while it starts
+
+
+def in_kernel() -> bool:
+    """Whether this process is a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class Card:
+    """A :class:`shoal.display.progress.Progress` that draws a card."""
+
+    def __init__(self) -> None:
+        self._display: Any = None
+        self._history: list[dict[str, Any]] = []
+        self._shown = 0.0
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+
+    def show(self, cluster: Cluster) -> None:
+        changed = self._note(cluster)
+        if changed or time.monotonic() - self._shown > _LEAST:
+            self._draw(card.html(cluster, self._history, None, time.time()))
+
+    def follow(self, home: Home, cluster_id: str) -> None:
+        """From now on the card shows what the cluster does, until :meth:`settle`."""
+        threading.Thread(target=self._look, args=(home, cluster_id), name="shoal-card", daemon=True).start()
+
+    def settle(self, cluster: Cluster, report: Report | None) -> None:
+        """The last state, which stays."""
+        self._ended.set()
+        self._note(cluster)
+        self._draw(card.html(cluster, self._history, None, time.time(), report=report))
+
+    def __enter__(self) -> Card:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _look(self, home: Home, cluster_id: str) -> None:
+        failures = 0
+        while not self._ended.wait(_EVERY) and failures < 5:
+            try:
+                cluster = home.get(cluster_id)
+                links = {"Dask's dashboard": url} if (url := home.endpoint(cluster_id).dashboard) else {}
+                status = home.status(cluster_id)
+            except Exception:  # a card that cannot be drawn must not disturb the work it shows
+                failures += 1
+                continue
+            with self._lock:
+                over = self._ended.is_set()
+            if over or cluster.state.ended:
+                break
+            self._note(cluster)
+            self._draw(card.html(cluster, self._history, status, time.time(), links))
+
+    def _note(self, cluster: Cluster) -> bool:
+        now = (cluster.state.value, cluster.message)
+        if self._history and (self._history[-1]["state"], self._history[-1]["message"]) == now:
+            return False
+        self._history.append({"state": now[0], "message": now[1], "at": cluster.since})
+        return True
+
+    def _draw(self, html: str) -> None:
+        from IPython.display import HTML, display
+
+        with self._lock:
+            self._shown = time.monotonic()
+            if self._display is None:
+                self._display = display(HTML(html), display_id=True)  # type: ignore[no-untyped-call]
+            elif self._display is not None:
+                self._display.update(HTML(html))  # type: ignore[no-untyped-call]

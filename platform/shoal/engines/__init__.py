@@ -1,0 +1,1 @@
+"""What a head runs: Dask or Spark, behind one port."""

@@ -1,0 +1,1 @@
+"""Dask in a head: scheduler, workers, certificate."""

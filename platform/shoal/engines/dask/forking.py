@@ -1,0 +1,133 @@
+"""A server that forks Dask's workers from a process that has imported everything they need.
+
+Why it exists: a worker that is spawned imports Dask again, for half a second of a core each; a forked one is
+there in hundredths, also when it is restarted or added, and shares what was imported with the others.
+
+It is Python's own fork server (``multiprocessing``). Only that the server is itself a fork of the head, instead
+of one more interpreter that imports everything again, is not in its public interface: where that is not as
+expected, or a fork is not safe, workers are spawned, which works alike. A server that was killed is replaced by
+one that Python starts: then a worker that is stuck in native code may outlive a killed head until the next look.
+
+What it must not do: run in a process that has threads, or that has files open which no worker should hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+
+_SOCKET = "scratch/fork"  # in the head's folder
+_LONGEST = 100  # bytes of a socket's path: Linux takes 107, macOS 103
+_SERVER = ("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid")
+# What a head and its workers import by themselves sooner or later, besides their routes. Nothing here may hold
+# state that each worker should have for itself, as NumPy does (its generator's).
+_DASK = (
+    "distributed",
+    "distributed.nanny",
+    "cryptography.x509",
+    "shoal.engines.dask.dashboard",
+    "shoal.engines.dask.worker_setup",
+    "shoal.engines.dask.code",
+    "shoal.engines.dask.host",
+)
+_SPARK = ("cryptography.x509", "shoal.engines.spark.host")
+_HEAD = ("shoal.head.life",)
+
+
+def preload(engine: str) -> None:
+    """Import what a head of this engine will need. What is missing is told where it is needed."""
+    gc.disable()  # nothing of an import is garbage: looking for it takes a sixth of the time
+    try:
+        _import(engine)
+    finally:
+        gc.enable()
+        gc.freeze()  # else a collection in a worker copies all that it shares with the others
+
+
+def _import(engine: str) -> None:
+    for module in (*(_DASK if engine == "dask" else _SPARK), *_HEAD):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    if "distributed" in sys.modules:
+        import dask
+
+        for side in ("scheduler", "worker"):
+            for module in dask.config.get(f"distributed.{side}.http.routes", []):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
+
+
+def serve_forks() -> None:
+    """From now on Dask's nannies in this process fork their workers, where that is safe; else they spawn them."""
+    import dask
+    import distributed.utils
+
+    method = "distributed.worker.multiprocessing-method"
+    safe = sys.platform == "linux" and threading.active_count() == 1
+    if safe and dask.config.get(method) == "spawn" and _settings_hold() and _fork_server():
+        multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
+        distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well
+        dask.config.set({method: "forkserver"})
+
+
+def _settings_hold() -> bool:
+    """Whether this process was started with what Dask sets only while it spawns a worker."""
+    import dask
+
+    wanted = dask.config.get("distributed.nanny.pre-spawn-environ") or {}
+    return all(os.environ.get(name) == str(value) for name, value in wanted.items())
+
+
+def _fork_server() -> bool:
+    """Make a fork of this process the server that ``multiprocessing`` would start; False where it cannot be."""
+    server = getattr(forkserver, "_forkserver", None)
+    if any(getattr(server, name, "?") is not None for name in _SERVER) or sys.version_info >= (3, 14):
+        return False
+    address = str(Path.cwd() / _SOCKET)
+    if len(os.fsencode(address)) > _LONGEST:
+        address = _SOCKET  # the head's working directory is its folder
+    resource_tracker.ensure_running()
+    alive_r, alive_w = os.pipe()
+    head = os.getpid()
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            Path(_SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            print(f"shoal head: no server of forks here, workers are spawned: {error}", flush=True)
+            os.close(alive_r)
+            os.close(alive_w)
+            return False
+        pid = os.fork()
+        if pid == 0:
+            _serve(head, listener, alive_r, alive_w)
+    os.close(alive_r)
+    for name, value in zip(_SERVER, (address, alive_w, pid), strict=True):
+        setattr(server, name, value)
+    return True
+
+
+def _serve(head: int, listener: socket.socket, alive_r: int, alive_w: int) -> None:
+    """The server's whole life. It ends with the head, or with the last who holds the other end of ``alive_r``."""
+    from shoal.machine.processes import die_with_parent
+
+    code = 1
+    try:
+        die_with_parent()
+        os.close(alive_w)
+        if os.getppid() != head:
+            os._exit(0)  # it was gone before the kernel was asked
+        forkserver.main(listener.detach(), alive_r, [])
+    except SystemExit:
+        code = 0
+    finally:
+        os._exit(code)

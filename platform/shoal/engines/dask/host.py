@@ -1,0 +1,203 @@
+"""Dask inside the head: the scheduler and the workers' nannies on one loop in a thread.
+
+Why it exists: one process for scheduler and nannies starts as fast as a bare LocalCluster, and its death
+takes the workers with it.
+
+What it must not do: decide when to end (``watch`` does), or know the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from shoal.engines.dask import worker_calls
+from shoal.engines.dask.workers import Workers
+from shoal.engines.peers import Connection, Peers
+from shoal.engines.port import Observation, Say, Site
+from shoal.errors import DeadlineError, InfrastructureError
+from shoal.machine import measure
+from shoal.model.cluster import Reason
+from shoal.model.endpoint import Endpoint
+from shoal.words import count
+
+_Result = TypeVar("_Result")
+_LOOK = 2.0  # s that a look may take before it counts as unknown
+
+
+class DaskHost:
+    """One scheduler with the plan's workers on this machine."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dask", daemon=True)
+        self._scheduler: Any = None
+        self._security: dict[str, str] = {}
+        self._tls: Any = None
+        self._dashboard = ""
+        self._workers: Any = None
+        self._calls: Any = None
+        self._done: tuple[int, ...] = ()
+        self._wanted = site.plan.workers
+        self._peers = Peers(site.cluster_id, site.tree())
+
+    def start(self, say: Say, deadline: float) -> Endpoint:
+        self._thread.start()
+        say(Reason.HEAD_STARTING, "starting the Dask scheduler")
+        address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
+        group = self._site.plan.groups[0]
+        say(Reason.WORKERS_STARTING, f"starting {count(self._wanted, 'worker')} of {group.there.memory} each")
+        self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
+        return Endpoint(address, self._site.token, self._dashboard, self._security)
+
+    def observe(self) -> Observation | None:
+        try:
+            look, connections = self._call(self._look(), time.monotonic() + _LOOK, "the scheduler's state")
+        except DeadlineError:
+            return None
+        return replace(look, clients=self._peers.clients(connections))
+
+    def failure(self) -> str | None:
+        return None if self._thread.is_alive() else "the scheduler's loop ended"
+
+    def closed(self) -> str | None:
+        from distributed.core import Status
+
+        if self._scheduler is None or self._scheduler.status not in (Status.closing, Status.closed):
+            return None
+        return "shut down by its client (client.shutdown())"
+
+    def scale(self, workers: int) -> None:
+        self._wanted = workers
+        threading.Thread(target=self._rescale, name="scale", daemon=True).start()
+
+    def desired(self) -> int | None:
+        try:
+            return self._call(self._target(), time.monotonic() + _LOOK, "the scheduler's wish")
+        except DeadlineError:
+            return None
+
+    def stop(self) -> None:
+        with contextlib.suppress(DeadlineError, InfrastructureError):
+            self._call(self._close(), time.monotonic() + 10, "workers to end")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _rescale(self) -> None:
+        with contextlib.suppress(InfrastructureError):  # what is missing then is brought back later
+            self._call(self._workers.reach(self._wanted), time.monotonic() + 120, "workers to come or go")
+
+    async def _start_scheduler(self) -> str:
+        import dask
+        import distributed
+
+        from shoal.engines.certificate import make_certificate, name_of
+        from shoal.engines.dask.code import ClientsCode
+        from shoal.engines.dask.dashboard import Guard, link, secret_of
+        from shoal.engines.dask.tasks import tell
+
+        # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
+        distributed.nanny.WorkerProcess._init_msg_interval = 0.01
+        dask.config.set({"distributed.worker.preload": ["shoal.engines.dask.worker_setup"]})
+        if self._site.plan.packages:
+            # A fork has what was imported before they were installed.
+            dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
+        certificate, key = make_certificate(name_of(self._site.cluster_id))
+        self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
+        roles = {
+            f"tls_{role}_{what}": self._security[f"tls_client_{what}"]
+            for role in ("scheduler", "worker")
+            for what in ("cert", "key")
+        }
+        self._tls = distributed.Security(require_encryption=True, **self._security, **roles)
+        scheduler = distributed.Scheduler(
+            host="127.0.0.1",
+            port=0,
+            protocol="tls",
+            security=self._tls,
+            dashboard_address="127.0.0.1:0",
+            dashboard=False,
+        )
+        # It listens by now, and hears nothing before the first await.
+        Guard(scheduler, secret_of(key), "distributed.dashboard.scheduler")
+        self._dashboard = link(scheduler.http_server.port, secret_of(key))
+        self._scheduler = await scheduler
+        ClientsCode(self._scheduler)
+        tell(self._scheduler)
+        self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
+        self._workers = Workers(self._site, self._scheduler, self._tls)
+        return str(self._scheduler.address)
+
+    async def _target(self) -> int:
+        return int(self._scheduler.adaptive_target())
+
+    async def _close(self) -> None:
+        if self._workers is not None:
+            await self._workers.close()
+        if self._scheduler is not None:
+            await self._scheduler.close(reason="cluster ends")
+
+    async def _look(self) -> tuple[Observation, list[Connection]]:
+        scheduler, workers = self._scheduler, self._workers
+        workers.look()
+        calls = [
+            self._calls.tell(),
+            *(w.metrics.get(worker_calls.METRIC) for w in scheduler.workers.values()),
+        ]
+        # Work that came and went between two looks is work, too.
+        done = (scheduler.transition_counter, *(each["ever"] for each in calls if each))
+        busy = (
+            bool(scheduler.queued or scheduler.unrunnable)
+            or any(worker.processing for worker in scheduler.workers.values())
+            or any(each["now"] for each in calls if each)
+            or done != self._done
+        )
+        self._done = done
+        spilled = sum(
+            worker.metrics.get("spilled_bytes", {}).get("disk", 0) for worker in scheduler.workers.values()
+        )
+        pids = workers.pids
+        restarts, note = workers.restarts
+        look = Observation(
+            busy=busy,
+            workers=len(scheduler.workers),
+            memory=sum(measure.resident(pid) for pid in pids),
+            peak_memory=workers.peak,
+            limit=int(self._site.plan.groups[0].there.memory),
+            spilled=spilled,
+            cpu_seconds=workers.cpu_seconds,
+            restarts=restarts,
+            note=note,
+            worker_pids=tuple(pids),
+        )
+        return look, self._connections()
+
+    def _connections(self) -> list[Connection]:
+        """Of all clients, those of our own workers among them."""
+        scheduler, found = self._scheduler, []
+        for name, client in scheduler.clients.items():
+            comm = scheduler.client_comms.get(name)
+            if name == "fire-and-forget" or comm is None or comm.comm is None:
+                continue
+            with contextlib.suppress(ValueError):  # a comm that is just being closed has no address
+                theirs = int(comm.comm.peer_address.rpartition(":")[2])
+                found.append(Connection(scheduler.port, theirs, max(0.0, time.time() - client.last_seen)))
+        return found
+
+    def _call(self, work: Coroutine[Any, Any, _Result], deadline: float, what: str) -> _Result:
+        """Run on the loop from another thread, until ``deadline``."""
+        left = max(0.1, deadline - time.monotonic())
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(left)
+        except FutureTimeoutError:
+            future.cancel()
+            raise DeadlineError(f"waited {left:.0f} s for {what}", hint="Look at the log.") from None
+        except OSError as error:
+            raise InfrastructureError(f"while waiting for {what}: {error}") from error

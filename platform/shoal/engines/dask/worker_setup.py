@@ -1,0 +1,32 @@
+"""Runs in each Dask worker before it connects (a Dask preload).
+
+Why it exists: a worker must not outlive its head, whatever it is busy with, and it has what ``packages=`` asked
+for. What its users can import it is told by their clients (``dask_code``).
+
+What it must not do: import anything heavy, for it runs at every worker's start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from shoal.engines.dask import worker_calls
+from shoal.engines.dask.dashboard import Guard, secret_of
+from shoal.machine.environment import VERSIONS, versions
+from shoal.machine.importing import PACKAGES_PATH
+from shoal.machine.processes import die_with_parent
+
+
+def _versions(_worker: Any) -> dict[str, str]:
+    return versions()
+
+
+def dask_setup(worker: Any) -> None:
+    die_with_parent()
+    Guard(worker, secret_of(worker.security.tls_worker_key), "distributed.dashboard.worker")
+    worker.startup_information[VERSIONS] = _versions
+    worker_calls.of_worker(worker)
+    if PACKAGES_PATH in os.environ:
+        sys.path.insert(0, os.environ[PACKAGES_PATH])  # asked for: before what is installed

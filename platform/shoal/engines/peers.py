@@ -1,0 +1,101 @@
+"""Who is at the other end of the connections of an engine: which process of this machine, and in what state.
+
+Why it exists: a worker whose task uses a client connects as a person's process does, and a suspended process
+keeps its connection for ever. Neither may keep a cluster alive. A pid tells them apart, and connections of one
+machine have one.
+
+What it must not do: judge (``watch.Peer`` does), or know an engine.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+
+import psutil
+
+from shoal.engines.watch import Peer
+from shoal.machine import measure
+
+_LOOK_AGAIN = 10.0  # s between looks for an owner that was not found: it may be another user's
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Both ports of a connection, and for how long (s) nothing was heard on it; None: nothing has to be."""
+
+    ours: int
+    theirs: int
+    silent: float | None = None
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """Who holds the other end, since when that is known, and core-seconds when it was last heard of."""
+
+    pid: int | None
+    looked: float
+    inside: bool = False
+    cpu: float = 0.0
+
+
+class Peers:
+    """Tells the clients of one cluster from its own processes."""
+
+    def __init__(self, cluster_id: str, tree: measure.Tree) -> None:
+        self._cluster_id = cluster_id
+        self._tree = tree
+        self._owners: dict[Connection, _Owner] = {}
+
+    def clients(self, connections: list[Connection]) -> int:
+        """How many of the connections are clients now."""
+        now = time.monotonic()
+        keys = {replace(each, silent=None): each for each in connections}
+        self._owners = {key: owner for key, owner in self._owners.items() if key in keys}
+        if unknown := [key for key in keys if self._is_unknown(key, now)]:
+            self._find(unknown, now)
+        return sum(self._peer(key, each).counts for key, each in keys.items())
+
+    def _is_unknown(self, key: Connection, now: float) -> bool:
+        owner = self._owners.get(key)
+        if owner is None:
+            return True
+        if owner.pid is None:
+            return now - owner.looked > _LOOK_AGAIN
+        # Its holder is gone, but not the connection: a process that it forked has it.
+        return measure.state(owner.pid) in ("", "Z")
+
+    def _find(self, keys: list[Connection], now: float) -> None:
+        pids = _owners()
+        below = self._tree.look()
+        for key in keys:
+            pid = pids.get((key.theirs, key.ours))
+            inside = pid is not None and (
+                pid == os.getpid() or pid in below or measure.mark_of(pid) == self._cluster_id
+            )
+            cpu = measure.cpu_seconds(pid) if pid is not None else 0.0
+            self._owners[key] = _Owner(pid, now, inside, cpu)
+
+    def _peer(self, key: Connection, seen: Connection) -> Peer:
+        owner = self._owners[key]
+        if owner.pid is None or owner.inside:
+            return Peer(inside=owner.inside, silent=seen.silent)
+        cpu = measure.cpu_seconds(owner.pid)
+        if seen.silent is None or seen.silent < _LOOK_AGAIN:
+            self._owners[key] = replace(owner, cpu=cpu)
+        return Peer(
+            stopped=measure.state(owner.pid) == "T", silent=seen.silent, worked=max(0.0, cpu - owner.cpu)
+        )
+
+
+def _owners() -> Mapping[tuple[int, int], int]:
+    """Their port and the other's -> the pid that holds it, of the connections whose owner can be known."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):  # macOS tells only root of all
+        return {}
+    port = attrgetter("port")
+    return {(port(each.laddr), port(each.raddr)): each.pid for each in connections if each.raddr and each.pid}

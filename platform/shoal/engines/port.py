@@ -1,0 +1,94 @@
+"""What the head asks of an engine, and what an engine tells it.
+
+Why it exists: the head's life (timeouts, lease, status) is the same for Dask and Spark; this is the seam.
+
+What it must not do: know either engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shoal.machine.measure import Tree
+from shoal.model.cluster import Reason
+from shoal.model.endpoint import Endpoint
+from shoal.model.workload import Plan
+
+Say = Callable[[Reason, str], None]  # how a phase is told while a cluster starts
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at a running engine. Memory in bytes.
+
+    ``busy``: something is being computed, or waits for a worker. ``memory`` is the sum over workers now,
+    ``peak_memory`` the largest any single worker reached, ``limit`` what one worker may use.
+    ``clients``: connections of processes outside of the cluster. ``restarts`` counts workers restarted or
+    replaced, ``note`` says why the last one was.
+    """
+
+    clients: int = 0
+    busy: bool = False
+    workers: int = 0
+    memory: int = 0
+    peak_memory: int = 0
+    limit: int = 0
+    spilled: int = 0
+    cpu_seconds: float = 0.0
+    restarts: int = 0
+    note: str = ""
+    worker_pids: tuple[int, ...] = ()
+
+
+class EngineHost(Protocol):
+    """Runs one engine inside, or as a child of, the head."""
+
+    def start(self, say: Say, deadline: float) -> Endpoint:
+        """Bring it up by ``deadline`` (monotonic seconds); raises a ShoalError that says why not."""
+        ...
+
+    def observe(self) -> Observation | None:
+        """A look, or None: it did not answer in time (unknown is not failed)."""
+        ...
+
+    def failure(self) -> str | None:
+        """Why the engine is dead, or None while it lives."""
+        ...
+
+    def closed(self) -> str | None:
+        """That a client told the engine itself to end, in a sentence; None while it goes on."""
+        ...
+
+    def scale(self, workers: int) -> None:
+        """Towards this many workers; returns at once."""
+        ...
+
+    def desired(self) -> int | None:
+        """How many workers the work at hand could use; None: cannot tell, or it cannot change."""
+        ...
+
+    def stop(self) -> None:
+        """End it, within some seconds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid."""
+
+    cluster_id: str
+    plan: Plan
+    folder: Path
+    token: str
+    guard: int | None = None
+
+    def tree(self) -> Tree:
+        """The cluster's processes but its guard: below that, or below its head where there is none."""
+        return Tree(self.cluster_id, self.guard or os.getpid())
+
+    def __repr__(self) -> str:
+        return f"Site({self.cluster_id!r}, {str(self.folder)!r})"

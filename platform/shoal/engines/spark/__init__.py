@@ -1,0 +1,1 @@
+"""Spark Connect in a head."""

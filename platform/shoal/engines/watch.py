@@ -1,0 +1,144 @@
+"""When a cluster ends by itself: idle, without a client, or at its deadline; and what counts as either.
+
+Why it exists: the head must end itself with nobody calling, so it decides alone, and purely: values in,
+a verdict out, the same for every engine.
+
+What it must not do: read clocks or look at anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from shoal.engines.port import Observation
+from shoal.model.cluster import Reason
+from shoal.model.workload import Timeouts
+from shoal.units import Seconds
+
+COMPUTES = 0.1  # of a core, over a window
+_WINDOW = 10.0  # s: longer than a collection of garbage takes a tenth of
+SILENT_CLIENT = 600.0  # s without a heartbeat (they come every 5 s) after which a client that rests is gone
+_WORKED = 1.0  # core-seconds in that time that tell work from rest
+_AT_ONCE = 3  # losses within the time below that are made good at once
+_REMEMBERED = 300.0  # s
+_LONGEST_PAUSE = 60.0  # s
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Since when (monotonic seconds) nothing was computed and nobody was connected; None: not so now."""
+
+    ready: float
+    idle_since: float | None = None
+    alone_since: float | None = None
+
+    @classmethod
+    def begin(cls, now: float) -> Watch:
+        """At the moment the cluster is Ready: idle and alone from now on."""
+        return cls(ready=now, idle_since=now, alone_since=now)
+
+    def seen(self, look: Observation | None, now: float) -> Watch:
+        """After one look. No answer counts as busy: unknown is not idle."""
+        if look is None:
+            return replace(self, idle_since=None, alone_since=None)
+        idle = None if look.busy else (now if self.idle_since is None else self.idle_since)
+        alone = None if look.clients else (now if self.alone_since is None else self.alone_since)
+        return replace(self, idle_since=idle, alone_since=alone)
+
+    def verdict(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, str] | None:
+        """Why to end now, with a sentence; None: go on. ``started`` is when it was admitted."""
+        if now - started >= timeouts.max:
+            return Reason.DEADLINE_REACHED, f"it reached its maximum lifetime ({timeouts.max})"
+        if self.alone_since is not None and now - self.alone_since >= timeouts.no_client:
+            return Reason.CLIENT_GONE, f"no client was connected for {timeouts.no_client}"
+        if self.idle_since is not None and now - self.idle_since >= timeouts.idle:
+            return Reason.IDLE, f"nothing was computed for {timeouts.idle}"
+        return None
+
+    def idle(self, now: float) -> float:
+        """Seconds since something was last computed; 0 while something is."""
+        return now - self.idle_since if self.idle_since is not None else 0.0
+
+    def ends_in(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, Seconds]:
+        """Which limit comes first if nothing changes, and in how many seconds."""
+        left = {Reason.DEADLINE_REACHED: timeouts.max - (now - started)}
+        if self.alone_since is not None:
+            left[Reason.CLIENT_GONE] = timeouts.no_client - (now - self.alone_since)
+        if self.idle_since is not None:
+            left[Reason.IDLE] = timeouts.idle - (now - self.idle_since)
+        first = min(left, key=lambda reason: left[reason])
+        return first, Seconds(max(0.0, left[first]))
+
+
+@dataclass(frozen=True)
+class Work:
+    """CPU time as the second sign of work, for what no scheduler knows of: threads, daemons, actors.
+
+    A process of the cluster (not its head) that took a tenth of a core over a window computes, until a later
+    window says otherwise. An idle worker takes 0.03 of a core, an idle JVM 0.003.
+    """
+
+    window: float
+    since: float
+    cpu: Mapping[int, float] = field(default_factory=dict)
+    computing: bool = False
+
+    @classmethod
+    def begin(cls, timeouts: Timeouts, cpu: Mapping[int, float], now: float) -> Work:
+        """``cpu``: core-seconds so far of each process, by pid. Short idle times have short windows."""
+        return cls(min(_WINDOW, timeouts.idle / 4), now, cpu)
+
+    def due(self, now: float) -> bool:
+        """Whether a window is over, so that it is worth a look at all processes."""
+        return now - self.since >= self.window
+
+    def seen(self, cpu: Mapping[int, float], now: float) -> Work:
+        """After a window. A process that is new used all that it has used in this window."""
+        passed = max(now - self.since, 1e-3)
+        most = max((used - self.cpu.get(pid, 0.0) for pid, used in cpu.items()), default=0.0)
+        return replace(self, since=now, cpu=cpu, computing=most / passed >= COMPUTES)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is known of the process at the other end of a connection.
+
+    ``inside``: it is of the cluster itself, such as a worker whose task uses a client. ``stopped``: it is
+    suspended (Ctrl-Z, SIGSTOP). ``silent``: seconds since it was last heard of; None: it need not say anything.
+    ``worked``: core-seconds that it used in those; None: cannot be known from here.
+    """
+
+    inside: bool = False
+    stopped: bool = False
+    silent: float | None = None
+    worked: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a client of the cluster now. What is unknown is there: unknown is not gone."""
+        if self.inside or self.stopped:
+            return False
+        if self.silent is None or self.silent < SILENT_CLIENT:
+            return True
+        # It computes, in code that lets no other thread of it run.
+        return self.worked is not None and self.worked >= _WORKED
+
+
+@dataclass(frozen=True)
+class Losses:
+    """When workers that left are brought back: at once, but later and later while they keep leaving."""
+
+    times: tuple[float, ...] = ()
+
+    def lost(self, now: float) -> Losses:
+        """One or several left just now."""
+        return Losses((*(time for time in self.times if now - time < _REMEMBERED), now))
+
+    def wait(self, now: float) -> float:
+        """Seconds until they may be brought back; 0: now."""
+        times = [time for time in self.times if now - time < _REMEMBERED]
+        if len(times) <= _AT_ONCE:
+            return 0.0
+        pause = min(_LONGEST_PAUSE, 2.0 ** (len(times) - _AT_ONCE))
+        return max(0.0, times[-1] + pause - now)

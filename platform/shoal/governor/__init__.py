@@ -1,0 +1,1 @@
+"""The one life of a cluster: its states, and the rounds that move it on."""

@@ -1,0 +1,84 @@
+"""What a governor may ask of a home: a snapshot to decide on, and single writes that may fail.
+
+Why it exists: the loop that governs is the same wherever each write stands alone, as on Kubernetes. (The
+local home does a whole round in one transaction and needs no loop.)
+
+What it must not do: know any home, or decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shoal.governor.lifecycle import Scope, Seen
+from shoal.model.cluster import Cluster, Reason
+from shoal.project.targets import Machine
+from shoal.quota.account import Account
+
+# Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name.
+Key = tuple[Scope, str]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What people asked of a cluster since it was made."""
+
+    stop: tuple[Reason, str] | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is seen of a cluster's processes (see ``lifecycle.Observation``)."""
+
+    head: Seen = Seen.NEVER
+    remains: bool | None = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a round is decided on. Each account and record comes with the version it was read at.
+
+    The accounts are read first, the records after them, the processes last: ``lifecycle`` relies on it.
+    """
+
+    now: float
+    accounts: Mapping[Key, tuple[Account, int]]
+    clusters: Mapping[str, tuple[Cluster, int]]
+    sights: Mapping[str, Sight]
+    wishes: Mapping[str, Wishes] = field(default_factory=dict)
+    machine: Machine | None = None
+
+
+class Governed(Protocol):
+    """The writes. Each raises ConflictError, or OutcomeUnknownError when no reply came."""
+
+    def snapshot(self) -> Snapshot:
+        """Read everything, in the order that :class:`Snapshot` says."""
+        ...
+
+    def write_account(self, key: Key, account: Account, version: int) -> int:
+        """Replace the account if it still has ``version`` (0: there is none yet); returns the new version."""
+        ...
+
+    def write_cluster(self, cluster: Cluster, version: int) -> int:
+        """Replace the record if it still has ``version``; returns the new version."""
+        ...
+
+    def start_head(self, cluster_id: str) -> None:
+        """Start the cluster's head; nothing happens where one is or ever was."""
+        ...
+
+    def stop_head(self, cluster_id: str) -> None:
+        """Tell the head to end in good order; nothing happens where none is."""
+        ...
+
+    def kill_head(self, cluster_id: str) -> None:
+        """End the head at once; nothing happens where none is."""
+        ...
+
+    def end_remains(self, cluster_id: str) -> None:
+        """End whatever carries the cluster's mark."""
+        ...

@@ -1,0 +1,279 @@
+"""The governor: reads a snapshot, asks the pure functions, does what they say. Again and again.
+
+Why it exists: somebody has to look. It is level-triggered: each round starts from what is there, and owes
+nothing to the round before, so it may die at any point, and two may work at once.
+
+What it must not do: decide (``queueing`` and ``lifecycle`` do), or know a home.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from shoal.errors import ConflictError, OutcomeUnknownError, UsageError
+from shoal.governor import lifecycle
+from shoal.governor.lifecycle import Action, Charge, EndRemains, Free, KillHead, Move, Observation, Scope
+from shoal.governor.ports import Governed, Key, Sight, Snapshot, Wishes
+from shoal.model.cluster import Cluster, State
+from shoal.model.workload import Plan
+from shoal.project.policy import Policy
+from shoal.quota.account import Account, Amounts, amounts, real
+from shoal.quota.admission import Ask, Place, with_workers
+from shoal.quota.queueing import Books, Outcome, Waiting, admit
+
+
+class CrashPoint(StrEnum):
+    """Every moment after a write at which a governor may die. Each has a test."""
+
+    ADMISSION_PLACE_CHARGED = "admission: place charged"
+    ADMISSION_TEAM_CHARGED = "admission: team charged"
+    ADMISSION_USER_CHARGED = "admission: user charged"
+    ADMISSION_RECORDED = "admission: record written"
+    START_HEAD_STARTED = "start: head started"
+    SCALE_PLACE_CHARGED = "scale: place charged"
+    SCALE_TEAM_CHARGED = "scale: team charged"
+    SCALE_USER_CHARGED = "scale: user charged"
+    SCALE_RECORDED = "scale: record written"
+    RELEASE_STOP_RECORDED = "release: stop recorded"
+    RELEASE_HEAD_TOLD = "release: head told to end"
+    RELEASE_REMAINS_ENDED = "release: remains ended"
+    RELEASE_END_RECORDED = "release: end recorded"
+    RELEASE_USER_FREED = "release: user freed"
+    RELEASE_TEAM_FREED = "release: team freed"
+    RELEASE_PLACE_FREED = "release: place freed"
+
+
+def crash_point(cluster: Cluster, action: Action) -> CrashPoint:
+    """The point that is reached once ``action`` is done for ``cluster`` (as it was before)."""
+    match action:
+        case Charge(scope):
+            phase = "admission" if cluster.state is State.QUEUED else "scale"
+            return CrashPoint(f"{phase}: {scope} charged")
+        case Free(scope):
+            return CrashPoint(f"release: {scope} freed")
+        case Move(state):
+            if state.ended:
+                return CrashPoint.RELEASE_END_RECORDED
+            if state is State.STOPPING:
+                return CrashPoint.RELEASE_STOP_RECORDED
+            queued = cluster.state is State.QUEUED
+            return CrashPoint.ADMISSION_RECORDED if queued else CrashPoint.SCALE_RECORDED
+        case EndRemains():
+            return CrashPoint.RELEASE_REMAINS_ENDED
+        case lifecycle.StartHead():
+            return CrashPoint.START_HEAD_STARTED
+        case _:
+            return CrashPoint.RELEASE_HEAD_TOLD
+
+
+@dataclass
+class Governor:
+    """Governs ``home`` by ``policy``.
+
+    ``reached`` is told every point after a write (tests crash there). ``monotonic`` measures how long a head
+    has been silent: by its own clock, so that a store's clock that jumps makes nobody seem lost.
+    """
+
+    home: Governed
+    policy: Policy
+    reached: Callable[[CrashPoint], None] = lambda point: None
+    monotonic: Callable[[], float] = time.monotonic
+    _heard: dict[str, tuple[float | None, float]] = field(default_factory=dict)
+
+    def round(self) -> int:
+        """One look and everything that follows from it; returns how many actions were done."""
+        snapshot = self.home.snapshot()
+        self._heard = {key: heard for key, heard in self._heard.items() if key in snapshot.clusters}
+        return _Round(self, snapshot).run()
+
+    def silent(self, cluster: Cluster) -> float:
+        """Seconds, by the governor's own clock, since the head renewed its record."""
+        now = self.monotonic()
+        known = self._heard.get(cluster.id)
+        if known is None or known[0] != cluster.renewed_at:
+            self._heard[cluster.id] = (cluster.renewed_at, now)
+            return 0.0
+        return now - known[1]
+
+
+class _Round:
+    """One round: the snapshot, and what this round itself has written since."""
+
+    def __init__(self, governor: Governor, snapshot: Snapshot) -> None:
+        self._governor = governor
+        self._home = governor.home
+        self._snapshot = snapshot
+        self._accounts = dict(snapshot.accounts)
+        self._charged: dict[str, dict[Scope, tuple[Key, Amounts]]] = {}
+        for key, (account, _) in snapshot.accounts.items():
+            for cluster, its in account.admitted.items():
+                self._charged.setdefault(cluster, {})[key[0]] = key, its
+
+    def run(self) -> int:
+        snapshot = self._snapshot
+        outcomes = {outcome.ask.cluster: outcome for outcome in self._pass()}
+        turn = {cluster: index for index, cluster in enumerate(outcomes)}
+        done = self._strays()
+        # What ends goes first; what is admitted, in the order of turns.
+        ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
+        for cluster, version in ordered:
+            seen = self._observe(cluster, outcomes.get(cluster.id))
+            done += self._do_all(cluster, version, lifecycle.step(cluster, seen, snapshot.now))
+        return done
+
+    def _pass(self) -> list[Outcome]:
+        snapshot = self._snapshot
+        queue = []
+        for cluster, _ in snapshot.clusters.values():
+            plan = cluster.plan
+            target = self._wishes(cluster).workers
+            if self._wishes(cluster).stop is not None:
+                continue
+            if cluster.state is State.QUEUED:
+                queue.append(Waiting.of(cluster))
+            elif cluster.state is State.READY and target is not None and target > plan.workers:
+                priority = cluster.workload.priority
+                ask = Ask(cluster.id, cluster.name, with_workers(plan, target), priority)
+                queue.append(Waiting(ask, cluster.owner, cluster.created, priority))
+        place = None
+        if snapshot.machine is not None:
+            place = Place(snapshot.machine, self._account((Scope.PLACE, ""))[0])
+        return admit(queue, self._books(), self._governor.policy, place, snapshot.now)
+
+    def _books(self) -> Books:
+        by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
+        for (scope, name), (account, _) in self._accounts.items():
+            by_scope[scope][name] = account
+        return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
+
+    def _account(self, key: Key) -> tuple[Account, int]:
+        return self._accounts.get(key, (Account(), 0))
+
+    def _wishes(self, cluster: Cluster) -> Wishes:
+        return self._snapshot.wishes.get(cluster.id, Wishes())
+
+    def _observe(self, cluster: Cluster, outcome: Outcome | None) -> Observation:
+        sight = self._snapshot.sights.get(cluster.id, Sight())
+        wishes = self._wishes(cluster)
+        keys = self._keys(cluster)
+        charged = self._charged.get(cluster.id, {})
+        target = wishes.workers if cluster.state is State.READY else None
+        if cluster.state is State.QUEUED and outcome is not None:
+            target = outcome.workers
+        wanted = cluster.plan if target is None else with_workers(cluster.plan, target)
+        return Observation(
+            head=sight.head,
+            charged={scope: its for scope, (key, its) in charged.items() if keys.get(scope) == key[1]},
+            wants={scope: _amount(scope, wanted) for scope in Scope if scope in keys},
+            by_plan={scope: _amount(scope, cluster.plan) for scope in Scope if scope in keys},
+            remains=sight.remains,
+            silent=self._governor.silent(cluster),
+            stop=wishes.stop,
+            outcome=outcome,
+            target=target,
+        )
+
+    def _keys(self, cluster: Cluster) -> Mapping[Scope, str]:
+        """Whose accounts the cluster counts in."""
+        keys = {Scope.USER: cluster.owner}
+        team = cluster.team
+        if cluster.state is State.QUEUED:
+            try:
+                team = self._governor.policy.limits_of(cluster.owner).team
+            except UsageError:
+                team = None
+        if team is not None:
+            keys[Scope.TEAM] = team
+        if self._snapshot.machine is not None:
+            keys[Scope.PLACE] = ""
+        return keys
+
+    def _strays(self) -> int:
+        """Free what is held for clusters that nobody knows (any more) and of which nothing is seen."""
+        done = 0
+        for cluster, held in self._charged.items():
+            record = self._snapshot.clusters.get(cluster)
+            if self._snapshot.sights.get(cluster, Sight()) != Sight():
+                continue
+            for key, _ in held.values():
+                # One that ended frees its own accounts by its life's steps; others it may hold by a change of
+                # policy while it waited.
+                if record and (not record[0].state.ended or self._keys(record[0]).get(key[0]) == key[1]):
+                    continue
+                account, version = self._account(key)
+                try:
+                    self._write(key, account.without(cluster, self._snapshot.now), version)
+                except (ConflictError, OutcomeUnknownError):
+                    continue
+                done += 1
+        return done
+
+    def _do_all(self, cluster: Cluster, version: int, actions: list[Action]) -> int:
+        done = 0
+        for action in actions:
+            try:
+                version = self._do(cluster, version, action)
+            except (ConflictError, OutcomeUnknownError):
+                # Not failed and not assumed: the next round looks at what there is.
+                return done
+            self._governor.reached(crash_point(cluster, action))
+            done += 1
+        return done
+
+    def _do(self, cluster: Cluster, version: int, action: Action) -> int:
+        now = self._snapshot.now
+        match action:
+            case Charge(scope, its, fair):
+                key = scope, self._keys(cluster)[scope]
+                account, at = self._account(key)
+                until = now + cluster.plan.timeouts.max
+                if (known := account.until.get(cluster.id)) is not None:
+                    until = known
+                self._write(key, account.with_(cluster.id, its, until, now, fair), at)
+            case Free(scope):
+                key = scope, self._keys(cluster)[scope]
+                account, at = self._account(key)
+                self._write(key, account.without(cluster.id, now), at)
+            case Move():
+                team = self._keys(cluster).get(Scope.TEAM)
+                return self._home.write_cluster(_moved(cluster, action, team, now), version)
+            case lifecycle.StartHead():
+                self._home.start_head(cluster.id)
+            case lifecycle.StopHead():
+                self._home.stop_head(cluster.id)
+            case KillHead():
+                self._home.kill_head(cluster.id)
+            case EndRemains():
+                self._home.end_remains(cluster.id)
+        return version
+
+    def _write(self, key: Key, account: Account, version: int) -> None:
+        self._accounts[key] = account, self._home.write_account(key, account, version)
+
+
+def _amount(scope: Scope, plan: Plan) -> Amounts:
+    return real(plan) if scope is Scope.PLACE else amounts(plan)
+
+
+def _moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster:
+    """``cluster`` as ``move`` has it."""
+    changed = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
+    result = replace(
+        cluster,
+        state=move.state,
+        reason=move.reason,
+        message=move.message,
+        since=now if changed else cluster.since,
+    )
+    if move.state is State.ADMITTED and cluster.state is State.QUEUED:
+        result = replace(result, admitted_at=now, team=team)
+    if move.state.ended:
+        result = replace(result, ended_at=now, workers=0)
+    elif move.workers is not None:
+        result = replace(result, plan=with_workers(result.plan, move.workers))
+    if move.report is not None:
+        result = replace(result, report=dict(move.report))
+    return result

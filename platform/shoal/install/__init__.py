@@ -1,0 +1,1 @@
+"""What Shoal stands on, proved and made."""

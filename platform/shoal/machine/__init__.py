@@ -1,0 +1,1 @@
+"""This computer: paths, processes, measures, Java, and what is installed."""

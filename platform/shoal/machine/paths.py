@@ -1,0 +1,97 @@
+"""Folders of the local home.
+
+Why it exists: one place says where things are kept and makes them private (mode 0700).
+
+What it must not do: keep anything itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from shoal.errors import InfrastructureError
+
+TOKEN = "token.json"  # noqa: S105 - a file name, in a live cluster's folder
+SPARK_CONF = "spark.conf"  # may hold the catalog's password
+SPARK_KEYS = "spark.p12"
+_TEMPORARY = "tmp"  # in a cluster's folder: a link to where its temporary files are
+
+
+def data_folder() -> Path:
+    """Where the ledger and run folders are: ``SHOAL_DATA``, else the user's data folder."""
+    chosen = os.environ.get("SHOAL_DATA")
+    return Path(chosen) if chosen else platformdirs.user_data_path("shoal")
+
+
+def cache_folder() -> Path:
+    """What can be fetched again: ``SHOAL_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("SHOAL_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("shoal")
+
+
+def run_folder(cluster_id: str) -> Path:
+    """One cluster's own folder: its logs, its token, its scratch space."""
+    return data_folder() / "run" / cluster_id
+
+
+def temporary(folder: Path) -> Path:
+    """A cluster's own folder for temporary files (0700), where the machine keeps such; :func:`tidy` removes it.
+
+    Not below ``folder``, whose path may be too long for the sockets that programs put there, and its disk slow.
+    """
+    link = folder / _TEMPORARY
+    if not link.is_symlink():
+        # The link first: whoever tidies up after a kill finds what it points to.
+        link.symlink_to(Path(tempfile.gettempdir()) / f"shoal-{secrets.token_hex(8)}")
+    found = link.readlink()
+    found.mkdir(mode=0o700, exist_ok=True)
+    if found.stat().st_uid != os.getuid():
+        raise InfrastructureError(f"{found} belongs to somebody else", hint="Try again.", folder=str(found))
+    return found
+
+
+def tidy(folder: Path) -> None:
+    """Remove from an ended cluster's folder all that takes room; its logs stay."""
+    for name in ("scratch", "packages"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    link = folder / _TEMPORARY
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink(missing_ok=True)
+
+
+def prune(keep: int = 100) -> None:
+    """Remove the folders of the oldest ended clusters (those without a token), all but ``keep``."""
+    root = data_folder() / "run"
+    if not root.is_dir():
+        return
+    folders = [(entry.stat().st_mtime, entry.path) for entry in os.scandir(root) if entry.is_dir()]
+    for _, path in sorted(folders, reverse=True)[keep:]:
+        if not (Path(path) / TOKEN).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that only its owner can enter; InfrastructureError when it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"shoal")
+        probe.unlink()
+    except OSError as error:
+        free = ""
+        existing = next((p for p in (folder, *folder.parents) if p.exists()), None)
+        if existing is not None:
+            free = f"; {shutil.disk_usage(existing).free / 1e9:.1f} GB free there"
+        raise InfrastructureError(
+            f"cannot write in {folder}: {error.strerror}{free}",
+            hint="Free space or rights there, or point SHOAL_DATA at another folder.",
+            folder=str(folder),
+        ) from error
+    return folder

@@ -1,0 +1,136 @@
+"""The record of one cluster: what was asked, what was settled, where it stands and why.
+
+Why it exists: the store, the governor, the head, the handle and the CLI all speak of the same record, in
+the same words.
+
+What it must not do: decide or do I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from shoal.model.workload import Plan, Workload
+
+
+class State(StrEnum):
+    """Where a cluster stands: Queued -> Admitted -> Starting -> Ready -> Stopping -> Stopped.
+
+    Refused: a limit said no, nothing was started. Failed: infrastructure broke (user code failing is not
+    a state of a cluster).
+    """
+
+    QUEUED = "Queued"
+    ADMITTED = "Admitted"
+    STARTING = "Starting"
+    READY = "Ready"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    REFUSED = "Refused"
+    FAILED = "Failed"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it runs and nothing of it counts any more."""
+        return self in (State.STOPPED, State.REFUSED, State.FAILED)
+
+    @property
+    def admitted(self) -> bool:
+        """It counts in its account."""
+        return self in (State.ADMITTED, State.STARTING, State.READY, State.STOPPING)
+
+
+class Reason(StrEnum):
+    """Why a cluster is in its state: for programs; the record's ``message`` is the sentence for people."""
+
+    REQUESTED = "Requested"
+    WAITING_FOR_QUOTA = "WaitingForQuota"
+    WAITING_FOR_CAPACITY = "WaitingForCapacity"
+    OVER_LIMIT = "OverLimit"
+    ADMITTED = "Admitted"
+    HEAD_STARTING = "HeadStarting"
+    WORKERS_STARTING = "WorkersStarting"
+    SERVING = "Serving"
+    WORKER_RESTARTED = "WorkerRestarted"
+    STOPPED_BY_USER = "StoppedByUser"
+    CLIENT_GONE = "ClientGone"
+    IDLE = "Idle"
+    DEADLINE_REACHED = "DeadlineReached"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    PACKAGES_FAILED = "PackagesFailed"
+    START_FAILED = "StartFailed"
+    HEAD_CRASHED = "HeadCrashed"
+    HEAD_LOST = "HeadLost"
+
+
+EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
+
+
+def script_end(code: int) -> str:
+    """``"its script failed: exit code 7"``."""
+    return f"its script failed: exit code {code}" if code else "its script succeeded"
+
+
+# Reasons that mean that infrastructure broke, not that the cluster came to its end.
+FAILURES = frozenset(
+    {
+        Reason.HEAD_CRASHED,
+        Reason.HEAD_LOST,
+        Reason.START_FAILED,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.PACKAGES_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster's record. Times are seconds since the epoch, by the store's clock.
+
+    ``head`` says where the head is, once it is known: ``host``, ``boot`` (the machine's boot id), ``pid``,
+    ``pid_start`` and ``pid_ticks`` (the process's start, in seconds since the epoch and in ticks since the
+    boot, to tell it from a later one of the same pid) and ``status_url``.
+    ``project`` is the folder whose policy admits it. Secrets (tokens) are never in it.
+    """
+
+    id: str
+    name: str
+    owner: str
+    team: str | None
+    workload: Workload
+    plan: Plan
+    state: State
+    reason: Reason
+    message: str
+    since: float
+    created: float
+    head: dict[str, Any] = field(default_factory=dict)
+    admitted_at: float | None = None
+    ready_at: float | None = None
+    ended_at: float | None = None
+    renewed_at: float | None = None
+    workers: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    project: str = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the script ended that ran on it by ``shoal submit``; None where none did, or has not ended."""
+        code = self.report.get(EXIT_CODE)
+        return None if code is None else int(code)
+
+    @property
+    def result(self) -> str | None:
+        """What came of it: ``"succeeded"`` or ``"failed"`` (its script), ``"failed"`` (infrastructure), ``"refused"``,
+        ``"ended"`` where it ran no script; None while it lives.
+        """
+        if not self.state.ended:
+            return None
+        if self.state is not State.STOPPED:
+            return self.state.value.lower()
+        if self.exit_code is None:
+            return "ended"
+        return "failed" if self.exit_code else "succeeded"

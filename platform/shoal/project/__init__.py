@@ -1,0 +1,1 @@
+"""What a team writes down: project folder, settings, targets, templates, policies."""

@@ -1,0 +1,312 @@
+"""The project folder: finds it, loads and checks ``shoal.yaml``, ``clusters/``, ``policies/``, ``images/``.
+
+Why it exists: one place that turns files into checked values, and tells every fault in them at once.
+
+What it must not do: decide on anything, or connect to anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from pydantic import Field
+
+from shoal.errors import NotFoundError, UsageError
+from shoal.project import templates as _templates
+from shoal.project.folders import FILE
+from shoal.project.folders import defaults as defaults
+from shoal.project.folders import find as find
+from shoal.project.policy import TOTALS, Policy, Team, Tier, User
+from shoal.project.settings import Checked
+from shoal.project.targets import Image, Machine, Mount, Prices, Target
+from shoal.project.templates import Template
+from shoal.project.yamlfile import Document, Fault, check, raise_faults, read
+from shoal.units import Bytes
+from shoal.words import did_you_mean
+
+T = TypeVar("T")
+
+# Of what a machine has, this much is for clusters; the rest is for the system and the person's own process.
+_SHARE_FOR_CLUSTERS = 0.8
+IMAGES = "images/images.yaml"
+_TOLERATED = ("clusters/", "images/")
+
+
+class _Settings(Checked):
+    """``shoal.yaml``."""
+
+    default_target: str
+    targets: dict[str, Target] = Field(min_length=1)
+    mounts: dict[str, Mount] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A loaded project folder with one target chosen.
+
+    ``faults``: what is wrong in files of ``clusters/`` and ``images/``, where that was tolerated; the templates that it
+    is about are not among ``templates``.
+    """
+
+    folder: Path
+    target: Target
+    targets: Mapping[str, Target]
+    templates: dict[str, Template]
+    policy: Policy
+    mounts: Mapping[str, Mount] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def prices(self) -> Prices | None:
+        """What an hour costs at the target; None where nobody said."""
+        return self.target.prices
+
+    def template(self, name: str) -> Template:
+        """The template called ``name``; ConfigError if its file is at fault, NotFoundError with the nearest name."""
+        if name not in self.templates:
+            raise_faults([fault for fault in self.faults if fault.file in (f"clusters/{name}.yaml", IMAGES)])
+        return _templates.find(self.templates, name)
+
+
+def load(folder: Path | None = None, target: str | None = None, *, tolerant: bool = False) -> Project:
+    """Load and check the project in ``folder`` (default: :func:`find`), for ``target``.
+
+    The target is chosen by ``target``, else by the environment's ``SHOAL_TARGET``, else by
+    ``default_target:`` in the file. A ``clusters/``, ``policies/`` or ``images/`` that is not there is
+    taken from the shipped defaults.
+
+    ``tolerant``: a fault in ``clusters/`` or ``images/`` is no error before its template is asked for; what runs can
+    be looked at and ended without them.
+
+    Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
+    without a ``shoal.yaml``.
+    """
+    if folder is not None and not (folder / FILE).is_file():
+        raise NotFoundError(f"There is no {FILE} in {folder}", hint="shoal init makes a project folder.")
+    root = folder or find()
+    faults: list[Fault] = []
+    settings = _settings(root, faults)
+    images = _images(root, faults)
+    templates = _all_templates(root, settings, images, faults)
+    policy = _policy(root, settings, faults)
+    tolerable = [fault for fault in faults if fault.file.startswith(_TOLERATED)] if tolerant else []
+    if len(tolerable) < len(faults):
+        raise_faults(faults)
+    if tolerable:
+        at_fault = {fault.file for fault in tolerable}
+        sound = IMAGES not in at_fault
+        templates = {name: each for name, each in templates.items() if sound and each.where not in at_fault}
+    assert settings is not None
+    chosen = _choose(settings, target)
+    references = {name: image.reference for name, image in images.items()} | dict(chosen.images)
+    chosen = chosen.model_copy(update={"images": references})
+    return Project(
+        root, chosen, settings.targets, templates, policy, settings.mounts, images, tuple(tolerable)
+    )
+
+
+def look_up(machine: Machine) -> Machine:
+    """``machine`` with what was left open (``auto``) filled in from this machine.
+
+    Cores: those this process may use. Memory: 80 % of what the machine, or the container around, has.
+    """
+    cores = machine.cores
+    if cores is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
+        quota = _cgroup("cpu.max").split()
+        if len(quota) == 2 and quota[0] != "max":
+            cores = min(cores, max(1.0, int(quota[0]) / int(quota[1])))
+    memory = machine.memory
+    if memory is None:
+        total = psutil.virtual_memory().total
+        limit = _cgroup("memory.max").strip()
+        total = min(total, int(limit)) if limit.isdigit() else total
+        memory = Bytes(total * _SHARE_FOR_CLUSTERS)
+    return machine.model_copy(update={"cores": cores, "memory": memory})
+
+
+def _cgroup(name: str) -> str:
+    try:
+        return Path("/sys/fs/cgroup", name).read_text()
+    except OSError:
+        return ""
+
+
+def _settings(root: Path, faults: list[Fault]) -> _Settings | None:
+    document = read(root / FILE, FILE, faults)
+    if document is None:
+        return None
+    settings = check(_Settings, document, faults)
+    for name in document.get("targets") or ():
+        _refuse_reserved(Target.not_in_file, document, ("targets", name), faults)
+    if settings is None:
+        return None
+    if settings.default_target not in settings.targets:
+        wrong = f"there is no target {settings.default_target!r}"
+        faults.append(
+            document.fault(
+                ("default_target",), wrong, did_you_mean(settings.default_target, settings.targets)
+            )
+        )
+    named = {name: target.model_copy(update={"name": name}) for name, target in settings.targets.items()}
+    return settings.model_copy(update={"targets": named})
+
+
+def _refuse_reserved(
+    keys: tuple[str, ...], document: Document, at: tuple[str, ...], faults: list[Fault]
+) -> None:
+    """Fields that the loader fills in are no keys of the file."""
+    for key in keys:
+        if document.get(*at, key) is not None:
+            faults.append(document.fault((*at, key), "is not a known key", "it follows from the place"))
+
+
+def _choose(settings: _Settings, target: str | None) -> Target:
+    name = target or os.environ.get("SHOAL_TARGET") or settings.default_target
+    if name not in settings.targets:
+        origin = "" if target else " (from SHOAL_TARGET)"
+        raise NotFoundError(
+            f"There is no target {name!r}{origin}", hint=did_you_mean(name, settings.targets) + ".", name=name
+        )
+    chosen = settings.targets[name]
+    update: dict[str, Any] = {"store": _expand(chosen.store, f"targets.{name}.store")}
+    if chosen.catalog:
+        place = f"targets.{name}.catalog"
+        update["catalog"] = chosen.catalog.model_copy(
+            update={
+                "uri": _expand(chosen.catalog.uri, f"{place}.uri"),
+                "warehouse": _expand(chosen.catalog.warehouse, f"{place}.warehouse"),
+                "properties": {
+                    key: _expand(value, f"{place}.properties.{key}")
+                    for key, value in chosen.catalog.properties.items()
+                },
+            }
+        )
+    return chosen.model_copy(update=update)
+
+
+def _expand(text: str | None, place: str) -> str | None:
+    """``${NAME}`` and ``${NAME:-default}`` from the environment, so that secrets stay out of files."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise UsageError(
+                f"{FILE}: {place} needs the environment variable {match[1]}, which is not set",
+                hint=f"Set {match[1]}, or write ${{{match[1]}:-default}}.",
+            )
+        return found
+
+    return None if text is None else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
+
+
+def _part(root: Path, name: str) -> Path:
+    """The project's own folder ``name``, else the shipped one."""
+    return root / name if (root / name).is_dir() else defaults() / name
+
+
+def _images(root: Path, faults: list[Fault]) -> dict[str, Image]:
+    path = _part(root, "images") / "images.yaml"
+    document = read(path, IMAGES, faults) if path.is_file() else None
+    return (document and check(dict[str, Image], document, faults)) or {}
+
+
+def _all_templates(
+    root: Path, settings: _Settings | None, images: Mapping[str, Image], faults: list[Fault]
+) -> dict[str, Template]:
+    found: dict[str, Template] = {}
+    folder = _part(root, "clusters")
+    for path in sorted(folder.glob("*.yml")):
+        if not path.with_suffix(".yaml").exists():
+            faults.append(Fault(f"clusters/{path.name}", 1, "", "is not read", f"name it {path.stem}.yaml"))
+    for path in sorted(folder.glob("*.yaml")):
+        document = read(path, f"clusters/{path.name}", faults)
+        if document is None:
+            continue
+        template = check(Template, document, faults)
+        # From the raw data, so that these are said together with whatever else is wrong.
+        _refuse_reserved(Template.not_in_file, document, (), faults)
+        for engine in document.get("engines") or ():
+            image = document.get("engines", engine, "image")
+            if isinstance(image, str) and image not in images:
+                wrong = f"there is no image {image!r}"
+                faults.append(
+                    document.fault(("engines", engine, "image"), wrong, did_you_mean(image, images))
+                )
+        for index, mount in enumerate(document.get("mounts") or ()):
+            if settings and isinstance(mount, str) and mount not in settings.mounts:
+                wrong = f"there is no mount {mount!r} in {FILE}"
+                faults.append(document.fault(("mounts", index), wrong, did_you_mean(mount, settings.mounts)))
+        if template is None:
+            continue
+        found[path.stem] = template.model_copy(update={"name": path.stem, "where": document.file})
+    if not found and not faults:
+        faults.append(Fault("clusters/", 1, "", "holds no template", "add a file such as clusters/etl.yaml"))
+    return found
+
+
+def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Policy:
+    folder = _part(root, "policies")
+    documents: dict[str, Document] = {}
+    parts: dict[str, dict[str, Any]] = {"tiers": {}, "users": {}, "teams": {}}
+    kinds: dict[str, type[Any]] = {"tiers": Tier, "users": User, "teams": Team}
+    for name, kind in kinds.items():
+        path = folder / f"{name}.yaml"
+        if name != "tiers" and not path.is_file():
+            continue
+        document = read(path, f"policies/{name}.yaml", faults)
+        if document:
+            documents[name] = document
+            # Each entry for itself: one with a fault does not make its neighbours unknown.
+            if not isinstance(document.data, dict):
+                faults.append(document.fault((), "is not a mapping", f"write 'name: {{…}}' per {name[:-1]}"))
+                continue
+            for key in document.data:
+                parts[name][key] = check(kind, document, faults, at=(key,))
+    _references(documents, parts, faults)
+    _contradictions(documents, parts, faults)
+    where = {
+        ".".join((name, *map(str, path))): document.where(*path)
+        for name, document in documents.items()
+        for path in document.lines
+        if path
+    }
+    known = {name: {key: value for key, value in part.items() if value} for name, part in parts.items()}
+    default = known["users"].pop("default", None)
+    return Policy(known["tiers"], known["users"], known["teams"], default, where)
+
+
+def _references(
+    documents: Mapping[str, Document], parts: Mapping[str, dict[str, Any]], faults: list[Fault]
+) -> None:
+    """Users name tiers and teams that exist."""
+    for name, user in parts["users"].items():
+        for key in ("tier", "team") if user else ():
+            wanted, known = getattr(user, key), parts[f"{key}s"]
+            if wanted is not None and wanted not in known:
+                wrong = f"there is no {key} {wanted!r} in policies/{key}s.yaml"
+                faults.append(documents["users"].fault((name, key), wrong, did_you_mean(wanted, known)))
+
+
+def _contradictions(
+    documents: Mapping[str, Document],
+    parts: Mapping[str, dict[str, Any]],
+    faults: list[Fault],
+) -> None:
+    """Limits that cannot hold together."""
+    for name, user in parts["users"].items():
+        team = user and user.team and parts["teams"].get(user.team)
+        for key in TOTALS.values() if team else ():
+            mine, theirs = getattr(user, key), getattr(team, key)
+            if mine is not None and theirs is not None and mine > theirs:
+                place = documents["teams"].where(user.team, key)
+                wrong = f"{mine} is more than all of team {user.team!r} may have ({theirs}, {place})"
+                faults.append(documents["users"].fault((name, key), wrong, "lower it, or raise the team's"))

@@ -1,0 +1,205 @@
+"""Policy: tiers, users and teams, and the limits of one user (``policies/*.yaml``).
+
+Why it exists: whoever is told no has a right to know which limit said it and where that limit is written.
+
+How values combine, for one user:
+ 1. What the user's own line says counts, whether it is more or less than the tier's.
+ 2. Else the strictest of the tier's and the team's value counts, for limits per cluster (workers, head,
+    duration, priority); for totals (clusters, cores, memory, GPUs, scratch) the tier's value counts.
+ 3. A team's totals count for all its members together, besides each one's own, whatever a user's line says.
+    A user's line that gives more than the team has in all is a fault in the files.
+
+What it must not do: read files (``project``) or decide on a request (``admission``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from shoal.errors import ContradictionError, NotFoundError, UsageError
+from shoal.project.settings import Checked, Natural, Positive
+from shoal.units import Bytes, Seconds
+from shoal.words import did_you_mean
+
+# What is limited in total, and what per cluster: the limit's name -> the key in the files.
+TOTALS = {
+    "clusters": "concurrent_clusters",
+    "cores": "cores",
+    "memory": "memory",
+    "gpus": "gpus",
+    "scratch": "scratch",
+}
+PER_CLUSTER = {
+    "workers": "workers_per_cluster",
+    "head": "head",
+    "duration": "max_duration",
+    "priority": "max_priority",
+}
+
+# From 0, which everybody's requests have that do not say another, to the highest there is.
+Priority = Annotated[int, Field(strict=True, ge=0, le=10)]
+
+
+class Caps(Checked):
+    """Limits that a tier, a user or a team may set. None: not said here."""
+
+    not_in_file: ClassVar[tuple[str, ...]] = ("budget",)
+
+    concurrent_clusters: Positive | None = None
+    workers_per_cluster: Positive | None = None
+    cores: Annotated[float, Field(gt=0)] | None = None
+    memory: Bytes | None = None
+    gpus: Natural | None = None
+    scratch: Bytes | None = None
+    max_duration: Seconds | None = None
+    head: Bytes | None = None
+    max_priority: Priority | None = None
+    budget: None = None
+
+    @field_validator("memory", "max_duration", "head")
+    @classmethod
+    def _above_zero(cls, value: float | None) -> float | None:
+        if value == 0:
+            raise ContradictionError("is 0: no cluster could ever start", hint="write more than 0")
+        return value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _not_held(cls, value: object) -> None:
+        raise ContradictionError(
+            "nothing holds spending to it in this version, and a limit that does not hold is none",
+            hint="take it out; totals and max_duration bound what can be spent",
+        )
+
+
+class Tier(Caps):
+    """What each of its users may have. No ``gpus``: none; no ``cores`` or ``scratch``: as memory allows."""
+
+    concurrent_clusters: Positive
+    workers_per_cluster: Positive
+    memory: Bytes
+    max_duration: Seconds
+    head: Bytes
+    gpus: Natural = 0
+
+
+class User(Caps):
+    """One user: the tier, the team, and what differs from the tier."""
+
+    tier: str
+    team: str | None = None
+
+
+class Team(Caps):
+    """What all members may have together; ``weight`` is its share of a full place, against other teams'."""
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: its value (a count, :class:`Bytes` or :class:`Seconds`) and where it is written."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one user may have. A limit that is not there does not limit.
+
+    ``totals`` and ``team_totals`` are keyed by ``clusters``, ``cores``, ``memory``, ``gpus``, ``scratch``;
+    ``per_cluster`` by ``workers``, ``head`` (memory), ``duration``, ``priority``.
+    """
+
+    user: str
+    tier: str
+    team: str | None
+    weight: float
+    totals: Mapping[str, Limit]
+    per_cluster: Mapping[str, Limit]
+    team_totals: Mapping[str, Limit] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All tiers, users and teams.
+
+    ``where`` says where each is written: ``"tiers.standard.memory"`` -> ``"policies/tiers.yaml:2"``.
+    """
+
+    tiers: Mapping[str, Tier]
+    users: Mapping[str, User] = field(default_factory=dict)
+    teams: Mapping[str, Team] = field(default_factory=dict)
+    default: User | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+    # A policy never changes, and every decision asks it for everybody.
+    _known: dict[str, Limits] = field(default_factory=dict, repr=False, compare=False)
+
+    def user(self, name: str) -> User:
+        """The user called ``name``, or the default; NotFoundError without one, UsageError for no name."""
+        if not name or not name.isprintable() or name != name.strip():
+            raise UsageError(f"{name!r} is not a user name", hint="A name is printable text.", name=name)
+        found = self.users.get(name, self.default)
+        if found is None:
+            place = self.where.get("users", "policies/users.yaml")
+            raise NotFoundError(
+                f"There is no user {name!r}, and no default for unknown users",
+                hint=f"Add {name!r} or 'default: {{tier: …}}' to {place}: {did_you_mean(name, self.users)}.",
+                name=name,
+            )
+        return found
+
+    def limits_of(self, name: str) -> Limits:
+        """What the user called ``name`` may have, each limit with where it is written."""
+        if name not in self._known:
+            self._known[name] = self._combine(name)
+        return self._known[name]
+
+    def _combine(self, name: str) -> Limits:
+        user = self.user(name)
+        tier = self.tiers[user.tier]
+        team = self.teams[user.team] if user.team else None
+        user_path = f"users.{name if name in self.users else 'default'}"
+        tier_path = f"tiers.{user.tier}"
+        team_path = f"teams.{user.team}"
+
+        def own(key: str, *, with_team: bool) -> Limit | None:
+            if (value := getattr(user, key)) is not None:
+                return self._limit(value, f"user {name}", user_path, key)
+            found = [
+                self._limit(value, text, path, key)
+                for caps, text, path in (
+                    (tier, f"tier {user.tier}", tier_path),
+                    (team if with_team else None, f"team {user.team}", team_path),
+                )
+                if caps is not None and (value := getattr(caps, key)) is not None
+            ]
+            return min(found, key=lambda limit: limit.value, default=None)
+
+        return Limits(
+            user=name,
+            tier=user.tier,
+            team=user.team,
+            weight=team.weight if team else 1.0,
+            totals={what: limit for what, key in TOTALS.items() if (limit := own(key, with_team=False))},
+            per_cluster={
+                what: limit for what, key in PER_CLUSTER.items() if (limit := own(key, with_team=True))
+            },
+            team_totals={
+                what: self._limit(value, f"team {user.team}", team_path, key)
+                for what, key in TOTALS.items()
+                if (value := getattr(team, key, None)) is not None
+            },
+        )
+
+    def _limit(self, value: float, text: str, path: str, key: str) -> Limit:
+        return Limit(value, self._source(text, path, key))
+
+    def _source(self, text: str, path: str, key: str) -> str:
+        place = self.where.get(f"{path}.{key}") or self.where.get(path)
+        return f"{text} ({place})" if place else text

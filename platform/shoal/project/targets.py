@@ -1,0 +1,121 @@
+"""Targets: where clusters live, and what is there (``targets:`` in ``shoal.yaml``).
+
+Why it exists: the same code runs on a laptop and on Kubernetes; a target is what differs between the two.
+
+What it must not do: read files or look at the machine (``project``), or settle numbers (``sizing``).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from shoal.errors import ContradictionError
+from shoal.model.workload import Group, Size
+from shoal.project.settings import Checked, Natural, Share, SizeOf, Text
+from shoal.units import Bytes, Money
+
+GIB = 1024**3
+
+
+class Machine(Checked):
+    """What the place holds for clusters. None: to be looked up on this machine."""
+
+    cores: Annotated[float, Field(gt=0)] | None = None
+    memory: Bytes | None = None
+    gpus: Natural = 0
+
+
+class Prices(Checked):
+    """What an hour costs: per core, per GiB of memory, per GPU.
+
+    ``spot`` is what a spot machine costs as a share of the full price.
+    """
+
+    core: Money
+    gib: Money
+    gpu: Money | None = None
+    spot: Share = 1.0
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Prices:
+        currencies = {money.currency for money in (self.core, self.gib, self.gpu) if money}
+        if len(currencies) > 1:
+            raise ContradictionError(
+                f"prices are in {' and '.join(sorted(currencies))}", hint="write all of them in one currency"
+            )
+        return self
+
+    @property
+    def currency(self) -> str:
+        return self.core.currency
+
+    def hour(self, size: Size, gpus: int = 0) -> Money:
+        """One hour of one process or pod of ``size``, at the full price."""
+        amount = Decimal(str(size.cores)) * self.core.amount
+        amount += Decimal(int(size.memory)) / GIB * self.gib.amount
+        amount += gpus * (self.gpu.amount if self.gpu else Decimal(0))
+        return Money(amount, self.currency)
+
+    def worker_hour(self, group: Group) -> Money:
+        """One hour of a worker of ``group``, its spot share counted in."""
+        share = Decimal(str(group.spot))
+        full = self.hour(group.there, group.gpus).amount
+        return Money(full * (1 - share + share * Decimal(str(self.spot))), self.currency)
+
+
+class Catalog(Checked):
+    """The Iceberg catalog: its URI, where its files lie, further properties. May hold secrets: no repr."""
+
+    uri: str | None = Field(default=None, repr=False)
+    warehouse: str | None = None
+    properties: dict[str, Text] = Field(default_factory=dict, repr=False)
+
+
+class Mount(Checked):
+    """A shared folder: where workers see it, and on Kubernetes the claim behind it."""
+
+    path: str
+    claim: str | None = None
+    read_only: bool = True
+
+
+class Image(Checked):
+    """A container image by name (``images/images.yaml``): its reference, and the folder it is built from."""
+
+    reference: str
+    build: str | None = None
+
+
+def _auto(value: Any) -> Any:
+    return {} if value == "auto" else value
+
+
+class Target(Checked):
+    """One of ``targets:``.
+
+    ``worker`` and ``head``: how big one really is there, at most (None: as asked for). ``machine``: what the
+    place holds (None: not known here, as on Kubernetes). ``store``: the ledger's SQLAlchemy URL (None: SQLite
+    in the user's data folder). ``prices``: None where nobody said what an hour costs. ``images``: references
+    that differ here, by image name.
+    """
+
+    not_in_file: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str = ""
+    home: Literal["local", "kubernetes"]
+    worker: SizeOf | None = None
+    head: SizeOf | None = None
+    machine: Annotated[Machine | None, BeforeValidator(_auto)] = None
+    store: str | None = Field(default=None, repr=False)
+    catalog: Catalog | None = None
+    prices: Prices | None = None
+    images: dict[str, str] = Field(default_factory=dict)
+
+    def there(self, asked: Size, limit: SizeOf | None) -> Size:
+        """How big something asked for as ``asked`` really is here, where ``limit`` is the most."""
+        if limit is None:
+            return asked
+        return Size(min(asked.cores, limit.cores), min(asked.memory, limit.memory))

@@ -1,0 +1,1 @@
+"""Who may have how much: accounts, admission, fairness, the queue."""

@@ -1,0 +1,361 @@
+"""Accounts: what is admitted, to whom, by which cluster; and what stands against a limit.
+
+Why it exists: an account is the one thing on which two requests collide. It is keyed by the cluster's id, so
+that doing a step twice changes nothing.
+
+What it must not do: decide (``admission``), or keep anything itself (the home's store does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shoal.errors import NeverFitsError
+from shoal.model.workload import Plan, Size
+from shoal.units import Bytes, Seconds
+from shoal.words import count
+
+if TYPE_CHECKING:  # a head reads accounts without reading policies
+    from shoal.project.policy import Limit, Limits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What one cluster, or several together, hold.
+
+    ``memory`` and ``cores`` are the workers', as asked for; ``heads`` is the heads' memory, which has a limit
+    of its own; ``scratch`` is local disk.
+    """
+
+    clusters: int = 0
+    workers: int = 0
+    cores: float = 0.0
+    memory: Bytes = Bytes(0)
+    gpus: int = 0
+    scratch: Bytes = Bytes(0)
+    heads: Bytes = Bytes(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return add_up((self, other))
+
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.clusters - other.clusters,
+            self.workers - other.workers,
+            self.cores - other.cores,
+            Bytes(self.memory - other.memory),
+            self.gpus - other.gpus,
+            Bytes(self.scratch - other.scratch),
+            Bytes(self.heads - other.heads),
+        )
+
+    def __or__(self, other: Amounts) -> Amounts:
+        """The larger of each."""
+        return Amounts(
+            max(self.clusters, other.clusters),
+            max(self.workers, other.workers),
+            max(self.cores, other.cores),
+            max(self.memory, other.memory),
+            max(self.gpus, other.gpus),
+            max(self.scratch, other.scratch),
+            max(self.heads, other.heads),
+        )
+
+    def of(self, what: str) -> float:
+        """The amount called ``what`` (a field's name)."""
+        return float(getattr(self, what))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Amounts:
+        known = dict(data)
+        for key in ("memory", "scratch", "heads"):
+            known[key] = Bytes(known.get(key, 0))
+        return cls(**known)
+
+
+def add_up(each: Iterable[Amounts]) -> Amounts:
+    """The sum. Written out by field, as it runs for every account in every decision."""
+    parts = tuple(each)
+    return Amounts(
+        sum(part.clusters for part in parts),
+        sum(part.workers for part in parts),
+        sum(part.cores for part in parts),
+        Bytes(sum(part.memory for part in parts)),
+        sum(part.gpus for part in parts),
+        Bytes(sum(part.scratch for part in parts)),
+        Bytes(sum(part.heads for part in parts)),
+    )
+
+
+def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
+    # Kept with the plan, which never changes: every decision asks it of everything that runs, many times.
+    kept: dict[bool, Amounts] = vars(plan).setdefault("_sums", {})
+    if really not in kept:
+        kept[really] = _add_groups(plan, head, really=really)
+    return kept[really]
+
+
+def _add_groups(plan: Plan, head: Size, *, really: bool) -> Amounts:
+    sized = [(group, group.there if really else group.size) for group in plan.groups]
+    return Amounts(
+        clusters=1,
+        workers=plan.workers,
+        cores=sum(group.count * size.cores for group, size in sized),
+        memory=Bytes(sum(group.count * size.memory for group, size in sized)),
+        gpus=sum(group.count * group.gpus for group in plan.groups),
+        scratch=Bytes(sum(group.count * group.scratch for group in plan.groups)),
+        heads=head.memory,
+    )
+
+
+def amounts(plan: Plan) -> Amounts:
+    """What quota counts for ``plan``: its workers as asked for, at their count."""
+    return _sum(plan, plan.head, really=False)
+
+
+def real(plan: Plan) -> Amounts:
+    """What ``plan`` really takes of the place where it runs: ``memory`` has its head's in it."""
+    total = _sum(plan, plan.head_there or plan.head, really=True)
+    return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
+
+
+# The resources of which a fair share is taken.
+SHARED = ("memory", "cores", "gpus")
+
+
+@dataclass(frozen=True)
+class Fair:
+    """What an account keeps of an admission for the next turns; it comes with the queue's answer.
+
+    ``share``: the dominant share that the cluster takes of the whole. ``floor``: the least that counts as
+    served, in share x seconds. ``start``: where its turn stood among all, in share x seconds by weight.
+    """
+
+    share: float = 0.0
+    floor: float = 0.0
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is admitted, by cluster id; and what was served so far, for fair shares.
+
+    ``until``: when each cluster ends at the latest (seconds since the epoch; missing: not known).
+    ``shares``: the dominant share that each takes of the whole, 0 to 1. ``served``: the sum of share x
+    seconds as of ``as_of``. ``last``: when something was last admitted, ``start``: where its turn stood.
+    """
+
+    admitted: Mapping[str, Amounts] = field(default_factory=dict)
+    until: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    served: float = 0.0
+    as_of: float = 0.0
+    last: float = 0.0
+    start: float = 0.0
+
+    @property
+    def held(self) -> Amounts:
+        """The sum over all clusters."""
+        return add_up(self.admitted.values())
+
+    def at(self, now: float) -> Account:
+        """The account with ``served`` brought up to ``now``. A clock that went back changes nothing.
+
+        What is held changes only through :meth:`with_` and :meth:`without`, so it was the same since
+        ``as_of``.
+        """
+        return self if now <= self.as_of else replace(self, served=self.served_at(now), as_of=now)
+
+    def served_at(self, now: float) -> float:
+        """Share x seconds served until ``now``."""
+        return self.served + sum(self.shares.values()) * max(0.0, now - self.as_of)
+
+    def promised_at(self, now: float) -> float:
+        """Share x seconds that what runs will still take, if each takes half of the life it has left."""
+        return sum(part * max(0.0, self.until.get(key, now) - now) / 2 for key, part in self.shares.items())
+
+    def with_(
+        self,
+        cluster: str,
+        its: Amounts,
+        until: float | None = None,
+        now: float | None = None,
+        fair: Fair | None = None,
+    ) -> Account:
+        """As if ``cluster`` were admitted with ``its`` amounts, instead of any that it had.
+
+        Without ``fair``, what is kept for the next turns stays as it is.
+        """
+        brought = self if now is None else self.at(now)
+        fair = fair or Fair(self.shares.get(cluster, 0.0))
+        return replace(
+            brought,
+            admitted={**brought.admitted, cluster: its},
+            until=brought.until if until is None else {**brought.until, cluster: until},
+            shares={**brought.shares, cluster: fair.share},
+            served=max(brought.served, fair.floor),
+            start=max(brought.start, fair.start),
+            last=brought.last if now is None or cluster in self.admitted else max(brought.last, now),
+        )
+
+    def without(self, cluster: str, now: float | None = None) -> Account:
+        """As if ``cluster`` held nothing."""
+        brought = self if now is None else self.at(now)
+        return replace(
+            brought,
+            admitted=_but(brought.admitted, cluster),
+            until=_but(brought.until, cluster),
+            shares=_but(brought.shares, cluster),
+        )
+
+    def holders(self, what: str) -> tuple[str, ...]:
+        """The clusters that hold some of ``what``, the largest first."""
+        holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
+        return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as both homes keep it."""
+        return {
+            "admitted": {key: value.to_json() for key, value in self.admitted.items()},
+            "until": dict(self.until),
+            "shares": dict(self.shares),
+            "served": self.served,
+            "as_of": self.as_of,
+            "last": self.last,
+            "start": self.start,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Account:
+        """What another version wrote besides is left out: it is about turns, and they even out."""
+        known = {part.name: data[part.name] for part in fields(cls) if part.name in data}
+        admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
+        return cls(**{**known, "admitted": admitted})
+
+
+def _but(values: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != key}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one request is held against limits for: its amounts, and what it is per cluster."""
+
+    amounts: Amounts
+    head: Bytes
+    duration: Seconds
+    priority: int = 0
+
+    @classmethod
+    def of(cls, plan: Plan, priority: int = 0) -> Need:
+        return cls(amounts(plan), plan.head.memory, plan.timeouts.max, priority)
+
+    def per_cluster(self, what: str) -> float:
+        """The value that a limit per cluster of this name is about."""
+        return float(self.amounts.workers if what == "workers" else getattr(self, what))
+
+
+# How an amount is said, by its name: (what it is of, how its value is written, one of it).
+_SAID: dict[str, tuple[str, Callable[[float], str]]] = {
+    "clusters": ("clusters", lambda value: f"{value:g}"),
+    "workers": ("workers", lambda value: f"{value:g}"),
+    "cores": ("cores", lambda value: f"{value:g}"),
+    "memory": ("of memory", lambda value: str(Bytes(value))),
+    "gpus": ("GPUs", lambda value: f"{value:g}"),
+    "scratch": ("of scratch disk", lambda value: str(Bytes(value))),
+    "head": ("for its head", lambda value: str(Bytes(value))),
+    "duration": ("of life", lambda value: str(Seconds(value))),
+    "priority": ("priority", lambda value: f"{value:g}"),
+}
+
+
+def written(what: str, value: float) -> str:
+    """The value alone: ``written("memory", 14e9)`` is ``"14 GB"``."""
+    return _SAID[what][1](value)
+
+
+def said(what: str, value: float) -> str:
+    """An amount as people say it: ``"14 GB of memory"``, ``"1 GPU"``, ``"no GPUs"``."""
+    noun = _SAID[what][0]
+    if what == "priority":
+        return f"{noun} {written(what, value)}"
+    if noun.startswith(("of ", "for ")):
+        return f"{written(what, value)} {noun}"
+    return f"no {noun}" if not value else count(value, noun.removesuffix("s"))
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """One limit in the way.
+
+    ``scope``: whose limit (``"you"``, ``"team growth"``, ``"the machine"``). ``held``: what others of that
+    scope hold already, by the clusters ``by``. ``never``: it would not fit an empty account either.
+    """
+
+    what: str
+    scope: str
+    limit: float
+    held: float
+    asked: float
+    source: str
+    by: tuple[str, ...] = ()
+    never: bool = False
+
+    def sentence(self, name: str, names: Mapping[str, str]) -> str:
+        """Who needs what, and what is in the way; ``names`` says what to call clusters, by id."""
+        needs = f"{name} needs {said(self.what, self.asked)}"
+        you, machine = self.scope == "you", self.scope == "the machine"
+        if self.never:
+            if self.what == "priority":
+                may = "it may have at most"
+            elif self.what in ("workers", "head", "duration"):
+                may = "a cluster may have"
+            else:
+                may = "you may have" if you else f"{self.scope} has" if machine else f"{self.scope} may have"
+            return f"{needs}; {may} {said(self.what, self.limit)}: {self.source}"
+        hold = "you hold" if you else f"{self.scope} holds"
+        share = f"{written(self.what, self.held)} of {written(self.what, self.limit)}"
+        holders = "; ".join(names.get(key, key) for key in self.by)
+        return f"{needs}; {hold} {share} ({holders}): {self.source}"
+
+
+def never_fits(need: Need, limits: Limits) -> tuple[Shortage, ...]:
+    """Every limit that ``need`` is over by itself, with nothing else running."""
+    found = [
+        Shortage(what, "you", limit.value, 0, need.per_cluster(what), limit.source, never=True)
+        for what, limit in limits.per_cluster.items()
+        if need.per_cluster(what) > limit.value
+    ]
+    found += short_of(need.amounts, Account(), limits.totals, "you")
+    found += short_of(need.amounts, Account(), limits.team_totals, f"team {limits.team}")
+    return tuple(found)
+
+
+def refuse_what_never_fits(need: Need, limits: Limits, name: str) -> None:
+    """NeverFitsError with every limit that ``need`` is over by itself; ``name``: what it is told of."""
+    shortages = never_fits(need, limits)
+    if shortages:
+        raise NeverFitsError(
+            "\n".join(shortage.sentence(name, {}) for shortage in shortages),
+            hint="Ask for less: waiting would not help. shoal quota shows your limits.",
+            shortages=shortages,
+        )
+
+
+def short_of(asked: Amounts, account: Account, limits: Mapping[str, Limit], scope: str) -> Iterable[Shortage]:
+    """Every total in ``limits`` that ``account`` would be over with ``asked`` added."""
+    held = account.held
+    for what, limit in limits.items():
+        need = asked.of(what)
+        # What is not asked for does not collide, even where a lowered limit is already exceeded.
+        if need > 0 and held.of(what) + need > limit.value:
+            never = need > limit.value
+            by = account.holders(what)
+            yield Shortage(what, scope, limit.value, held.of(what), need, limit.source, by, never)

@@ -1,0 +1,271 @@
+"""Admission: a plan is held against the policy, the accounts and the machine, and is admitted, waits or is
+refused.
+
+Why it exists: whoever asks gets the same answer at every home, with every reason at once: which limit, where
+it is written, what is held by which clusters, and the ways on.
+
+What it must not do: do I/O, change an account (the home's store does), or know a home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+
+from shoal.errors import CapacityError, InfrastructureError, NeverFitsError, QuotaExceededError, RefusedError
+from shoal.model.cluster import Cluster, Reason
+from shoal.model.names import command
+from shoal.model.workload import Plan
+from shoal.project.policy import Limit, Limits
+from shoal.project.targets import Machine
+from shoal.quota.account import (
+    Account,
+    Need,
+    Shortage,
+    amounts,
+    never_fits,
+    real,
+    refuse_what_never_fits,
+    short_of,
+)
+from shoal.units import Seconds
+
+MACHINE = "the machine"
+
+
+class Verdict(StrEnum):
+    """Admit it; or it has to wait until something is freed; or it can never fit."""
+
+    ADMIT = "admit"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: the cluster's id, what people call it, its plan, and how urgent it says it is."""
+
+    cluster: str
+    name: str
+    plan: Plan
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the place holds, and what really runs there (``account.real`` amounts by cluster id).
+
+    Memory and GPUs are held against it. Cores are not: processes share them in time.
+    """
+
+    machine: Machine
+    used: Account = field(default_factory=Account)
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """The machine's memory and GPUs, as limits."""
+        source = "machine: of the target (shoal.yaml)"
+        found = {"gpus": Limit(self.machine.gpus, source)}
+        if self.machine.memory is not None:
+            found["memory"] = Limit(self.machine.memory, source)
+        return found
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The ways on from a refusal, see :class:`Decision`."""
+
+    free: tuple[str, ...] = ()
+    workers: int | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer to one request.
+
+    ``reason`` is for programs, ``message`` for people. ``shortages``: every limit in the way (empty when
+    admitted). ``look`` finds the ways on when they are first asked for: a store is not kept waiting for them.
+    """
+
+    verdict: Verdict
+    reason: Reason
+    message: str
+    shortages: tuple[Shortage, ...] = ()
+    look: Callable[[], Ways] = field(default=Ways, repr=False, compare=False)
+
+    @cached_property
+    def ways(self) -> Ways:
+        return self.look()
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The user's own clusters whose end would make room, as few as can be."""
+        return self.ways.free
+
+    @property
+    def workers(self) -> int | None:
+        """How many would fit now, if any would."""
+        return self.ways.workers
+
+    @property
+    def hint(self) -> str:
+        """The ways on, as people read them."""
+        return self.ways.hint
+
+    def error(self) -> RefusedError:
+        """The decision as an error, for whoever does not want to wait."""
+        kind: type[RefusedError] = QuotaExceededError
+        if self.verdict is Verdict.REFUSE:
+            kind = NeverFitsError
+        elif self.reason is Reason.WAITING_FOR_CAPACITY:
+            kind = CapacityError
+        return kind(self.message, hint=self.hint, shortages=self.shortages, free=self.free)
+
+
+def decide(
+    ask: Ask,
+    limits: Limits,
+    user: Account,
+    team: Account | None = None,
+    place: Place | None = None,
+    names: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Decision:
+    """Whether ``ask`` may start now, for a user with ``limits``.
+
+    ``user`` and ``team`` are the accounts as they stand; what they hold for this same cluster already is left
+    out, so asking again (or for another size) gives the answer that the first time would have. ``names`` says
+    what to call other clusters in messages, by id (default: the id), ``notes`` what to say of them besides,
+    such as ``"idle 41 min"``.
+    """
+    names = names or {}
+    labels = dict(names)
+    for cluster, note in (notes or {}).items():
+        labels[cluster] = f"{names.get(cluster, cluster)}, {note}"
+    shortages = _shortages(ask, limits, user, team, place)
+    if not shortages:
+        return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{ask.name} is within every limit")
+    message = "\n".join(shortage.sentence(ask.name, labels) for shortage in shortages)
+    never = any(shortage.never for shortage in shortages)
+
+    def look() -> Ways:
+        workers = _fitting_workers(ask, limits, user, team, place)
+        if never:
+            hint = "Waiting would not help: ask for less. shoal quota shows your limits."
+            return Ways((), workers, hint)
+        free = _to_free(ask, limits, user, team, place)
+        return Ways(free, workers, _ways_on(free, workers, names))
+
+    if never:
+        return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, look)
+    capacity = all(shortage.scope == MACHINE for shortage in shortages)
+    reason = Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA
+    return Decision(Verdict.WAIT, reason, message, shortages, look)
+
+
+def beside(
+    ask: Ask, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
+) -> tuple[Shortage, ...]:
+    """What is in the way of ``ask`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
+    held = Account({cluster: amounts(plan) for cluster, plan in own.items()})
+    used = Account({cluster: real(plan) for cluster, plan in own.items()})
+    place = Place(machine, used) if machine is not None else None
+    return _shortages(ask, limits, held, held if limits.team is not None else None, place)
+
+
+def _shortages(
+    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+) -> tuple[Shortage, ...]:
+    need = Need.of(ask.plan, ask.priority)
+    never = never_fits(need, limits)
+    found = list(never)
+    known = {(shortage.scope, shortage.what) for shortage in never}
+    checks = [(need.amounts, user, limits.totals, "you")]
+    if team is not None:
+        checks.append((need.amounts, team, limits.team_totals, f"team {limits.team}"))
+    if place is not None:
+        checks.append((real(ask.plan), place.used, place.limits, MACHINE))
+    for asked, account, totals, scope in checks:
+        for shortage in short_of(asked, account.without(ask.cluster), totals, scope):
+            if (scope, shortage.what) not in known:
+                found.append(shortage)
+    return tuple(found)
+
+
+def _fitting_workers(
+    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+) -> int | None:
+    """The most workers, fewer than asked for, that would be admitted now."""
+    if len(ask.plan.groups) != 1:
+        return None
+    low, high = 0, ask.plan.workers  # low fits (if above 0), high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        smaller = replace(ask, plan=with_workers(ask.plan, middle))
+        if _shortages(smaller, limits, user, team, place):
+            high = middle
+        else:
+            low = middle
+    return low or None
+
+
+def lasting(cluster: Cluster, longest: Seconds, limits: Limits) -> Plan:
+    """The plan of a live cluster that is to live ``longest`` in all.
+
+    NeverFitsError where the limits give less, InfrastructureError where it has ended.
+    """
+    if cluster.state.ended:
+        raise InfrastructureError(f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one.")
+    plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
+    refuse_what_never_fits(Need.of(plan), limits, cluster.name)
+    return plan
+
+
+def with_workers(plan: Plan, workers: int) -> Plan:
+    """``plan`` with its first group at ``workers``, its bounds widened and its price changed as needed."""
+    first, *others = plan.groups
+    price = plan.price_per_hour
+    if price is not None and plan.worker_price is not None:
+        more = (workers - first.count) * plan.worker_price.amount
+        price = replace(price, amount=price.amount + more)
+    first = replace(
+        first, minimum=min(first.minimum, workers), count=workers, maximum=max(first.maximum, workers)
+    )
+    return replace(plan, groups=(first, *others), price_per_hour=price)
+
+
+def _to_free(
+    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+) -> tuple[str, ...]:
+    """A smallest choice of the user's own clusters whose end makes room: one if one does, else several."""
+
+    def makes_room(clusters: Sequence[str]) -> bool:
+        def less(account: Account) -> Account:
+            return Account({key: value for key, value in account.admitted.items() if key not in clusters})
+
+        freed = replace(place, used=less(place.used)) if place else None
+        return not _shortages(ask, limits, less(user), less(team) if team else None, freed)
+
+    own = sorted(user.without(ask.cluster).admitted.items(), key=lambda pair: (pair[1].memory, pair[0]))
+    for cluster, _ in own:
+        if makes_room([cluster]):
+            return (cluster,)
+    chosen: list[str] = []
+    for cluster, _ in reversed(own):
+        chosen.append(cluster)
+        if makes_room(chosen):
+            return tuple(chosen)
+    return ()
+
+
+def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str]) -> str:
+    ways = []
+    if free:
+        ways.append(f"Free what you hold:  {command('down', *(names.get(key, key) for key in free))}")
+    if workers:
+        ways.append(f"Shrink it:           workers={workers} fits now (--workers {workers})")
+    ways.append("Wait for it:         queue=True (--queue)")
+    return "\n".join(f"  {way}" for way in ways)

@@ -1,0 +1,399 @@
+"""The queue: one pass over everybody who waits, giving each an answer.
+
+Why it exists: every home runs this same pass whenever something is asked for or freed, so that a place gives
+its capacity away in one order, and fairly.
+
+How it goes: requests get their turn in the order of ``fairness``. One that fits is admitted. One that does
+not fit reserves its place in each account where it is short: whoever comes later may pass it only when that
+does not make it wait longer (backfill as in EASY: Lifka, The ANL/IBM SP scheduling system, 1995). Every
+cluster has a latest end, so the reservation has a time, and no stream of small requests starves a large one.
+
+What it must not do: do I/O or change an account; it says what should be.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from shoal.errors import UsageError
+from shoal.model.cluster import Cluster, Reason
+from shoal.model.workload import Plan
+from shoal.project.policy import TOTALS, Limit, Limits, Policy
+from shoal.quota.account import Account, Amounts, Fair, Need, amounts, never_fits, real
+from shoal.quota.admission import MACHINE, Ask, Decision, Place, Verdict, decide, with_workers
+from shoal.quota.fairness import NO_TEAM, Order, Turn, capacity, share
+from shoal.words import count
+
+# In this order in every vector.
+_RESOURCES = tuple(TOTALS)
+_Vector = tuple[float, ...]
+# So many may have a reservation in one account at a time; who comes after them is not protected yet.
+_RESERVATIONS = 10
+_NOTHING: _Vector = (0.0,) * len(_RESOURCES)
+
+
+def least(plan: Plan) -> Plan:
+    """``plan`` with the fewest workers that it starts with where there is no room for all."""
+    group = plan.groups[0]
+    if len(plan.groups) > 1 or group.minimum >= group.count:
+        return plan
+    return with_workers(plan, group.minimum)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One request in the queue: who asks, since when (seconds since the epoch), and how urgently.
+
+    ``least``: the fewest workers that it starts with, where there is no room for all that its plan says
+    (None: it takes all or waits). A cluster that is admitted already and wants more is here too: what it
+    holds is not asked for again.
+    """
+
+    ask: Ask
+    user: str
+    since: float
+    priority: int = 0
+    least: int | None = None
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Waiting:
+        """What a cluster that is not admitted yet asks for. One with a range takes the low end of it, if need be."""
+        priority, fewest = cluster.workload.priority, least(cluster.plan).workers
+        ask = Ask(cluster.id, cluster.name, cluster.plan, priority)
+        ranged = fewest if fewest < cluster.plan.workers else None
+        return cls(ask, cluster.owner, cluster.created, priority, ranged)
+
+
+@dataclass(frozen=True)
+class Books:
+    """All accounts: by user and by team."""
+
+    users: Mapping[str, Account] = field(default_factory=dict)
+    teams: Mapping[str, Account] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one request of the queue.
+
+    ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
+    for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
+    ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
+    told. ``workers``: it is admitted with so many, fewer than its plan says. ``message``: why it is refused.
+    ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
+    """
+
+    ask: Ask
+    verdict: Verdict
+    place: int = 0
+    short: tuple[str, ...] = ()
+    behind: str | None = None
+    latest: float | None = None
+    workers: int | None = None
+    message: str = ""
+    team: Fair | None = None
+    user: Fair | None = None
+
+
+class _Scope:
+    """One account in this pass: what it holds, until when, its limits, and who reserved a place."""
+
+    def __init__(self, name: str, account: Account, limits: Mapping[str, Limit]) -> None:
+        self.name = name
+        self.limits = tuple(limits[what].value if what in limits else math.inf for what in _RESOURCES)
+        self.running = {key: _vector(value) for key, value in account.admitted.items()}
+        self.until = dict(account.until)
+        self.held = _sum(self.running.values())
+        self.reserved: list[_Reservation] = []
+
+    def fits(self, need: _Vector, held: _Vector | None = None) -> bool:
+        """What is not asked for does not collide, even where a lowered limit is exceeded already."""
+        # A plain loop: this runs more often than anything else here.
+        for asked, has, limit in zip(need, held or self.held, self.limits, strict=True):
+            if asked > 0 and has + asked > limit:
+                return False
+        return True
+
+    def frees(self, need: _Vector) -> float:
+        """When ``need`` fits at the latest: enough clusters have reached their longest life by then."""
+        held = self.held
+        for end, vector in sorted((self._ends(key), its) for key, its in self.running.items()):
+            if end == math.inf:
+                break
+            held = tuple(map(operator.sub, held, vector))
+            if self.fits(need, held):
+                return end
+        return math.inf
+
+    def delays(self, need: _Vector, end: float) -> _Reservation | None:
+        """The first with a reservation that would wait longer if ``need`` were admitted until ``end``."""
+        for kept in self.reserved:
+            if end <= kept.at:
+                continue
+            for asked, wanted, has, limit in zip(need, kept.need, kept.left, self.limits, strict=True):
+                if asked > 0 and wanted > 0 and has + asked + wanted > limit:
+                    return kept
+        return None
+
+    def reserve(self, cluster: str, need: _Vector) -> float:
+        """Keep room for ``cluster``, besides those who reserved before; returns from when on at the latest."""
+        if self.reserved:
+            need = tuple(map(operator.add, need, self.reserved[-1].need))
+        at = self.frees(need)
+        if len(self.reserved) < _RESERVATIONS and (at < math.inf or not self.reserved):
+            left = _sum(its for key, its in self.running.items() if self._ends(key) > at)
+            self.reserved.append(_Reservation(cluster, need, at, left))
+        return at
+
+    def _ends(self, cluster: str) -> float:
+        return self.until.get(cluster, math.inf)
+
+    def take(self, cluster: str, need: _Vector, end: float) -> None:
+        self.running[cluster], self.until[cluster] = need, end
+        self.held = tuple(map(operator.add, self.held, need))
+        for kept in self.reserved:
+            if end > kept.at:
+                kept.left = tuple(map(operator.add, kept.left, need))
+
+    def drop(self, cluster: str) -> tuple[_Vector, float] | None:
+        """Forget what ``cluster`` holds here; returns it with its end, for :meth:`take`."""
+        if cluster not in self.running:
+            return None
+        end = self._ends(cluster)
+        has = self.running.pop(cluster)
+        self.held = tuple(map(operator.sub, self.held, has))
+        for kept in self.reserved:
+            if end > kept.at:
+                kept.left = tuple(map(operator.sub, kept.left, has))
+        return has, end
+
+
+@dataclass
+class _Reservation:
+    """``need`` of this one and of all who reserved before it fits from ``at`` on, beside ``left``."""
+
+    cluster: str
+    need: _Vector
+    at: float
+    left: _Vector
+
+
+def _vector(its: Amounts) -> _Vector:
+    return (its.clusters, its.cores, its.memory, its.gpus, its.scratch)
+
+
+def _sum(vectors: Iterable[_Vector]) -> _Vector:
+    return tuple(map(sum, zip(*vectors, strict=True))) or _NOTHING
+
+
+def admit(
+    queue: Sequence[Waiting], books: Books, policy: Policy, place: Place | None, now: float
+) -> list[Outcome]:
+    """One pass over the whole ``queue``: who starts now, who waits and behind whom, who can never start.
+
+    Outcomes come in the order of turns. ``now`` is the store's clock in seconds since the epoch. Together,
+    what is admitted exceeds no limit of any account, nor of the place. Nothing is changed: the home charges
+    the accounts, and asks again if they have changed meanwhile.
+    """
+    scopes = _Scopes(books, place)
+    asked: dict[str, tuple[Waiting, Limits]] = {}
+    outcomes: list[Outcome] = []
+    for waiting in queue:
+        try:
+            asked[waiting.ask.cluster] = waiting, scopes.limits_of(waiting.user, policy)
+        except UsageError as error:
+            outcomes.append(Outcome(waiting.ask, Verdict.REFUSE, message=str(error)))
+    present = {waiting.user for waiting, _ in asked.values()} | set(books.users)
+    whole = capacity(limits for user in present if (limits := scopes.known(user, policy)))
+    parts = {name: share(amounts(waiting.ask.plan), whole) for name, (waiting, _) in asked.items()}
+    turns = [
+        Turn(
+            name,
+            waiting.user,
+            limits.team or NO_TEAM,
+            limits.weight,
+            waiting.since,
+            waiting.priority,
+            parts[name] * waiting.ask.plan.timeouts.max,
+        )
+        for name, (waiting, limits) in asked.items()
+    ]
+    order = Order(turns, books.users, books.teams, now)
+    position = 0
+    while (turn := order.next()) is not None:
+        waiting, limits = asked[turn.cluster]
+        outcome = _answer(waiting, limits, scopes, position + 1, now)
+        if outcome.verdict is Verdict.ADMIT:
+            team, user = order.admitted(turn, parts[turn.cluster])
+            outcome = replace(outcome, team=team, user=user)
+        position += outcome.verdict is Verdict.WAIT
+        outcomes.append(outcome)
+    return outcomes
+
+
+class _Scopes:
+    """The accounts of this pass, made when they are first needed."""
+
+    def __init__(self, books: Books, place: Place | None) -> None:
+        self._books = books
+        self._limits: dict[str, Limits] = {}
+        self._made: dict[tuple[str, str], _Scope] = {}
+        self._place = _Scope(MACHINE, place.used, place.limits) if place else None
+
+    def limits_of(self, user: str, policy: Policy) -> Limits:
+        if user not in self._limits:
+            self._limits[user] = policy.limits_of(user)
+        return self._limits[user]
+
+    def known(self, user: str, policy: Policy) -> Limits | None:
+        """None for one who holds something, and whom the policy does not know any more."""
+        try:
+            return self.limits_of(user, policy)
+        except UsageError:
+            return None
+
+    def of(self, ask: Ask, limits: Limits) -> list[tuple[_Scope, _Vector]]:
+        """Each account that ``ask`` is held against, with what it needs of it."""
+        found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
+        if limits.team is not None:
+            name = f"team {limits.team}"
+            found.append(self._scope("team", limits.team, name, self._books.teams, limits.team_totals))
+        counted = _vector(amounts(ask.plan))
+        pairs = [(scope, counted) for scope in found]
+        if self._place is not None:
+            pairs.append((self._place, _vector(real(ask.plan))))
+        return pairs
+
+    def _scope(
+        self, kind: str, key: str, name: str, accounts: Mapping[str, Account], limits: Mapping[str, Limit]
+    ) -> _Scope:
+        if (kind, key) not in self._made:
+            self._made[kind, key] = _Scope(name, accounts.get(key, Account()), limits)
+        return self._made[kind, key]
+
+
+def _is_too_large(ask: Ask, limits: Limits) -> bool:
+    """Whether a limit per cluster is in the way."""
+    need = Need.of(ask.plan, ask.priority)
+    return any(need.per_cluster(what) > limit.value for what, limit in limits.per_cluster.items())
+
+
+_Pairs = Sequence[tuple[_Scope, _Vector]]
+
+
+class _Request:
+    """One request in this pass. What it holds already is taken out of its scopes, until :meth:`put_back`."""
+
+    def __init__(self, ask: Ask, limits: Limits, scopes: _Scopes, now: float) -> None:
+        self._ask, self._limits, self._scopes = ask, limits, scopes
+        self._end = now + ask.plan.timeouts.max
+        self.pairs = self._needs(ask.plan)
+        # What it holds already (it grows, or a governor died while charging it) is not in its own way.
+        self._own = [(scope, scope.drop(ask.cluster)) for scope, _ in self.pairs]
+        self.pairs = self._with_own(self.pairs)
+
+    def _needs(self, plan: Plan) -> _Pairs:
+        return self._scopes.of(replace(self._ask, plan=plan), self._limits)
+
+    def _with_own(self, pairs: _Pairs) -> _Pairs:
+        """Nor does it give anything back by asking: workers that are being retired still count."""
+        return [
+            (scope, need if has is None else tuple(map(max, need, has[0])))
+            for (scope, need), (_, has) in zip(pairs, self._own, strict=True)
+        ]
+
+    def short(self) -> _Pairs:
+        return [(scope, need) for scope, need in self.pairs if not scope.fits(need)]
+
+    def blocking(self) -> list[_Reservation]:
+        return [kept for scope, need in self.pairs if (kept := scope.delays(need, self._end)) is not None]
+
+    def raise_to(self, most: int, fits: int) -> int:
+        """The most workers, from ``fits`` on, that have room now."""
+        low, high = fits, most + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            kept = self.pairs
+            self.pairs = self._with_own(self._needs(with_workers(self._ask.plan, middle)))
+            if self.short() or self.blocking():
+                self.pairs, high = kept, middle
+            else:
+                low = middle
+        return low
+
+    def take(self) -> None:
+        for scope, need in self.pairs:
+            scope.take(self._ask.cluster, need, self._end)
+
+    def put_back(self) -> None:
+        for scope, has in self._own:
+            if has is not None:
+                scope.take(self._ask.cluster, *has)
+
+
+def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
+    asked = ask = waiting.ask
+    if waiting.least is not None and waiting.least < ask.plan.workers:
+        # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
+        ask = replace(ask, plan=with_workers(ask.plan, waiting.least))
+    pairs = scopes.of(ask, limits)
+    if _is_too_large(ask, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
+        never = never_fits(Need.of(ask.plan, ask.priority), limits)
+        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
+        return Outcome(asked, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
+    request = _Request(ask, limits, scopes, now)
+    short, blocking = request.short(), request.blocking()
+    if not short and not blocking:
+        workers = None
+        if ask is not asked:
+            most = request.raise_to(asked.plan.workers, ask.plan.workers)
+            workers = most if most < asked.plan.workers else None
+        request.take()
+        return Outcome(asked, Verdict.ADMIT, workers=workers)
+    request.put_back()
+    # Only whoever goes first can be told a time: what is behind depends on what comes between.
+    first = not any(scope.reserved for scope, _ in short or request.pairs)
+    latest = max((scope.reserve(ask.cluster, need) for scope, need in short), default=math.inf)
+    behind = blocking[0].cluster if blocking else None
+    names = tuple(scope.name for scope, _ in short)
+    told = latest if first and latest < math.inf else None
+    return Outcome(asked, Verdict.WAIT, position, names, behind, told)
+
+
+def admitted(outcome: Outcome) -> str:
+    """The sentence of a cluster that is admitted."""
+    if outcome.workers is None:
+        return "within every limit"
+    whole = outcome.ask.plan.workers
+    return f"starting with {outcome.workers} of {count(whole, 'worker')}; the rest as quota frees up"
+
+
+def explain(
+    outcome: Outcome,
+    limits: Limits,
+    books: Books,
+    place: Place | None = None,
+    names: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Decision:
+    """``outcome`` with every reason and the ways on, for people.
+
+    ``books`` and ``place`` as they are after the pass. A request that would fit but for another's turn says
+    whose.
+    """
+    ask = outcome.ask
+    if outcome.verdict is Verdict.ADMIT:
+        return Decision(Verdict.ADMIT, Reason.ADMITTED, admitted(outcome))
+    if outcome.verdict is Verdict.REFUSE and outcome.message:
+        return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
+    team = books.teams.get(limits.team, Account()) if limits.team is not None else None
+    user = books.users.get(limits.user, Account())
+    decision = decide(ask, limits, user, team, place, names, notes)
+    if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
+        ahead = (names or {}).get(outcome.behind or "", outcome.behind)
+        message = f"{ask.name} is queued behind {ahead}, which needs more than is free"
+        return Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, message)
+    return replace(decision, verdict=outcome.verdict)

@@ -1,0 +1,1 @@
+"""Where tables are kept: settings and opening of catalogs."""

@@ -1,0 +1,1 @@
+"""Types, schemas and partitions across Arrow, pandas, Iceberg and Spark."""

@@ -1,0 +1,173 @@
+"""How a frame's columns and a table's columns differ, and what would make them alike.
+
+Why it exists: a write that does not fit is refused before anything is written, with every difference at
+once. What it must not do: touch the catalog or data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyiceberg import types as iceberg
+from pyiceberg.schema import Schema
+
+from shoal.errors import UsageError
+from shoal.tables.errors import ColumnNotFoundError, SchemaMismatchError, TypeNotSupportedError
+from shoal.tables.types.dtypes import for_iceberg, storable, widened
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One column in which a frame and a table differ."""
+
+    column: str
+    kind: str
+    """``"missing"`` (only the table has it), ``"new"`` (only the frame has it), ``"type"``."""
+    detail: str
+    evolves: bool
+    """``evolve=True`` can make it right: a new column, a wider type, a missing column that may be null."""
+
+
+def frame_schema(meta: pd.DataFrame) -> pa.Schema:
+    """The Arrow types of a Dask frame's columns, by its (empty) meta frame.
+
+    Raises :class:`TypeNotSupportedError` for columns whose type says nothing (``object``) or that Iceberg
+    does not have.
+    """
+    unknown, fields = [], []
+    for name in meta.columns:
+        if not isinstance(name, str):
+            raise UsageError(
+                f"Column names have to be text, and {name!r} is {type(name).__name__}.",
+                hint="Rename it: df.rename(columns=str)",
+            )
+        series: Any = meta[name]
+        if isinstance(series, pd.DataFrame):
+            raise UsageError(f"The column {name!r} is there more than once.")
+        dtype = series.dtype
+        if pd.api.types.is_object_dtype(dtype):
+            unknown.append(name)
+            continue
+        try:
+            fields.append(pa.field(name, _arrow_of(dtype)))
+        except (pa.ArrowException, TypeError, NotImplementedError) as error:
+            raise TypeNotSupportedError(
+                f"The column {name!r} has the type {dtype}, which has no place in a table.", column=name
+            ) from error
+    if unknown:
+        raise TypeNotSupportedError(
+            f"The type of {', '.join(map(repr, unknown))} is 'object', which could be anything.",
+            hint='Say what it is, for example df.astype({"price": pd.ArrowDtype(pa.decimal128(12, 2))}).',
+            columns=unknown,
+        )
+    return pa.schema(fields)
+
+
+def _arrow_of(dtype: Any) -> pa.DataType:
+    if isinstance(dtype, pd.ArrowDtype):
+        return dtype.pyarrow_dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _arrow_of(dtype.categories.dtype) if dtype.categories.dtype != object else pa.large_string()
+    if isinstance(dtype, pd.StringDtype):
+        return pa.large_string()
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pa.timestamp(dtype.unit, tz=str(dtype.tz))
+    return pa.array(pd.Series([], dtype=dtype), from_pandas=True).type
+
+
+def new_table_schema(frame: pa.Schema) -> pa.Schema:
+    """The columns of a table made for a frame. Raises :class:`TypeNotSupportedError` naming every column
+    whose type Iceberg does not have."""
+    stored = [(f, for_iceberg(f.type)) for f in frame]
+    refused = {f.name: str(f.type) for f, kind in stored if kind is None}
+    if refused:
+        raise TypeNotSupportedError(
+            "Iceberg has no type for "
+            + ", ".join(f"{name} ({kind})" for name, kind in refused.items())
+            + ".",
+            hint="Convert such columns first; a duration, for example, to seconds: df.d.dt.total_seconds().",
+            columns=refused,
+        )
+    if not stored:
+        raise UsageError("The frame has no columns, so there is nothing to make a table of.")
+    return pa.schema([pa.field(f.name, kind, nullable=f.nullable) for f, kind in stored])
+
+
+def differences(frame: pa.Schema, table: Schema, *, widen: bool = False) -> list[Difference]:
+    """Every column in which the frame cannot be stored in the table as it is. Order does not matter.
+
+    ``widen``: a frame's wider type counts too, also where its values might fit.
+    """
+    have = {f.name: f.type for f in frame}
+    found = []
+    for column in table.fields:
+        if column.name not in have:
+            need = "which must not be null" if column.required else "and the frame does not have it"
+            found.append(
+                Difference(
+                    column.name, "missing", f"{column.field_type}, {need}", evolves=not column.required
+                )
+            )
+            continue
+        wider = widened(column.field_type, have[column.name])
+        if not storable(have[column.name], column.field_type) or (widen and wider is not None):
+            found.append(
+                Difference(
+                    column.name,
+                    "type",
+                    f"the table has {column.field_type}, the frame {have[column.name]}",
+                    evolves=wider is not None,
+                )
+            )
+    known = {column.name for column in table.fields}
+    found += [
+        Difference(
+            name, "new", f"{kind}, and the table does not have it", evolves=for_iceberg(kind) is not None
+        )
+        for name, kind in have.items()
+        if name not in known
+    ]
+    return found
+
+
+def check(name: str, frame: pa.Schema, table: Schema, *, evolve: bool) -> list[Difference]:
+    """Raise :class:`SchemaMismatchError` unless the frame fits the table, or would after evolving it."""
+    found = differences(frame, table, widen=evolve)
+    wrong = [d for d in found if not (evolve and d.evolves)]
+    if wrong:
+        lines = "\n".join(f"  {d.column}: {d.kind}: {d.detail}" for d in wrong)
+        curable = not evolve and all(d.evolves for d in wrong)
+        raise SchemaMismatchError(
+            f"The frame does not fit the table {name}:\n{lines}",
+            hint="evolve=True changes the table so that it fits (and fills missing columns with nulls)."
+            if curable
+            else "Change the frame's columns, or write to another table.",
+            differences=[(d.column, d.kind, d.detail) for d in wrong],
+        )
+    return found
+
+
+def check_columns(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Raise :class:`ColumnNotFoundError` if one of the names is not known, with the ones that are like it."""
+    import difflib
+
+    for name in names:
+        if name not in known:
+            similar = difflib.get_close_matches(str(name), list(known), n=2)
+            raise ColumnNotFoundError(
+                f"There is no column {name!r} in {what}.",
+                hint=f"Did you mean {' or '.join(map(repr, similar))}?"
+                if similar
+                else f"It has: {', '.join(known)}",
+                column=name,
+                similar=similar,
+            )
+
+
+def struct_types(schema: Schema) -> dict[str, iceberg.IcebergType]:
+    """Column -> Iceberg type."""
+    return {f.name: f.field_type for f in schema.fields}

@@ -1,0 +1,325 @@
+"""One snapshot, exactly once.
+
+Why it exists: the workers have written files; now they become part of the table, all or none, once or not at
+all, whatever else is written meanwhile, and however often the same run is tried. What it must not do: write
+data, or run inside a Dask task (Dask may run a task twice).
+
+How "once" is kept: the snapshot's id is 63 bits of sha256(table's uuid, branch, run key). A table cannot hold
+two snapshots of one id, so whoever comes second is refused by the catalog itself, looks the first one up and
+returns it. A run's key is also kept as a table property, which survives the snapshot's expiry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import requests
+from pyiceberg.exceptions import CommitStateUnknownException, TableAlreadyExistsError, ValidationException
+from pyiceberg.table import Table, Transaction
+from sqlalchemy.exc import DBAPIError
+
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.errors import (
+    CatalogUnavailableError,
+    CommitUnknownError,
+    ConflictError,
+    StorageError,
+    TableChangedError,
+    TableNotFoundError,
+)
+from shoal.tables.pyiceberg_private import (
+    CommitFailedException,
+    DataFile,
+    TableMetadata,
+    append_producer,
+    discard_manifests,
+    guard,
+    overwrite_producer,
+)
+from shoal.tables.writing.points import CrashPoint, reached
+from shoal.tables.writing.sweep import delete_manifests, sweep_creation
+
+COMMIT_SECONDS = 120.0
+"""How long a commit is tried against other writers: 8 processes with 10 commits each need some 20 s."""
+RUN_PROPERTY = "shoal.run."
+"""Prefix of the table properties that remember run keys."""
+KEPT_RUNS = 500
+"""Run keys remembered per table; the oldest go first. A property is some 100 bytes of every metadata file."""
+
+_UNKNOWN = (CommitStateUnknownException, DBAPIError, requests.RequestException, ConnectionError, TimeoutError)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """Where the rows are: the snapshot, and whether an earlier try of the same run had put them there."""
+
+    snapshot_id: int
+    replayed: bool
+    table: Table | None
+
+
+Removal = Callable[[Table], Sequence[DataFile]]
+"""Looks at the table as it is now and says which files a replacement takes out, or raises ConflictError."""
+Change = Callable[[Transaction], None]
+"""Further changes of the same commit, such as a wider schema."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A commit to be made."""
+
+    name: str
+    base: TableMetadata
+    """The table that the files were written for; its schema and partitioning have to hold still."""
+    files: Sequence[DataFile]
+    key: str
+    """The run key, or the attempt's own random one."""
+    remember: bool
+    """Keep the key as a table property: only for keys that may come again."""
+    attempt: str
+    branch: str = "main"
+    properties: dict[str, str] = field(default_factory=dict)
+    removal: Removal | None = None
+    change: Change | None = None
+    create: Callable[[], Transaction] | None = None
+    """Makes the transaction that creates the table, if it is new."""
+    seconds: float = COMMIT_SECONDS
+
+
+def snapshot_id_of(table_uuid: object, branch: str, key: str) -> int:
+    """63 bits of sha256(table's uuid, branch, key); never 0."""
+    digest = hashlib.sha256("\0".join((str(table_uuid), branch, key)).encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 1) or 1
+
+
+def run_property(branch: str, key: str) -> str:
+    """The name of the table property under which a run key is remembered."""
+    return RUN_PROPERTY + hashlib.sha256(f"{branch}\0{key}".encode()).hexdigest()[:32]
+
+
+def find_landed(metadata: TableMetadata, branch: str, key: str) -> int | None:
+    """The snapshot in which a run's rows landed, also if that snapshot has since expired."""
+    wanted = snapshot_id_of(metadata.table_uuid, branch, key)
+    if metadata.snapshot_by_id(wanted) is not None:
+        return wanted
+    remembered = metadata.properties.get(run_property(branch, key))
+    return int(remembered.split("@")[0]) if remembered else None
+
+
+def commit(request: Request, given: CatalogSettings) -> Landed:
+    """Make the commit; on conflict plan it again against the table as it is now.
+
+    Raises :class:`TableChangedError` (schema, partitioning or table are not what they were),
+    :class:`ConflictError` (rows to be replaced were changed by someone else, or the table is too busy):
+    nothing landed. Raises :class:`CommitUnknownError` when nobody can say: the files must stay.
+    """
+    start, wait, unknown, tries = time.monotonic(), 0.02, False, 0
+    while True:
+        tries += 1
+        late = time.monotonic() - start > request.seconds
+        try:
+            return _attempt(request, given)
+        except (CommitFailedException, ValidationException, TableAlreadyExistsError) as error:
+            if late:
+                raise ConflictError(
+                    f"The table {request.name} is busy: {tries} tries in {time.monotonic() - start:.0f} s "
+                    f"all met another writer's commit ({error}).",
+                    hint="Nothing was written. Run it again, or let fewer writers commit at once.",
+                    tries=tries,
+                ) from error
+        except CatalogUnavailableError as error:
+            if not unknown:
+                raise  # it was tried for as long as the settings say
+            if late:
+                raise _unknown(request, error) from error
+        except _UNKNOWN as error:
+            # SQLite says for certain that it did nothing. Of all else, it may have landed, and trying again
+            # is safe: a snapshot id cannot land twice.
+            certain = _refused(error)
+            unknown = unknown or not certain
+            if certain and "full" in certain and not unknown:
+                raise _no_space(request, error) from error
+            if certain and not unknown and time.monotonic() - start > given.timeout:
+                tried_for = time.monotonic() - start
+                raise CatalogUnavailableError(
+                    f"Could not commit to {request.name}: the catalog {given.shown_uri} refused for "
+                    f"{tried_for:.1f} s ({certain}).",
+                    hint="Nothing was written. Is no other process holding a lock on it?",
+                    tried_for=tried_for,
+                ) from error
+            if late:
+                raise _unknown(request, error) from error
+        except OSError as error:
+            # Of the manifests or the metadata, all of which come before the catalog is changed.
+            if unknown:
+                raise _unknown(request, error) from error
+            raise _no_space(request, error) from error
+        time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        wait = min(wait * 1.7, 1.0)
+
+
+def _refused(error: Exception) -> str | None:
+    """SQLite's words, if it says that a transaction came to nothing: locked, full, read-only."""
+    cause = getattr(error, "orig", None)
+    words = str(cause)
+    known = ("locked", "is full", "readonly")
+    return words if isinstance(cause, sqlite3.OperationalError) and any(w in words for w in known) else None
+
+
+def _no_space(request: Request, error: Exception) -> StorageError:
+    return StorageError(
+        f"The commit to {request.name} could not be written: {error}",
+        hint="Nothing was written: the table is as it was. Is there space, and permission to write?",
+    )
+
+
+def _unknown(request: Request, error: Exception) -> CommitUnknownError:
+    return CommitUnknownError(
+        f"The catalog did not say whether the commit to {request.name} landed ({error}).",
+        hint="The written files were left in place. Run it again with the same run_key: it lands once.",
+        table=request.name,
+    )
+
+
+def _attempt(request: Request, given: CatalogSettings) -> Landed:
+    try:
+        table = catalogs.load(request.name, given)
+    except TableNotFoundError as error:
+        if request.create is None:
+            raise TableChangedError(
+                f"The table {request.name} vanished while rows were written for it.",
+                hint="Nothing was written. Was it dropped or renamed by someone else?",
+            ) from error
+        return _create(request, given)
+    metadata = table.metadata
+    if (found := find_landed(metadata, request.branch, request.key)) is not None:
+        return _found(request, table, found)
+    if request.create is not None and not _same_shape(request.base, metadata):
+        raise TableChangedError(
+            f"Someone else made the table {request.name} meanwhile, with other columns or partitions.",
+            hint="Nothing was written. Run it again to append to that table, or choose another name.",
+        )
+    if request.create is None:
+        _check_still(request, metadata)
+    transaction = table.transaction()
+    guard(transaction, metadata)
+    if request.change is not None:
+        request.change(transaction)
+    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
+    _remember(request, transaction, metadata, snapshot_id)
+    properties = _summary(request)
+    with _discarding(transaction):
+        if request.removal is None:
+            # Adding rows conflicts with nothing, so PyIceberg may try again by itself.
+            append_producer(transaction, snapshot_id, request.files, properties, request.branch).commit()
+        else:
+            remove = request.removal(table)
+            overwrite_producer(
+                transaction, table, snapshot_id, remove, request.files, properties, request.branch
+            ).commit()
+        reached(CrashPoint.CLIENT_BEFORE_SWAP)
+        committed = transaction.commit_transaction()
+    reached(CrashPoint.CLIENT_AFTER_SWAP)
+    # PyIceberg takes a snapshot of this id for its own success; it may be another try's.
+    return _found(request, committed, snapshot_id)
+
+
+def _create(request: Request, given: CatalogSettings) -> Landed:
+    assert request.create is not None
+    transaction = request.create()
+    metadata = transaction.table_metadata
+    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
+    _remember(request, transaction, metadata, snapshot_id)
+    try:
+        with _discarding(transaction):
+            if request.files:
+                append_producer(
+                    transaction, snapshot_id, request.files, _summary(request), request.branch
+                ).commit()
+            reached(CrashPoint.CLIENT_BEFORE_SWAP)
+            table = transaction.commit_transaction()
+    except (CommitFailedException, TableAlreadyExistsError):
+        # Someone else made the table first. The metadata and the manifests of ours bear ids of their own, by
+        # which no sweep of that table would find them.
+        sweep_creation(transaction._table.io, metadata)
+        theirs = catalogs.load(request.name, given)
+        ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
+        if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:
+            delete_manifests(theirs.io, ours)
+        raise
+    reached(CrashPoint.CLIENT_AFTER_SWAP)
+    return Landed(snapshot_id if request.files else 0, replayed=False, table=table)
+
+
+@contextmanager
+def _discarding(transaction: Transaction) -> Iterator[None]:
+    """Delete the manifests if the commit certainly failed; PyIceberg does so for conflicts alone."""
+    try:
+        yield
+    except Exception as error:
+        if _refused(error) or (isinstance(error, OSError) and not isinstance(error, _UNKNOWN)):
+            discard_manifests(transaction)
+        raise
+
+
+def _found(request: Request, table: Table, snapshot_id: int) -> Landed:
+    snapshot = table.metadata.snapshot_by_id(snapshot_id)
+    attempt = (
+        snapshot.summary.additional_properties.get("shoal.attempt") if snapshot and snapshot.summary else None
+    )
+    return Landed(snapshot_id, replayed=attempt != request.attempt, table=table)
+
+
+def _summary(request: Request) -> dict[str, str]:
+    kept = {"shoal.run-key": request.key} if request.remember else {}
+    return {**request.properties, **kept, "shoal.attempt": request.attempt}
+
+
+def _check_still(request: Request, now: TableMetadata) -> None:
+    base = request.base
+    if now.table_uuid != base.table_uuid:
+        raise TableChangedError(
+            f"The table {request.name} was dropped and made anew while rows were written for it.",
+            hint="Nothing was written. Run it again if the new table is meant.",
+        )
+    if now.current_schema_id != base.current_schema_id:
+        raise TableChangedError(
+            f"The columns of {request.name} were changed by someone else while rows were written for it.",
+            hint="Nothing was written. Run it again: it will be checked against the new columns.",
+            before=str(base.schema()),
+            now=str(now.schema()),
+        )
+    if now.default_spec_id != base.default_spec_id:
+        raise TableChangedError(
+            f"The partitioning of {request.name} was changed by someone else while rows were written for it.",
+            hint="Nothing was written. Run it again: the files will be cut anew.",
+        )
+
+
+def _same_shape(one: TableMetadata, other: TableMetadata) -> bool:
+    """Whether files written for one new table are right for another of the same name."""
+    return (
+        one.schema().as_struct() == other.schema().as_struct()
+        and [(f.source_id, f.transform, f.name) for f in one.spec().fields]
+        == [(f.source_id, f.transform, f.name) for f in other.spec().fields]
+        and one.default_spec_id == other.default_spec_id
+        and one.location == other.location
+    )
+
+
+def _remember(request: Request, transaction: Transaction, metadata: TableMetadata, snapshot_id: int) -> None:
+    if not request.remember:
+        return
+    runs = {k: v for k, v in metadata.properties.items() if k.startswith(RUN_PROPERTY)}
+    if len(runs) >= KEPT_RUNS:
+        oldest = sorted(runs, key=lambda k: int(runs[k].split("@")[-1]))[: len(runs) - KEPT_RUNS + 1]
+        transaction.remove_properties(*oldest)
+    value = f"{snapshot_id}@{time.time_ns() // 1_000_000}"
+    transaction.set_properties({run_property(request.branch, request.key): value})

@@ -1,0 +1,54 @@
+"""docs/architecture.md against the code: its picture, its rooms, and the modules that its tour names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import shoal
+
+PACKAGE = Path(shoal.__file__).parent
+ROOT = PACKAGE.parents[1]
+DOC = (ROOT / "docs" / "architecture.md").read_text()
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+
+ROOMS = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+ROOMS -= {"__init__", "__main__"}
+
+
+def section(title: str) -> str:
+    return DOC.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_the_picture_shows_the_layers_that_the_linter_keeps() -> None:
+    drawn = section("The picture").split("```")[1].strip().splitlines()
+    (rooms,) = (contract for contract in SETTINGS["contracts"] if contract["name"] == "Rooms")
+    kept = [layer.replace(" | ", " · ") for layer in rooms["layers"]]
+    assert [layer for layer in kept if layer != "__main__"] == drawn
+    assert rooms["exhaustive"], "a new room has to be placed"
+
+
+def test_each_room_has_its_paragraph() -> None:
+    described = re.findall(r"^### (\w+)\n(\S.*)", section("The rooms"), re.MULTILINE)
+    assert sorted(name for name, _ in described) == sorted(ROOMS)
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_each_room_says_what_it_is_for(room: str) -> None:
+    face = PACKAGE / room / "__init__.py" if (PACKAGE / room).is_dir() else PACKAGE / f"{room}.py"
+    assert face.read_text().startswith('"""'), f"{face} has no docstring"
+
+
+def test_the_tour_visits_at_most_six_rooms_and_names_what_is_there() -> None:
+    stops = re.findall(
+        r"^\d\. \*\*(\w+)\*\*:(.*?)(?=^\d\.|\Z)", section("A way through the code"), re.M | re.S
+    )
+    assert 1 < len(stops) <= 6
+    for room, text in stops:
+        named = re.findall(r"`([a-z_/]+)(?:\.[A-Za-z_.]+)?`", text)
+        assert named, room
+        for module in named:
+            assert (PACKAGE / room / f"{module}.py").is_file(), f"{room}/{module}.py"
