@@ -14,7 +14,7 @@ from typing import Any
 from shoal.client.dask_ending import TellingClient
 from shoal.machine import modules
 
-TELL = "shoal_code"  # the operation by which a scheduler is told (head/dask_code.py)
+TELL = "shoal_code"  # the operation by which a scheduler is told (engines/dask/code.py)
 _ANSWER = 30.0  # s that it gets to answer
 
 
