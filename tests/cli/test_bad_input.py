@@ -29,6 +29,7 @@ FILLED = {  # what an argument of that name is called with; others get "x"
     "longest": "1 h",
     "folder": "made",
     "table": "shop.orders",
+    "workers": "2",
 }
 
 

@@ -51,7 +51,7 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "shoal", "--version"],
         cwd=shoal.folder,
-        env=shoal.machine.environment,
+        env=shoal.environment,
         capture_output=True,
         text=True,
         check=True,
@@ -170,7 +170,7 @@ def test_what_is_asked_often_imports_no_engine(shoal: Any, command: list[str]) -
             *command,
         ],
         cwd=shoal.folder,
-        env=shoal.machine.environment,
+        env=shoal.environment,
         capture_output=True,
         text=True,
         check=True,
@@ -268,7 +268,7 @@ def test_the_shell_completes_commands_and_templates(shoal: Any) -> None:
         done = subprocess.run(
             [shoal.command],
             cwd=shoal.folder,
-            env=shoal.machine.environment
+            env=shoal.environment
             | {"_SHOAL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
             capture_output=True,
             text=True,

@@ -89,7 +89,7 @@ def test_nothing_is_shown_in_a_pipe(shoal: Any) -> None:
     file = shoal.write("computes.py", DASK.format(progress=True))
     done = subprocess.run(
         [sys.executable, str(file)],
-        cwd=shoal.folder, env=shoal.machine.environment, capture_output=True, text=True, check=True,
+        cwd=shoal.folder, env=shoal.environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "66\n"
     assert "\x1b" not in done.stderr

@@ -32,7 +32,7 @@ def written(shoal: Any) -> str:
     file = shoal.write("write.py", WRITES)
     done = subprocess.run(
         [sys.executable, str(file)],
-        cwd=shoal.folder, env=shoal.machine.environment, capture_output=True, text=True, check=True,
+        cwd=shoal.folder, env=shoal.environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
 
