@@ -164,7 +164,8 @@ FILL = textwrap.dedent(
     import os, sys, pathlib
     import pyarrow as pa
     import shoal
-    from shoal.tables import catalog as catalogs, errors
+    from shoal.tables import errors
+    from shoal.tables.catalogs import opening as catalogs
     from shoal.tables.catalogs.opening import CatalogSettings
 
     disk = pathlib.Path(sys.argv[1])

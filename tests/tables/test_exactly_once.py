@@ -42,7 +42,7 @@ ZYGOTE = textwrap.dedent(
     import numpy as np, pyarrow as pa, pandas as pd
     import dask, dask.dataframe as dd
     import shoal, shoal.tables.writing.write, shoal.tables.reading.read, shoal.tables.reading.expression
-    from shoal.tables import points
+    from shoal.tables.writing import points
 
     def lose_an_answer():
         # The change is made, and the client is told of an error.

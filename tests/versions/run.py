@@ -84,7 +84,7 @@ def run(environment: Environment) -> int:
         "import dask, pyarrow, pyiceberg, pandas\n"
         "print('dask', dask.__version__, 'pyarrow', pyarrow.__version__,\n"
         "      'pyiceberg', pyiceberg.__version__, 'pandas', pandas.__version__)\n"
-        "from shoal.tables import read\n"
+        "from shoal.tables.reading import read\n"
         "try:\n"
         "    import shoal.tables.reading.expression\n"
         "except ImportError:\n"
