@@ -119,6 +119,10 @@ def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
 def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
     assert "may live 2 h in all" in shoal("extend", "nightly", "+1h").out
     assert "may live 1 h 30 min in all" in shoal("extend", "nightly", "90 min").out
+    too_short = shoal("extend", "nightly", "0.001 s")
+    assert too_short.code == 2
+    assert "nightly has lived" in too_short.err
+    assert "shoal extend nightly +" in too_short.err
     refused = shoal("extend", "nightly", "+3h")
     assert refused.code == 3
     assert "a cluster may have 4 h of life: tier standard" in refused.err

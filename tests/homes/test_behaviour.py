@@ -284,6 +284,26 @@ def test_a_longer_life_goes_as_far_as_the_tier_and_ends_there(world: World) -> N
         world.home.extend(cluster.id, Seconds.parse("3 h"))
 
 
+def test_a_lifetime_that_is_over_already_is_refused_and_one_still_ahead_is_given(world: World) -> None:
+    """`shoal extend nightly '1 h'` after 90 minutes is meant as one hour more: it must not end the work."""
+    cluster = world.ready(world.ask("nightly", max_duration="20 min"))
+
+    def lived() -> float:
+        with pytest.raises(UsageError) as refused:
+            world.home.extend(cluster.id, Seconds(0.001))
+        assert "shoal extend nightly +1ms" in refused.value.hint
+        return float(refused.value.values["lived"])
+
+    world.until(lambda: lived() > 1, "it has lived for a second")
+    with pytest.raises(UsageError, match=r"nightly has lived .* s already, and may live 20 min") as refused:
+        world.home.extend(cluster.id, Seconds(1))
+    assert "shoal extend nightly +1s" in refused.value.hint
+    assert world.home.get(cluster.id).plan.timeouts.max == 1200
+    assert world.home.extend(cluster.id, Seconds.parse("15 min")).plan.timeouts.max == 900
+    world.pass_time()
+    assert world.home.get(cluster.id).state is State.READY
+
+
 def test_growing_goes_through_admission_and_shrinking_gives_back(world: World) -> None:
     cluster = world.ready(world.ask("one", workers=1))
     world.home.scale(cluster.id, 3)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ def test_a_client_that_shuts_its_cluster_down_has_ended_it(
             cluster.client.shutdown()
             with pytest.raises(ClusterEndedError, match="StoppedByUser, shut down by its client"):
                 waiting.result(60)
+            for call in (
+                lambda: cluster.client.submit(sum, [1, 2]),
+                lambda: cluster.client.run(os.getpid),
+            ):
+                with pytest.raises(ClusterEndedError, match="StoppedByUser, shut down by its client"):
+                    call()
         eventually(lambda: cluster.record.state.ended, 30, "it ended")
     record = cluster.record
     assert (record.state, record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
@@ -85,6 +93,24 @@ def test_a_cluster_that_was_idle_says_so_to_the_next_cell(
     assert not isinstance(caught.value.__cause__, ClusterEndedError)
 
 
+def test_a_handle_that_is_dropped_after_its_cluster_was_told_to_end_claims_nothing(
+    shared_project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client that slept past its no-client time reads that, and not that its dropped handle ended the work."""
+    cluster = started(shared_project)
+    home, cluster_id = cluster._home, cluster.id
+    with home.ledger.write() as tx:  # type: ignore[attr-defined]
+        tx.move(cluster_id, State.STOPPING, Reason.CLIENT_GONE, "no client for 2 s")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del cluster
+        gc.collect()
+    assert "no client for 2 s" in home.get(cluster_id).message
+    said = capfd.readouterr().err
+    assert "dropped without close()" not in said
+    home.stop(cluster_id, Reason.STOPPED_BY_USER, "end of the test")
+
+
 def test_an_error_of_the_users_own_stays_that(shared_project: Path) -> None:
     def fail() -> None:
         with started(shared_project) as cluster:
@@ -124,6 +150,9 @@ def test_spark_says_that_its_session_is_lost_or_why_its_cluster_ended(
         again.client.release_session()
         time.sleep(1.5)
         assert cluster.session is not again, "also where no call failed before"
+        for stop in ("of the session that is open", "once more"):
+            cluster.session.stop()  # as most scripts end
+            assert cluster.sql("select 40 + 2 as n").collect()[0].n == 42, stop
         os.kill(cluster.record.head["pid"], signal.SIGKILL)
 
         def until_it_fails() -> None:

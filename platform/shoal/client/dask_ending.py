@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client
 
-from shoal.errors import ClusterEndedError
+from shoal.errors import ClusterEndedError, ShoalError
 
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
 _POLL = 0.1
@@ -47,11 +48,22 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
             raise self._told
 
-    async def _reconnect(self) -> None:
-        """The connection is lost: does the cluster live, or why not?"""
+    async def _shutdown(self) -> None:
+        """As Dask's; whatever is asked of it from then on fails with the reason."""
+        await super()._shutdown()
+        with suppress(ShoalError):  # it is shut down, also where nobody can say so now
+            self._told = await self._reason()
+
+    async def _reason(self) -> ClusterEndedError | None:
+        """Why the cluster has ended; None where it seems to live."""
         end = time.monotonic() + KNOWN
         while (told := await asyncio.to_thread(self._why)) is None and time.monotonic() < end:
             await asyncio.sleep(_POLL)
+        return told
+
+    async def _reconnect(self) -> None:
+        """The connection is lost: does the cluster live, or why not?"""
+        told = await self._reason()
         if told is None:
             await super()._reconnect()
             return

@@ -139,7 +139,8 @@ class ClusterHandle(ABC):
     def extend(self, longest: str) -> Self:
         """Let it live longer, inside what your tier gives: ``"6 h"`` from its admission on, or ``"+1 h"`` more.
 
-        NeverFitsError where the tier gives less; UnitError for what is no time.
+        NeverFitsError where the tier gives less, UsageError where it has lived that long already (it would end at
+        once), UnitError for what is no time.
         """
         self._cluster = self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
         return self
@@ -322,8 +323,8 @@ def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
     if os.getpid() != process:
         return  # a child that was forked past Python
     try:
-        if home.get(cluster_id).state.ended:
-            return
+        if why_ended(home, cluster_id) is not None:
+            return  # for that reason; it was told to whoever used it
         home.stop(cluster_id, Reason.CLIENT_GONE, "its handle was dropped")
         what = "was ended"
     except ShoalError as error:

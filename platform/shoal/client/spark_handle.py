@@ -71,7 +71,7 @@ class SparkCluster(ClusterHandle):
 
     @property
     def session(self) -> SparkSession:
-        """A Spark Connect session, opened at the first use, and anew when its server knows it no more."""
+        """A Spark Connect session, opened at the first use, and anew once it was stopped or its server lost it."""
         if self._session is not None and os.getpid() == self._process:
             self._renew_if_lost(self._session)
         if self._session is None:
@@ -106,6 +106,9 @@ class SparkCluster(ClusterHandle):
         return self._session
 
     def _renew_if_lost(self, session: SparkSession) -> None:
+        if session.is_stopped:  # by the user's own stop(), as most scripts end
+            self._disconnect()
+            return
         link = self._link
         if not link.lost and time.monotonic() - link.seen > _FRESH:
             with contextlib.suppress(SessionLostError):

@@ -76,7 +76,10 @@ class Home(Protocol):
         ...
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
-        """Let a cluster live ``longest`` in all, from its admission; NeverFitsError where the policy gives less."""
+        """Let a cluster live ``longest`` in all, from its admission.
+
+        NeverFitsError where the policy gives less, UsageError where it has lived that long already.
+        """
         ...
 
     def note_exit(self, cluster_id: str, code: int) -> None:

@@ -344,7 +344,7 @@ class FakeHome:
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         cluster = self.get(cluster_id)
-        plan = lasting(cluster, longest, self.policy.limits_of(cluster.owner))
+        plan = lasting(cluster, longest, self.policy.limits_of(cluster.owner), self.clock.now)
         self._store(replace(cluster, plan=plan), self.records[cluster_id][1])
         return self.get(cluster_id)
 

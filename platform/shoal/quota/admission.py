@@ -14,7 +14,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
-from shoal.errors import CapacityError, InfrastructureError, NeverFitsError, QuotaExceededError, RefusedError
+from shoal.errors import (
+    CapacityError,
+    InfrastructureError,
+    NeverFitsError,
+    QuotaExceededError,
+    RefusedError,
+    UsageError,
+)
 from shoal.model.cluster import Cluster, Reason
 from shoal.model.names import command
 from shoal.model.workload import Plan
@@ -212,13 +219,24 @@ def _fitting_workers(
     return low or None
 
 
-def lasting(cluster: Cluster, longest: Seconds, limits: Limits) -> Plan:
-    """The plan of a live cluster that is to live ``longest`` in all.
+def lasting(cluster: Cluster, longest: Seconds, limits: Limits, now: float) -> Plan:
+    """The plan of a live cluster that is to live ``longest`` in all; ``now`` by the store's clock.
 
-    NeverFitsError where the limits give less, InfrastructureError where it has ended.
+    NeverFitsError where the limits give less, InfrastructureError where it has ended, UsageError where it has
+    lived that long already.
     """
     if cluster.state.ended:
         raise InfrastructureError(f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one.")
+    lived = Seconds(now - cluster.admitted_at if cluster.admitted_at is not None else 0.0)
+    if longest <= lived:
+        more = command("extend", cluster.name, f"+{longest}".replace(" ", ""))
+        raise UsageError(
+            f"{cluster.name} has lived {lived} already, and may live {cluster.plan.timeouts.max}: with {longest} "
+            "in all it would end at once",
+            hint=f"`{more}` lets it live {longest} longer; `{command('down', cluster.name)}` ends it.",
+            lived=float(lived),
+            longest=float(longest),
+        )
     plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
     refuse_what_never_fits(Need.of(plan), limits, cluster.name)
     return plan

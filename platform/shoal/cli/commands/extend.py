@@ -15,7 +15,7 @@ from shoal.cli import options as o
 
 EXAMPLES = """\b
 Examples:
-  shoal extend nightly 6h
+  shoal extend nightly 6h             # in all, from its admission on
   shoal extend nightly +1h            # one hour more than it has
 """
 

@@ -226,7 +226,7 @@ class LocalHome:
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
-            plan = lasting(cluster, longest, self._project.policy.limits_of(cluster.owner))
+            plan = lasting(cluster, longest, self._project.policy.limits_of(cluster.owner), tx.now)
             tx.update(cluster_id, longest=float(longest), plan=plan.to_json())
             return tx.get(cluster_id)
 

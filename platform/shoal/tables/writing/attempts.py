@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from shoal.errors import UsageError
+
 _WAIT = 30.0  # s that a file which is being written gets to come to the end of its row group
 _LOOK = 0.02  # s between looks
 _lock = threading.Lock()
@@ -48,6 +50,17 @@ def go_on(attempt: str) -> None:
     """Raises GivenUpError if the attempt was given up meanwhile."""
     if attempt in _given_up:
         raise GivenUpError(f"{attempt} was given up: another part of the same write failed")
+
+
+def refuse_in_its_loop(table: str) -> None:
+    """UsageError in the event loop of an asynchronous Dask client: whoever waits there waits for themselves."""
+    client = _client()
+    if client is not None and client.asynchronous:
+        raise UsageError(
+            f"{table}: write_table was called in the event loop of an asynchronous Dask client, which cannot go "
+            "on until the write returns, and the write needs it",
+            hint=f'Write in a thread: `await asyncio.to_thread(shoal.write_table, df, "{table}")`.',
+        )
 
 
 def give_up(attempt: str) -> None:

@@ -32,7 +32,7 @@ from shoal.tables.shown import html, said
 from shoal.tables.types.evolution import plan_evolution
 from shoal.tables.types.partitioning import check_sortable, parse_field, parse_sorts, same_spec, spec_fields
 from shoal.tables.types.schemas import check, check_columns, frame_schema, new_table_schema
-from shoal.tables.writing.attempts import give_up
+from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
 from shoal.tables.writing.commit import Landed, Request, commit, find_landed
 from shoal.tables.writing.create import staged
 from shoal.tables.writing.files import WriteContext, Written, delete_files, write_frame, write_partition
@@ -121,7 +121,8 @@ def write_table(
     Raises :class:`SchemaMismatchError`, :class:`ValueNotRepresentableError`, :class:`DuplicateKeysError`,
     :class:`ConflictError`, :class:`TableChangedError`, :class:`CommitUnknownError`, :class:`StorageError`,
     :class:`CatalogUnavailableError`. After any but ``CommitUnknownError`` the table is as it was and the
-    written files are deleted.
+    written files are deleted. In the event loop of an asynchronous Dask client it is refused: write in
+    ``await asyncio.to_thread(shoal.write_table, ...)`` there.
     """
     started = time.monotonic()
     if mode not in ("append", "overwrite", "overwrite_partitions", "upsert"):
@@ -139,6 +140,7 @@ def write_table(
         raise UsageError(
             f"run_key={run_key!r} is {type(run_key).__name__}, not text.", hint='For example "flow-42/load".'
         )
+    refuse_in_its_loop(name)
     settled = catalogs.settings(catalog)
     job = _prepare(df, name, settled, partition_by, sort_by, evolve, branch)
     attempt = uuid.uuid4().hex
