@@ -24,9 +24,12 @@ _POLL = 0.1
 
 
 class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
-    """``why``: gives the error to raise once the cluster has ended, None while it lives. May block."""
+    """``why``: gives the error to raise once the cluster has ended, None while it lives (or where nobody knows, as
+    by default). May block."""
 
-    def __init__(self, *arguments: Any, why: Callable[[], ClusterEndedError | None], **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, why: Callable[[], ClusterEndedError | None] = lambda: None, **options: Any
+    ) -> None:
         self._why = why
         self._told: ClusterEndedError | None = None
         super().__init__(*arguments, **options)
