@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +103,29 @@ def test_a_name_whose_cluster_is_just_ending_is_free_a_moment_later(shared_proje
         assert second.id != first.id
         assert second.client.submit(sum, [1, 2]).result() == 3
     first.close()
+
+
+def test_an_attached_handle_that_is_dropped_disconnects(
+    detached: shoal.DaskCluster, shared_project: Path, eventually: Callable[..., Any]
+) -> None:
+    """A cell that is run again and again: its connections stayed, and the last one was Dask's default client."""
+    from distributed import default_client
+
+    def clients() -> list[str]:
+        known = detached.client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))
+        return [each for each in known if each.startswith("Client")]
+
+    before = clients()
+
+    def cell() -> Any:
+        handle = shoal.connect("desk", project=shared_project)
+        assert isinstance(handle, shoal.DaskCluster)
+        assert handle.client.submit(sum, [1, 2], pure=False).result(60) == 3
+        return handle.client
+
+    last = [cell() for _ in range(3)][-1]
+    eventually(lambda: clients() == before, 30, "only those that somebody holds are connected")
+    eventually(lambda: last.status == "closed", 30, "the client knows it")
+    assert default_client() is detached.client
+    with pytest.raises(UsageError, match="its handle was dropped"):
+        last.submit(sum, [1, 2], pure=False)

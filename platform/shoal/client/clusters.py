@@ -94,7 +94,7 @@ def opened(
 def connect(
     name: str, *, target: str | None = None, project: str | Path | None = None
 ) -> DaskCluster | SparkCluster:
-    """A handle on your live cluster of that name. Closing it disconnects, and the cluster stays."""
+    """A handle on your live cluster of that name. Closing or dropping it disconnects, and the cluster stays."""
     opened = open_project(project, target)
     home = open_home(opened)
     cluster = find(home, name)

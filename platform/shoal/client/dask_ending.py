@@ -10,6 +10,7 @@ version has it no more, this is a plain client, and the handle's ``with`` block 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from shoal.errors import ClusterEndedError, ShoalError
 
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
 _POLL = 0.1
+_GOODBYE = {"close-client", "close-stream"}
 
 
 class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
@@ -31,7 +33,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         self, *arguments: Any, why: Callable[[], ClusterEndedError | None] = lambda: None, **options: Any
     ) -> None:
         self._why = why
-        self._told: ClusterEndedError | None = None
+        self._told: ShoalError | None = None
         super().__init__(*arguments, **options)
 
     def sync(self, func: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -46,10 +48,26 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             raise
 
     def _send_to_scheduler(self, message: dict[str, Any]) -> None:
-        if self._told is None:
+        if self._told is None or message["op"] in _GOODBYE:
             super()._send_to_scheduler(message)
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
             raise self._told
+
+    def leave(self, told: ShoalError) -> None:
+        """Close soon, from any thread and without waiting; whoever still uses it is told ``told``."""
+        with suppress(Exception):  # its loop may be gone
+            self.loop.add_callback(self._leave, told)
+
+    async def _leave(self, told: ShoalError) -> None:
+        if self.status == "closed":
+            return
+        self._told = told
+        for state in list(self.futures.values()):
+            state.set_error(told, None)
+        self.futures.clear()
+        await self._close(fast=True)
+        if not self._asynchronous:  # its loop has a thread of its own, which waits for this to return
+            threading.Thread(target=self._loop_runner.stop, daemon=True).start()
 
     async def _shutdown(self) -> None:
         """As Dask's; whatever is asked of it from then on fails with the reason."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import warnings
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
 from shoal.display.computing import DaskBar
+from shoal.errors import UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import VERSIONS, differences, versions, warn
 from shoal.model.cluster import Cluster
@@ -38,12 +41,14 @@ class DaskCluster(ClusterHandle):
         super().__init__(home, cluster, owns=owns, quiet=quiet)
         self._client: Client | None = None
         self._bar: DaskBar | None = None
+        self._leaving: weakref.finalize[Any, Any] | None = None
 
     @property
     def client(self) -> Client:
         """A ``distributed.Client``, connected at the first use. Inside ``async with`` it is asynchronous."""
         if self._client is None:
             self._client = client = self._connection()
+            self._leave_when_dropped(client)
             warn(differences(versions(), client.sync(_theirs, client)))
             if self.progress:
                 self._bar = DaskBar(client, self.name)
@@ -74,13 +79,20 @@ class DaskCluster(ClusterHandle):
         await in_thread(self._disconnect)  # a client that was opened outside of the loop
         await in_thread(importlib.import_module, "shoal.client.dask_client")
         self._client = client = self._connection(asynchronous=True)
+        self._leave_when_dropped(client)
         await client
         theirs = await _theirs(client)
         warn(await in_thread(lambda: differences(versions(), theirs)))
 
+    def _leave_when_dropped(self, client: Client) -> None:
+        """Dask itself keeps every connected client, so one of a dropped handle would stay for ever."""
+        self._leaving = weakref.finalize(self, _left, client, self._finalizer, self.name, self._process)
+        self._leaving.atexit = False  # Dask closes its clients there
+
     async def _leave_loop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            self._stay()
             with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
                 await client.close()
 
@@ -92,9 +104,15 @@ class DaskCluster(ClusterHandle):
     def open(self) -> None:
         _ = self.client
 
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.detach()
+            self._leaving = None
+
     def _abandon(self) -> None:
         self._bar = None
         client, self._client = self._client, None
+        self._stay()
         if client is not None:
             client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
             _abandoned.append(client)
@@ -103,9 +121,22 @@ class DaskCluster(ClusterHandle):
         if self._bar is not None:
             self._bar.end()
             self._bar = None
+        self._stay()
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _left(client: Any, owned: weakref.finalize[Any, Any] | None, name: str, process: int) -> None:
+    """A handle went without close(). Where it owned its cluster, that ends now, and its client reads why."""
+    if os.getpid() != process or (owned is not None and owned.alive):
+        return
+    client.leave(
+        UsageError(
+            f"the connection to {name!r} was closed: its handle was dropped",
+            hint=f"Keep the handle for as long as its client is used: cluster = shoal.connect({name!r}).",
+        )
+    )
 
 
 async def _theirs(client: Client) -> dict[str, dict[str, str]]:
