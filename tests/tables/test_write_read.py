@@ -139,3 +139,11 @@ def test_columns_at_any_address_are_cut(name: str) -> None:
         BucketTransform(4).pyarrow_transform(LongType())(column)
     shoal.write_table(pa.table({"id": column}), name, partition_by="bucket(4, id)")
     assert rows_of(name) == numbers.tolist()
+
+
+def test_nan_of_pandas_becomes_null_and_nan_of_arrow_stays(name: str, dask_cluster: Any) -> None:
+    """As docs/tables.md says: in pandas' float64 NaN is the mark of what is missing."""
+    shoal.write_table(pd.DataFrame({"id": [1, 2], "x": [1.0, float("nan")]}), name)
+    shoal.write_table(pa.table({"id": [3], "x": [float("nan")]}), name, mode="append")
+    assert rows_of(name, filters="x is null") == [2]
+    assert rows_of(name, filters="x is nan") == [3]

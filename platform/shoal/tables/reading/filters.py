@@ -8,6 +8,7 @@ that does not fit its column is an error.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -54,6 +55,7 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
     if isinstance(filters, BooleanExpression):
         expression = filters
     elif isinstance(filters, str):
+        _only_prefixes(filters)
         try:
             expression = parse(filters)
         except Exception as error:  # pyparsing's errors have no common base that is public
@@ -80,6 +82,20 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
             hint=getattr(error, "hint", "") or "Is each value of its column's type?",
         ) from error
     return meant
+
+
+_TEXTS = re.compile(r"""(?P<like>\blike\s*)?'(?P<text>(?:[^'\\]|''|\\.)*)'""", re.IGNORECASE | re.DOTALL)
+_PREFIX = re.compile(r"[^_%\\]*(?:\\?%)?", re.DOTALL)
+
+
+def _only_prefixes(text: str) -> None:
+    """Refuse patterns that PyIceberg would take literally: SQL's ``_`` is any one character."""
+    for found in _TEXTS.finditer(text):
+        if found["like"] and not _PREFIX.fullmatch(found["text"]):
+            raise FilterError(
+                f"The filter {text!r} has the pattern {found['text']!r}, and only the start of a text is matched.",
+                hint="Write like 'abc%', without _ and escapes, or read the column and filter the frame.",
+            )
 
 
 def _from_lists(filters: Sequence[Any]) -> BooleanExpression:
