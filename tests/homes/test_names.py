@@ -129,3 +129,18 @@ def test_an_attached_handle_that_is_dropped_disconnects(
     assert default_client() is detached.client
     with pytest.raises(UsageError, match="its handle was dropped"):
         last.submit(sum, [1, 2], pure=False)
+
+
+def test_connections_that_overlap_leave_no_scheduler_behind(
+    detached: shoal.DaskCluster, shared_project: Path
+) -> None:
+    """Two clusters in one notebook, closed in the order in which they were opened; then Dask computes without one."""
+    import dask
+
+    first = shoal.connect("desk", project=shared_project)
+    second = shoal.connect("desk", project=shared_project)
+    for handle in (first, second):
+        handle.open()
+    for handle in (first, second):
+        handle.close()
+    assert dask.delayed(sum)([1, 2]).compute() == 3

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import dask
+import distributed
 from distributed import Client
 
 from shoal.errors import ClusterEndedError, ShoalError
@@ -69,6 +71,13 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         if not self._asynchronous:  # its loop has a thread of its own, which waits for this to return
             threading.Thread(target=self._loop_runner.stop, daemon=True).start()
 
+    async def _close(self, fast: bool = False) -> None:
+        """As Dask's; then computing needs no client any more, unless there is another one."""
+        try:
+            await super()._close(fast=fast)
+        finally:
+            _forget_scheduler()
+
     async def _shutdown(self) -> None:
         """As Dask's; whatever is asked of it from then on fails with the reason."""
         await super()._shutdown()
@@ -95,3 +104,13 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         self.status = "connecting"  # as Dask's own has it: what follows closes it
         self.scheduler_comm = None
         await self._close(fast=True)
+
+
+def _forget_scheduler() -> None:
+    """Dask puts back the scheduler that it found when a client was opened. Where clients overlap that is the one of
+    another client, also when that is closed by then, and nothing could be computed without a client."""
+    try:
+        distributed.default_client()
+    except ValueError:
+        if dask.config.get("scheduler", None) in ("dask.distributed", "distributed"):
+            dask.config.config.pop("scheduler", None)
