@@ -200,6 +200,30 @@ def test_fields_of_structs(name: str) -> None:
     assert kept(name, "s.a > 0 and id < 4", "id") == [1]
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_required_field_is_null_where_its_struct_is(name: str, writer: str) -> None:
+    """`is null` found nothing and `is not null` everything: the field by itself is never null."""
+    inner = pa.struct([pa.field("c", pa.int64(), nullable=False)])
+    outer = pa.struct([pa.field("a", pa.int64(), nullable=False), pa.field("in", inner, nullable=False)])
+    rows = [
+        {"x": 0, "st": None},
+        {"x": 1, "st": {"a": 1, "in": {"c": 1}}},
+        {"x": 2, "st": {"a": 2, "in": {"c": 2}}},
+    ]
+    schema = pa.schema([pa.field("x", pa.int64()), pa.field("st", outer)])
+    WRITERS[writer](name, pa.Table.from_pylist(rows, schema=schema))
+    for field in ("st.a", "st.in.c"):
+        assert kept(name, f"{field} is null") == [0]
+        assert kept(name, _new.IsNull(field)) == [0]
+        assert kept(name, f"{field} is not null") == [1, 2]
+        assert kept(name, f"not ({field} is null)") == [1, 2]
+        assert kept(name, f"{field} = 1") == [1]
+        assert kept(name, f"{field} != 1") == [2]
+        assert kept(name, f"{field} not in (1, 5)") == [2]
+        assert kept(name, f"{field} != 7") == [1, 2]
+        assert kept(name, f"{field} is null or {field} = 2") == [0, 2]
+
+
 def test_fields_of_structs_that_spark_wrote(name: str, sql: Callable[[str], Any]) -> None:
     """Spark's manifests hold bounds of nested fields, which PyIceberg's strict evaluator cannot look up."""
     sql(f"CREATE NAMESPACE IF NOT EXISTS shoal.{name.split('.')[0]}")

@@ -50,7 +50,41 @@ is it (0). ``(None, 1)``: above all values; ``(None, -1)``: below all."""
 
 def spelled_out(expression: BooleanExpression, schema: Schema) -> BooleanExpression:
     """The form above of a filter that means SQL's logic. Raises :class:`FilterError`."""
-    return _rewrite(expression, schema, negated=False)
+    return _by_what_is_null(_rewrite(expression, schema, negated=False), schema)
+
+
+def _by_what_is_null(expression: Any, schema: Schema) -> BooleanExpression:
+    """A required field is null where a struct above it is: what asks for one asks for the other.
+
+    PyIceberg looks at the field alone, and takes it for never null.
+    """
+    match expression:
+        case ex.And() | ex.Or():
+            make: Any = ex.And if isinstance(expression, ex.And) else ex.Or
+            both: BooleanExpression = make(
+                _by_what_is_null(expression.left, schema), _by_what_is_null(expression.right, schema)
+            )
+            return both
+        case ex.IsNull() | ex.NotNull():
+            term: Any = expression.term
+            again: Any = type(expression)
+            asked: BooleanExpression = again(_innermost_optional(term.name, schema))
+            return asked
+    result: BooleanExpression = expression
+    return result
+
+
+def _innermost_optional(name: str, schema: Schema) -> str:
+    """The field itself, or the struct whose null makes a required field null; without either, the field."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        above = ".".join(parts[:end])
+        try:
+            if not schema.find_field(above).required:
+                return above
+        except ValueError:
+            continue  # a name with a dot in it
+    return name
 
 
 def _rewrite(expression: Any, schema: Schema, *, negated: bool) -> BooleanExpression:
