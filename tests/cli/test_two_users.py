@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,15 @@ from typing import Any
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-ALICE, BOB = 54321, 54322  # ids without an entry in the user database, as in many containers
+from shoal.machine import paths
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# Ids without an entry in the user database, as in many containers; those of a run of their own.
+ALICE = 40_000 + os.getpid() % 10_000 * 2
+BOB = ALICE + 1
+SHARED = ["/tmp", "/var/tmp", "/dev/shm"]
+Eventually = Callable[..., Any]
 
 
 @dataclass
@@ -67,13 +76,49 @@ SHOAL = (sys.executable, "-m", "shoal")
 
 @pytest.fixture
 def people(namespaces: Any, tmp_path: Path, small: Any) -> Iterator[tuple[Person, Person]]:
+    with two_people(namespaces, tmp_path, small, "") as both:
+        yield both
+
+
+@pytest.fixture
+def known_people(namespaces: Any, tmp_path: Path, small: Any) -> Iterator[tuple[Person, Person]]:
+    """With entries in the user database, as Java wants them, and with the jars, which take long to fetch."""
+    entries = "".join(
+        f"{name}{uid}:x:{uid}:{uid}::/:/bin/sh\\n" for name, uid in (("alice", ALICE), ("bob", BOB))
+    )
+    database = (
+        f'cp /etc/passwd "$stash/passwd"; printf "{entries}" >> "$stash/passwd"; '
+        'mount --bind "$stash/passwd" /etc/passwd'
+    )
+    with two_people(namespaces, tmp_path, small, database) as both:
+        alice, jars = both[0], paths.cache_folder() / "ivy" / "jars"
+        if jars.is_dir():
+            made = alice(sys.executable, "-c", MAKE_CACHE)
+            assert made[0] == 0, made
+            give(shutil.copytree(jars, Path(made[1].strip()) / "jars"), alice)
+        yield both
+
+
+MAKE_CACHE = """
+from shoal.machine import paths
+print(paths.make_private(paths.cache_folder() / "ivy"))
+"""
+
+
+def give(folder: Path, person: Person) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, person.uid, person.uid)
+
+
+@contextmanager
+def two_people(namespaces: Any, tmp_path: Path, small: Any, more: str) -> Iterator[tuple[Person, Person]]:
     namespaces.need_root("setpriv")
     stash = tmp_path / "stash"
     stash.mkdir()
     needed = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
     made_reachable = namespaces.reachable(needed)
     namespace = namespaces.Namespace(
-        f'stash="{stash}"; mount -t tmpfs -o size=1m shoal-test "$stash"\n{made_reachable}'
+        f'stash="{stash}"; mount -t tmpfs -o size=1m shoal-test "$stash"\n{more}\n{made_reachable}'
     )
     both = Path(tempfile.mkdtemp(prefix="shoal-people-"))
     both.chmod(0o755)
@@ -81,9 +126,8 @@ def people(namespaces: Any, tmp_path: Path, small: Any) -> Iterator[tuple[Person
     for name, uid in (("alice", ALICE), ("bob", BOB)):
         home = both / name
         shutil.copytree(small.folder, home)
-        for path in (home, *home.rglob("*")):
-            os.chown(path, uid, uid)
         found.append(Person(uid, home, namespaces.run_in, namespace))
+        give(home, found[-1])
     yield found[0], found[1]
     for person in found:
         person.shoal("down", "--all", "--yes")
@@ -157,4 +201,151 @@ BREAK_IN = """
             print("status:", urllib.request.urlopen(request, timeout=5).status)
         except urllib.error.HTTPError as error:
             print("status:", error.code)
+    """
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What a person's processes listen at: TCP ports, and Unix sockets with a name (``@`` for abstract)."""
+
+    ports: frozenset[int]
+    sockets: frozenset[str]
+
+
+def listening(pids: Sequence[int]) -> Listening:
+    ports, inodes = set(), set()
+    for pid in pids:
+        for each in psutil.Process(pid).net_connections("inet"):
+            if each.status == psutil.CONN_LISTEN or each.type == socket.SOCK_DGRAM:
+                assert each.type == socket.SOCK_STREAM, (pid, each)
+                assert each.laddr.ip.removeprefix("::ffff:") == "127.0.0.1", (pid, each)
+                ports.add(each.laddr.port)
+        for opened in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(os.readlink(opened))
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    named = {row[7] for row in rows if len(row) == 8 and f"socket:[{row[6]}]" in inodes}
+    return Listening(frozenset(ports), frozenset(named))
+
+
+def try_all(bob: Person, alice: Person, found: Listening) -> Any:
+    asked = {
+        "ports": sorted(found.ports),
+        "sockets": sorted(found.sockets),
+        "uid": alice.uid,
+        "folders": [str(alice.home), *filter(os.path.isdir, SHARED)],
+    }
+    code, out, err = bob(sys.executable, str(HERE / "stranger.py"), json.dumps(asked))
+    assert code == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def secrets_of(alice: Person) -> set[str]:
+    """All that opens a cluster of hers: tokens, keys, passwords, secret links."""
+    found = set()
+    for file in alice.data.glob("run/*/*.json"):
+        said = json.loads(file.read_text())
+        if file.name == "token.json":
+            found.add(said["token"])
+        elif file.name == "endpoint.json":
+            found |= {said["token"], said["security"]["tls_client_key"].splitlines()[1]}
+            found |= {part for part in (said["dashboard"] or "").split("/") if len(part) > 20}
+    for file in alice.data.glob("run/*/spark.conf"):
+        passwords = [line.split(" ", 1)[1] for line in file.read_text().splitlines() if "assword " in line]
+        found.update(passwords)
+    return found
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_that_listens_and_no_file_tells_a_stranger_anything(
+    known_people: tuple[Person, Person], eventually: Eventually
+) -> None:
+    """Every socket and file of a live Dask and a live Spark cluster in use, tried by another user.
+
+    A process of hers that does tell is the control: each way to ask has to find it, or proves nothing.
+    """
+    alice, bob = known_people
+    (alice.home / "use.py").write_text(textwrap.dedent(USE))
+    give(alice.home / "use.py", alice)
+    before = try_all(bob, alice, Listening(frozenset(), frozenset()))
+    assert str(alice.home / "use.py") in before["readable"], "her project is open to all"
+    assert before["writable"] == []
+    starts = [
+        alice.start(*SHOAL, "up", "small", "-w", "1", "--engine", engine, "--name", engine, "--detach")
+        for engine in ("dask", "spark")
+    ]
+    for start in starts:
+        out, err = start.communicate(timeout=300)
+        assert start.returncode == 0, out + err
+    # She uses both: what is made by the first use listens and lies there as well.
+    use = alice.start(sys.executable, "-B", "use.py")
+    doors = alice.start(sys.executable, "-B", str(HERE / "open_doors.py"))
+    try:
+        assert use.stdout is not None
+        assert doors.stdout is not None
+        if (line := use.stdout.readline()) != "3 3 3\n":
+            pytest.fail(line + use.communicate(timeout=60)[1])
+        open_doors = json.loads(doors.stdout.readline())
+        pids = alice.processes()
+        found = listening(pids)
+        tried = try_all(bob, alice, found)
+        assert listening(alice.processes()) == found, "all of it was there all the time"
+        rows = {row["name"]: row for row in json.loads(alice.shoal("ls", "-o", "json")[1])}
+        secrets = secrets_of(alice)
+        lines = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
+    finally:
+        (alice.home / "stop").touch()
+        ends = [each.communicate(timeout=60) for each in (use, doors)]
+    assert (use.returncode, doors.returncode) == (0, 0), ends
+
+    control, told = open_doors["folder"], dict(tried["told"])
+    for port, what in open_doors["ports"].items():
+        assert told.get(f"{port} {what}"), f"who tells this is not found out: {what}"
+    for opened in (f"@{control}", f"{control}/socket"):
+        assert told.pop(opened) == "'connected'"
+    for may in ("readable", "writable"):
+        assert f"{control}/diary" in tried[may]
+    ports = found.ports - {int(port) for port in open_doors["ports"]}
+    assert len(open_doors["ports"]) == 7
+    assert len(ports) >= 9, "two heads; scheduler, nanny, worker and pages; relay, Connect, RPC"
+    assert found.sockets, "the server of forks"
+    assert tried["done"] == len(found.ports) * 8 + len(found.sockets)
+
+    assert {what: said for what, said in told.items() if what.split()[0] not in open_doors["ports"]} == {}
+    for may, open_to_all in (("readable", {str(each) for each in alice.data.parents}), ("writable", set())):
+        fresh = set(tried[may]) - set(before[may]) - open_to_all
+        assert {path for path in fresh if not path.startswith(control)} == set()
+    assert {name: (row["state"], row["status"]["clients"]) for name, row in rows.items()} == {
+        "dask": ("Ready", 1),
+        "spark": ("Ready", 1),
+    }, "she is the only client of each"
+    assert len(secrets) >= 6, "a token, a key of each; a link; a password"
+    assert [(line, secret) for line in lines for secret in secrets if secret in line] == []
+
+    assert alice.shoal("down", "--all", "--yes")[0] == 0
+    left = [path for each in SHARED if os.path.isdir(each) for path in Path(each).iterdir()]
+    assert [path for path in left if path.lstat().st_uid == alice.uid] == [], (
+        "nor is anything left in the folders that all share"
+    )
+
+
+USE = """
+    import time
+    from pathlib import Path
+
+    import shoal
+
+    with shoal.connect("dask") as dask, shoal.connect("spark") as spark:
+        total = dask.client.submit(sum, [1, 2]).result()
+        rows = spark.sql("select id % 2 as k, count(*) as n from range(3) group by k").collect()
+        spark.session.addArtifacts(__file__, file=True)
+        from pyspark.sql.functions import udf
+
+        plus = udf(lambda x: x + 1, "long")
+        [one] = spark.sql("select 2 as x").select(plus("x").alias("y")).collect()
+        print(total, sum(row.n for row in rows), one.y, flush=True)
+        while not Path("stop").exists():
+            time.sleep(0.1)
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
+from shoal.machine import paths
 from shoal.machine.processes import is_alive
 from shoal.model.cluster import Reason, State
 
@@ -98,3 +100,30 @@ def test_a_cluster_that_a_task_started_belongs_to_itself(project: Path, eventual
     assert is_alive(home.get(inner).head)
     home.stop(inner, Reason.STOPPED_BY_USER, "the test is over")
     eventually(lambda: home.get(inner).state.ended, 20, "it ended")
+
+
+def test_who_removes_the_data_folder_leaves_no_temporary_files_behind(
+    project: Path, eventually: Eventually
+) -> None:
+    """``rm -r`` of everything while a cluster lives: what is elsewhere goes with its head."""
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    temporary = (paths.run_folder(handle.id) / "tmp").readlink()
+    head = psutil.Process(handle.record.head["pid"])
+    assert temporary.is_dir()
+    handle.close()
+    assert runs(head.pid)
+    shutil.rmtree(paths.data_folder())
+    head.terminate()
+    eventually(lambda: not runs(head.pid), 30, "it ends")
+    assert not temporary.exists()
+
+
+def test_the_folders_of_old_clusters_go_with_what_they_point_to(empty_home: Path, tmp_path: Path) -> None:
+    """Whoever tidied up after a killed head was killed as well: nobody else looks into that folder again."""
+    old = paths.make_private(paths.run_folder("old"))
+    kept = tmp_path / "shoal-kept"
+    (kept / "artifacts").mkdir(parents=True)
+    (old / "tmp").symlink_to(kept)
+    paths.prune(keep=0)
+    assert not old.exists()
+    assert not kept.exists()

@@ -71,9 +71,14 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     assert_refused_without_token(endpoint)
     java = [pid for pid in of(marked, handle.id) if Path(f"/proc/{pid}/exe").resolve().name == "java"]
     assert len(java) == 1
+    temporary = (paths.run_folder(handle.id) / "tmp").readlink()
+    assert list(temporary.iterdir()), "the JVM's libraries, what was uploaded"
     os.kill(handle.record.head["pid"], signal.SIGKILL)
     eventually(lambda: not of(marked, handle.id), 5, "the JVM is gone with nobody calling")
+    assert temporary.exists(), "nobody has looked"
     assert (handle.record.state, handle.record.reason) == (State.FAILED, Reason.HEAD_CRASHED)
+    assert not temporary.exists(), "who finds the head gone removes what it kept"
+    assert not (paths.run_folder(handle.id) / "tmp").is_symlink()
     handle.close()
 
 

@@ -158,14 +158,16 @@ def main(cluster_id: str, engine: str) -> None:
         live(cluster_id, engine)
 
 
-def _keep_temporary_files_private(cluster_id: str) -> None:
+def _keep_temporary_files_private(cluster_id: str) -> Path:
     """For this process and all that it starts: the machine's own folder is open to all its users."""
     import tempfile
 
     from shoal.machine import paths
 
-    os.environ["TMPDIR"] = str(paths.temporary(paths.run_folder(cluster_id)))
+    private = paths.temporary(paths.run_folder(cluster_id))
+    os.environ["TMPDIR"] = str(private)
     tempfile.tempdir = None  # whoever asked before asks again
+    return private
 
 
 def _keep_off_proxies() -> None:
@@ -177,11 +179,13 @@ def _keep_off_proxies() -> None:
 
 def live(cluster_id: str, engine: str) -> None:
     """From its admission to its end; does not return."""
+    import shutil
+
     from shoal.head.guard import stand_guard
 
     guard = stand_guard()
     _forgive()
-    _keep_temporary_files_private(cluster_id)
+    private = _keep_temporary_files_private(cluster_id)
     _keep_off_proxies()
     if engine == "dask":
         from shoal.engines.dask.forking import serve_forks
@@ -192,7 +196,10 @@ def live(cluster_id: str, engine: str) -> None:
     from shoal.homes.local.ledger import Ledger
 
     ledger = insisted(lambda: Ledger(os.environ["SHOAL_LEDGER"], WAIT))
-    code = Head(cluster_id, ledger, guard).run()
+    try:
+        code = Head(cluster_id, ledger, guard).run()
+    finally:  # also where the data folder is gone by now, and with it the only way to find this one
+        shutil.rmtree(private, ignore_errors=True)
     sys.stdout.flush()
     # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
     os._exit(code)

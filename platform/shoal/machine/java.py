@@ -45,8 +45,9 @@ def find_java() -> Java:
     where = f"JAVA_HOME={home}" if home else "PATH"
     if not found or not Path(found).is_file():
         raise JavaError(f"Spark needs a Java 17, and there is none ({where})", hint=_MEND)
+    ask = [found, "-XX:-UsePerfData", "-version"]  # its counters would be a folder below /tmp, open to all
     try:
-        answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JavaError(f"{found} does not answer `-version`: {error}", hint=_MEND) from error
     match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)

@@ -62,8 +62,10 @@ def tidy(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     link = folder / _TEMPORARY
     if link.is_symlink():
-        shutil.rmtree(link.readlink(), ignore_errors=True)
-        link.unlink(missing_ok=True)
+        kept = link.readlink()
+        shutil.rmtree(kept, ignore_errors=True)
+        if not kept.exists():  # else something still writes there: who comes later has to find it
+            link.unlink(missing_ok=True)
 
 
 def prune(keep: int = 100) -> None:
@@ -74,6 +76,7 @@ def prune(keep: int = 100) -> None:
     folders = [(entry.stat().st_mtime, entry.path) for entry in os.scandir(root) if entry.is_dir()]
     for _, path in sorted(folders, reverse=True)[keep:]:
         if not (Path(path) / TOKEN).exists():
+            tidy(Path(path))  # whoever was to do so may have been killed as well
             shutil.rmtree(path, ignore_errors=True)
 
 
