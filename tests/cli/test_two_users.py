@@ -27,7 +27,6 @@ ROOT = HERE.parents[1]
 ALICE = 40_000 + os.getpid() % 10_000 * 2
 BOB = ALICE + 1
 SHARED = ["/tmp", "/var/tmp", "/dev/shm"]
-Eventually = Callable[..., Any]
 
 
 @dataclass
@@ -260,7 +259,7 @@ def secrets_of(alice: Person) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nothing_that_listens_and_no_file_tells_a_stranger_anything(
-    known_people: tuple[Person, Person], eventually: Eventually
+    known_people: tuple[Person, Person],
 ) -> None:
     """Every socket and file of a live Dask and a live Spark cluster in use, tried by another user.
 
