@@ -23,29 +23,29 @@ def test_the_users_entries_are_told_from_the_interpreters_and_keep_their_side() 
         "/py/lib/python311.zip",
         "/py/lib/python3.11",
         "/py/lib/python3.11/lib-dynload",
-        "/work/lib/",
+        "/project/lib/",
         "relative",
         "/py/lib/python3.11/site-packages",
         "/editable/src",
-        "/work/lib",
+        "/project/lib",
         None,
     ]
-    front, back = paths(entries, "/work", OWN)
-    assert front == ("/work", "/work/lib", "/work/relative")
+    front, back = paths(entries, "/project", OWN)
+    assert front == ("/project", "/project/lib", "/project/relative")
     assert back == ("/editable/src",)
 
 
 @pytest.mark.parametrize(
     ("name", "file", "users"),
     [
-        ("helpers", "/work/helpers.py", True),
+        ("helpers", "/project/helpers.py", True),
         ("pkg.sub", "/editable/src/pkg/sub.py", True),
         ("pandas", "/py/lib/python3.11/site-packages/pandas/__init__.py", False),
         ("json", "/py/lib/python3.11/json/__init__.py", False),
         ("python311zip", "/py/lib/python3.11x/helpers.py", True),
-        ("__main__", "/work/main.py", False),
+        ("__main__", "/project/main.py", False),
         ("shoal.units", "/editable/shoal/units.py", False),
-        ("shoals", "/work/shoals.py", True),
+        ("shoals", "/project/shoals.py", True),
         ("sys", None, False),
     ],
 )
@@ -56,17 +56,17 @@ def test_whose_a_module_is(name: str, file: str | None, users: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "found"),
     [
-        ("helpers", "/work/helpers.py", True),
-        ("pkg", "/work/pkg/__init__.py", True),
-        ("pkg.sub", "/work/pkg/sub.py", True),
-        ("fast", "/work/fast.cpython-311-x86_64-linux-gnu.so", True),
-        ("__prefect_loader_1__", "/work/flow.py", False),
+        ("helpers", "/project/helpers.py", True),
+        ("pkg", "/project/pkg/__init__.py", True),
+        ("pkg.sub", "/project/pkg/sub.py", True),
+        ("fast", "/project/fast.cpython-311-x86_64-linux-gnu.so", True),
+        ("__prefect_loader_1__", "/project/flow.py", False),
         ("helpers", "/elsewhere/helpers.py", False),
-        ("tests.test_one", "/work/test_one.py", False),
+        ("tests.test_one", "/project/test_one.py", False),
     ],
 )
 def test_what_no_path_leads_to_is_known(name: str, file: str, found: bool) -> None:
-    assert found_by(name, file, ("/work",)) is found
+    assert found_by(name, file, ("/project",)) is found
 
 
 def test_code_is_the_same_after_the_wire_also_from_a_newer_client() -> None:

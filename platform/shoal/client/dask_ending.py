@@ -3,8 +3,9 @@
 Why it exists: a cluster ends for a reason (idle, its maximum lifetime, told to, killed), and whoever waits for a
 result has to read that one, at once.
 
-What it must not do: know homes. It follows one private corner of ``distributed``, ``Client._reconnect``; where a
-version has it no more, this is a plain client, and the handle's ``with`` block tells the reason.
+What it must not do: know homes. It follows private corners of ``distributed``: ``Client._reconnect``, ``_shutdown``
+and ``_close``. Where a version has them no more, this is a plain client, and the handle's ``with`` block tells the
+reason.
 """
 
 from __future__ import annotations
@@ -63,13 +64,17 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
     async def _leave(self, told: ShoalError) -> None:
         if self.status == "closed":
             return
+        self._fail(told)
+        await self._close(fast=True)
+        if not self._asynchronous:  # its loop has a thread of its own, which waits for this to return
+            threading.Thread(target=self._loop_runner.stop, daemon=True).start()
+
+    def _fail(self, told: ShoalError) -> None:
+        """All that is waited for, and whatever is asked from now on, fails with ``told``."""
         self._told = told
         for state in list(self.futures.values()):
             state.set_error(told, None)
         self.futures.clear()
-        await self._close(fast=True)
-        if not self._asynchronous:  # its loop has a thread of its own, which waits for this to return
-            threading.Thread(target=self._loop_runner.stop, daemon=True).start()
 
     async def _close(self, fast: bool = False) -> None:
         """As Dask's; then computing needs no client any more, unless there is another one."""
@@ -97,10 +102,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         if told is None:
             await super()._reconnect()
             return
-        self._told = told
-        for state in list(self.futures.values()):
-            state.set_error(told, None)
-        self.futures.clear()
+        self._fail(told)
         self.status = "connecting"  # as Dask's own has it: what follows closes it
         self.scheduler_comm = None
         await self._close(fast=True)

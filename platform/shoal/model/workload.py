@@ -131,12 +131,12 @@ class Timeouts:
     max: Seconds
 
     def lasting(self, longest: Seconds) -> Timeouts:
-        """The same with another longest life. Without a no-client limit of its own, it stays without one."""
+        """The same with another maximum lifetime. Without a no-client limit of its own, it stays without one."""
         unlimited = self.no_client >= self.max
         return replace(self, max=longest, no_client=longest if unlimited else self.no_client)
 
     def longest(self, said: str) -> Seconds:
-        """A longest life as people say it: ``"6 h"`` in all, or ``"+1 h"`` more than now. UnitError."""
+        """A maximum lifetime as people say it: ``"6 h"`` in all, or ``"+1 h"`` more than now. UnitError."""
         more = Seconds.parse(said.removeprefix("+"))
         return Seconds(self.max + more) if said.startswith("+") else more
 
@@ -157,8 +157,8 @@ class Plan:
     ``head_there`` is how big the head really is at the target (None: as ``head``).
     ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the
     first group; None where no prices are known.
-    ``mounts`` are names of shared folders of the project. ``may_last`` is the longest life that the policy gave when
-    it was planned (None: no limit, or not known).
+    ``mounts`` are names of shared folders of the project. ``may_last`` is the maximum lifetime that the policy gave
+    when it was planned (None: no limit, or not known).
     """
 
     template: str

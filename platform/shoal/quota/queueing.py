@@ -118,7 +118,7 @@ class _Scope:
         return True
 
     def frees(self, need: _Vector) -> float:
-        """When ``need`` fits at the latest: enough clusters have reached their longest life by then."""
+        """When ``need`` fits at the latest: enough clusters have reached their maximum lifetime by then."""
         held = self.held
         for end, vector in sorted((self._ends(key), its) for key, its in self.running.items()):
             if end == math.inf:
