@@ -46,8 +46,10 @@ def test_a_spark_server_that_never_answers_is_given_up_with_its_last_words(
     java.parent.mkdir(parents=True)
     java.write_text(
         "#!/bin/sh\n"
-        'if [ "$1" = -version ]; then echo \'openjdk version "17.0.9"\' >&2; exit 0; fi\n'
-        'case "$*" in *launcher.Main*) exec $REAL_JAVA "$@";; esac\n'
+        'case "$*" in\n'
+        '*-version) echo \'openjdk version "17.0.9"\' >&2; exit 0;;\n'
+        '*launcher.Main*) exec $REAL_JAVA "$@";;\n'
+        "esac\n"
         "echo warming up for ever; exec sleep 600\n"
     )
     java.chmod(java.stat().st_mode | stat.S_IEXEC)
