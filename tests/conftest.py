@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 # Kubernetes is started by the first test that wants it, and only then.
-pytest_plugins = ["cluster.fixtures", "postgresql_server", "s3_server"]
+pytest_plugins = ["cluster.fixtures", "lanes", "postgresql_server", "s3_server"]
 
 MARK = "SHOAL_CLUSTER"
 
