@@ -29,8 +29,10 @@ lint: venv ## Style, types, direction of imports
 	MYPYPATH=tests/kubernetes $(BIN)/mypy -p cluster
 	$(BIN)/lint-imports
 
-test: venv lint ## Run all tests that this machine can run
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Tests wait more than they compute: two lanes on two cores. LANES=0 runs one test after the other.
+LANES ?= 2
+test: venv lint ## Run all tests that this machine can run (LANES=2 beside each other)
+	$(BIN)/python -m pytest --numprocesses $(LANES) --dist loadscope $(PYTEST_ARGS)
 
 lock: ## Rewrite requirements.lock and requirements-bench.lock from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \

@@ -7,6 +7,7 @@ first, so that no lane is left alone with one of them at the end.
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -35,27 +36,45 @@ def group_of(nodeid: str, groups: list[str]) -> str:
     return next((group for group in groups if file == group or file.startswith(f"{group}/")), file)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = budget()["groups"]
     rank = {group: at for at, group in enumerate(groups)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item.nodeid, groups)))
     items.sort(key=lambda item: rank.get(group_of(item.nodeid, groups), len(groups)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """xdist's scheduler of whole scopes, with our groups for scopes, in our order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    groups = budget()["groups"]
+
+    class InLanes(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid, groups)
+
+    config.option.loadscopereorder = False
+    return InLanes(config, log)
 
 
 class Minutes:
     """Adds up what tests took, and tells it beside the budget at the end of a whole run."""
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: list[tuple[str, list[str]]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[folder_of(report.nodeid)] += report.duration
         if report.when == "teardown":  # the last report has all properties
-            name = report.nodeid.split("@")[0]
-            self.counts += [(name, value) for key, value in report.user_properties if key == "counts"]
+            self.counts += [
+                (report.nodeid, value) for key, value in report.user_properties if key == "counts"
+            ]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if (time.monotonic() - self.began) / 60 > budget()["whole"]["minutes"]:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         for name, lines in self.counts:
@@ -65,19 +84,23 @@ class Minutes:
         if config.args != config.getini("testpaths"):
             return  # a part of the tests says nothing about the whole
         terminalreporter.section("minutes of tests, used and allowed (tests/budget.toml)")
-        for line in told(self.seconds, budget()["minutes"]):
+        took = (time.monotonic() - self.began) / 60
+        for line in told(self.seconds, budget()["minutes"], took, budget()["whole"]["minutes"]):
             terminalreporter.line(line)
 
 
-def told(seconds: dict[str, float], allowed: dict[str, float]) -> list[str]:
-    """One line per folder, loud where it takes more than its budget."""
-    lines = []
-    for folder in sorted({*seconds, *allowed}):
-        used, may = seconds.get(folder, 0.0) / 60, allowed.get(folder, 0.0)
-        lines.append(f"{folder:12} {used:6.1f} of {may:5.1f}" + ("   OVER ITS BUDGET" if used > may else ""))
-    total = sum(seconds.values()) / 60
-    lines.append(f"{'together':12} {total:6.1f} of {sum(allowed.values()):5.1f}, in lanes beside each other")
-    return lines
+def told(seconds: dict[str, float], allowed: dict[str, float], took: float, may_take: float) -> list[str]:
+    """One line per folder and one for the whole, loud where it takes more than its budget; all in minutes."""
+    lines = [
+        _line(folder, seconds.get(folder, 0.0) / 60, allowed.get(folder, 0.0))
+        for folder in sorted({*seconds, *allowed})
+    ]
+    lines.append(_line("one by one", sum(seconds.values()) / 60, sum(allowed.values())))
+    return [*lines, _line("in lanes", took, may_take)]
+
+
+def _line(name: str, used: float, may: float) -> str:
+    return f"{name:12} {used:6.1f} of {may:5.1f}" + ("   OVER ITS BUDGET" if used > may else "")
 
 
 def pytest_configure(config: pytest.Config) -> None:

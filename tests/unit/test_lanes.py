@@ -1,0 +1,29 @@
+"""The lanes and the budget of the tests: each folder has its minutes, and what shares a server stays together."""
+
+from __future__ import annotations
+
+import lanes
+
+
+def test_each_folder_with_tests_has_minutes_and_no_other() -> None:
+    with_tests = {file.parent.name for file in lanes.TESTS.glob("*/test_*.py")}
+    assert set(lanes.budget()["minutes"]) == with_tests
+    assert set(lanes.budget()["groups"]) <= with_tests
+
+
+def test_a_group_stays_together_and_other_files_go_by_themselves() -> None:
+    groups = ["tables", "homes/test_queue.py"]
+    assert lanes.group_of("tests/tables/test_docs.py::test_x", groups) == "tables"
+    assert lanes.group_of("tests/homes/test_queue.py::test_x[a::b]", groups) == "homes/test_queue.py"
+    assert lanes.group_of("tests/homes/test_ahead.py::test_x", groups) == "homes/test_ahead.py"
+
+
+def test_what_takes_more_than_its_minutes_is_told_loudly() -> None:
+    lines = lanes.told({"unit": 30, "new": 6}, {"unit": 1, "cli": 2}, took=61, may_take=60)
+    assert lines == [
+        "cli             0.0 of   2.0",
+        "new             0.1 of   0.0   OVER ITS BUDGET",
+        "unit            0.5 of   1.0",
+        "one by one      0.6 of   3.0",
+        "in lanes       61.0 of  60.0   OVER ITS BUDGET",
+    ]
