@@ -246,3 +246,54 @@ def test_two_projects_with_modules_of_one_name_on_one_cluster(
         assert said[:2] == ["[1000, 1001, 1002]", f"True {python}"]
         assert ", 3.9.1 on the workers" in said[2]
         assert first.communicate("\n", timeout=120)[0] == "[0, 2, 4]\n"
+
+
+SPAWNED = """
+import concurrent.futures, multiprocessing, os, typing
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    def twice(self): return double(self.x)
+    @staticmethod
+    def of(x): return Point(int(x))
+
+FACTOR = 2
+def double(x): return FACTOR * x
+def whole(column): return column.map(lambda x: Point.of(x).twice())
+def rows(frames):
+    for frame in frames: yield frame.assign(id=double(frame.id))
+class Twice:
+    def eval(self, x: int):
+        yield double(x),
+
+def child():
+    import pandas
+    import shoal
+    from pyspark.sql.functions import col, pandas_udf, udf, udtf
+    cluster = shoal.connect("code", project=os.environ["PROJECT"])
+    frame = cluster.session.range(3)
+    start = Point(1)
+    def of(f): return [row[0] for row in frame.select(f(col("id"))).collect()]
+    assert of(udf(double, "long")) == [0, 2, 4]
+    assert of(udf(lambda x: start.twice() + double(x), "long")) == [2, 4, 6]
+    whole.__annotations__ = {"column": pandas.Series, "return": pandas.Series}
+    assert of(pandas_udf(whole, "long")) == [0, 2, 4]
+    assert [row.id for row in frame.mapInPandas(rows, "id long").collect()] == [0, 2, 4]
+    cluster.session.udtf.register("twice", udtf(Twice, returnType="x: long"))
+    assert [row.x for row in cluster.sql("select * from twice(4)").collect()] == [8]
+    cluster.close()
+    return Point(1)
+
+if __name__ == "__main__":
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(child).result() == Point(1)
+        print("done")
+"""
+
+
+def test_what_a_script_defines_runs_here_from_its_spawned_children(home: Home, folder: Path) -> None:
+    """The way to use Spark in child processes: there the script has another name, ``__mp_main__``."""
+    (folder / "main.py").write_text(SPAWNED)
+    assert home.run(folder, "main.py") == "done\n"

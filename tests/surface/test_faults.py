@@ -47,7 +47,7 @@ def test_a_spark_server_that_never_answers_is_given_up_with_its_last_words(
     java.write_text(
         "#!/bin/sh\n"
         'case "$*" in\n'
-        '*-version) echo \'openjdk version "17.0.9"\' >&2; exit 0;;\n'
+        "*-version) echo 'openjdk version \"17.0.9\"' >&2; exit 0;;\n"
         '*launcher.Main*) exec $REAL_JAVA "$@";;\n'
         "esac\n"
         "echo warming up for ever; exec sleep 600\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 from shoal.client.dask_ending import TellingClient
 from shoal.machine import modules
+from shoal.machine.spawned import as_of_main
 
 TELL = "shoal_code"  # the operation by which a scheduler is told (engines/dask/code.py)
 _ANSWER = 30.0  # s that it gets to answer
@@ -22,6 +23,7 @@ class Client(TellingClient):
     """A ``distributed.Client`` for a cluster of Shoal."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        as_of_main()
         self._modules = modules.Watch()
         self._deaf = False  # the head is older than this client
         self._said: list[str] = []

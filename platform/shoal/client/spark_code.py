@@ -21,6 +21,7 @@ from pyspark.sql.connect.proto import base_pb2, commands_pb2, relations_pb2
 from shoal.machine import modules
 from shoal.machine.environment import differences, versions
 from shoal.machine.importing import opened
+from shoal.machine.spawned import as_of_main
 
 # What runs Python functions: set for each session, so that it is its client's.
 PYTHON = "spark.sql.execution.pyspark.python"
@@ -51,6 +52,7 @@ class WithModules(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
     """Looks at each request on its way to Spark Connect."""
 
     def __init__(self) -> None:
+        as_of_main()
         self._watch = modules.Watch()
         self._code = "{}"
 
