@@ -16,9 +16,10 @@ import pytest
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
-from shoal.homes.base import Ask, Home
+from shoal.homes.base import Ask, Home, Wrote
 from shoal.homes.fake import FakeHome
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.quota.admission import Decision, Verdict
 from shoal.units import Seconds
 
 from .gaps import GAPS
@@ -174,6 +175,36 @@ def test_over_the_quota_is_refused_with_the_holders_and_the_ways_on(world: World
         world.ask("three")
     assert all(word in str(refusal.value) for word in ("one", "two", "shoal down", "queue=True"))
     assert {cluster.name for cluster in world.home.clusters()} == {"one", "two"}
+
+
+def test_what_a_request_would_be_told_changes_nothing_and_comes_true(world: World) -> None:
+    """`shoal plan` says beforehand what `shoal up` would; what is held is counted as limits count it."""
+
+    def would(name: str) -> Decision:
+        settled = prepare("small", engine="dask", workers=1, project=world.project)
+        return world.home.would(Ask(name, world.home.user(), settled.workload, settled.plan))
+
+    assert would("one").verdict is Verdict.ADMIT
+    assert world.home.clusters() == []
+    first, _ = world.ask("one"), world.ask("two")
+    told = would("three")
+    assert told.verdict is Verdict.WAIT
+    assert "one" in told.error().message
+    assert "two" in told.error().message
+    assert len(world.home.clusters()) == 2
+    user = world.home.user()
+    assert set(world.home.held(user).admitted) == {each.id for each in world.home.clusters()}
+    assert world.home.held("somebody-else").admitted == {}
+    world.end(first)
+    assert would("three").verdict is Verdict.ADMIT
+
+
+def test_a_home_proves_itself_and_has_nothing_to_say_against_a_head_that_lives(world: World) -> None:
+    cluster = world.ready(world.ask("one"))
+    assert world.home.unresponsive(cluster) == ""
+    for name, prove in world.home.proofs():
+        assert prove(), name
+    assert isinstance(world.home.logs(cluster.id, wrote=Wrote.HEAD), str)
 
 
 def test_what_can_never_fit_is_refused_also_when_it_may_wait(world: World) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from shoal.cli import scripts
 from shoal.cli.app import run
 from shoal.cli.exits import Code
-from shoal.homes.local import scripts
 
 
 def main(name: str, arguments: list[str]) -> NoReturn:

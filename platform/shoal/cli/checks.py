@@ -18,6 +18,7 @@ from rich.text import Text
 
 from shoal.cli.console import out
 from shoal.errors import ShoalError
+from shoal.model.checks import Check, Failed, Warned
 
 OK, WARN, FAIL = "ok", "warning", "failed"
 _MARKS = {OK: ("✓", "green"), WARN: ("!", "yellow"), FAIL: ("✗", "red")}
@@ -35,25 +36,6 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-class Warned(Exception):
-    """Not as it should be, and one can work nevertheless."""
-
-    def __init__(self, said: str, mend: str) -> None:
-        super().__init__(said)
-        self.said, self.mend = said, mend
-
-
-class Failed(Exception):
-    """Proved wrong, with what mends it."""
-
-    def __init__(self, said: str, mend: str) -> None:
-        super().__init__(said)
-        self.said, self.mend = said, mend
-
-
-Check = tuple[str, Callable[[], str]]  # its name, and what proves it: returns what it saw, or raises
 
 
 def run(checks: Iterable[Check], *, show: bool) -> list[Finding]:

@@ -26,10 +26,7 @@ from shoal.client.wiring import wire
 from shoal.display.computing import wanted
 from shoal.errors import DeadlineError, NotFoundError, UsageError
 from shoal.homes.base import Ask, Home
-from shoal.homes.choose import open_home
-from shoal.homes.local.ahead import ahead
-from shoal.homes.local.home import LocalHome
-from shoal.machine.java import find_java
+from shoal.homes.choose import ahead, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
 from shoal.model.workload import Engine, Plan, Workload
@@ -163,12 +160,10 @@ def start(
     queue is not waited for: it starts when its turn comes, with nobody looking. A start that fails or is
     interrupted leaves nothing, but never ends a cluster of that name that was there before: that one is
     attached to, unless its id is ``adopt``. ``cluster_id``: what a new one is to be known by, from
-    :func:`shoal.homes.local.ahead.ahead`. ``soon``: a module that the caller needs next, which is imported while
+    :func:`shoal.homes.choose.ahead`. ``soon``: a module that the caller needs next, which is imported while
     the cluster starts. ``given_up``: set by whoever does not wait for it any more; it then ends at once.
     """
     plan = request.plan
-    if plan.engine is Engine.SPARK:
-        find_java()  # before anything is admitted: without it nothing would come up
     if detach:
         plan = replace(plan, timeouts=replace(plan.timeouts, no_client=plan.timeouts.max))
     home = open_home(request.project)
@@ -253,7 +248,7 @@ def prepare(
     """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them."""
     opened = open_project(project, target)
     workload = ask(template or "etl", **options)
-    user = LocalHome.user()
+    user = user_of(opened)
     limits = opened.policy.limits_of(user)
     settled = size(workload, opened.template(workload.template), limits, opened.target)
     return Request(opened, workload, settled, limits, user)
@@ -291,7 +286,7 @@ def open_project(folder: str | Path | None = None, target: str | None = None) ->
     return project
 
 
-def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
+def find(home: Home, name: str, *, ended: bool = False) -> Cluster:
     """The user's live cluster of that name; NotFoundError with names that are like it.
 
     ``ended``: else the last one of that name that has ended.
@@ -310,7 +305,7 @@ def find(home: LocalHome, name: str, *, ended: bool = False) -> Cluster:
 
 
 def _handle(
-    home: LocalHome, cluster: Cluster, *, owns: bool, quiet: bool, progress: bool
+    home: Home, cluster: Cluster, *, owns: bool, quiet: bool, progress: bool
 ) -> DaskCluster | SparkCluster:
     kind = DaskCluster if cluster.plan.engine is Engine.DASK else SparkCluster
     made = kind(home, cluster, owns=owns, quiet=quiet)

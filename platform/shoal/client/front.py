@@ -1,7 +1,7 @@
 """``shoal.dask`` and ``shoal.spark``: what happens before anything is imported.
 
 Why it exists: the head's process of a new cluster imports for as long as the client does, so it is started first
-(``homes.local.ahead``), and then the client imports what decides.
+(``homes.choose.ahead``), and then the client imports what decides.
 
 What it must not do: import anything heavy, or decide.
 """
@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.opening import Opening, entered_asynchronously
-from shoal.homes.local.ahead import ahead
+from shoal.homes.choose import ahead
 
 if TYPE_CHECKING:
     from shoal.client.dask_handle import DaskCluster

@@ -9,15 +9,21 @@ What it must not do: know any home, or decide (decisions come from the pure core
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.errors import ShoalError, UsageError
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.workload import Plan, Workload
 from shoal.units import Seconds
+
+if TYPE_CHECKING:
+    from shoal.model.checks import Check
+    from shoal.quota.account import Account
+    from shoal.quota.admission import Decision
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,20 @@ class Ask:
     id: str | None = None
 
 
+class Wrote(StrEnum):
+    """Whose lines of a cluster's log: everybody's, its head's, its workers'."""
+
+    ANYBODY = "anybody"
+    HEAD = "head"
+    WORKERS = "workers"
+
+
 class Home(Protocol):
-    """A place where clusters live. All methods may be called again with the same arguments."""
+    """A place where clusters live. All methods may be called again with the same arguments.
+
+    Made from a project (``homes.choose``), which is cheap: what it connects to is connected to at the first use.
+    It can be pickled and copied, for a handle can.
+    """
 
     @property
     def name(self) -> str: ...
@@ -49,6 +67,14 @@ class Home(Protocol):
 
     def request(self, ask: Ask) -> Cluster:
         """One decision: an admitted (or queued) record with its head started, or QuotaExceeded."""
+        ...
+
+    def would(self, ask: Ask) -> Decision:
+        """What :meth:`request` would decide now; changes nothing."""
+        ...
+
+    def held(self, owner: str) -> Account:
+        """What the owner's live clusters hold, in the amounts that limits count."""
         ...
 
     def get(self, cluster_id: str) -> Cluster:
@@ -98,8 +124,19 @@ class Home(Protocol):
         """Every state the cluster was in (``state``, ``reason``, ``message``, ``at``), oldest first."""
         ...
 
-    def logs(self, cluster_id: str, lines: int = 200) -> str:
-        """The last lines that the head and its children wrote."""
+    def unresponsive(self, cluster: Cluster) -> str:
+        """What is wrong with its head, in a sentence, as far as it can be seen from here; empty: nothing."""
+        ...
+
+    def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
+        """The last lines that the head and its children wrote.
+
+        ``wrote`` leaves out what the place keeps apart by who wrote it; what it keeps together comes whole.
+        """
+        ...
+
+    def proofs(self) -> Iterable[Check]:
+        """What it can prove of itself, for ``shoal doctor``. Nothing is connected to before a check is called."""
         ...
 
 

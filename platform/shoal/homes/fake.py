@@ -17,19 +17,19 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
+from shoal.governor.answers import why_not, would
 from shoal.governor.lifecycle import Scope, Seen
 from shoal.governor.ports import Key, Sight, Snapshot, Wishes
 from shoal.governor.rounds import Governor
-from shoal.homes.base import Ask, at_least_one, requested
+from shoal.homes.base import Ask, Wrote, at_least_one, requested
 from shoal.homes.same import same_or_refused
+from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.quota.account import Account
-from shoal.quota.admission import Ask as Request
-from shoal.quota.admission import Decision, Place, Verdict, lasting, with_workers
-from shoal.quota.queueing import Books, Outcome, explain
+from shoal.quota.admission import Decision, lasting, with_workers
 from shoal.units import Seconds
 from shoal.words import count
 
@@ -280,23 +280,19 @@ class FakeHome:
             raise error
         return cluster
 
+    def would(self, ask: Ask) -> Decision:
+        """What a request would be told now."""
+        known = self.find(ask.name, ask.owner)
+        same = known.id if known is not None and not known.state.ended else ""
+        team = self.policy.limits_of(ask.owner).team
+        return would(self.snapshot(), self.policy, requested(ask, same, team, self.clock.now))
+
+    def held(self, owner: str) -> Account:
+        """What the owner's clusters hold."""
+        return self.accounts.get((Scope.USER, owner), (Account(), 0))[0]
+
     def _why(self, cluster: Cluster) -> Decision:
-        limits = self.policy.limits_of(cluster.owner)
-        users = {
-            name: account for (scope, name), (account, _) in self.accounts.items() if scope is Scope.USER
-        }
-        teams = {
-            name: account for (scope, name), (account, _) in self.accounts.items() if scope is Scope.TEAM
-        }
-        place = None
-        if self.machine is not None:
-            place = Place(self.machine, self.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
-        names = {key: record.name for key, (record, _) in self.records.items()}
-        ask = Request(cluster.id, cluster.name, cluster.plan, cluster.workload.priority)
-        outcome = Outcome(ask, Verdict.WAIT, 1)
-        if cluster.state is State.REFUSED:
-            outcome = Outcome(ask, Verdict.REFUSE, message=cluster.message)
-        return explain(outcome, limits, Books(users, teams), place, names)
+        return why_not(self.snapshot(), self.policy, cluster)
 
     def govern(self, rounds: int = 10) -> None:
         """Rounds of a governor until nothing is left to do, at most ``rounds``."""
@@ -375,7 +371,13 @@ class FakeHome:
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         return list(self.events.get(cluster_id, []))
 
-    def logs(self, cluster_id: str, lines: int = 200) -> str:
+    def unresponsive(self, cluster: Cluster) -> str:
+        return ""
+
+    def proofs(self) -> list[Check]:
+        return []
+
+    def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
         return "\n".join(str(event["message"]) for event in self.history(cluster_id)[-lines:])
 
     def _note(self, cluster: Cluster) -> None:

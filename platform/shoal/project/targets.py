@@ -8,9 +8,10 @@ What it must not do: read files or look at the machine (``project``), or settle 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from shoal.errors import ContradictionError
 from shoal.model.workload import Group, Size
@@ -18,6 +19,7 @@ from shoal.project.settings import Checked, Natural, Share, SizeOf, Text
 from shoal.units import Bytes, Money
 
 GIB = 1024**3
+_HOMES = ("local", "kubernetes")  # those of Shoal itself; kubernetes may be planned for
 
 
 class Machine(Checked):
@@ -89,6 +91,18 @@ class Image(Checked):
     build: str | None = None
 
 
+def installed_homes() -> dict[str, EntryPoint]:
+    """The homes that installed packages bring, by name. It reads the metadata of all of them."""
+    return {found.name: found for found in entry_points(group="shoal.homes")}
+
+
+def _known_home(name: str) -> str:
+    if name not in _HOMES and name not in (others := installed_homes()):
+        *most, last = (repr(known) for known in (*_HOMES, *sorted(others)))
+        raise ContradictionError(f"{name!r} is not one of them", hint=f"write {', '.join(most)} or {last}")
+    return name
+
+
 def _auto(value: Any) -> Any:
     return {} if value == "auto" else value
 
@@ -96,6 +110,8 @@ def _auto(value: Any) -> Any:
 class Target(Checked):
     """One of ``targets:``.
 
+    ``home``: where clusters live: ``local``, ``kubernetes``, or one that an installed package brings
+    (entry points of the group ``shoal.homes``).
     ``worker`` and ``head``: how big one really is there, at most (None: as asked for). ``machine``: what the
     place holds (None: not known here, as on Kubernetes). ``store``: the ledger's SQLAlchemy URL (None: SQLite
     in the user's data folder). ``prices``: None where nobody said what an hour costs. ``images``: references
@@ -105,7 +121,7 @@ class Target(Checked):
     not_in_file: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str = ""
-    home: Literal["local", "kubernetes"]
+    home: Annotated[str, AfterValidator(_known_home)]
     worker: SizeOf | None = None
     head: SizeOf | None = None
     machine: Annotated[Machine | None, BeforeValidator(_auto)] = None

@@ -17,7 +17,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.homes.local.home import LocalHome
+    from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
     from shoal.planning.advice import Advice, Run
     from shoal.project.loading import Project
@@ -109,7 +109,7 @@ def advise(
     out().print(done, markup=False)
 
 
-def runs_of(home: LocalHome, template: str) -> list[Run]:
+def runs_of(home: Home, template: str) -> list[Run]:
     """The ended runs of a template, as advice reads them."""
     return [
         _run(home, cluster)
@@ -118,7 +118,7 @@ def runs_of(home: LocalHome, template: str) -> list[Run]:
     ][::-1]
 
 
-def _run(home: LocalHome, cluster: Cluster) -> Run:
+def _run(home: Home, cluster: Cluster) -> Run:
     from shoal.display.report import report_of
     from shoal.planning.advice import Run
     from shoal.units import Seconds

@@ -13,17 +13,23 @@ import platform
 import shutil
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from shoal.cli import options as o
-from shoal.cli.checks import Check, Failed, Warned, failed, run
+from shoal.cli.checks import failed, run
+from shoal.errors import ShoalError
+from shoal.model.checks import Check, Failed, Warned
 from shoal.words import count
+
+if TYPE_CHECKING:
+    from shoal.homes.base import Home
 
 EXAMPLES = """\b
 Examples:
@@ -65,8 +71,8 @@ class _Proofs:
         self._target, self._folder = target, project
         self._project: Any = None
 
-    def checks(self) -> list[Check]:
-        return [
+    def checks(self) -> Iterator[Check]:
+        yield from (
             ("Python", _python),
             ("packages", _packages),
             ("extras", _extras),
@@ -75,20 +81,26 @@ class _Proofs:
             ("project", self._files),
             ("policy", self._policy),
             ("data folder", _data),
-            ("ledger", self._ledger),
+        )
+        yield from self._of_home()
+        yield from (
             ("catalog", self._catalog),
             ("Spark's jars", self._jars),
             ("machine", self._machine),
             ("loopback", _loopback),
             ("open files", _open_files),
             ("heads", self._heads),
-            ("leftovers", self._leftovers),
-        ]
+        )
 
     def _opened(self) -> Any:
         if self._project is None:
             raise Failed("not known: the project cannot be loaded", "fix the project first (see above)")
         return self._project
+
+    def _home(self) -> Home:
+        from shoal.homes.choose import open_home
+
+        return open_home(self._opened())
 
     def _files(self) -> str:
         from shoal.client.clusters import open_project
@@ -110,18 +122,15 @@ class _Proofs:
         return f"{self._project.folder}{shipped}, target {self._project.target.name}; templates {names}"
 
     def _policy(self) -> str:
-        from shoal.homes.local.home import LocalHome
-
-        limits = self._opened().policy.limits_of(LocalHome.user())
+        limits = self._opened().policy.limits_of(self._home().user())
         return f"{limits.user} is in tier {limits.tier}" + (f", team {limits.team}" if limits.team else "")
 
-    def _ledger(self) -> str:
-        from shoal.homes.choose import open_home
-
-        home = open_home(self._opened())
-        with home.ledger.write() as tx:  # takes the lock that every decision takes
-            live = len(tx.live())
-        return f"{home.ledger} can be written; {count(live, 'live cluster')}"
+    def _of_home(self) -> Iterable[Check]:
+        """What the home proves of itself, by its own names; without one, that there is none."""
+        try:
+            return self._home().proofs()
+        except (Failed, ShoalError):
+            return [("home", lambda: self._home().name)]
 
     def _catalog(self) -> str:
         self._opened()
@@ -159,11 +168,10 @@ class _Proofs:
         opened = self._opened()
         if opened.target.machine is None:
             return f"target {opened.target.name} does not say what it holds"
-        from shoal.homes.local.home import LocalHome
         from shoal.quota.account import real
 
         there = look_up(opened.target.machine)
-        limits = opened.policy.limits_of(LocalHome.user())
+        limits = opened.policy.limits_of(self._home().user())
         too_large = []
         for name, template in opened.templates.items():
             need = real(plan(Workload(name), template, limits, opened.target)).memory
@@ -178,27 +186,13 @@ class _Proofs:
         return f"{said}: enough for one of each template"
 
     def _heads(self) -> str:
-        from shoal.homes.choose import open_home
-
-        home = open_home(self._opened())
+        home = self._home()
         live = home.clusters(owner=home.user())
         hung = {cluster.name: said for cluster in live if (said := home.unresponsive(cluster))}
         if hung:
             said = "; ".join(f"{name}: {what}" for name, what in hung.items())
             raise Warned(said, f"shoal down {' '.join(hung)}")
         return f"no head of your {len(live)} live clusters hangs" if live else "you have no live cluster"
-
-    def _leftovers(self) -> str:
-        from shoal.homes.choose import open_home
-        from shoal.machine.processes import all_marked
-
-        home = open_home(self._opened())
-        ended = {cluster.id: cluster.name for cluster in home.clusters(ended=True) if cluster.state.ended}
-        left = {pid: ended[its] for pid, its in all_marked(home.ledger.url).items() if its in ended}
-        if left:
-            names, pids = ", ".join(sorted(set(left.values()))), " ".join(map(str, left))
-            raise Failed(f"processes of ended clusters are alive: {names}", f"kill {pids}")
-        return "no process of an ended cluster is alive"
 
 
 def _python() -> str:

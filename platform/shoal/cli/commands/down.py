@@ -15,7 +15,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.homes.local.home import LocalHome
+    from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
 EXAMPLES = """\b
@@ -79,7 +79,7 @@ def down(
         say("You have no live cluster.")
 
 
-def _chosen(home: LocalHome, names: list[str]) -> list[Cluster]:
+def _chosen(home: Home, names: list[str]) -> list[Cluster]:
     """All of them are looked up before any is ended. No names: all of the user's live ones."""
     from shoal.client.clusters import find
 
@@ -88,7 +88,7 @@ def _chosen(home: LocalHome, names: list[str]) -> list[Cluster]:
     return [find(home, name) for name in dict.fromkeys(names)]
 
 
-def _wait(home: LocalHome, cluster: Cluster) -> Cluster:
+def _wait(home: Home, cluster: Cluster) -> Cluster:
     from shoal.errors import DeadlineError
     from shoal.model.names import command
 
@@ -103,7 +103,7 @@ def _wait(home: LocalHome, cluster: Cluster) -> Cluster:
     return now
 
 
-def _report(home: LocalHome, cluster: Cluster) -> dict[str, object]:
+def _report(home: Home, cluster: Cluster) -> dict[str, object]:
     from shoal.display.report import report_of
 
     return report_of(cluster, home.history(cluster.id), time.time()).to_json()

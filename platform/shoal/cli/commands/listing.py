@@ -16,7 +16,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.homes.local.home import LocalHome
+    from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
 LS_EXAMPLES = """\b
@@ -70,7 +70,7 @@ def ls(
         )
 
 
-def open_target(project: Any, target: str | None) -> LocalHome:
+def open_target(project: Any, target: str | None) -> Home:
     """The home of the project's target."""
     from shoal.client.clusters import open_project
     from shoal.homes.choose import open_home
@@ -78,7 +78,7 @@ def open_target(project: Any, target: str | None) -> LocalHome:
     return open_home(open_project(project, target))
 
 
-def with_status(home: LocalHome, clusters: list[Cluster]) -> list[tuple[Cluster, dict[str, Any] | None]]:
+def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, dict[str, Any] | None]]:
     """Each cluster with what its head says now; heads are asked at the same time."""
     ready = [cluster for cluster in clusters if cluster.state.value == "Ready"]
     answers: dict[str, dict[str, Any] | None] = {}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.cli.loglines import Filter
-    from shoal.homes.local.home import LocalHome
-    from shoal.homes.local.scripts import Script
+    from shoal.cli.scripts import Script
+    from shoal.homes.base import Home, Wrote
     from shoal.model.cluster import Cluster
 
 EXAMPLES = """\b
@@ -59,11 +59,11 @@ def logs(
     With --head, --workers or --level it is the engine's log. Lines without a level, such as what your code
     prints on workers, are always shown.
     """
+    from shoal.cli import scripts
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import say, write_json
     from shoal.client.clusters import find
     from shoal.errors import NotFoundError
-    from shoal.homes.local import scripts
 
     home = open_target(project, target)
     script = scripts.find(name, home.user())
@@ -125,7 +125,7 @@ def _tell(log: Path, shown: list[str], followed: Script | None) -> None:
 
 
 def _show_engine(
-    home: LocalHome,
+    home: Home,
     cluster: Cluster,
     which: Filter,
     lines: int,
@@ -134,8 +134,8 @@ def _show_engine(
     say: Callable[[str], None],
 ) -> None:
     """What the head and its children wrote, without what is below the level."""
-    files = _files(cluster, which)
-    every = home.logs(cluster.id, _ALL, files).splitlines()
+    wrote = _wrote(which)
+    every = home.logs(cluster.id, _ALL, wrote).splitlines()
     kept = which.kept(every)
     hidden = len(every) - len(kept)
     if output is o.Output.JSON:
@@ -153,16 +153,16 @@ def _show_engine(
         say(f"({count(hidden, 'line')} more: {command('logs', cluster.name)} --level info)")
     while follow and not home.get(cluster.id).state.ended:
         time.sleep(_POLL)
-        now = home.logs(cluster.id, _ALL, files).splitlines()
+        now = home.logs(cluster.id, _ALL, wrote).splitlines()
         for line in which.kept(now[len(every) :]):
             print(line, flush=True)
         every = now
 
 
-def _files(cluster: Cluster, which: Filter) -> tuple[str, ...]:
-    """Which files tell it: Spark's one process, the workers, has one of its own."""
-    from shoal.homes.local.launch import LOG, SPARK_LOG
+def _wrote(which: Filter) -> Wrote:
+    """Whose lines are asked for; where the home keeps them together, the filter tells them apart."""
+    from shoal.homes.base import Wrote
 
-    if cluster.plan.engine.value != "spark" or which.head == which.workers:
-        return LOG, SPARK_LOG
-    return (LOG,) if which.head else (SPARK_LOG,)
+    if which.head == which.workers:
+        return Wrote.ANYBODY
+    return Wrote.HEAD if which.head else Wrote.WORKERS

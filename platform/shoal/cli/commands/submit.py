@@ -184,9 +184,9 @@ def _detach(name: str, user: str, as_json: bool) -> None:
     """The same command once more, without a terminal."""
     import psutil
 
+    from shoal.cli import scripts
     from shoal.cli.console import out, write_json
     from shoal.errors import UsageError
-    from shoal.homes.local import scripts
 
     known = scripts.find(name, user)
     if known is not None and known.running:

@@ -160,9 +160,10 @@ def _fit(request: Request, name: str) -> tuple[dict[str, Any] | None, str]:
     from shoal.homes.base import Ask
     from shoal.homes.choose import open_home
 
+    ask = Ask(name, request.user, request.workload, request.plan)
     try:
         home = open_home(request.project)
+        held, would = home.held(request.user), home.would(ask)
     except ShoalError as error:
         return None, error.message
-    ask = Ask(name, request.user, request.workload, request.plan)
-    return views.fit_view(request.plan, request.limits, home.held(request.user), home.would(ask)), ""
+    return views.fit_view(request.plan, request.limits, held, would), ""

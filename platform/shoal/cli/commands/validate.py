@@ -13,12 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shoal.cli import options as o
-from shoal.cli.checks import Check, Failed, Finding, failed, run
+from shoal.cli.checks import Finding, failed, run
+from shoal.model.checks import Check, Failed
+
+if TYPE_CHECKING:
+    from shoal.homes.base import Home
 
 EXAMPLES = """\b
 Examples:
@@ -96,11 +100,8 @@ class _Proofs:
         self._stack.close()
         if self._cluster is None:
             return "nothing was started"
-        from shoal.machine.processes import marked
-
-        left = marked(self._cluster.id)
-        if left:
-            raise Failed(f"processes {left} are still there", f"shoal down {self._cluster.name}")
+        if self._home().remains(self._cluster.id):
+            raise Failed("something of it is still running", f"shoal down {self._cluster.name}")
         return f"{self._cluster.record.message}; no process is left"
 
     def _start(self) -> str:
@@ -175,12 +176,14 @@ class _Proofs:
         got = opened.load_table(self._table).scan().to_arrow()["n"].to_pylist()
         return f"Spark wrote {self._table}, read here without Spark; {_right(sum(got), sum(range(_ROWS)))}"
 
-    def _status(self) -> dict[str, Any]:
+    def _home(self) -> Home:
         from shoal.client.clusters import open_project
         from shoal.homes.choose import open_home
 
-        home = open_home(open_project(self._options["project"], self._options["target"]))
-        answer = home.status(self._cluster.id)
+        return open_home(open_project(self._options["project"], self._options["target"]))
+
+    def _status(self) -> dict[str, Any]:
+        answer = self._home().status(self._cluster.id)
         if answer is None:
             raise Failed("its head does not answer", f"shoal logs {self._cluster.name}")
         return answer

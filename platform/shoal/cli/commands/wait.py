@@ -16,8 +16,8 @@ from shoal.cli import options as o
 from shoal.cli.exits import Code
 
 if TYPE_CHECKING:
-    from shoal.homes.local.home import LocalHome
-    from shoal.homes.local.scripts import Script
+    from shoal.cli.scripts import Script
+    from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
 EXAMPLES = """\b
@@ -47,9 +47,9 @@ def wait(
 
     A cluster that ran no script: 0 when it stopped, 3 when it was refused, 4 when it failed.
     """
+    from shoal.cli import scripts
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import out, write_json
-    from shoal.homes.local import scripts
     from shoal.model.cluster import script_end
     from shoal.units import Seconds
 
@@ -71,7 +71,7 @@ def wait(
     raise typer.Exit(code)
 
 
-def _ended(home: LocalHome, name: str, script: Script | None, limit: float | None) -> Cluster | None:
+def _ended(home: Home, name: str, script: Script | None, limit: float | None) -> Cluster | None:
     """Until nothing of that name lives any more; its cluster, None where its script never had one."""
     from shoal.client.clusters import find
     from shoal.errors import DeadlineError
@@ -105,7 +105,7 @@ def _code(script: Script | None, cluster: Cluster | None) -> int:
     return {"Refused": Code.REFUSED, "Failed": Code.FAILED}.get(state, Code.OK)
 
 
-def _report(home: LocalHome, cluster: Cluster | None) -> tuple[dict[str, Any] | None, str]:
+def _report(home: Home, cluster: Cluster | None) -> tuple[dict[str, Any] | None, str]:
     from shoal.display.report import report_of
 
     if cluster is None or cluster.admitted_at is None:
@@ -114,7 +114,7 @@ def _report(home: LocalHome, cluster: Cluster | None) -> tuple[dict[str, Any] | 
     return found.to_json(), found.line()
 
 
-def _view(home: LocalHome, name: str, cluster: Cluster | None, code: int) -> dict[str, Any]:
+def _view(home: Home, name: str, cluster: Cluster | None, code: int) -> dict[str, Any]:
     from shoal.cli import views
 
     if cluster is None:

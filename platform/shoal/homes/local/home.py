@@ -9,26 +9,29 @@ does).
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
-from shoal.homes.base import Ask, at_least_one
+from shoal.homes.base import Ask, Wrote, at_least_one
 from shoal.homes.local import ahead, endpoints
 from shoal.homes.local.decisions import Governing, needs_a_look
 from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
 from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.same import same_or_refused
 from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
+from shoal.machine.java import find_java
 from shoal.machine.loopback import get_json
+from shoal.machine.people import login
 from shoal.machine.processes import (
     MARK,
     all_marked,
@@ -40,8 +43,10 @@ from shoal.machine.processes import (
     of_another,
     since,
 )
+from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
 from shoal.quota.account import Account, amounts
 from shoal.quota.admission import Decision, Verdict, lasting
@@ -60,7 +65,11 @@ class LocalHome:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._governing = Governing(project)
-        self.ledger = Ledger(project.target.store)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Opened, and made if need be, at the first use."""
+        return Ledger(self._project.target.store)
 
     def __reduce__(self) -> tuple[Callable[..., LocalHome], tuple[Any, ...]]:
         # By where it is, not by what it holds open: a store's address may have a password.
@@ -69,19 +78,15 @@ class LocalHome:
     @staticmethod
     def user() -> str:
         """Who is asking: ``SHOAL_USER``, else the login name. Cooperation, not proof: the docs say so."""
-        chosen = os.environ.get("SHOAL_USER")
-        if chosen:
-            return chosen
-        try:
-            return getpass.getuser()
-        except (KeyError, OSError):  # no entry in the user database, as in some containers
-            return f"uid-{os.getuid()}"
+        return login()
 
     def request(self, ask: Ask) -> Cluster:
         """One decision in one transaction; then the head is started (for a queued one, as its waiter).
 
         Whatever ends it before its return, Ctrl-C included, leaves no record that counts and no process.
         """
+        if ask.plan.engine is Engine.SPARK:
+            find_java()  # before anything is admitted: without it nothing would come up
         made: Cluster | None = None
         try:
             self._look_if_needed()  # what a hung head holds is free once it is killed
@@ -244,13 +249,22 @@ class LocalHome:
             )
         return found
 
-    def logs(self, cluster_id: str, lines: int = 200, files: tuple[str, ...] = (LOG, SPARK_LOG)) -> str:
+    def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
         folder = paths.run_folder(cluster_id)
         parts = []
-        for name in files:
+        for name in self._logs(cluster_id, wrote):
             if (file := folder / name).is_file():
                 parts += file.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join(parts[-lines:])
+
+    def _logs(self, cluster_id: str, wrote: Wrote) -> tuple[str, ...]:
+        """Which files tell it: Spark's one process, the workers, has one of its own."""
+        if wrote is Wrote.ANYBODY or self.get(cluster_id).plan.engine is not Engine.SPARK:
+            return LOG, SPARK_LOG
+        return (LOG,) if wrote is Wrote.HEAD else (SPARK_LOG,)
+
+    def proofs(self) -> Iterable[Check]:
+        return proofs(self)
 
     def history(self, cluster_id: str) -> list[dict[str, Any]]:
         """Every state of the cluster with reason, sentence and time, oldest first."""

@@ -1,0 +1,55 @@
+"""What whoever asks is told, of a snapshot: whether a request would start now, and why one did not.
+
+Why it exists: a request is told in one sentence with its reasons, and most homes only see records change.
+
+What it must not do: change anything, or read more than the snapshot.
+"""
+
+from __future__ import annotations
+
+from shoal.governor.lifecycle import Scope
+from shoal.governor.ports import Snapshot
+from shoal.model.cluster import Cluster, State
+from shoal.project.policy import Policy
+from shoal.quota.account import Account
+from shoal.quota.admission import Ask, Decision, Place, Verdict
+from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
+
+
+def would(snapshot: Snapshot, policy: Policy, asked: Cluster) -> Decision:
+    """What admission would decide now of ``asked``, as if it joined the queue; a live one's own share is free."""
+    queue = [
+        Waiting.of(cluster)
+        for cluster, _ in snapshot.clusters.values()
+        if cluster.state is State.QUEUED and cluster.id != asked.id
+    ]
+    books, place = _books(snapshot), _place(snapshot)
+    outcomes = admit([*queue, Waiting.of(asked)], books, policy, place, snapshot.now)
+    outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
+    return explain(outcome, policy.limits_of(asked.owner), books, place, _names(snapshot))
+
+
+def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
+    """Why ``cluster`` waits or was refused, with who holds what it needs, and the ways on."""
+    outcome = Outcome(Ask(cluster.id, cluster.name, cluster.plan, cluster.workload.priority), Verdict.WAIT, 1)
+    if cluster.state is State.REFUSED:
+        outcome = Outcome(outcome.ask, Verdict.REFUSE, message=cluster.message)
+    limits = policy.limits_of(cluster.owner)
+    return explain(outcome, limits, _books(snapshot), _place(snapshot), _names(snapshot))
+
+
+def _books(snapshot: Snapshot) -> Books:
+    by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
+    for (scope, name), (account, _) in snapshot.accounts.items():
+        by_scope[scope][name] = account
+    return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
+
+
+def _place(snapshot: Snapshot) -> Place | None:
+    if snapshot.machine is None:
+        return None
+    return Place(snapshot.machine, snapshot.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
+
+
+def _names(snapshot: Snapshot) -> dict[str, str]:
+    return {key: cluster.name for key, (cluster, _) in snapshot.clusters.items()}
