@@ -29,19 +29,40 @@ lint: venv ## Style, types, direction of imports
 	MYPYPATH=tests/kubernetes $(BIN)/mypy -p cluster
 	$(BIN)/lint-imports
 
+format: venv ## Lay out the code and fix what can be fixed without thinking
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-fast: venv ## Tests for after each change: no cluster, no JVM, no Kubernetes; under two minutes
+	@$(BIN)/python tests/lanes/fast.py $(PYTEST_ARGS)
+
+.PHONY: format test-fast docs
+
+# In an environment of its own, as the site needs nothing of ours but its source.
+.venv-docs/.ok: requirements-docs.lock
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+docs: .venv-docs/.ok ## Build the site in site/, with every internal link checked
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # Tests wait more than they compute: two lanes on two cores. LANES=0 runs one test after the other.
 LANES ?= 2
 test: venv lint ## Run all tests that this machine can run (LANES=2 beside each other)
 	$(BIN)/python -m pytest --numprocesses $(LANES) --dist loadscope $(PYTEST_ARGS)
 
-lock: ## Rewrite requirements.lock and requirements-bench.lock from pyproject.toml (needs uv on PATH)
+lock: ## Rewrite the requirements*.lock files from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \
 		--python-version 3.11 --no-emit-index-url --upgrade -o requirements.lock
 	uv pip compile pyproject.toml tests/versions/tools.in --resolution lowest-direct $(OLD) -o tests/versions/oldest.lock
 	uv pip compile pyproject.toml tests/versions/tools.in --override tests/versions/plain.in $(OLD) \
 		-o tests/versions/plain.lock
-	uv pip compile --group bench --generate-hashes --no-annotate --no-header \
-		--python-version 3.11 --no-emit-index-url --upgrade -o requirements-bench.lock
+	for group in bench docs; do \
+		uv pip compile --group $$group --generate-hashes --no-annotate --no-header --python-version 3.11 \
+			--no-emit-index-url --upgrade -o requirements-$$group.lock || exit 1; \
+	done
 
 OLD := --generate-hashes --no-annotate --no-header --python-version 3.11 --no-emit-index-url --only-binary :all: --upgrade
 
@@ -97,7 +118,7 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 .PHONY: soak soak-tables soak-queue soak-clusters soak-kills soak-quick-start
 
 clean: ## Remove what `make` built
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench .venv-docs site .pytest_cache .mypy_cache .ruff_cache
 
 SOAK_DASK  ?= 300
 SOAK_SPARK ?= 60

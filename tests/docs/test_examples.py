@@ -1,6 +1,6 @@
 """Every example of the documentation is executed: its files are written, its Python and its commands run.
 
-How a block is read, by the word after its fence: ``python`` is run as a script (with ``file=NAME`` it is only
+How a block is read, by the word after its fence: ``python`` is run as a script (with ``title="NAME"`` it is only
 saved); ``console`` lines after ``$`` are run one after the other, and exit 0 unless ``# exits N`` follows;
 ``yaml`` whose first line is ``# PATH`` is written there. ``text`` shows what is seen, and is not run.
 """
@@ -71,10 +71,27 @@ def test_every_page_is_run_somewhere() -> None:
     assert kinds <= {"python", "console", "yaml", "text", "sh", "bash"}, kinds
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_blocks_are_of_the_one_form_that_the_site_shows_too() -> None:
     for page in pages():
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
-            assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+        for block in blocks(page):
+            assert re.fullmatch(r'(title="\S+")?', block.more), f"{page}:{block.line} {block.more}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name after ``#``: the page's headings, as the site and code hosts spell them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*pages(), "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]:
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", (ROOT / page).read_text()
+        ):
+            file = (ROOT / page).parent.joinpath(target) if target else ROOT / page
+            assert file.exists(), f"{page} links to {target}"
+            assert not anchor or anchor in anchors(file), f"{page} links to {target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", runnable())
@@ -129,7 +146,7 @@ def run_page(page: str, folder: Path, environment: dict[str, str]) -> list[tuple
         if block.kind == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", block.body)):
             (folder / name[1]).write_text(block.body)
         elif block.kind == "python" and page not in IN_A_KERNEL:
-            saved = re.fullmatch(r"file=(\S+)", block.more)
+            saved = re.fullmatch(r'title="(\S+)"', block.more)
             file = folder / (saved[1] if saved else f"block_{number}.py")
             file.write_text(block.body)
             if not saved:

@@ -1,0 +1,113 @@
+"""What stands around the code: `make test-fast`, the site, and the files that a visitor of the repository expects."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import shoal
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def fast() -> ModuleType:
+    found = importlib.util.spec_from_file_location("fast", ROOT / "tests" / "lanes" / "fast.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_fast_selects_tests_of_each_of_its_files(fast: ModuleType) -> None:
+    asked = [part for part in fast.command("--collect-only", "-n", "0") if part]
+    listed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stdout
+    for name in fast.TESTS:
+        assert re.search(rf"^{name}[/:]", listed.stdout, re.MULTILINE), f"nothing of {name} is fast"
+
+
+@pytest.mark.parametrize("where", ["PATH", "JAVA_HOME"])
+def test_fast_fails_where_a_test_starts_a_java(fast: ModuleType, tmp_path: Path, where: str) -> None:
+    by = {"PATH": "'java'", "JAVA_HOME": "os.environ['JAVA_HOME'] + '/bin/java'"}[where]
+    guilty = tmp_path / "test_guilty.py"
+    guilty.write_text(f"import os, subprocess\ndef test_it():\n    subprocess.run([{by}, '-version'])\n")
+    assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 1
+    guilty.write_text("def test_it():\n    pass\n")
+    assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 0
+
+
+def targets_of_make() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_contributing_says_how_long_each_target_of_make_takes() -> None:
+    rows = re.findall(r"^\| (`make.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    said = {name for row in rows for name in re.findall(r"`make ([a-z-]+)`", row)}
+    parts = {name for name in targets_of_make() if name.startswith("soak-")}  # one row tells of all
+    assert said == targets_of_make() - parts - {"help"}
+
+
+def test_the_site_has_every_page_and_every_public_name() -> None:
+    def pages(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        parts = entry.values() if isinstance(entry, dict) else entry
+        return [page for part in parts for page in pages(part)]
+
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    shown = pages(settings["nav"])
+    docs = ROOT / "docs"
+    decisions = [page for page in docs.rglob("*.md") if page.parent.name == "decisions"]
+    written = sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md") if page not in decisions)
+    assert sorted(page for page in shown if not page.startswith("decisions/")) == written
+    told = re.findall(r"^::: shoal\.(\w+)$", (docs / "reference.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted([*shoal.__all__, "prefect"])
+
+
+def test_the_licence_is_the_one_that_the_package_names() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_changelog_names_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert version in headings
+
+
+def test_hooks_are_local_and_use_the_tools_of_make_venv() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"], "nothing is cloned"
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+def test_forms_and_the_container_for_editors_can_be_read() -> None:
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert {form.name for form in forms} >= {"bug.yml", "idea.yml"}
+    for form in forms:
+        assert yaml.safe_load(form.read_text())
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).is_file()
+    assert container["postCreateCommand"] == "make venv"
+
+
+def test_no_lock_names_a_package_index() -> None:
+    for lock in ROOT.rglob("*.lock"):
+        if ".venv" not in lock.parts:
+            assert not re.search(r"https?://|--(extra-)?index-url|--find-links", lock.read_text()), lock
