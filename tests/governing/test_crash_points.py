@@ -8,7 +8,7 @@ import pytest
 
 from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
-from shoal.homes.fake import FakeHome
+from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
@@ -83,7 +83,7 @@ def test_another_governor_finishes(point: CrashPoint, policy: Policy, asking: As
             died.append(at)
             raise Died
 
-    doomed = Governor(home, policy, reached, lambda: home.clock.elapsed)
+    doomed = Governor(home, policy, PERIODS, reached, lambda: home.clock.elapsed)
     for attempt in range(8):
         try:
             doomed.round()

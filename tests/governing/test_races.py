@@ -15,7 +15,7 @@ from shoal.governor.lifecycle import Scope
 from shoal.governor.ports import Snapshot
 from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
-from shoal.homes.fake import FakeHome
+from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, State
 from shoal.project.policy import Policy, Team
 from shoal.quota.account import amounts
@@ -45,7 +45,7 @@ def look_at(home: FakeHome, policy: Policy, point: CrashPoint) -> Snapshot:
         if at == point and not seen:
             seen.append(home.snapshot())
 
-    Governor(home, policy, reached).round()
+    Governor(home, policy, PERIODS, reached).round()
     assert seen, f"{point} was not reached"
     return seen[0]
 
@@ -54,7 +54,7 @@ def act_on(home: FakeHome, policy: Policy, seen: Snapshot) -> None:
     fresh = home.snapshot
     home.snapshot = lambda: seen  # type: ignore[method-assign]
     try:
-        Governor(home, policy).round()
+        Governor(home, policy, PERIODS).round()
     finally:
         home.snapshot = fresh  # type: ignore[method-assign]
 
@@ -86,7 +86,7 @@ def test_one_withdraws_while_the_other_admits(home: FakeHome, strict: Policy, as
 def test_one_admits_on_what_the_other_is_taking_back(home: FakeHome, strict: Policy, asking: Asking) -> None:
     with_bob(home, asking)
     cluster = home.request(asking("anns", "ann", 2))
-    died = Governor(home, home.policy, lambda point: die() if "team charged" in point else None)
+    died = Governor(home, home.policy, PERIODS, lambda point: die() if "team charged" in point else None)
     with pytest.raises(KeyboardInterrupt):
         died.round()
     assert charged(home, cluster) == {Scope.TEAM: 20}
@@ -180,7 +180,7 @@ def test_growing_again_gives_nothing_back_while_workers_are_retired(home: FakeHo
 
 
 def test_a_clock_that_jumps_makes_no_head_seem_lost(home: FakeHome, policy: Policy, asking: Asking) -> None:
-    governor = Governor(home, policy, monotonic=lambda: home.clock.elapsed)
+    governor = Governor(home, policy, PERIODS, monotonic=lambda: home.clock.elapsed)
     cluster = home.request(asking("a", "ann", 1))
     governor.round()
     governor.round()
@@ -192,7 +192,7 @@ def test_a_clock_that_jumps_makes_no_head_seem_lost(home: FakeHome, policy: Poli
     assert home.get(cluster.id).state is State.READY
     home.advance(46)
     governor.round()
-    assert (home.get(cluster.id).state, home.get(cluster.id).reason) == (State.STOPPING, "HeadLost")
+    assert (home.get(cluster.id).state, home.get(cluster.id).reason) == (State.FAILED, "HeadLost")
 
 
 def test_a_policy_that_takes_away_leaves_what_runs(home: FakeHome, asking: Asking, policy: Policy) -> None:

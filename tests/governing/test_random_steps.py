@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from shoal.governor.lifecycle import Scope
 from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
-from shoal.homes.fake import FakeHome, Fault
+from shoal.homes.fake import PERIODS, FakeHome, Fault
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
@@ -61,7 +61,7 @@ class World(RuleBasedStateMachine):
         self.all_is_well()
 
     def new_governor(self) -> Governor:
-        return Governor(self.home, self.policy, self.reached, lambda: self.home.clock.elapsed)
+        return Governor(self.home, self.policy, PERIODS, self.reached, lambda: self.home.clock.elapsed)
 
     def reached(self, point: CrashPoint) -> None:
         if point == self.dies_at:

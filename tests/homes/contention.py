@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from shoal.client.clusters import open_home, open_project, prepare
+from shoal.governor.ends import End
 from shoal.homes.base import Ask
+from shoal.homes.local.steps import ended
 from shoal.machine.processes import identity
 from shoal.model.cluster import Reason, State
 
@@ -46,7 +48,7 @@ def main(project: Path, seconds: float, log: Path) -> None:
         begin = time.monotonic()
         with ledger.write() as tx:
             longest = max(longest, time.monotonic() - begin)
-            governing.end(tx, replace(cluster, head=me), State.STOPPED, Reason.STOPPED_BY_USER, "done")
+            ended(tx, replace(cluster, head=me), End(Reason.STOPPED_BY_USER, "done"))
             os.write(events, b"-")
         decisions += 1
     used = time.process_time() - used

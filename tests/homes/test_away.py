@@ -19,6 +19,7 @@ from shoal.errors import InfrastructureError
 from shoal.head import record
 from shoal.head.record import OwnRecord
 from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.server_store import Server
 from shoal.machine.processes import identity, is_alive
 from shoal.model.cluster import Reason, State
@@ -115,10 +116,8 @@ def test_what_ends_while_the_ledger_is_away_is_told_as_it_was(
 def test_on_several_machines_a_head_ends_before_others_count_it_as_gone(
     empty_home: Path, project: Path, postgresql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shoal.homes.local import lease
-
-    assert lease.LEASE + 30 <= lease.SILENT
-    assert lease.LEASE >= 120, "a database restarts within that"
+    assert LOCAL.lease + 30 <= LOCAL.silent
+    assert LOCAL.lease >= 120, "a database restarts within that"
     monkeypatch.setattr(record, "LEASE", 1.0)
     monkeypatch.setattr(record, "RENEW", 0.0)
     monkeypatch.setattr(Server, "one_host", False, raising=False)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import pytest
 
 from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
-from shoal.homes.local import decisions as governing
+from shoal.homes.local import periods
 from shoal.machine.crash import AT, CrashPoint
 from shoal.model.cluster import Reason, State
+from shoal.units import Seconds
 
 # `make soak-clusters` kills more often.
 KILLS = int(os.environ.get("SHOAL_SOAK_KILLS", "10"))
@@ -93,7 +95,9 @@ def test_a_kill_leaves_nothing(
     """``many`` clusters that die at the point, ``at_once`` at a time in one home; then nothing is left."""
     record_property("n", many)
     if point is P.CLIENT_AFTER_DECISION:
-        monkeypatch.setattr(governing, "HEADLESS", 3.0)  # half a minute in earnest; here no head will come
+        monkeypatch.setattr(
+            periods, "LOCAL", replace(periods.LOCAL, headless=Seconds(3))
+        )  # half a minute in earnest; here no head will come
     names = [f"c{number}" for number in range(many)]
     done = subprocess.run(
         [sys.executable, CLIENTS, point.value, engine, str(roomy), str(at_once), *names],

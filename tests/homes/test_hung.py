@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
-from shoal.homes.local import decisions as governing
+from shoal.homes.local import periods
 from shoal.homes.local.home import LocalHome
 from shoal.model.cluster import Reason, State
 from shoal.units import Seconds
@@ -66,7 +67,7 @@ def test_a_head_that_hangs_is_killed_after_the_stop_limit_and_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Native code that keeps the interpreter to itself: no signal and no request is ever looked at."""
-    monkeypatch.setattr(governing, "STOP_LIMIT", Seconds(4))
+    monkeypatch.setattr(periods, "LOCAL", replace(periods.LOCAL, stop=Seconds(4)))
     with shoal.dask("small", workers=2, name="stuck", project=project, quiet=True) as cluster:
         hang = "import ctypes, threading; threading.Timer(1, ctypes.PyDLL(None).sleep, [600]).start()"
         cluster.client.run_on_scheduler(exec, hang)
@@ -88,7 +89,7 @@ def test_a_head_that_hangs_is_killed_after_the_stop_limit_and_told(
 def test_the_maximum_lifetime_of_a_stopped_head_comes_when_anybody_looks(
     project: Path, home: LocalHome, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(governing, "DEADLINE_GRACE", Seconds(2))
+    monkeypatch.setattr(periods, "LOCAL", replace(periods.LOCAL, overdue=Seconds(2)))
     up = shoal.up(
         "small",
         engine="dask",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from shoal.governor.ends import End, Pulse, Sentence
 from shoal.governor.lifecycle import (
-    DEADLINE_GRACE,
-    SILENT,
-    START_LIMIT,
-    STOP_LIMIT,
     Action,
     Charge,
     EndRemains,
@@ -23,19 +21,25 @@ from shoal.governor.lifecycle import (
     Seen,
     StartHead,
     StopHead,
+    moved,
     step,
 )
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.governor.periods import Periods
+from shoal.homes.fake import PERIODS as FAKE
+from shoal.homes.local.periods import LOCAL
+from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.workload import Plan, Workload
 from shoal.quota.account import Amounts
-from shoal.quota.admission import Ask, Verdict
+from shoal.quota.admission import Ask, Decision, Verdict
 from shoal.quota.queueing import Outcome
-from shoal.units import Bytes
+from shoal.units import Bytes, Seconds
 
 NOW = 1_000_000.0
 LITTLE, MORE = Amounts(clusters=1, memory=Bytes(10)), Amounts(clusters=1, memory=Bytes(20))
 BOTH = {Scope.TEAM: LITTLE, Scope.USER: LITTLE}
-STOP = (Reason.STOPPED_BY_USER, "enough")
+STOP = End(Reason.STOPPED_BY_USER, "enough")
+PERIODS = Periods(*map(Seconds, (1, 2, 3, 4, 30, 300, 50, 60)))
+DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -77,15 +81,15 @@ def said(actions: list[Action]) -> list[object]:
 def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
     queued = cluster(State.QUEUED)
     yes = Observation(wants=BOTH, by_plan=BOTH, outcome=outcome(Verdict.ADMIT, queued.plan))
-    assert said(step(queued, yes, NOW)) == [
+    assert said(step(queued, yes, NOW, PERIODS)) == [
         Charge(Scope.TEAM, LITTLE),
         Charge(Scope.USER, LITTLE),
         (State.ADMITTED, Reason.ADMITTED),
     ]
     no = replace(yes, outcome=outcome(Verdict.REFUSE, queued.plan, message="too large"))
-    assert step(queued, no, NOW) == [Move(State.REFUSED, Reason.OVER_LIMIT, "too large")]
+    assert step(queued, no, NOW, PERIODS) == [Move(State.REFUSED, Reason.OVER_LIMIT, "too large")]
     later = replace(yes, outcome=outcome(Verdict.WAIT, queued.plan, place=2, short=("you", "team red")))
-    (move,) = step(queued, later, NOW)
+    (move,) = step(queued, later, NOW, PERIODS)
     assert move == Move(
         State.QUEUED,
         Reason.WAITING_FOR_QUOTA,
@@ -93,44 +97,78 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         report={"place": 2, "latest": None},
     )
     told = replace(queued, reason=Reason.WAITING_FOR_QUOTA, message=move.message, report=move.report)
-    assert step(told, later, NOW) == []
+    assert step(told, later, NOW, PERIODS) == []
     first = replace(later, outcome=replace(later.outcome, latest=NOW + 60))
-    (timed,) = step(told, first, NOW)
+    (timed,) = step(told, first, NOW, PERIODS)
     assert timed == replace(move, report={"place": 2, "latest": NOW + 60})
     told = replace(told, report=timed.report)
     sooner = replace(first, outcome=replace(first.outcome, latest=NOW + 50))
-    assert step(told, sooner, NOW) == [], "some seconds are no news"
-    assert step(told, later, NOW) == [move], "that it is not known any more is"
+    assert step(told, sooner, NOW, PERIODS) == [], "some seconds are no news"
+    assert step(told, later, NOW, PERIODS) == [move], "that it is not known any more is"
     half = replace(later, charged={Scope.TEAM: LITTLE})
-    assert step(told, half, NOW) == [move, Free(Scope.TEAM)]
+    assert step(told, half, NOW, PERIODS) == [move, Free(Scope.TEAM)]
 
 
 @pytest.mark.parametrize(
     ("state", "ago", "seen", "expected"),
     [
         # Before it serves.
-        (State.QUEUED, 0, Observation(stop=STOP), [(State.STOPPED, Reason.STOPPED_BY_USER)]),
+        (State.QUEUED, 0, Observation(Seen.NONE, stop=STOP), [(State.STOPPED, Reason.STOPPED_BY_USER)]),
+        (State.QUEUED, 999, Observation(Seen.NONE), []),
+        (State.QUEUED, 31, Observation(), [(State.FAILED, Reason.START_FAILED)]),
+        (State.QUEUED, 0, Observation(Seen.GONE, remains=None), [(State.FAILED, Reason.HEAD_CRASHED)]),
         (State.ADMITTED, 0, Observation(), [StartHead()]),
-        (State.ADMITTED, START_LIMIT + 1, Observation(), [(State.STOPPING, Reason.START_FAILED)]),
+        (State.ADMITTED, -30, Observation(), [StartHead()]),
+        (State.ADMITTED, 31, Observation(), [(State.FAILED, Reason.START_FAILED)]),
+        (State.ADMITTED, -31, Observation(), [(State.FAILED, Reason.START_FAILED)]),
         # While it serves.
         (State.READY, 0, Observation(Seen.ALIVE), []),
         (State.READY, 0, Observation(Seen.ALIVE, stop=STOP), [(State.STOPPING, Reason.STOPPED_BY_USER)]),
-        (State.READY, 0, Observation(Seen.GONE), [(State.STOPPING, Reason.HEAD_CRASHED)]),
-        (State.READY, 0, Observation(Seen.UNKNOWN, remains=None, silent=SILENT), []),
-        (State.READY, 0, Observation(Seen.UNKNOWN, silent=SILENT + 1), [(State.STOPPING, Reason.HEAD_LOST)]),
-        (State.READY, 4 * 3600 + DEADLINE_GRACE, Observation(Seen.ALIVE), []),
+        (State.READY, 0, Observation(Seen.GONE), [(State.FAILED, Reason.HEAD_CRASHED)]),
+        (State.READY, 0, Observation(Seen.GONE, stop=STOP), [(State.FAILED, Reason.HEAD_CRASHED)]),
+        (State.READY, 0, Observation(Seen.GONE, remains=True), [(State.STOPPING, Reason.HEAD_CRASHED)]),
+        (State.READY, 0, Observation(Seen.GONE, remains=None), [(State.STOPPING, Reason.HEAD_CRASHED)]),
+        (State.READY, 0, Observation(Seen.GONE, last=STOP), [(State.STOPPED, Reason.STOPPED_BY_USER)]),
+        (State.READY, 0, Observation(Seen.UNKNOWN, remains=None, silent=4), []),
         (
             State.READY,
-            4 * 3600 + DEADLINE_GRACE + 1,
-            Observation(Seen.ALIVE),
+            0,
+            Observation(Seen.UNKNOWN, remains=None, silent=5),
+            [(State.FAILED, Reason.HEAD_LOST)],
+        ),
+        (State.READY, 0, Observation(Seen.FOREIGN, owner="x"), [(State.FAILED, Reason.HEAD_LOST)]),
+        (State.READY, 0, Observation(Seen.ALIVE, lived=4 * 3600 + 50), []),
+        (
+            State.READY,
+            0,
+            Observation(Seen.ALIVE, lived=4 * 3600 + 51),
             [(State.STOPPING, Reason.DEADLINE_REACHED)],
         ),
+        (State.READY, DAY, Observation(Seen.ALIVE, lived=None), []),
+        # What its head sees.
+        (
+            State.READY,
+            0,
+            Observation(Seen.ALIVE, pulse=Pulse(DAY)),
+            [(State.STOPPING, Reason.DEADLINE_REACHED)],
+        ),
+        (
+            State.READY,
+            0,
+            Observation(Seen.ALIVE, pulse=Pulse(alone=DAY)),
+            [(State.STOPPING, Reason.CLIENT_GONE)],
+        ),
+        (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(idle=DAY)), [(State.STOPPING, Reason.IDLE)]),
+        (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(said=STOP)), [(State.STOPPING, STOP.reason)]),
+        (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(1, 1, 1)), []),
         # While it ends: the head in good order, then at once; then what it left; only then is it over.
         (State.STOPPING, 0, Observation(Seen.ALIVE), [StopHead()]),
-        (State.STOPPING, STOP_LIMIT + 1, Observation(Seen.ALIVE), [KillHead()]),
+        (State.STOPPING, 61, Observation(Seen.ALIVE), [(State.STOPPING, Reason.REQUESTED), KillHead()]),
         (State.STOPPING, 0, Observation(Seen.GONE, remains=True), [EndRemains()]),
-        (State.STOPPING, 0, Observation(Seen.UNKNOWN, remains=None, silent=SILENT), []),
+        (State.STOPPING, 0, Observation(Seen.GONE, remains=None), [EndRemains()]),
+        (State.STOPPING, 0, Observation(Seen.UNKNOWN, remains=None, silent=4), []),
         (State.STOPPING, 0, Observation(Seen.GONE), [(State.STOPPED, Reason.REQUESTED)]),
+        (State.STOPPING, 0, Observation(Seen.FOREIGN), [(State.FAILED, Reason.HEAD_LOST)]),
         # After the end: what shows up has no owner; accounts are freed in reverse.
         (State.STOPPED, 0, Observation(Seen.ALIVE, remains=True), [KillHead(), EndRemains()]),
         (State.STOPPED, 0, Observation(Seen.GONE, charged=BOTH), [Free(Scope.USER), Free(Scope.TEAM)]),
@@ -140,14 +178,63 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
 def test_what_is_next(
     cluster: Callable[..., Cluster], state: State, ago: float, seen: Observation, expected: list[object]
 ) -> None:
-    assert said(step(cluster(state, ago=ago), seen, NOW)) == expected
+    assert said(step(cluster(state, ago=ago), seen, NOW, PERIODS)) == expected
 
 
 def test_a_broken_part_fails_a_cluster_and_its_end_does_not(cluster: Callable[..., Cluster]) -> None:
     crashed = cluster(State.STOPPING, reason=Reason.HEAD_CRASHED)
-    assert said(step(crashed, Observation(Seen.GONE), NOW)) == [(State.FAILED, Reason.HEAD_CRASHED)]
+    assert said(step(crashed, Observation(Seen.GONE), NOW, PERIODS)) == [(State.FAILED, Reason.HEAD_CRASHED)]
     idle = cluster(State.STOPPING, reason=Reason.IDLE)
-    assert said(step(idle, Observation(Seen.GONE), NOW)) == [(State.STOPPED, Reason.IDLE)]
+    assert said(step(idle, Observation(Seen.GONE), NOW, PERIODS)) == [(State.STOPPED, Reason.IDLE)]
+
+
+def test_a_head_that_hangs_is_killed_and_that_is_told_once(cluster: Callable[..., Cluster]) -> None:
+    hung = replace(cluster(State.STOPPING, ago=61, reason=Reason.IDLE), message="nothing to do")
+    move, kill = step(hung, Observation(Seen.ALIVE), NOW, PERIODS)
+    assert move == Move(
+        State.STOPPING, Reason.IDLE, "nothing to do; its head did not end within 1 min and was killed"
+    )
+    told = moved(hung, move, None, NOW)
+    assert told.since == hung.since, "it has been stopping for as long as before"
+    assert step(told, Observation(Seen.ALIVE), NOW, PERIODS) == [kill] == [KillHead()]
+
+
+def test_a_request_that_does_not_wait_is_refused_with_the_reasons(cluster: Callable[..., Cluster]) -> None:
+    queued = cluster(State.QUEUED)
+    no = Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, "you hold 42 GB of 42 GB")
+    seen = Observation(Seen.NONE, outcome=outcome(Verdict.WAIT, queued.plan, place=1), decision=no)
+    assert step(queued, seen, NOW, PERIODS) == [Move(State.REFUSED, no.reason, no.message)]
+    patient = replace(queued, workload=replace(queued.workload, queue=True))
+    assert said(step(patient, seen, NOW, PERIODS)) == [(State.QUEUED, Reason.WAITING_FOR_QUOTA)]
+
+
+def test_whoever_waited_is_told_how_long(cluster: Callable[..., Cluster]) -> None:
+    waited = cluster(State.QUEUED, ago=90, reason=Reason.WAITING_FOR_QUOTA)
+    seen = Observation(Seen.NONE, outcome=outcome(Verdict.ADMIT, waited.plan))
+    (move,) = step(waited, seen, NOW, PERIODS)
+    assert isinstance(move, Move)
+    assert move.message == "within every limit, after 1 min 30 s in the queue"
+
+
+def test_every_sentence_and_time_is_in_the_docs() -> None:
+    """Whoever meets one in `shoal why` finds there what it means."""
+    docs = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    for sentence in Sentence:
+        assert str(sentence).replace("{", "").replace("}", "") in docs.replace("*", ""), sentence
+    for reason in FAILURES:
+        assert f"`{reason}`" in docs, reason
+    for name in vars(PERIODS):
+        row = next(line for line in docs.splitlines() if line.startswith(f"| `{name}`:"))
+        local, fake = (cell.strip() for cell in row.split("|")[2:4])
+        assert local.startswith(str(getattr(LOCAL, name))), row
+        assert fake.startswith(str(getattr(FAKE, name))), row
+
+
+@pytest.mark.parametrize("wrong", [{"renew": 9}, {"lease": 2}, {"silent": 3}, {"stop": 0}, {"tick": 0}])
+def test_times_that_contradict_each_other_are_no_settings(wrong: dict[str, float]) -> None:
+    """A home in which others give a cluster's quota away while its head still runs cannot be made."""
+    with pytest.raises(ValueError, match=r"has to be shorter|over within one tick"):
+        replace(PERIODS, **{name: Seconds(value) for name, value in wrong.items()})
 
 
 class TestSize:
@@ -159,21 +246,21 @@ class TestSize:
         ready = cluster(State.READY)
         wants = {Scope.TEAM: MORE, Scope.USER: MORE}
         seen = self.seen(target=3, wants=wants, outcome=outcome(Verdict.ADMIT, ready.plan))
-        *charges, move = step(ready, seen, NOW)
+        *charges, move = step(ready, seen, NOW, PERIODS)
         assert charges == [Charge(Scope.TEAM, MORE), Charge(Scope.USER, MORE)]
         assert isinstance(move, Move)
         assert move.workers == 3
-        assert step(ready, replace(seen, outcome=outcome(Verdict.WAIT, ready.plan)), NOW) == []
+        assert step(ready, replace(seen, outcome=outcome(Verdict.WAIT, ready.plan)), NOW, PERIODS) == []
 
     def test_shrinking_is_recorded_first_and_freed_once_the_workers_are_gone(
         self, cluster: Callable[..., Cluster]
     ) -> None:
         ready = cluster(State.READY, workers=2)
-        (move,) = step(ready, self.seen(target=1), NOW)
+        (move,) = step(ready, self.seen(target=1), NOW, PERIODS)
         assert isinstance(move, Move)
         assert move.workers == 1
         held = self.seen(target=2, charged={Scope.TEAM: MORE, Scope.USER: MORE})
-        assert step(replace(ready, workers=3), held, NOW) == []
-        note, *lowered = step(ready, held, NOW)
+        assert step(replace(ready, workers=3), held, NOW, PERIODS) == []
+        note, *lowered = step(ready, held, NOW, PERIODS)
         assert isinstance(note, Move)
         assert lowered == [Charge(Scope.USER, LITTLE), Charge(Scope.TEAM, LITTLE)]

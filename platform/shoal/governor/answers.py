@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from shoal.governor.lifecycle import Scope
 from shoal.governor.ports import Snapshot
-from shoal.model.cluster import Cluster, State
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.quota.account import Account
 from shoal.quota.admission import Ask, Decision, Place, Verdict
@@ -32,7 +32,7 @@ def would(snapshot: Snapshot, policy: Policy, asked: Cluster) -> Decision:
 def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
     """Why ``cluster`` waits or was refused, with who holds what it needs, and the ways on."""
     outcome = Outcome(Ask(cluster.id, cluster.name, cluster.plan, cluster.workload.priority), Verdict.WAIT, 1)
-    if cluster.state is State.REFUSED:
+    if cluster.reason is Reason.OVER_LIMIT:
         outcome = Outcome(outcome.ask, Verdict.REFUSE, message=cluster.message)
     limits = policy.limits_of(cluster.owner)
     return explain(outcome, limits, _books(snapshot), _place(snapshot), _names(snapshot))

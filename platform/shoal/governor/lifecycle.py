@@ -16,21 +16,16 @@ What it must not do: do I/O, or read a clock (``now`` is the store's).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from shoal.model.cluster import FAILURES, Cluster, Reason, State
+from shoal.governor.ends import End, Pulse, Sentence, due
+from shoal.governor.periods import Periods
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.quota.account import Amounts, Fair
-from shoal.quota.admission import Verdict
+from shoal.quota.admission import Decision, Verdict, with_workers
 from shoal.quota.queueing import Outcome, admitted
 from shoal.units import Seconds
-
-START_LIMIT = Seconds(300)  # that a head may take to appear
-SILENT = Seconds(
-    45
-)  # without a renewal, after which an unreachable head counts as gone (it ends itself at 30)
-DEADLINE_GRACE = Seconds(60)  # past its maximum life a head ends itself; after this it is told to
-STOP_LIMIT = Seconds(60)  # that an orderly stop may take before the head is killed
 
 _NEWS = 30.0  # s by which a time that was told must be wrong to be told anew
 
@@ -44,23 +39,34 @@ class Scope(StrEnum):
 
 
 class Seen(StrEnum):
-    """What is seen of a head. NEVER: none was ever there; GONE: it was, and is not; UNKNOWN: cannot tell."""
+    """What is seen of a head.
 
+    NONE: none is there, and none has to be (a request that waits without a process). NEVER: none was ever there.
+    GONE: it was, and is not. UNKNOWN: cannot tell. FOREIGN: it lives, and belongs to another ledger.
+    """
+
+    NONE = "none"
     NEVER = "never"
     ALIVE = "alive"
     GONE = "gone"
     UNKNOWN = "unknown"
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True)
 class Observation:
     """What is seen of one cluster besides its record.
 
-    ``charged``: what each account holds for it. ``by_plan``: what its plan takes of each. ``wants``: the same
-    with ``target`` workers. ``remains``: whether anything of it still runs besides the head (None: cannot
-    tell). ``silent``: seconds since its head was heard of. ``stop``: that somebody asked for its end.
-    ``outcome``: the queue's answer, for one that waits or wants to grow. ``target``: the number of workers
-    wanted now.
+    Of its processes: ``head``; ``owner``: the ledger that a FOREIGN head belongs to; ``remains``: whether anything of
+    it still runs besides the head (None: cannot tell); ``silent``: seconds since its head was heard of; ``lived``:
+    seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its head tells
+    of it; ``last``: why a head that is GONE was ending.
+
+    Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now.
+
+    Of the accounts: ``charged``: what each holds for it; ``by_plan``: what its plan takes of each; ``wants``: the
+    same with ``target`` workers; ``outcome``: the queue's answer, for one that waits or wants to grow; ``decision``:
+    that answer explained, for one that does not want to wait.
     """
 
     head: Seen = Seen.NEVER
@@ -69,8 +75,13 @@ class Observation:
     by_plan: Mapping[Scope, Amounts] = field(default_factory=dict)
     remains: bool | None = False
     silent: float = 0.0
-    stop: tuple[Reason, str] | None = None
+    lived: float | None = None
+    pulse: Pulse | None = None
+    last: End | None = None
+    owner: str = ""
+    stop: End | None = None
     outcome: Outcome | None = None
+    decision: Decision | None = None
     target: int | None = None
 
 
@@ -130,20 +141,38 @@ class EndRemains:
 Action = Charge | Free | Move | StartHead | StopHead | KillHead | EndRemains
 
 
-def step(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
+def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
     """What to do next for ``cluster``, in this order; the first that cannot be done ends the round for it."""
     if cluster.state.ended:
         return _after_the_end(seen)
+    if (end := _without_a_head(cluster, seen, now, periods)) is not None:
+        return [_over(cluster, end, seen, periods)]
     if cluster.state is State.QUEUED:
-        return _in_the_queue(cluster, seen)
+        return _in_the_queue(cluster, seen, now)
     if cluster.state is State.STOPPING:
-        return _stopping(cluster, seen, now)
-    end = _reason_to_end(cluster, seen, now)
-    if end is not None:
+        return _stopping(cluster, seen, now, periods)
+    if (end := _reason_to_end(cluster, seen, periods)) is not None:
         return [Move(State.STOPPING, *end)]
-    if seen.head is Seen.NEVER:
-        return [StartHead()]
-    return _resize(cluster, seen)
+    start: list[Action] = [StartHead()] if seen.head is Seen.NEVER else []
+    return [*start, *_resize(cluster, seen)]
+
+
+def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster:
+    """The record as ``move`` has it; ``team``: whose account it counts in besides its owner's, once admitted."""
+    result = replace(
+        cluster,
+        state=move.state,
+        reason=move.reason,
+        message=move.message,
+        since=cluster.since if move.state is cluster.state else now,
+    )
+    if move.state is State.ADMITTED and cluster.state is State.QUEUED:
+        result = replace(result, admitted_at=now, team=team)
+    if move.workers is not None and not move.state.ended:
+        result = replace(result, plan=with_workers(result.plan, move.workers))
+    if move.state.ended:
+        result = replace(result, ended_at=now, workers=0)
+    return result if move.report is None else replace(result, report=dict(move.report))
 
 
 def _after_the_end(seen: Observation) -> list[Action]:
@@ -156,17 +185,56 @@ def _after_the_end(seen: Observation) -> list[Action]:
     return actions + [Free(scope) for scope in reversed(Scope) if scope in seen.charged]
 
 
-def _in_the_queue(cluster: Cluster, seen: Observation) -> list[Action]:
+def _without_a_head(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> End | None:
+    """Why it ends though nobody asked for it: its head is not there, not to be reached, or somebody else's."""
+    pid = f" (pid {cluster.head['pid']})" if cluster.head.get("pid") else ""
+    if seen.head is Seen.FOREIGN:
+        return End(Reason.HEAD_LOST, Sentence.COPY.format(pid=pid, owner=seen.owner))
+    if cluster.state is State.STOPPING:
+        return None
+    if seen.head is Seen.GONE:
+        crashed = Sentence.CRASHED.format(pid=pid, name=cluster.name)
+        return seen.last or End(Reason.HEAD_CRASHED, crashed)
+    if seen.head is Seen.UNKNOWN and seen.silent > periods.silent:
+        return End(Reason.HEAD_LOST, Sentence.SILENT.format(limit=periods.silent))
+    if seen.head is Seen.NEVER:
+        begin = cluster.admitted_at if cluster.admitted_at is not None else cluster.created
+        # Either way: after a clock that went back, none could appear to be late.
+        if abs(now - begin) > periods.headless:
+            return End(Reason.START_FAILED, Sentence.HEADLESS.format(limit=periods.headless))
+    return None
+
+
+def _over(cluster: Cluster, end: End, seen: Observation, periods: Periods) -> Move:
+    """To its end: at once where nothing of it is left, else by way of Stopping, for as long as it counts."""
+    if cluster.state.admitted and _is_left(seen, periods):
+        return Move(State.STOPPING, *end)
+    return Move(end.state, *end, workers=0)
+
+
+def _is_left(seen: Observation, periods: Periods) -> bool:
+    """Whether something may run of a cluster whose head does not; what cannot be told counts for a while."""
+    return bool(seen.remains) or (seen.remains is None and seen.silent <= periods.silent)
+
+
+def _in_the_queue(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
     if seen.stop is not None:
         return [Move(State.STOPPED, *seen.stop)]
     outcome = seen.outcome
     if outcome is None:
         return []
-    if outcome.verdict is Verdict.REFUSE:
-        return [Move(State.REFUSED, Reason.OVER_LIMIT, outcome.message)]
     if outcome.verdict is Verdict.ADMIT:
-        move = Move(State.ADMITTED, Reason.ADMITTED, admitted(outcome), outcome.workers, {})
+        message = admitted(outcome)
+        if cluster.reason is not Reason.REQUESTED:
+            message += f", after {Seconds(max(0.0, now - cluster.created))} in the queue"
+        move = Move(State.ADMITTED, Reason.ADMITTED, message, outcome.workers, {})
         return [*_charges(seen, outcome), move]
+    refused = outcome.verdict is Verdict.REFUSE
+    if refused or (not cluster.workload.queue and seen.decision is not None):
+        end = End(Reason.OVER_LIMIT, outcome.message)
+        if seen.decision is not None:
+            end = End(seen.decision.reason, seen.decision.message)
+        return [Move(State.REFUSED, *end)]
     reason, message, report = waits(outcome)
     move = Move(State.QUEUED, reason, message, report=report)
     if seen.charged:
@@ -210,33 +278,31 @@ def says_more(cluster: Cluster, reason: Reason, message: str, report: Mapping[st
     return abs(float(known) - told) > _NEWS
 
 
-def _reason_to_end(cluster: Cluster, seen: Observation, now: float) -> tuple[Reason, str] | None:
+def _reason_to_end(cluster: Cluster, seen: Observation, periods: Periods) -> End | None:
     if seen.stop is not None:
         return seen.stop
-    admitted = cluster.admitted_at if cluster.admitted_at is not None else cluster.since
-    if seen.head is Seen.GONE:
-        return Reason.HEAD_CRASHED, "the head process exited unexpectedly"
-    if seen.head is Seen.UNKNOWN and seen.silent > SILENT:
-        return Reason.HEAD_LOST, f"no heartbeat from the head for {SILENT}"
-    if seen.head is Seen.NEVER and now - admitted > START_LIMIT:
-        return Reason.START_FAILED, f"no head appeared within {START_LIMIT}"
     longest = cluster.plan.timeouts.max
-    if now - admitted > longest + DEADLINE_GRACE:
-        return Reason.DEADLINE_REACHED, f"it reached its maximum lifetime ({longest})"
+    if seen.pulse is not None and (end := due(seen.pulse, cluster.plan.timeouts)) is not None:
+        return end
+    if seen.lived is not None and seen.lived > longest + periods.overdue:
+        return End(Reason.DEADLINE_REACHED, Sentence.OVERDUE.format(limit=longest))
     return None
 
 
-def _stopping(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
+def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
     if seen.head is Seen.ALIVE:
-        return [KillHead() if now - cluster.since > STOP_LIMIT else StopHead()]
-    if seen.head is Seen.UNKNOWN and seen.silent <= SILENT:
+        if now - cluster.since <= periods.stop:
+            return [StopHead()]
+        hung = Sentence.HUNG.format(limit=periods.stop)
+        if hung in cluster.message:
+            return [KillHead()]
+        return [Move(cluster.state, cluster.reason, f"{cluster.message}; {hung}"), KillHead()]
+    if seen.head is Seen.UNKNOWN and seen.silent <= periods.silent:
         return []  # not failed: only not known yet
-    if seen.remains:
+    if _is_left(seen, periods):
         return [EndRemains()]
-    if seen.remains is None and seen.silent <= SILENT:
-        return []
-    failed = cluster.reason in FAILURES
-    return [Move(State.FAILED if failed else State.STOPPED, cluster.reason, cluster.message, workers=0)]
+    end = End(cluster.reason, cluster.message)
+    return [Move(end.state, *end, workers=0)]
 
 
 def _resize(cluster: Cluster, seen: Observation) -> list[Action]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from shoal.governor.ends import End, Pulse
 from shoal.governor.lifecycle import Scope, Seen
-from shoal.model.cluster import Cluster, Reason
+from shoal.model.cluster import Cluster
 from shoal.project.targets import Machine
 from shoal.quota.account import Account
 
@@ -25,16 +26,21 @@ Key = tuple[Scope, str]
 class Wishes:
     """What people asked of a cluster since it was made."""
 
-    stop: tuple[Reason, str] | None = None
+    stop: End | None = None
     workers: int | None = None
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen of a cluster's processes (see ``lifecycle.Observation``)."""
+    """What is seen of a cluster's processes, in the words of ``lifecycle.Observation``."""
 
     head: Seen = Seen.NEVER
     remains: bool | None = False
+    silent: float = 0.0
+    lived: float | None = None
+    pulse: Pulse | None = None
+    last: End | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shoal.errors import ConflictError, OutcomeUnknownError, UsageError
 from shoal.governor import lifecycle
-from shoal.governor.lifecycle import Action, Charge, EndRemains, Free, KillHead, Move, Observation, Scope
+from shoal.governor.lifecycle import (
+    Action,
+    Charge,
+    EndRemains,
+    Free,
+    KillHead,
+    Move,
+    Observation,
+    Scope,
+    Seen,
+    moved,
+)
+from shoal.governor.periods import Periods
 from shoal.governor.ports import Governed, Key, Sight, Snapshot, Wishes
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Plan
 from shoal.project.policy import Policy
 from shoal.quota.account import Account, Amounts, amounts, real
-from shoal.quota.admission import Ask, Place, with_workers
-from shoal.quota.queueing import Books, Outcome, Waiting, admit
+from shoal.quota.admission import Ask, Decision, Place, Verdict, with_workers
+from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
 
 
 class CrashPoint(StrEnum):
@@ -71,7 +83,7 @@ def crash_point(cluster: Cluster, action: Action) -> CrashPoint:
 
 @dataclass
 class Governor:
-    """Governs ``home`` by ``policy``.
+    """Governs ``home`` by ``policy``, and by the home's ``periods``.
 
     ``reached`` is told every point after a write (tests crash there). ``monotonic`` measures how long a head
     has been silent: by its own clock, so that a store's clock that jumps makes nobody seem lost.
@@ -79,6 +91,7 @@ class Governor:
 
     home: Governed
     policy: Policy
+    periods: Periods
     reached: Callable[[CrashPoint], None] = lambda point: None
     monotonic: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[float | None, float]] = field(default_factory=dict)
@@ -121,7 +134,9 @@ class _Round:
         ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
         for cluster, version in ordered:
             seen = self._observe(cluster, outcomes.get(cluster.id))
-            done += self._do_all(cluster, version, lifecycle.step(cluster, seen, snapshot.now))
+            done += self._do_all(
+                cluster, version, lifecycle.step(cluster, seen, snapshot.now, self._governor.periods)
+            )
         return done
 
     def _pass(self) -> list[Outcome]:
@@ -138,10 +153,11 @@ class _Round:
                 priority = cluster.workload.priority
                 ask = Ask(cluster.id, cluster.name, with_workers(plan, target), priority)
                 queue.append(Waiting(ask, cluster.owner, cluster.created, priority))
-        place = None
-        if snapshot.machine is not None:
-            place = Place(snapshot.machine, self._account((Scope.PLACE, ""))[0])
-        return admit(queue, self._books(), self._governor.policy, place, snapshot.now)
+        return admit(queue, self._books(), self._governor.policy, self._place(), snapshot.now)
+
+    def _place(self) -> Place | None:
+        machine = self._snapshot.machine
+        return None if machine is None else Place(machine, self._account((Scope.PLACE, ""))[0])
 
     def _books(self) -> Books:
         by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
@@ -164,8 +180,15 @@ class _Round:
         if cluster.state is State.QUEUED and outcome is not None:
             target = outcome.workers
         wanted = cluster.plan if target is None else with_workers(cluster.plan, target)
+        waiting = cluster.state is State.QUEUED
+        begin = cluster.admitted_at if cluster.admitted_at is not None else cluster.since
         return Observation(
-            head=sight.head,
+            # What waits has no head here, and needs none.
+            head=Seen.NONE if waiting else sight.head,
+            lived=self._snapshot.now - begin,
+            pulse=sight.pulse,
+            last=sight.last,
+            owner=sight.owner,
             charged={scope: its for scope, (key, its) in charged.items() if keys.get(scope) == key[1]},
             wants={scope: _amount(scope, wanted) for scope in Scope if scope in keys},
             by_plan={scope: _amount(scope, cluster.plan) for scope in Scope if scope in keys},
@@ -173,8 +196,17 @@ class _Round:
             silent=self._governor.silent(cluster),
             stop=wishes.stop,
             outcome=outcome,
+            decision=self._explained(cluster, outcome) if waiting and outcome is not None else None,
             target=target,
         )
+
+    def _explained(self, cluster: Cluster, outcome: Outcome) -> Decision | None:
+        """The answer with its reasons, for a request that does not wait and cannot start."""
+        if outcome.verdict is not Verdict.WAIT or cluster.workload.queue:
+            return None
+        limits = self._governor.policy.limits_of(cluster.owner)
+        names = {key: record.name for key, (record, _) in self._snapshot.clusters.items()}
+        return explain(outcome, limits, self._books(), self._place(), names)
 
     def _keys(self, cluster: Cluster) -> Mapping[Scope, str]:
         """Whose accounts the cluster counts in."""
@@ -239,7 +271,7 @@ class _Round:
                 self._write(key, account.without(cluster.id, now), at)
             case Move():
                 team = self._keys(cluster).get(Scope.TEAM)
-                return self._home.write_cluster(_moved(cluster, action, team, now), version)
+                return self._home.write_cluster(moved(cluster, action, team, now), version)
             case lifecycle.StartHead():
                 self._home.start_head(cluster.id)
             case lifecycle.StopHead():
@@ -256,24 +288,3 @@ class _Round:
 
 def _amount(scope: Scope, plan: Plan) -> Amounts:
     return real(plan) if scope is Scope.PLACE else amounts(plan)
-
-
-def _moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster:
-    """``cluster`` as ``move`` has it."""
-    changed = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
-    result = replace(
-        cluster,
-        state=move.state,
-        reason=move.reason,
-        message=move.message,
-        since=now if changed else cluster.since,
-    )
-    if move.state is State.ADMITTED and cluster.state is State.QUEUED:
-        result = replace(result, admitted_at=now, team=team)
-    if move.state.ended:
-        result = replace(result, ended_at=now, workers=0)
-    elif move.workers is not None:
-        result = replace(result, plan=with_workers(result.plan, move.workers))
-    if move.report is not None:
-        result = replace(result, report=dict(move.report))
-    return result

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
+from shoal.governor.ends import End
 from shoal.homes.local import rebuild, schema
-from shoal.homes.local.lease import LEASE
 from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.tidy import follow
 from shoal.homes.local.transaction import Wishes
 from shoal.model.cluster import Cluster, Reason, State
@@ -28,7 +29,7 @@ from shoal.words import count
 if TYPE_CHECKING:
     from shoal.homes.local.decisions import Governing
 
-RENEW = 5.0  # s between renewals of the lease
+RENEW, LEASE = LOCAL.renew, LOCAL.lease
 WAIT = 5.0  # s that a head waits for the ledger at a time: its own limits come while it waits
 _AGAIN = 0.5  # s between tries of what has to be written
 _INSIST = 60.0  # s of such tries
@@ -172,16 +173,14 @@ class OwnRecord:
         report: Callable[[Cluster], dict[str, Any]],
     ) -> bool:
         """Say that it ended, and let whoever waits for what it held go on. False: only its copy says so."""
+        from shoal.homes.local.steps import ended  # not before it is Ready: it takes long to import
+
         try:
             with self._ledger.write() as tx:
                 known = tx.get(self._id)
                 tx.update(self._id, report=report(known))
-                if governing is None:
-                    tx.move(self._id, state, reason, message, workers=0)
-                    found = []
-                else:
-                    governing.end(tx, tx.get(self._id), state, reason, message)
-                    found = governing.settle(tx)
+                ended(tx, tx.get(self._id), End(reason, message))
+                found = governing.settle(tx) if governing is not None else []
         except ShoalError as error:
             print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
             self._last_words(state, reason, message, report(self.cluster))

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
 from shoal.governor.answers import why_not, would
-from shoal.governor.lifecycle import Scope, Seen
+from shoal.governor.ends import End, Pulse, due
+from shoal.governor.lifecycle import Move, Scope, Seen, moved
+from shoal.governor.periods import Periods
 from shoal.governor.ports import Key, Sight, Snapshot, Wishes
 from shoal.governor.rounds import Governor
 from shoal.homes.base import Ask, Wrote, at_least_one, requested
@@ -35,9 +37,18 @@ from shoal.words import count
 
 T = TypeVar("T")
 
+# As on Kubernetes: a head may wait for a node and its image, and one that is cut off ends itself soon.
+PERIODS = Periods(
+    tick=Seconds(0.5),
+    renew=Seconds(5),
+    lease=Seconds(30),
+    silent=Seconds(45),
+    headless=Seconds(300),
+    start=Seconds(300),
+    overdue=Seconds(60),
+    stop=Seconds(60),
+)
 START_TIME = 3.0  # s from a head's start to Ready
-RENEW = 5.0  # s between renewals
-LEASE = 30.0  # s without a renewal after which a head ends itself
 FOLLOW = 8.0  # s that workers outlive a head that was killed
 RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
@@ -212,16 +223,15 @@ class FakeHome:
                 head.workers = 0
             return
         if not head.reachable:
-            if elapsed - head.renewed > LEASE:
+            if elapsed - head.renewed > PERIODS.lease:
                 self._end_head(head)
             return
         cluster, version = self.records[head.cluster]
         if head.told or cluster.state.ended or cluster.state is State.STOPPING:
             self._end_head(head)
-        elif elapsed - head.born >= cluster.plan.timeouts.max:
-            longest = f"it reached its maximum lifetime ({cluster.plan.timeouts.max})"
-            reason = Reason.DEADLINE_REACHED
-            self._store(replace(cluster, state=State.STOPPING, reason=reason, message=longest), version)
+        elif (end := due(Pulse(elapsed - head.born), cluster.plan.timeouts)) is not None:
+            move = Move(State.STOPPING, *end)
+            self._store(moved(cluster, move, cluster.team, self.clock.now), version)
             self._end_head(head)
         elif elapsed - head.born >= START_TIME:
             self._serve(head, cluster, version)
@@ -249,7 +259,7 @@ class FakeHome:
             self._store(ready, version)
 
     def _due(self, cluster: Cluster) -> bool:
-        return cluster.renewed_at is None or abs(self.clock.now - cluster.renewed_at) >= RENEW
+        return cluster.renewed_at is None or abs(self.clock.now - cluster.renewed_at) >= PERIODS.renew
 
     def _end_head(self, head: FakeHead) -> None:
         """In good order: the workers first."""
@@ -273,11 +283,8 @@ class FakeHome:
             return cluster
         self.govern(rounds=2)
         cluster = self.get(cluster.id)
-        if cluster.state in (State.QUEUED, State.REFUSED):
-            error = self._why(cluster).error()
-            self.stop(cluster.id, Reason.OVER_LIMIT, error.message)
-            self.govern()
-            raise error
+        if cluster.state is State.REFUSED:
+            raise self._why(cluster).error()
         return cluster
 
     def would(self, ask: Ask) -> Decision:
@@ -296,7 +303,7 @@ class FakeHome:
 
     def govern(self, rounds: int = 10) -> None:
         """Rounds of a governor until nothing is left to do, at most ``rounds``."""
-        governor = Governor(self, self.policy, monotonic=lambda: self.clock.elapsed)
+        governor = Governor(self, self.policy, PERIODS, monotonic=lambda: self.clock.elapsed)
         for _ in range(rounds):
             if not governor.round():
                 return
@@ -320,7 +327,7 @@ class FakeHome:
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
         known = self.wishes.get(cluster_id, Wishes())
         if known.stop is None:
-            self.wishes[cluster_id] = replace(known, stop=(reason, message))
+            self.wishes[cluster_id] = replace(known, stop=End(reason, message))
         return self.get(cluster_id)
 
     def remains(self, cluster_id: str) -> bool:

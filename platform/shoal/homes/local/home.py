@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
+from shoal.governor.ends import End
 from shoal.homes.base import Ask, Wrote, at_least_one
 from shoal.homes.local import ahead, endpoints
 from shoal.homes.local.decisions import Governing, needs_a_look
@@ -24,6 +25,7 @@ from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
+from shoal.homes.local.steps import ended
 from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.same import same_or_refused
@@ -121,10 +123,11 @@ class LocalHome:
     def settle(self) -> None:
         """Note what is gone, end what hangs, and let the queue move."""
         reap()
-        for _ in range(2):  # the second look notes the end of what was killed
+        gone: frozenset[str] = frozenset()
+        for _ in range(2):  # the second look notes the end of what is gone now
             with self.ledger.write() as tx:
-                left = self._governing.settle(tx)
-            if not follow(left):
+                left = self._governing.settle(tx, gone)
+            if not (gone := follow(left)):
                 break
         self.reap()
 
@@ -180,11 +183,7 @@ class LocalHome:
             known = self.get(cluster_id)  # a head that died before is noted as that, not as stopped
             with self.ledger.write() as tx:
                 cluster = tx.get(cluster_id)
-                if cluster.state is State.QUEUED:
-                    self._governing.end(tx, cluster, State.STOPPED, reason, message)
-                elif not cluster.state.ended and cluster.state is not State.STOPPING:
-                    tx.update(cluster_id, stop_reason=reason.value, stop_message=message)
-                    tx.move(cluster_id, State.STOPPING, reason, message)
+                self._governing.stop(tx, cluster, End(reason, message))
                 told = None if cluster.state.ended else cluster.head
         except InfrastructureError:
             # A ledger that is away or on a full disk: its head ends all the same, and whoever can write again
@@ -318,12 +317,12 @@ class LocalHome:
         """Nothing stays of a request that was interrupted, or that failed on its way."""
         if isinstance(error, Exception):
             message = error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
-            end = State.FAILED, Reason.START_FAILED, message
+            end = End(Reason.START_FAILED, message)
         else:
-            end = State.STOPPED, Reason.STOPPED_BY_USER, "interrupted before its head was known"
+            end = End(Reason.STOPPED_BY_USER, "interrupted before its head was known")
         # No record: it was rolled back. No ledger: whoever can reach it again finds the head gone.
         with contextlib.suppress(ShoalError), self.ledger.write() as tx:
-            self._governing.end(tx, tx.get(cluster.id), *end)
+            ended(tx, tx.get(cluster.id), end)
         tidy_up([cluster])
 
     def _environment(self) -> dict[str, str]:

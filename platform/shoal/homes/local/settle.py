@@ -22,10 +22,11 @@ def main() -> None:
         load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET"), tolerant=True)
     )
     ledger = Ledger(os.environ.get("SHOAL_LEDGER") or None)
-    for _ in range(2):
+    gone: frozenset[str] = frozenset()
+    for _ in range(2):  # the second look notes the end of what is gone now
         with ledger.write() as tx:
-            found = governing.settle(tx)
-        if not follow(found):
+            found = governing.settle(tx, gone)
+        if not (gone := follow(found)):
             break
 
 

@@ -26,10 +26,10 @@ _DYING = 5.0  # s that a killed process may take to be gone
 class Deed(Enum):
     """What is left to do for a cluster, once the transaction that found it is over."""
 
-    TIDY = "its head is gone: end and remove what it left"
     TELL = "its end is written: its head has to be told"
     KILL = "its head was told, and did not end"
-    LEAVE = "its head belongs to another ledger"
+    END = "its head is gone: what it left has to be ended"
+    TIDY = "it has ended: what it left has to be removed"
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,23 @@ class Found:
     deed: Deed
 
 
-def follow(found: Iterable[Found]) -> bool:
-    """Do what is left to do. True: heads were killed, and another look writes that they have ended."""
-    killed = False
+def follow(found: Iterable[Found]) -> frozenset[str]:
+    """Do what is left to do. Returns the ids of those that are gone now: another look writes that they have ended."""
+    gone = set()
     for each in found:
         match each.deed:
-            case Deed.TIDY:
-                tidy_up([each.cluster])
             case Deed.TELL:
                 tell_to_end(each.cluster.head)
             case Deed.KILL:
-                killed = _kill(each.cluster) or killed
-            case Deed.LEAVE:
-                pass
-    return killed
+                if _kill(each.cluster):
+                    tidy_up([each.cluster])
+                    gone.add(each.cluster.id)
+            case Deed.END:
+                tidy_up([each.cluster])
+                gone.add(each.cluster.id)
+            case Deed.TIDY:
+                tidy_up([each.cluster])
+    return frozenset(gone)
 
 
 def tell_to_end(head: Mapping[str, Any]) -> None:

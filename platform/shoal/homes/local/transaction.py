@@ -60,8 +60,8 @@ class Transaction:
         self.place = place  # where the ledger's file is, which a copy of it cannot share; empty for a server
         self._live: list[Cluster] | None = None
         self._past: dict[tuple[str, str], Account] = {}
-        # Whether a cluster is there, by its id: looked at once, and true for the whole transaction.
-        self.gone: dict[str, Any] = {}
+        # What is seen of a cluster, by its id: looked at once, and true for the whole transaction.
+        self.sights: dict[str, Any] = {}
         self.now = now  # the store's clock: heads on several machines agree on it
 
     def live(self) -> list[Cluster]:
@@ -136,6 +136,24 @@ class Transaction:
             return False
         self._note(cluster_id, state, reason, message)
         return True
+
+    def change(self, before: Cluster, after: Cluster, **more: Any) -> bool:
+        """From one record to the other, with ``more`` columns. False, and nothing changes, where it has ended.
+
+        What happens while it waits is not kept: the queue moves too often.
+        """
+        columns = {
+            name: getattr(after, name)
+            for name in ("team", "since", "admitted_at", "ended_at", "workers", "report")
+            if getattr(after, name) != getattr(before, name)
+        }
+        if after.plan is not before.plan:
+            columns["plan"] = after.plan.to_json()
+        told = (after.state, after.reason, after.message)
+        if told == (before.state, before.reason, before.message) or after.state is State.QUEUED:
+            said = {"state": after.state.value, "reason": after.reason.value, "message": after.message}
+            return self._set(after.id, columns | said | more, only_live=True) > 0
+        return self.move(after.id, *told, **{"since": after.since} | columns | more)
 
     def version(self) -> str | None:
         """The version that the tables were made by."""

@@ -1,0 +1,46 @@
+"""The times by which a cluster's life goes, as one value per home.
+
+Why it exists: they depend on each other (a head that is cut off has to end itself before others give its quota away),
+so they stand side by side and are checked when they are made.
+
+What it must not do: import anything heavy: a waiting head has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from shoal.units import Seconds
+
+
+@dataclass(frozen=True)
+class Periods:
+    """In seconds. ValueError where they contradict each other.
+
+    ``tick``: between two looks of a head at its engine, its clients and its wishes.
+    ``renew``: between two renewals of its record.
+    ``lease``: without a renewal, after which a head that cannot be seen from everywhere ends itself.
+    ``silent``: without a renewal, after which others count such a head as gone.
+    ``headless``: that an admitted cluster may be without a head.
+    ``start``: that a head gives its engine to start.
+    ``overdue``: past its maximum lifetime, after which a cluster that its head has not ended is told to end.
+    ``stop``: that an orderly end may take; then the head is killed.
+    """
+
+    tick: Seconds
+    renew: Seconds
+    lease: Seconds
+    silent: Seconds
+    headless: Seconds
+    start: Seconds
+    overdue: Seconds
+    stop: Seconds
+
+    def __post_init__(self) -> None:
+        order = ("tick", "renew", "lease", "silent")
+        for shorter, longer in pairwise(order):
+            if not 0 < getattr(self, shorter) < getattr(self, longer):
+                raise ValueError(f"{shorter} has to be shorter than {longer}: {self}")
+        if min(self.headless, self.start, self.overdue, self.stop) <= self.tick:
+            raise ValueError(f"nothing is waited for that is over within one tick: {self}")

@@ -1,0 +1,55 @@
+"""What is seen of a cluster's processes from this machine.
+
+Why it exists: a cluster's life goes by what is seen (``governor.lifecycle``), and here that is a process of this boot
+of this host, or of another machine that shares the ledger.
+
+What it must not do: conclude anything, or change anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shoal.governor.ends import End
+from shoal.governor.lifecycle import Seen
+from shoal.governor.ports import Sight
+from shoal.homes.local.rebuild import last_words
+from shoal.machine.processes import is_alive, of_another
+from shoal.model.cluster import Cluster, State
+
+
+@dataclass(frozen=True)
+class LocalSight(Sight):
+    """Also what a head that is GONE left of its ``report``, and when it ended (None: it did not say)."""
+
+    report: Mapping[str, Any] | None = None
+    ended_at: float | None = None
+
+
+# Of a cluster, at a time by the store's clock, in the ledger at a place (see ``Transaction``).
+Look = Callable[[Cluster, float, str], LocalSight]
+
+
+def look(cluster: Cluster, now: float, place: str = "") -> LocalSight:
+    """What is seen of ``cluster`` now."""
+    head = cluster.head
+    if not head:
+        return LocalSight(Seen.NEVER)
+    alive, owner = is_alive(head), of_another(head, place)
+    if alive is None:
+        return LocalSight(Seen.UNKNOWN, None, silent=now - (cluster.renewed_at or cluster.created))
+    if alive and owner:
+        return LocalSight(Seen.FOREIGN, owner=owner)
+    if alive:
+        # All processes of one boot share this clock: it neither jumps nor counts while the machine sleeps.
+        since = head.get("since")
+        return LocalSight(Seen.ALIVE, None, lived=None if since is None else time.monotonic() - since)
+    # What it left is looked for outside of the transaction; one that waited started nothing.
+    remains = False if owner or cluster.state is State.QUEUED else None
+    if (words := last_words(cluster.id)) is None:
+        return LocalSight(Seen.GONE, remains, owner=owner)
+    end = End(words.reason, words.message)
+    return LocalSight(Seen.GONE, remains, owner=owner, last=end, report=words.report, ended_at=words.ended_at)
