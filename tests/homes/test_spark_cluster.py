@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +18,7 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
+from shoal.errors import UsageError
 from shoal.homes.local import endpoints
 from shoal.machine import paths
 from shoal.machine.java import JavaError
@@ -66,11 +70,15 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
         session = cluster.session
     assert_collected_without_waiting(session)
     eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
+    assert_a_dropped_handle_gives_its_session_back(handle.name, project, eventually)
+    assert_a_script_that_closes_nothing_gives_its_session_back(handle.name, project)
+    eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "nobody is there any more")
     endpoint = endpoints.read(paths.run_folder(handle.id))
     assert endpoint is not None
     assert_refused_without_token(endpoint)
     java = [pid for pid in of(marked, handle.id) if Path(f"/proc/{pid}/exe").resolve().name == "java"]
     assert len(java) == 1
+    assert_closed_soon_where_nobody_answers(handle.name, project, java[0])
     temporary = (paths.run_folder(handle.id) / "tmp").readlink()
     assert list(temporary.iterdir()), "the JVM's libraries, what was uploaded"
     os.kill(handle.record.head["pid"], signal.SIGKILL)
@@ -80,6 +88,80 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     assert not temporary.exists(), "who finds the head gone removes what it kept"
     assert not (paths.run_folder(handle.id) / "tmp").is_symlink()
     handle.close()
+
+
+def is_released(endpoint: Endpoint, session_id: str) -> bool:
+    """Whether the server had a session of this id and has released it: it takes no other one of that id then."""
+    from shoal.client.channel import spark_session
+
+    session = spark_session(endpoint)
+    session.client.set_retry_policies([])
+    own, session.client._session_id = session.client._session_id, session_id
+    said = ""
+    try:
+        session.conf.get("spark.sql.session.timeZone")
+    except Exception as error:
+        said = str(error)
+    session.client._session_id = own
+    session.stop()
+    assert not said or "SESSION_CLOSED" in said, said
+    return bool(said)
+
+
+def assert_a_dropped_handle_gives_its_session_back(name: str, project: Path, eventually: Eventually) -> None:
+    """A cell that connects and is run again: the old handle is collected, wherever that happens to be."""
+    from pyspark.sql import SparkSession
+
+    first, second = (shoal.connect(name, project=project) for _ in range(2))
+    assert isinstance(first, shoal.SparkCluster)
+    assert isinstance(second, shoal.SparkCluster)
+    endpoint = first._home.endpoint(first.id)
+    session, other = first.session, second.session
+    assert SparkSession.getActiveSession() is session
+    frame = session.range(3)
+    assert frame.count() == 3
+    before, gone = threading.active_count(), time.monotonic()
+    del first
+    assert time.monotonic() - gone < 1, "nothing is waited for"
+    eventually(lambda: session.is_stopped, 20, "it is closed")
+    with pytest.raises(UsageError, match=f"its handle was dropped(?s:.*)shoal.connect\\('{name}'\\)"):
+        frame.count()
+    assert threading.active_count() <= before
+    assert is_released(endpoint, session.session_id)
+    assert other.range(4).count() == 4, "another one does not mind"
+    assert not is_released(endpoint, other.session_id)
+    assert SparkSession.active() is other, "and is what is used where nobody says which"
+    second.close()
+    with pytest.raises(UsageError, match="its handle was closed"):
+        other.range(4).count()
+
+
+def assert_a_script_that_closes_nothing_gives_its_session_back(name: str, project: Path) -> None:
+    script = f"""
+import shoal
+cluster = shoal.connect({name!r}, project={str(project)!r})
+print(cluster.sql("select 7 as n").collect()[0].n, cluster.session.session_id)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    said, session_id = done.stdout.split()
+    assert said == "7"
+    assert done.stderr == ""
+    handle = shoal.connect(name, project=project)
+    assert is_released(handle._home.endpoint(handle.id), session_id)
+
+
+def assert_closed_soon_where_nobody_answers(name: str, project: Path, java: int) -> None:
+    """A server that hangs: whoever closes or drops a handle is not held by it, nor is another session."""
+    with shoal.connect(name, project=project) as cluster:
+        assert isinstance(cluster, shoal.SparkCluster)
+        assert cluster.sql("select 1").count() == 1
+        os.kill(java, signal.SIGSTOP)
+        begin = time.monotonic()
+        try:
+            cluster.close()
+        finally:
+            os.kill(java, signal.SIGCONT)
+        assert time.monotonic() - begin < 60
 
 
 def assert_refused_without_token(endpoint: Endpoint) -> None:

@@ -28,6 +28,8 @@ PYTHON = "spark.sql.execution.pyspark.python"
 VERSION = "spark.shoal.python.version"  # told by the head: of the one that is used where nobody sets it
 _FUNCTIONS = {f"spark.connect.{name}" for name in ("PythonUDF", "PythonUDTF", "PythonDataSource")}
 _WITHOUT = {"spark.connect.DataType", "spark.connect.Expression.Literal"}  # many, and no function in them
+_LETS_GO = ("/ReleaseSession", "/ReleaseExecute")  # calls that nobody needs an answer of
+_LETTING_GO = 5.0  # s for each: pyspark waits for them, without an end where a server hangs
 _COMPRESSED: dict[int, tuple[str, Any]] = {
     1: ("root", relations_pb2.Relation),
     2: ("command", commands_pb2.Command),
@@ -57,6 +59,8 @@ class WithModules(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
         self._code = "{}"
 
     def intercept_unary_unary(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
+        if details.method.endswith(_LETS_GO):
+            details = details._replace(timeout=_LETTING_GO)
         return go_on(details, self._completed(request))
 
     def intercept_unary_stream(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:

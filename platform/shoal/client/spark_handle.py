@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import time
-import warnings
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.client.channel import spark_session
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.display.computing import SparkBar
-from shoal.errors import ForkedError, SessionLostError
+from shoal.errors import ForkedError, SessionLostError, ShoalError, UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import differences, versions, warn
 from shoal.model.cluster import Cluster
@@ -28,17 +29,8 @@ from shoal.model.cluster import Cluster
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# Sessions of the parent process, in a forked child: nothing may finalize them there.
-_abandoned: list[SparkSession] = []
-# pyspark closes a session that is collected, and waits there for calls of all sessions: for ever, where these need
-# the thread that collects. One that is kept is not collected before it was closed.
-_kept: list[SparkSession] = []
 _FRESH = 1.0  # s after which a session is looked at before it is given
 _GONE = "temporary views, cached frames, registered functions and settings of the old one are gone"
-
-
-def _nothing() -> None:
-    """In the place of what was done."""
 
 
 @dataclass
@@ -68,6 +60,7 @@ class SparkCluster(ClusterHandle):
         self._session: SparkSession | None = None
         self._bar: SparkBar | None = None
         self._link = _Link(cluster.name, 0.0)
+        self._leaving: weakref.finalize[Any, Any] | None = None
 
     @property
     def session(self) -> SparkSession:
@@ -83,11 +76,13 @@ class SparkCluster(ClusterHandle):
                     f"shoal.connect({self.name!r}).",
                 )
             from shoal.client.spark_code import PYTHON, settle_python
+            from shoal.client.spark_leaving import keep
             from shoal.client.spark_policy import TellingPolicy
 
             session = spark_session(self._home.endpoint(self.id))
-            _kept.append(session)
+            keep(session)
             self._session = session
+            self._leave_when_dropped(session)
             self._link = link = _Link(self.name, time.monotonic())
             policy = TellingPolicy(partial(why_ended, self._home, self.id), link.lose)
             session.client.set_retry_policies([policy])
@@ -129,24 +124,49 @@ class SparkCluster(ClusterHandle):
     def open(self) -> None:
         _ = self.session
 
+    def _leave_when_dropped(self, session: SparkSession) -> None:
+        self._leaving = weakref.finalize(
+            self, _left, session, partial(_why_left, "dropped", self._home, self._cluster), self._process
+        )
+        self._leaving.atexit = False  # all sessions are closed there
+
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.detach()
+            self._leaving = None
+
     def _abandon(self) -> None:
         self._bar = None
-        if self._session is not None:
-            _abandoned.append(self._session)
-            self._session = None
+        self._session = None
+        self._stay()
 
     def _disconnect(self) -> None:
         session, self._session = self._session, None
+        self._stay()
         if self._bar is not None:
             self._bar.end()
             self._bar = None
         if session is not None:
-            with warnings.catch_warnings():
-                # It warns of a server that is gone, and where warnings are errors that would leave a dead
-                # session to be this process's default one.
-                warnings.simplefilter("ignore")
-                session.client.set_retry_policies([])
-                session.stop()
-            session.client.close = _nothing  # it would close itself once more
-            with contextlib.suppress(ValueError):
-                _kept.remove(session)
+            from shoal.client.spark_leaving import leave
+
+            leave(session, partial(_why_left, "closed", self._home, self._cluster))
+
+
+def _left(session: SparkSession, told: Callable[[], ShoalError], process: int) -> None:
+    """A handle went without close()."""
+    if os.getpid() == process:
+        from shoal.client.spark_leaving import leave_soon
+
+        leave_soon(session, told)
+
+
+def _why_left(how: str, home: Home, cluster: Cluster) -> ShoalError:
+    """What a session says that was closed, by its handle or since that went."""
+    with contextlib.suppress(ShoalError):
+        if (ended := why_ended(home, cluster.id)) is not None:
+            return ended
+    again = f"cluster = shoal.connect({cluster.name!r})."
+    keep = "Keep the handle for as long as its session is used" if how == "dropped" else "Connect again"
+    return UsageError(
+        f"the connection to {cluster.name!r} was closed: its handle was {how}", hint=f"{keep}: {again}"
+    )
