@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.governor.lifecycle import Scope
+from shoal.governor.actions import Scope
 from shoal.governor.ports import Snapshot
 from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask

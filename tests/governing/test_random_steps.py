@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from shoal.governor.lifecycle import Scope
+from shoal.governor.actions import Scope
 from shoal.governor.rounds import CrashPoint, Governor
 from shoal.homes.base import Ask
 from shoal.homes.fake import PERIODS, FakeHome, Fault

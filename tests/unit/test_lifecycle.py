@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.governor.ends import End, Pulse, Sentence
-from shoal.governor.lifecycle import (
+from shoal.governor.actions import (
     Action,
     Charge,
     EndRemains,
@@ -21,9 +20,9 @@ from shoal.governor.lifecycle import (
     Seen,
     StartHead,
     StopHead,
-    moved,
-    step,
 )
+from shoal.governor.ends import End, Phase, Pulse, Sentence
+from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
 from shoal.homes.fake import PERIODS as FAKE
 from shoal.homes.local.periods import LOCAL
@@ -40,6 +39,8 @@ BOTH = {Scope.TEAM: LITTLE, Scope.USER: LITTLE}
 STOP = End(Reason.STOPPED_BY_USER, "enough")
 PERIODS = Periods(*map(Seconds, (1, 2, 3, 4, 30, 300, 50, 60)))
 DAY = 24 * 3600
+STARTS = Phase(State.STARTING, Reason.HEAD_STARTING, "the head runs")
+SERVES = Phase(State.READY, Reason.SERVING, "2 workers ready")
 
 
 @pytest.fixture
@@ -161,6 +162,18 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(idle=DAY)), [(State.STOPPING, Reason.IDLE)]),
         (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(said=STOP)), [(State.STOPPING, STOP.reason)]),
         (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(1, 1, 1)), []),
+        # What its head says of itself; nothing goes back, and nothing is made up.
+        (State.ADMITTED, 0, Observation(Seen.ALIVE, pulse=Pulse(phase=STARTS)), [STARTS[:2]]),
+        (State.STARTING, 0, Observation(Seen.ALIVE, pulse=Pulse(phase=SERVES)), [SERVES[:2]]),
+        (State.READY, 0, Observation(Seen.ALIVE, pulse=Pulse(phase=STARTS)), []),
+        (State.STOPPING, 0, Observation(Seen.ALIVE, pulse=Pulse(phase=SERVES)), [StopHead()]),
+        (State.ADMITTED, 0, Observation(Seen.ALIVE, pulse=Pulse(phase=SERVES._replace(reason="Idle"))), []),
+        (
+            State.ADMITTED,
+            0,
+            Observation(Seen.ALIVE, pulse=Pulse(phase=SERVES._replace(state=State.QUEUED))),
+            [],
+        ),
         # While it ends: the head in good order, then at once; then what it left; only then is it over.
         (State.STOPPING, 0, Observation(Seen.ALIVE), [StopHead()]),
         (State.STOPPING, 61, Observation(Seen.ALIVE), [(State.STOPPING, Reason.REQUESTED), KillHead()]),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from shoal.governor.ends import limit
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.names import command
 from shoal.units import Seconds
@@ -50,7 +51,9 @@ def until_warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> float:
     """Seconds until :func:`warning` has something to say if nothing changes; below 0 when it has now."""
     if not ends_in:
         return float("inf")
-    return float(ends_in["seconds"]) - min(EARLIEST, PART * _limit(cluster, Reason(ends_in["reason"])))
+    return float(ends_in["seconds"]) - min(
+        EARLIEST, PART * limit(Reason(ends_in["reason"]), cluster.plan.timeouts)
+    )
 
 
 def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
@@ -61,15 +64,15 @@ def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
     if ends_in is None or cluster.state is not State.READY or until_warning(cluster, ends_in) > 0:
         return ""
     reason = Reason(ends_in["reason"])
-    limit = Seconds(_limit(cluster, reason))
+    most = limit(reason, cluster.plan.timeouts)
     ends = f"ends in {left(float(ends_in['seconds']))}"
     if reason is Reason.IDLE:
-        return f"{ends} unless it gets something to compute: idle for most of {limit}"
+        return f"{ends} unless it gets something to compute: idle for most of {most}"
     if reason is Reason.CLIENT_GONE:
-        return f"{ends} unless a client connects: without one for most of {limit}"
-    said = f"{ends}, its maximum lifetime ({limit})"
+        return f"{ends} unless a client connects: without one for most of {most}"
+    said = f"{ends}, its maximum lifetime ({most})"
     given = cluster.plan.may_last
-    more = 3600.0 if given is None else min(3600.0, float(given) - float(limit))
+    more = 3600.0 if given is None else min(3600.0, float(given) - float(most))
     if more < 60:
         return f"{said}, which is all that your tier gives"
     asked = "one hour more" if more == 3600 else f"{left(more)} more"
@@ -79,9 +82,3 @@ def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
 def left(seconds: float) -> Seconds:
     """As exact as anybody wants to know it: from two minutes on, whole minutes."""
     return Seconds(round(seconds / 60) * 60) if seconds >= 120 else Seconds(round(seconds))
-
-
-def _limit(cluster: Cluster, reason: Reason) -> float:
-    timeouts = cluster.plan.timeouts
-    of = {Reason.IDLE: timeouts.idle, Reason.CLIENT_GONE: timeouts.no_client}
-    return float(of.get(reason, timeouts.max))

@@ -1,7 +1,7 @@
-"""When a cluster ends by itself: idle, without a client, or at its deadline; and what counts as either.
+"""What counts as idle, and what as a client: what a head tells of its cluster, purely, from looks at its engine.
 
-Why it exists: the head must end itself with nobody calling, so it decides alone, and purely: values in,
-a verdict out, the same for every engine.
+Why it exists: a cluster ends with nobody calling, by what its own head sees, the same for every engine. What follows
+from it is one table for all homes (``governor.ends``).
 
 What it must not do: read clocks or look at anything.
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shoal.engines.port import Observation
+from shoal.governor.ends import End, Pulse, ahead, due
 from shoal.model.cluster import Reason
 from shoal.model.workload import Timeouts
 from shoal.units import Seconds
@@ -46,15 +47,15 @@ class Watch:
         alone = None if look.clients else (now if self.alone_since is None else self.alone_since)
         return replace(self, idle_since=idle, alone_since=alone)
 
-    def verdict(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, str] | None:
-        """Why to end now, with a sentence; None: go on. ``started`` is when it was admitted."""
-        if now - started >= timeouts.max:
-            return Reason.DEADLINE_REACHED, f"it reached its maximum lifetime ({timeouts.max})"
-        if self.alone_since is not None and now - self.alone_since >= timeouts.no_client:
-            return Reason.CLIENT_GONE, f"no client was connected for {timeouts.no_client}"
-        if self.idle_since is not None and now - self.idle_since >= timeouts.idle:
-            return Reason.IDLE, f"nothing was computed for {timeouts.idle}"
-        return None
+    def pulse(self, started: float, now: float) -> Pulse:
+        """What its head tells of it; ``started`` is when it was admitted."""
+        alone = None if self.alone_since is None else now - self.alone_since
+        idle = None if self.idle_since is None else now - self.idle_since
+        return Pulse(now - started, alone, idle)
+
+    def verdict(self, timeouts: Timeouts, started: float, now: float) -> End | None:
+        """Why to end now, with a sentence; None: go on."""
+        return due(self.pulse(started, now), timeouts)
 
     def idle(self, now: float) -> float:
         """Seconds since something was last computed; 0 while something is."""
@@ -62,13 +63,7 @@ class Watch:
 
     def ends_in(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, Seconds]:
         """Which limit comes first if nothing changes, and in how many seconds."""
-        left = {Reason.DEADLINE_REACHED: timeouts.max - (now - started)}
-        if self.alone_since is not None:
-            left[Reason.CLIENT_GONE] = timeouts.no_client - (now - self.alone_since)
-        if self.idle_since is not None:
-            left[Reason.IDLE] = timeouts.idle - (now - self.idle_since)
-        first = min(left, key=lambda reason: left[reason])
-        return first, Seconds(max(0.0, left[first]))
+        return ahead(self.pulse(started, now), timeouts)
 
 
 @dataclass(frozen=True)

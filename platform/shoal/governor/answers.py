@@ -7,7 +7,7 @@ What it must not do: change anything, or read more than the snapshot.
 
 from __future__ import annotations
 
-from shoal.governor.lifecycle import Scope
+from shoal.governor.actions import Scope
 from shoal.governor.ports import Snapshot
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy

@@ -48,19 +48,35 @@ class End(NamedTuple):
         return State.FAILED if self.reason in FAILURES else State.STOPPED
 
 
+class Phase(NamedTuple):
+    """How far a head has come: while it starts, and once it serves."""
+
+    state: State
+    reason: Reason
+    message: str
+
+
+# What a head may say of itself, by the state that it says it is in.
+PHASES = {
+    State.STARTING: frozenset({Reason.HEAD_STARTING, Reason.WORKERS_STARTING}),
+    State.READY: frozenset({Reason.SERVING, Reason.WORKER_RESTARTED}),
+}
+
+
 @dataclass(frozen=True)
 class Pulse:
     """What a head sees of its own cluster, in seconds by a clock that does not jump.
 
     ``lived``: since its head began. ``alone``: for so long nobody has been connected, ``idle``: for so long nothing
     was computed; None: not so now, or not known (unknown is not idle). ``said``: why it has to end in any case, in
-    words of the engine, of its client or of its own start (see :meth:`broke`).
+    words of the engine, of its client or of its own start. ``phase``: how far it has come, where that is new.
     """
 
     lived: float = 0.0
     alone: float | None = None
     idle: float | None = None
     said: End | None = None
+    phase: Phase | None = None
 
 
 def due(pulse: Pulse, timeouts: Timeouts) -> End | None:

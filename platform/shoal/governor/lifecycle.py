@@ -10,135 +10,30 @@ The order of writes keeps three promises at every moment, whoever dies in betwee
    so that whoever is just raising it fails instead;
  - nothing is started for a cluster that is not Admitted.
 
-What it must not do: do I/O, or read a clock (``now`` is the store's).
+What it must not do: do I/O, or read a clock (``now`` is the store's). What decides on quota is imported where it is
+asked: a head has this module from its start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 
-from shoal.governor.ends import End, Pulse, Sentence, due
+from shoal.governor.actions import (
+    Action,
+    Charge,
+    EndRemains,
+    Free,
+    KillHead,
+    Move,
+    Observation,
+    Scope,
+    Seen,
+    StartHead,
+    StopHead,
+)
+from shoal.governor.ends import PHASES, End, Phase, Sentence, due
 from shoal.governor.periods import Periods
 from shoal.model.cluster import Cluster, Reason, State
-from shoal.quota.account import Amounts, Fair
-from shoal.quota.admission import Decision, Verdict, with_workers
-from shoal.quota.queueing import Outcome, admitted
-from shoal.units import Seconds
-
-_NEWS = 30.0  # s by which a time that was told must be wrong to be told anew
-
-
-class Scope(StrEnum):
-    """Whose account. In this order they are charged, in the reverse they are freed."""
-
-    PLACE = "place"
-    TEAM = "team"
-    USER = "user"
-
-
-class Seen(StrEnum):
-    """What is seen of a head.
-
-    NONE: none is there, and none has to be (a request that waits without a process). NEVER: none was ever there.
-    GONE: it was, and is not. UNKNOWN: cannot tell. FOREIGN: it lives, and belongs to another ledger.
-    """
-
-    NONE = "none"
-    NEVER = "never"
-    ALIVE = "alive"
-    GONE = "gone"
-    UNKNOWN = "unknown"
-    FOREIGN = "foreign"
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is seen of one cluster besides its record.
-
-    Of its processes: ``head``; ``owner``: the ledger that a FOREIGN head belongs to; ``remains``: whether anything of
-    it still runs besides the head (None: cannot tell); ``silent``: seconds since its head was heard of; ``lived``:
-    seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its head tells
-    of it; ``last``: why a head that is GONE was ending.
-
-    Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now.
-
-    Of the accounts: ``charged``: what each holds for it; ``by_plan``: what its plan takes of each; ``wants``: the
-    same with ``target`` workers; ``outcome``: the queue's answer, for one that waits or wants to grow; ``decision``:
-    that answer explained, for one that does not want to wait.
-    """
-
-    head: Seen = Seen.NEVER
-    charged: Mapping[Scope, Amounts] = field(default_factory=dict)
-    wants: Mapping[Scope, Amounts] = field(default_factory=dict)
-    by_plan: Mapping[Scope, Amounts] = field(default_factory=dict)
-    remains: bool | None = False
-    silent: float = 0.0
-    lived: float | None = None
-    pulse: Pulse | None = None
-    last: End | None = None
-    owner: str = ""
-    stop: End | None = None
-    outcome: Outcome | None = None
-    decision: Decision | None = None
-    target: int | None = None
-
-
-@dataclass(frozen=True)
-class Charge:
-    """Write into an account what it holds for the cluster, even where it holds that already.
-
-    The write is what makes another governor's decision on the same account fail.
-    """
-
-    scope: Scope
-    amounts: Amounts
-    fair: Fair | None = None
-
-
-@dataclass(frozen=True)
-class Free:
-    """Take the cluster out of an account."""
-
-    scope: Scope
-
-
-@dataclass(frozen=True)
-class Move:
-    """Write the record: a state with its reason (it may be the one that it has).
-
-    ``report``: what it tells of its waiting, see :func:`waits`.
-    """
-
-    state: State
-    reason: Reason
-    message: str
-    workers: int | None = None
-    report: Mapping[str, float | None] | None = None
-
-
-@dataclass(frozen=True)
-class StartHead:
-    """Start its head; nothing happens where one is or ever was."""
-
-
-@dataclass(frozen=True)
-class StopHead:
-    """Tell its head to end in good order."""
-
-
-@dataclass(frozen=True)
-class KillHead:
-    """End its head at once."""
-
-
-@dataclass(frozen=True)
-class EndRemains:
-    """End every process that carries its mark."""
-
-
-Action = Charge | Free | Move | StartHead | StopHead | KillHead | EndRemains
 
 
 def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
@@ -148,27 +43,38 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
     if (end := _without_a_head(cluster, seen, now, periods)) is not None:
         return [_over(cluster, end, seen, periods)]
     if cluster.state is State.QUEUED:
-        return _in_the_queue(cluster, seen, now)
+        from shoal.governor.waiting import in_the_queue
+
+        return in_the_queue(cluster, seen, now)
     if cluster.state is State.STOPPING:
         return _stopping(cluster, seen, now, periods)
     if (end := _reason_to_end(cluster, seen, periods)) is not None:
         return [Move(State.STOPPING, *end)]
+    if seen.pulse is not None and (phase := seen.pulse.phase) is not None and _is_news(cluster, phase):
+        return [Move(*phase)]
     start: list[Action] = [StartHead()] if seen.head is Seen.NEVER else []
     return [*start, *_resize(cluster, seen)]
 
 
 def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster:
     """The record as ``move`` has it; ``team``: whose account it counts in besides its owner's, once admitted."""
+    told = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
+    # Who waits or stops does so since it began to, whatever else is told of it.
+    goes_on = move.state is cluster.state and move.state in (State.QUEUED, State.STOPPING)
     result = replace(
         cluster,
         state=move.state,
         reason=move.reason,
         message=move.message,
-        since=cluster.since if move.state is cluster.state else now,
+        since=now if told and not goes_on else cluster.since,
     )
+    if move.state is State.READY and cluster.ready_at is None:
+        result = replace(result, ready_at=now)
     if move.state is State.ADMITTED and cluster.state is State.QUEUED:
         result = replace(result, admitted_at=now, team=team)
     if move.workers is not None and not move.state.ended:
+        from shoal.quota.admission import with_workers
+
         result = replace(result, plan=with_workers(result.plan, move.workers))
     if move.state.ended:
         result = replace(result, ended_at=now, workers=0)
@@ -217,67 +123,6 @@ def _is_left(seen: Observation, periods: Periods) -> bool:
     return bool(seen.remains) or (seen.remains is None and seen.silent <= periods.silent)
 
 
-def _in_the_queue(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
-    if seen.stop is not None:
-        return [Move(State.STOPPED, *seen.stop)]
-    outcome = seen.outcome
-    if outcome is None:
-        return []
-    if outcome.verdict is Verdict.ADMIT:
-        message = admitted(outcome)
-        if cluster.reason is not Reason.REQUESTED:
-            message += f", after {Seconds(max(0.0, now - cluster.created))} in the queue"
-        move = Move(State.ADMITTED, Reason.ADMITTED, message, outcome.workers, {})
-        return [*_charges(seen, outcome), move]
-    refused = outcome.verdict is Verdict.REFUSE
-    if refused or (not cluster.workload.queue and seen.decision is not None):
-        end = End(Reason.OVER_LIMIT, outcome.message)
-        if seen.decision is not None:
-            end = End(seen.decision.reason, seen.decision.message)
-        return [Move(State.REFUSED, *end)]
-    reason, message, report = waits(outcome)
-    move = Move(State.QUEUED, reason, message, report=report)
-    if seen.charged:
-        # Charged in part by somebody who died or came too late: give it back, the record first.
-        return [move, *(Free(scope) for scope in reversed(Scope) if scope in seen.charged)]
-    return [move] if says_more(cluster, reason, message, report) else []
-
-
-def _charges(seen: Observation, outcome: Outcome) -> list[Action]:
-    fair = {Scope.TEAM: outcome.team, Scope.USER: outcome.user}
-    return [
-        # Never less than it holds: workers that are being retired still count.
-        Charge(scope, its | seen.charged.get(scope, its), fair.get(scope))
-        for scope, its in seen.wants.items()
-    ]
-
-
-def waits(outcome: Outcome) -> tuple[Reason, str, dict[str, float | None]]:
-    """The reason, the sentence and the report of a cluster that waits in the queue.
-
-    The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
-    epoch), by the longest lives of what runs now and if nobody's turn comes before; None where that is open.
-    """
-    report = {"place": outcome.place, "latest": outcome.latest}
-    if outcome.behind is not None and not outcome.short:
-        message = f"position {outcome.place} in the queue"
-        return Reason.WAITING_FOR_QUOTA, message, report
-    limits = ["your" if scope == "you" else f"{scope}'s" for scope in outcome.short]
-    message = f"position {outcome.place} in the queue, waiting for room in {' and '.join(limits)} quota"
-    capacity = outcome.short == ("the machine",)
-    return Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA, message, report
-
-
-def says_more(cluster: Cluster, reason: Reason, message: str, report: Mapping[str, float | None]) -> bool:
-    """Whether this is news to who reads the record; some seconds more or less until its start are none."""
-    if (cluster.reason, cluster.message) != (reason, message):
-        return True
-    known, told = cluster.report.get("latest"), report["latest"]
-    if known is None or told is None:
-        return known is not told
-    return abs(float(known) - told) > _NEWS
-
-
 def _reason_to_end(cluster: Cluster, seen: Observation, periods: Periods) -> End | None:
     if seen.stop is not None:
         return seen.stop
@@ -287,6 +132,15 @@ def _reason_to_end(cluster: Cluster, seen: Observation, periods: Periods) -> End
     if seen.lived is not None and seen.lived > longest + periods.overdue:
         return End(Reason.DEADLINE_REACHED, Sentence.OVERDUE.format(limit=longest))
     return None
+
+
+def _is_news(cluster: Cluster, phase: Phase) -> bool:
+    """Whether its head tells of a phase that is not recorded yet; none goes back from Ready."""
+    if phase == (cluster.state, cluster.reason, cluster.message):
+        return False
+    return phase.reason in PHASES.get(phase.state, ()) and not (
+        cluster.state is State.READY and phase.state is not State.READY
+    )
 
 
 def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
@@ -308,12 +162,13 @@ def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods)
 def _resize(cluster: Cluster, seen: Observation) -> list[Action]:
     """Growing goes through admission; shrinking frees what workers held once they are gone."""
     target, now_has = seen.target, cluster.plan.workers
-    grows = target is not None and target > now_has
-    if grows and seen.outcome is not None and seen.outcome.verdict is Verdict.ADMIT:
-        return [
-            *_charges(seen, seen.outcome),
-            Move(cluster.state, cluster.reason, cluster.message, workers=target),
-        ]
+    if target is not None and target > now_has and seen.outcome is not None:
+        from shoal.governor.waiting import charges
+        from shoal.quota.admission import Verdict
+
+        if seen.outcome.verdict is Verdict.ADMIT:
+            grown = Move(cluster.state, cluster.reason, cluster.message, workers=target)
+            return [*charges(seen, seen.outcome), grown]
     if target is not None and target < now_has:
         return [Move(cluster.state, cluster.reason, cluster.message, workers=target)]
     over = [scope for scope in seen.charged if seen.charged[scope] != seen.by_plan.get(scope)]

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from shoal.governor.actions import Scope, Seen
 from shoal.governor.ends import End, Pulse
-from shoal.governor.lifecycle import Scope, Seen
 from shoal.model.cluster import Cluster
-from shoal.project.targets import Machine
 from shoal.quota.account import Account
+
+if TYPE_CHECKING:
+    from shoal.project.targets import Machine
 
 # Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name.
 Key = tuple[Scope, str]
@@ -32,7 +34,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen of a cluster's processes, in the words of ``lifecycle.Observation``."""
+    """What is seen of a cluster's processes, in the words of ``actions.Observation``."""
 
     head: Seen = Seen.NEVER
     remains: bool | None = False

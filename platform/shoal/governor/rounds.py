@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shoal.errors import ConflictError, OutcomeUnknownError, UsageError
-from shoal.governor import lifecycle
-from shoal.governor.lifecycle import (
+from shoal.governor.actions import (
     Action,
     Charge,
     EndRemains,
@@ -25,8 +24,10 @@ from shoal.governor.lifecycle import (
     Observation,
     Scope,
     Seen,
-    moved,
+    StartHead,
+    StopHead,
 )
+from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
 from shoal.governor.ports import Governed, Key, Sight, Snapshot, Wishes
 from shoal.model.cluster import Cluster, State
@@ -75,7 +76,7 @@ def crash_point(cluster: Cluster, action: Action) -> CrashPoint:
             return CrashPoint.ADMISSION_RECORDED if queued else CrashPoint.SCALE_RECORDED
         case EndRemains():
             return CrashPoint.RELEASE_REMAINS_ENDED
-        case lifecycle.StartHead():
+        case StartHead():
             return CrashPoint.START_HEAD_STARTED
         case _:
             return CrashPoint.RELEASE_HEAD_TOLD
@@ -134,9 +135,7 @@ class _Round:
         ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
         for cluster, version in ordered:
             seen = self._observe(cluster, outcomes.get(cluster.id))
-            done += self._do_all(
-                cluster, version, lifecycle.step(cluster, seen, snapshot.now, self._governor.periods)
-            )
+            done += self._do_all(cluster, version, step(cluster, seen, snapshot.now, self._governor.periods))
         return done
 
     def _pass(self) -> list[Outcome]:
@@ -272,9 +271,9 @@ class _Round:
             case Move():
                 team = self._keys(cluster).get(Scope.TEAM)
                 return self._home.write_cluster(moved(cluster, action, team, now), version)
-            case lifecycle.StartHead():
+            case StartHead():
                 self._home.start_head(cluster.id)
-            case lifecycle.StopHead():
+            case StopHead():
                 self._home.stop_head(cluster.id)
             case KillHead():
                 self._home.kill_head(cluster.id)

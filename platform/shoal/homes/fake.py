@@ -17,9 +17,10 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
+from shoal.governor.actions import Move, Scope, Seen
 from shoal.governor.answers import why_not, would
 from shoal.governor.ends import End, Pulse, due
-from shoal.governor.lifecycle import Move, Scope, Seen, moved
+from shoal.governor.lifecycle import moved
 from shoal.governor.periods import Periods
 from shoal.governor.ports import Key, Sight, Snapshot, Wishes
 from shoal.governor.rounds import Governor
@@ -246,17 +247,9 @@ class FakeHome:
             workers = head.workers
         if cluster.workers != workers or cluster.state is not State.READY or self._due(cluster):
             head.workers = workers
-            ready = replace(
-                cluster,
-                state=State.READY,
-                reason=Reason.SERVING,
-                message=f"{count(workers, 'worker')} ready",
-                since=cluster.since if cluster.state is State.READY else self.clock.now,
-                ready_at=cluster.ready_at or self.clock.now,
-                renewed_at=self.clock.now,
-                workers=workers,
-            )
-            self._store(ready, version)
+            move = Move(State.READY, Reason.SERVING, f"{count(workers, 'worker')} ready")
+            ready = moved(cluster, move, cluster.team, self.clock.now)
+            self._store(replace(ready, renewed_at=self.clock.now, workers=workers), version)
 
     def _due(self, cluster: Cluster) -> bool:
         return cluster.renewed_at is None or abs(self.clock.now - cluster.renewed_at) >= PERIODS.renew

@@ -13,8 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shoal.governor.ends import End
-from shoal.governor.lifecycle import (
+from shoal.governor.actions import (
     Action,
     EndRemains,
     KillHead,
@@ -23,6 +22,7 @@ from shoal.governor.lifecycle import (
     Seen,
     StopHead,
 )
+from shoal.governor.ends import End
 from shoal.homes.base import Ask, requested
 from shoal.homes.local.sight import LocalSight, Look, look
 from shoal.homes.local.steps import Stepped, holds, live_on, news, observed

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shoal.governor.actions import Seen
 from shoal.governor.ends import End
-from shoal.governor.lifecycle import Seen
 from shoal.governor.ports import Sight
 from shoal.homes.local.rebuild import last_words
 from shoal.machine.processes import is_alive, of_another

@@ -12,20 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shoal.governor.ends import End
-from shoal.governor.lifecycle import (
-    Action,
-    Charge,
-    Free,
-    Move,
-    Observation,
-    Scope,
-    Seen,
-    StartHead,
-    StopHead,
-    moved,
-    step,
-)
+from shoal.governor.actions import Action, Charge, Free, Move, Observation, Scope, Seen, StartHead, StopHead
+from shoal.governor.ends import End, Pulse
+from shoal.governor.lifecycle import moved, step
 from shoal.governor.ports import Sight
 from shoal.homes.local import periods
 from shoal.homes.local.transaction import Transaction
@@ -109,6 +98,11 @@ def live_on(
                         return Stepped(tx.get(cluster.id), changed, ())
                     cluster, changed = after, True
     return Stepped(cluster, changed, tuple(outside))
+
+
+def told(tx: Transaction, cluster: Cluster, pulse: Pulse) -> Cluster:
+    """Its head tells what it sees of it; returns what is recorded of it then."""
+    return live_on(tx, cluster, Observation(Seen.ALIVE, pulse=pulse)).cluster
 
 
 def ended(tx: Transaction, cluster: Cluster, end: End) -> None:
