@@ -56,6 +56,10 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
             raise self._told
 
+    def tell_scheduler(self, message: dict[str, Any]) -> None:
+        """Send a message, and wait for nothing."""
+        self._send_to_scheduler(message)
+
     def leave(self, told: ShoalError) -> None:
         """Close soon, from any thread and without waiting; whoever still uses it is told ``told``."""
         with suppress(Exception):  # its loop may be gone
