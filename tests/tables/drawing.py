@@ -138,18 +138,19 @@ class Drawn:
     files: tuple[tuple[str, pa.Table], ...]
     partition_by: tuple[str, ...]
     metrics: str
+    group: int
+    """Rows of a row group at most, in files of the writers that look at this property."""
 
     def __str__(self) -> str:
         shown = "\n".join(f"  {writer}: {data.to_pylist()}" for writer, data in self.files)
         return f"seed {self.seed}, partitions {list(self.partition_by)}, metrics {self.metrics}\n{shown}"
 
     @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([("id", pa.int64()), *((c, KINDS[c].arrow) for c in self.columns)])
-
-    @property
-    def rows(self) -> int:
-        return sum(data.num_rows for _, data in self.files)
+    def properties(self) -> dict[str, str]:
+        return {
+            "write.metadata.metrics.default": self.metrics,
+            "write.parquet.row-group-limit": str(self.group),
+        }
 
 
 def draw_table(seed: int, writers: Sequence[str]) -> Drawn:
@@ -160,17 +161,16 @@ def draw_table(seed: int, writers: Sequence[str]) -> Drawn:
     partition_by = tuple(
         dice.choice(KINDS[c].partitions) for c in dice.sample(able, min(len(able), dice.choice((0, 0, 1, 2))))
     )
-    files, begin = [], 0
+    files = []
     for _ in range(dice.choice((1, 2, 3))):
         count = dice.choice((1, 2, 3, 5, 8))
-        data = {"id": pa.array(range(begin, begin + count), pa.int64())}
+        data = {}
         for c in columns:
             few = dice.sample(KINDS[c].values, min(len(KINDS[c].values), dice.choice((1, 1, 2, 3))))
             pool = [*few, *([None] if dice.random() < 0.4 else [])]
             data[c] = pa.array([dice.choice(pool) for _ in range(count)], KINDS[c].arrow, from_pandas=False)
         files.append((dice.choice(writers), pa.table(data)))
-        begin += count
-    return Drawn(seed, columns, tuple(files), partition_by, dice.choice(METRICS))
+    return Drawn(seed, columns, tuple(files), partition_by, dice.choice(METRICS), dice.choice((2, 1000)))
 
 
 # ---- filters
@@ -204,7 +204,10 @@ def draw_filter(dice: random.Random, columns: Sequence[str], *, frame: bool = Fa
         return Tree(op, parts)
     names = [c for c in COMPARED if c.split(".")[0] in columns and not (frame and "." in c)]
     if not names or dice.random() < 0.1:
-        whole = [c for c in columns if not (frame and c == "st")] or ["id"]
+        whole = [
+            c for c in (*columns, *FIELDS) if c.split(".")[0] in columns and not (frame and c[:2] == "st")
+        ]
+        whole = whole or ["id"]
         return Atom(dice.choice(whole), dice.choice(("null", "not null")))
     column = dice.choice(names)
     kind = KINDS.get(column) or FIELDS[column]

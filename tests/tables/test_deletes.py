@@ -271,6 +271,9 @@ def test_equality_deletes_are_refused_and_the_error_says_how_to_apply_them(
     )
     assert run(f"select count(*) n from shoal.{name}")[0]["n"] == expected
     assert {4, 8, 15_000} & set(df[df.s != "x"].id.compute()) == set()
+    run(f"insert into shoal.{name} values (99999, null, 1.0, 'n')")
+    either = shoal.read_table(name, filters="part < 0 or id = 99999")
+    assert list(either.id.compute()) == [99999], "filters mean the same beside deletes that are done"
 
 
 def live_paths(name: str) -> list[Path]:

@@ -180,6 +180,9 @@ def test_literals_between_two_values_of_a_column(name: str) -> None:
     assert kept(name, "f = 0.1", "i") == [], "0.1 is not 0.1 in 32 bits, as in Spark"
     assert kept(name, "f > 0.1", "i") == [0, 1, 2]
     assert kept(name, [("f", "<", 1e39)], "i") == [0, 1], "an infinity is not below it"
+    assert kept(name, "f = 16777217", "i") == [], "nor is a whole number rounded to 32 bits"
+    assert kept(name, "f < 16777217", "i") == [0, 1]
+    assert kept(name, "f >= 16777217", "i") == [2]
 
 
 def test_zeros_and_infinities(name: str) -> None:
@@ -236,6 +239,18 @@ def test_fields_of_structs_that_spark_wrote(name: str, sql: Callable[[str], Any]
     assert sorted(kept(name, "s.a >= 1", "id")) == [1, 2]
     assert sorted(kept(name, "s.d < 100", "id")) == [1]
     assert sorted(kept(name, "s.a is null", "id")) == [3]
+
+
+def test_nulls_and_nan_in_structs_that_spark_wrote(name: str, sql: Callable[[str], Any]) -> None:
+    """Spark counts a field's nulls and NaN only where its struct is there: files with such rows were passed over."""
+    sql(f"CREATE NAMESPACE IF NOT EXISTS shoal.{name.split('.')[0]}")
+    sql(f"CREATE TABLE shoal.{name} (id INT, s STRUCT<a: INT, d: DOUBLE>) USING iceberg")
+    sql(f"INSERT INTO shoal.{name} VALUES (1, named_struct('a', 1, 'd', double('NaN'))), (2, NULL)")
+    assert kept(name, "s.d is null", "id") == [2]
+    assert kept(name, "s.a is null", "id") == [2]
+    assert kept(name, "s.d is nan", "id") == [1]
+    assert kept(name, "s.d is not nan", "id") == [2]
+    assert kept(name, "not (s.d is nan) or s.a = 5", "id") == [2]
 
 
 def proved(name: str, filters: Any) -> list[bool]:

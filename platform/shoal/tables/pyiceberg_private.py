@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, IsNull, NotNaN, Or
 from pyiceberg.expressions.visitors import (
     ResidualEvaluator,
     UnpartitionedResidualEvaluator,
@@ -73,6 +73,7 @@ __all__ = [
     "DataFileContent",
     "FileFormat",
     "FileIO",
+    "Planner",
     "Record",
     "Scan",
     "Schema",
@@ -147,7 +148,28 @@ def _misleads(field: PartitionField, schema: Schema) -> bool:
     return isinstance(source, (FloatType, DoubleType))
 
 
-class _Planner(ManifestGroupPlanner):
+def _without_counts_of_fields(expression: Any, schema: Schema) -> BooleanExpression:
+    """A filter without what is decided by counts of nulls, of NaN and of all values in fields of structs.
+
+    Some writers, Spark among them, count these only where the struct itself is not null.
+    """
+    match expression:
+        case And() | Or():
+            make: Any = And if isinstance(expression, And) else Or
+            both: BooleanExpression = make(
+                _without_counts_of_fields(expression.left, schema),
+                _without_counts_of_fields(expression.right, schema),
+            )
+            return both
+        case IsNull() | NotNaN():
+            term: Any = expression.term
+            if schema.find_field(term.name).field_id not in {field.field_id for field in schema.fields}:
+                return AlwaysTrue()
+    result: BooleanExpression = expression
+    return result
+
+
+class Planner(ManifestGroupPlanner):
     """Plans without working out what partitions leave of a filter: PyIceberg's way cannot compare null ones, and
     keeps them for ``!=``. Whether a file needs the filter is decided by ``shoal.tables.reading.proof``."""
 
@@ -159,6 +181,13 @@ class _Planner(ManifestGroupPlanner):
         project = inclusive_projection(schema, PartitionSpec(*trusted, spec_id=spec_id), self.case_sensitive)
         return project(self.row_filter)
 
+    def _build_metrics_evaluator(self) -> Callable[[DataFile], bool]:
+        schema = self.table_metadata.schema()
+        asked = _without_counts_of_fields(self.row_filter, schema)
+        return ManifestGroupPlanner(
+            self.table_metadata, self.io, asked, self.case_sensitive, self.options
+        )._build_metrics_evaluator()
+
     def _build_residual_evaluator(self, spec_id: int) -> Callable[[DataFile], ResidualEvaluator]:
         whole = UnpartitionedResidualEvaluator(self.table_metadata.schema(), self.row_filter)
         return lambda _: whole
@@ -169,7 +198,7 @@ class Scan(DataScan):
 
     @cached_property
     def _manifest_planner(self) -> ManifestGroupPlanner:
-        return _Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
+        return Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
 
 
 class AddedScan(IncrementalAppendScan):
@@ -186,7 +215,7 @@ class AddedScan(IncrementalAppendScan):
             for manifest in snapshot.manifests(self.io)
             if manifest.content == ManifestContent.DATA and manifest.added_snapshot_id in ids
         }
-        planner = _Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
+        planner = Planner(self.table_metadata, self.io, self.row_filter, self.case_sensitive, self.options)
         return planner.plan_files(
             list(manifests),
             lambda entry: entry.snapshot_id in ids and entry.status == ManifestEntryStatus.ADDED,
@@ -246,12 +275,6 @@ def guard(transaction: Transaction, metadata: TableMetadata) -> None:
         AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
     )
     transaction._stage((), requirements)
-
-
-def io_of(transaction: Transaction) -> FileIO:
-    """Through which files of the transaction's table are read, written and deleted."""
-    io: FileIO = transaction._table.io
-    return io
 
 
 def append_producer(

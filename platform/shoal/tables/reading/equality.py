@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from pyiceberg.manifest import ManifestContent
-from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan, ManifestGroupPlanner
+from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.snapshots import Snapshot
 
 from shoal.tables.errors import NotSupportedError, StorageError
-from shoal.tables.pyiceberg_private import DataFile, DataFileContent, FileIO, TableMetadata
+from shoal.tables.pyiceberg_private import DataFile, DataFileContent, FileIO, Planner, TableMetadata
 
 APPLY = (
     "CALL shoal.system.rewrite_data_files(table => '{name}', "
@@ -51,7 +51,7 @@ def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
         snapshot = scan.snapshot() if isinstance(scan, DataScan) else None
         if snapshot is None or not _idle(scan.table_metadata, scan.io, snapshot):
             raise _refusal("The table has equality deletes", "namespace.table") from error
-        planner = ManifestGroupPlanner(scan.table_metadata, scan.io, scan.row_filter, scan.case_sensitive)
+        planner = Planner(scan.table_metadata, scan.io, scan.row_filter, scan.case_sensitive)
         return list(
             planner.plan_files(
                 snapshot.manifests(scan.io),

@@ -199,7 +199,7 @@ def place(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Place:
         case iceberg.IntegerType() | iceberg.LongType() if number:
             return _whole(value, 31 if isinstance(kind, iceberg.IntegerType) else 63)
         case iceberg.FloatType() if number:
-            return _single(value, rounded=isinstance(value, int))
+            return _single(value)
         case iceberg.DoubleType() if number:
             return DoubleLiteral(_float(value)), 0
         case iceberg.DecimalType() if number:
@@ -240,18 +240,18 @@ def _whole(value: float | Decimal, bits: int) -> Place:
     return (LongLiteral(floor), int(floor != value)) if floor >= -(2**bits) else (None, -1)
 
 
-def _single(value: float | Decimal, *, rounded: bool) -> Place:
-    """Among the floats of 32 bits; whole numbers become the nearest, as in Spark."""
+def _single(value: float | Decimal) -> Place:
+    """Among the floats of 32 bits, of the double that it is: so Spark compares floats, with whole numbers too."""
     exact = _float(value)
     try:
         (near,) = struct.unpack("<f", struct.pack("<f", exact))
     except OverflowError:
         near = math.copysign(math.inf, exact)
-    if near > exact and not rounded:
+    if near > exact:
         (bits,) = struct.unpack("<i", struct.pack("<f", near))
         bits = bits - 1 if bits > 0 else -(2**31) + 1 if bits in (0, -(2**31)) else bits + 1
         (near,) = struct.unpack("<f", struct.pack("<i", bits))
-    return FloatLiteral(near), int(near != exact and not rounded)
+    return FloatLiteral(near), int(near != exact)
 
 
 def _decimal(value: float | Decimal, kind: iceberg.DecimalType) -> Place:
