@@ -59,6 +59,8 @@ lock: ## Rewrite the requirements*.lock files from pyproject.toml (needs uv on P
 	uv pip compile pyproject.toml tests/versions/tools.in --resolution lowest-direct $(OLD) -o tests/versions/oldest.lock
 	uv pip compile pyproject.toml tests/versions/tools.in --override tests/versions/plain.in $(OLD) \
 		-o tests/versions/plain.lock
+	uv pip compile pyproject.toml tests/versions/tools.in $(subst 3.11,3.12,$(OLD)) --universal \
+		-o tests/versions/newer.lock
 	for group in bench docs; do \
 		uv pip compile --group $$group --generate-hashes --no-annotate --no-header --python-version 3.11 \
 			--no-emit-index-url --upgrade -o requirements-$$group.lock || exit 1; \
@@ -66,8 +68,8 @@ lock: ## Rewrite the requirements*.lock files from pyproject.toml (needs uv on P
 
 OLD := --generate-hashes --no-annotate --no-header --python-version 3.11 --no-emit-index-url --only-binary :all: --upgrade
 
-versions: ## Run tests with the oldest versions that pyproject.toml admits, and with a Dask without expressions
-	$(PYTHON) tests/versions/run.py
+versions: ## Run tests with the oldest versions that pyproject.toml admits, and with a Dask without expressions, with newer Pythons (ONLY=python3.13)
+	$(PYTHON) tests/versions/run.py $(ONLY)
 
 .PHONY: versions
 

@@ -26,6 +26,25 @@ def started(project: Path, **options: Any) -> shoal.DaskCluster:
     return shoal.dask("small", workers=1, project=project, quiet=True, **options)
 
 
+def test_a_client_made_by_hand_shuts_down_without_waiting_for_a_reason(
+    shared_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``type(cluster.client)(address, security=…)`` knows of no home that could tell one."""
+    from distributed import Security
+
+    from shoal.client import dask_ending
+    from shoal.client.dask_client import Client
+
+    with started(shared_project) as cluster:
+        endpoint = cluster._home.endpoint(cluster.id)
+        security = Security(require_encryption=True, **endpoint.security)
+        by_hand = Client(endpoint.address, security=security, set_as_default=False)
+        monkeypatch.setattr(dask_ending, "KNOWN", 3600)
+        by_hand.shutdown()
+        assert by_hand.status == "closed"
+        monkeypatch.undo()
+
+
 def test_a_client_that_shuts_its_cluster_down_has_ended_it(
     shared_project: Path, eventually: Eventually
 ) -> None:

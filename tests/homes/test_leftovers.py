@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import pytest
 import shoal
 from shoal.client.clusters import open_home, open_project
 from shoal.machine import paths
-from shoal.machine.processes import is_alive
+from shoal.machine.processes import identity, is_alive
 from shoal.model.cluster import Reason, State
 
 Eventually = Callable[..., Any]
@@ -116,6 +118,34 @@ def test_who_removes_the_data_folder_leaves_no_temporary_files_behind(
     head.terminate()
     eventually(lambda: not runs(head.pid), 30, "it ends")
     assert not temporary.exists()
+
+
+def test_who_removes_the_data_folder_and_kills_leaves_nothing_for_longer_than_until_the_next_start(
+    project: Path, tmp_path: Path, eventually: Eventually
+) -> None:
+    """``rm -r`` and ``kill -9``: the way to the temporary files is gone with the folder, their owner is in them."""
+    handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
+    gone = (paths.run_folder(handle.id) / "tmp").readlink()
+    head = psutil.Process(handle.record.head["pid"])
+    head.kill()
+    eventually(lambda: not runs(head.pid), 30, "it ends")
+    shutil.rmtree(paths.data_folder())
+    told = json.loads((gone / ".shoal.json").read_text())
+    # One whose head lives, one whose head only a container of somebody's sees, one whose folder is there.
+    alive, hidden, found = (gone.with_name(f"shoal-{secrets.token_hex(8)}") for _ in range(3))
+    here = tmp_path / "tmp"
+    here.symlink_to(found)
+    for each, more in ((alive, identity()), (hidden, {"space": "pid:[1]"}), (found, {"folder": str(here)})):
+        shutil.copytree(gone, each)
+        (each / ".shoal.json").write_text(json.dumps(told | more))
+    try:
+        with shoal.dask("small", workers=1, project=project, quiet=True) as another:
+            assert not gone.exists()
+            assert all(each.exists() for each in (alive, hidden, found))
+            assert (paths.run_folder(another.id) / "tmp").readlink().exists()
+    finally:
+        for each in (alive, hidden, found):
+            shutil.rmtree(each)
 
 
 def test_the_folders_of_old_clusters_go_with_what_they_point_to(empty_home: Path, tmp_path: Path) -> None:

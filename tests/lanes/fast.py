@@ -17,7 +17,6 @@ MARKS = "not spark and not kubernetes and not slow"
 TESTS = (
     "tests/unit",
     "tests/governing",
-    "tests/tables/test_borders.py",
     "tests/tables/test_encodings.py",
     "tests/tables/test_expression.py",
     "tests/tables/test_write_read.py",

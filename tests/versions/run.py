@@ -1,8 +1,14 @@
-"""Run the tests with the oldest versions that pyproject.toml admits, and with a Dask that lacks what is private.
+"""Run the tests with the oldest versions that pyproject.toml admits, with a Dask that lacks what is private, and with
+newer Pythons.
 
 ``python tests/versions/run.py`` (``make versions``). The newest versions are those of requirements.lock, with
-which all other tests run. Each environment is made from a lock file beside this one (names, versions and hashes;
-``make lock`` writes them), kept in the user's cache folder, and made anew only when its lock changes.
+which all other tests run, on Python 3.11. Each environment is made from a lock file beside this one (names, versions
+and hashes; ``make lock`` writes them), kept in the user's cache folder, and made anew only when its lock or its
+Python changes.
+
+A newer Python is used where one is installed (``pythonX.Y`` on PATH, or pyenv's or uv's); where none is, that is
+said at the end, and with ``CI=true`` it is a failure for those in ``EXPECTED``. With names as arguments only those
+environments are tried.
 """
 
 from __future__ import annotations
@@ -13,13 +19,23 @@ import shutil
 import subprocess
 import sys
 import time
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = Path(os.environ.get("SHOAL_CACHE") or Path.home() / ".cache" / "shoal") / "versions"
+
+
+EXPECTED = ("3.12", "3.13")
+# These look at the repository or at the installed package, and here only what it stands on is installed.
+UNIT = (
+    "tests/unit",
+    "--ignore=tests/unit/test_borders.py",
+    "--ignore=tests/unit/test_house.py",
+    "--ignore=tests/unit/test_images.py",
+    "--ignore=tests/unit/test_package.py",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,10 @@ class Environment:
     tests: tuple[str, ...]
     pushes: bool
     """Whether Dask's private expressions are there, so that ours is used."""
+    python: str = ""
+    """The version of Python, where it is not the one that runs this."""
+    locked: str = ""
+    """The lock's name, where it is not the environment's own."""
 
 
 ENVIRONMENTS = (
@@ -43,10 +63,7 @@ ENVIRONMENTS = (
             "tests/tables/test_upsert_evolve.py",
             "tests/tables/test_bad_input.py",
             "tests/tables/test_catalog.py",
-            "tests/unit",
-            # These look at the installed package, and here only what it stands on is installed.
-            "--ignore=tests/unit/test_images.py",
-            "--ignore=tests/unit/test_package.py",
+            *UNIT,
         ),
         pushes=True,
     ),
@@ -56,13 +73,52 @@ ENVIRONMENTS = (
         ("tests/tables/test_write_read.py", "tests/tables/test_upsert_evolve.py"),
         pushes=False,
     ),
+    *(
+        Environment(
+            f"python{version}",
+            "the newest versions, on a newer Python; a cluster is started with its fork server",
+            (
+                "tests/tables/test_write_read.py",
+                "tests/tables/test_expression.py",
+                "tests/homes/test_forkserver.py",
+                *UNIT,
+            ),
+            pushes=True,
+            python=version,
+            locked="newer",
+        )
+        for version in (*EXPECTED, "3.14")
+    ),
 )
 
 
-def prepared(environment: Environment) -> Path:
-    """The environment's Python, made if its lock is new."""
-    lock = HERE / f"{environment.name}.lock"
-    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
+def version_of(python: str | Path) -> str:
+    """What a Python says of itself; empty where it does not run."""
+    try:
+        said = subprocess.run(
+            [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return said.stdout.strip()
+
+
+def interpreter(version: str) -> str:
+    """The path of an installed Python of that version; empty where there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    uv = Path.home() / ".local" / "share" / "uv" / "python"
+    places = [
+        shutil.which(f"python{version}"),
+        *pyenv.glob(f"{version}.*/bin/python{version}"),
+        *uv.glob(f"cpython-{version}.*/bin/python{version}"),
+    ]
+    return next((str(place) for place in places if place and version_of(place).startswith(f"{version}.")), "")
+
+
+def prepared(environment: Environment, base: str) -> Path:
+    """The environment's Python, made of ``base`` if its lock is new."""
+    lock = HERE / f"{environment.locked or environment.name}.lock"
+    digest = hashlib.sha256(lock.read_bytes() + version_of(base).encode()).hexdigest()[:16]
     folder = CACHE / f"{environment.name}-{digest}"
     python = folder / "bin" / "python"
     if (folder / "complete").exists():
@@ -70,16 +126,16 @@ def prepared(environment: Environment) -> Path:
     for old in CACHE.glob(f"{environment.name}-*"):
         shutil.rmtree(old)
     print(f"Setting up {folder}", flush=True)
-    venv.create(folder, with_pip=True)
+    subprocess.run([base, "-m", "venv", folder], check=True)
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
     subprocess.run([python, *install, "--require-hashes", "-r", lock], check=True)
     (folder / "complete").touch()
     return python
 
 
-def run(environment: Environment) -> int:
+def run(environment: Environment, base: str) -> int:
     """Run its tests; the exit code of pytest."""
-    python = prepared(environment)
+    python = prepared(environment, base)
     probe = (
         "import dask, pyarrow, pyiceberg, pandas\n"
         "print('dask', dask.__version__, 'pyarrow', pyarrow.__version__,\n"
@@ -124,12 +180,25 @@ def run(environment: Environment) -> int:
 
 
 def main() -> None:
-    codes = []
+    codes, told = [], []
+    only = set(sys.argv[1:])
     for environment in ENVIRONMENTS:
+        if only and environment.name not in only:
+            continue
+        base = interpreter(environment.python) if environment.python else sys.executable
+        if not base:
+            must = os.environ.get("CI") == "true" and environment.python in EXPECTED
+            codes.append(int(must))
+            told.append(f"{environment.name}: not tried, no python{environment.python} is installed here")
+            continue
         begun = time.monotonic()
-        codes.append(run(environment))
-        print(f"{environment.name}: {time.monotonic() - begun:.0f} s", flush=True)
-    sys.exit(max(codes))
+        codes.append(run(environment, base))
+        result = "passed" if codes[-1] == 0 else f"FAILED ({codes[-1]})"
+        told.append(
+            f"{environment.name}: {result} in {time.monotonic() - begun:.0f} s, {version_of(base).split()[0]}"
+        )
+    print("\n".join(told))
+    sys.exit(max(codes, default=2))
 
 
 if __name__ == "__main__":

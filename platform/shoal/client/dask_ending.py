@@ -33,7 +33,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
     by default). May block."""
 
     def __init__(
-        self, *arguments: Any, why: Callable[[], ClusterEndedError | None] = lambda: None, **options: Any
+        self, *arguments: Any, why: Callable[[], ClusterEndedError | None] | None = None, **options: Any
     ) -> None:
         self._why = why
         self._told: ShoalError | None = None
@@ -55,6 +55,10 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             super()._send_to_scheduler(message)
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
             raise self._told
+
+    def tell_scheduler(self, message: dict[str, Any]) -> None:
+        """Send a message, and wait for nothing."""
+        self._send_to_scheduler(message)
 
     def leave(self, told: ShoalError) -> None:
         """Close soon, from any thread and without waiting; whoever still uses it is told ``told``."""
@@ -90,7 +94,9 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             self._told = await self._reason()
 
     async def _reason(self) -> ClusterEndedError | None:
-        """Why the cluster has ended; None where it seems to live."""
+        """Why the cluster has ended; None where it seems to live, or where nobody knows."""
+        if self._why is None:
+            return None
         end = time.monotonic() + KNOWN
         while (told := await asyncio.to_thread(self._why)) is None and time.monotonic() < end:
             await asyncio.sleep(_POLL)

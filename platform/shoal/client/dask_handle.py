@@ -147,5 +147,5 @@ async def _theirs(client: Client) -> dict[str, dict[str, str]]:
         return theirs
     # Workers that nobody told to say it are asked.
     with contextlib.suppress(OSError, TimeoutError):
-        return dict(await asyncio.wait_for(client._run(versions, on_error="ignore"), _COMPARE))
+        return await asyncio.wait_for(client.ask_workers(versions), _COMPARE)
     return {}

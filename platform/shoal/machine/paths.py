@@ -7,7 +7,10 @@ What it must not do: keep anything itself.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -21,6 +24,7 @@ TOKEN = "token.json"  # noqa: S105 - a file name, in a live cluster's folder
 SPARK_CONF = "spark.conf"  # may hold the catalog's password
 SPARK_KEYS = "spark.p12"
 _TEMPORARY = "tmp"  # in a cluster's folder: a link to where its temporary files are
+_OWNER = ".shoal.json"  # there: whose they are
 
 
 def data_folder() -> Path:
@@ -53,6 +57,8 @@ def temporary(folder: Path) -> Path:
     found.mkdir(mode=0o700, exist_ok=True)
     if found.stat().st_uid != os.getuid():
         raise InfrastructureError(f"{found} belongs to somebody else", hint="Try again.", folder=str(found))
+    with open(found / _OWNER, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        json.dump(_me() | {"folder": str(link.absolute())}, file)
     return found
 
 
@@ -68,8 +74,43 @@ def tidy(folder: Path) -> None:
             link.unlink(missing_ok=True)
 
 
+def _me() -> dict[str, object]:
+    from shoal.machine.processes import identity, process_space
+
+    return identity() | {"space": process_space()}
+
+
+def sweep() -> None:
+    """Remove temporary files of this user's clusters whose process is proved gone and whose own folder is, too.
+
+    Else nobody would: the way to them was in that folder.
+    """
+    from shoal.machine.processes import is_alive, process_space
+
+    for entry in os.scandir(tempfile.gettempdir()):
+        if not re.fullmatch("shoal-[0-9a-f]{16}", entry.name):
+            continue
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if entry.is_symlink() or entry.stat().st_uid != os.getuid():
+                continue
+            owner = json.loads(Path(entry.path, _OWNER).read_text())
+            if (
+                Path(owner["folder"]).is_symlink()
+                or owner["space"] != process_space()
+                or is_alive(owner) is not False
+            ):
+                continue
+            for name in sorted(
+                os.listdir(entry.path), key=_OWNER.__eq__
+            ):  # the owner last: it may be interrupted
+                path = Path(entry.path, name)
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            os.rmdir(entry.path)
+
+
 def prune(keep: int = 100) -> None:
-    """Remove the folders of the oldest ended clusters (those without a token), all but ``keep``."""
+    """Remove the folders of the oldest ended clusters (those without a token), all but ``keep``; :func:`sweep`."""
+    sweep()
     root = data_folder() / "run"
     if not root.is_dir():
         return

@@ -50,6 +50,14 @@ def identity(pid: int | None = None) -> dict[str, Any]:
     return known if seen is None else known | {"pid_ticks": seen[1]}
 
 
+def process_space() -> str:
+    """Which processes this one can see: that others are not among them proves nothing. Empty where all see all."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def state_and_ticks(pid: int) -> tuple[str, int] | None:
     """The process's state, and its start in clock ticks after the boot (proc(5), fields 3 and 22).
 

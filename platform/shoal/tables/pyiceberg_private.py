@@ -277,6 +277,12 @@ def guard(transaction: Transaction, metadata: TableMetadata) -> None:
     transaction._stage((), requirements)
 
 
+def io_of(transaction: Transaction) -> FileIO:
+    """Through which files of the transaction's table are read, written and deleted."""
+    io: FileIO = transaction._table.io
+    return io
+
+
 def append_producer(
     transaction: Transaction,
     snapshot_id: int,

@@ -71,11 +71,23 @@ def serve_forks() -> None:
     import distributed.utils
 
     method = "distributed.worker.multiprocessing-method"
-    safe = sys.platform == "linux" and threading.active_count() == 1
-    if safe and dask.config.get(method) == "spawn" and _settings_hold() and _fork_server():
-        multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
-        distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well
-        dask.config.set({method: "forkserver"})
+    asked = dask.config.get(method)
+    if sys.platform != "linux":
+        why = f"only Linux's are known to be safe, this is {sys.platform}"
+    elif (threads := threading.active_count()) > 1:
+        why = f"{threads} threads run already"
+    elif asked != "spawn":
+        why = f"Dask's own configuration says {method}: {asked}"
+    elif not _settings_hold():
+        why = "the environment is not what distributed.nanny.pre-spawn-environ wants"
+    else:
+        why = _fork_server()
+    if why:
+        print(f"shoal head: no server of forks here, workers take longer to start: {why}", flush=True)
+        return
+    multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
+    distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well
+    dask.config.set({method: "forkserver"})
 
 
 def _settings_hold() -> bool:
@@ -86,11 +98,13 @@ def _settings_hold() -> bool:
     return all(os.environ.get(name) == str(value) for name, value in wanted.items())
 
 
-def _fork_server() -> bool:
-    """Make a fork of this process the server that ``multiprocessing`` would start; False where it cannot be."""
+def _fork_server() -> str:
+    """Make a fork of this process the server that ``multiprocessing`` would start; why not, where it cannot be."""
     server = getattr(forkserver, "_forkserver", None)
-    if any(getattr(server, name, "?") is not None for name in _SERVER) or sys.version_info >= (3, 14):
-        return False
+    if sys.version_info >= (3, 14) or any(not hasattr(server, name) for name in _SERVER):
+        return f"the inside of multiprocessing in Python {sys.version.split()[0]} is not known"
+    if any(getattr(server, name) is not None for name in _SERVER):
+        return "there is one already, and it is not this head's"
     address = str(Path.cwd() / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST:
         address = _SOCKET  # the head's working directory is its folder
@@ -103,17 +117,16 @@ def _fork_server() -> bool:
             listener.bind(address)
             listener.listen()
         except OSError as error:
-            print(f"shoal head: no server of forks here, workers are spawned: {error}", flush=True)
             os.close(alive_r)
             os.close(alive_w)
-            return False
+            return f"it cannot listen at {_SOCKET}: {error}"
         pid = os.fork()
         if pid == 0:
             _serve(head, listener, alive_r, alive_w)
     os.close(alive_r)
     for name, value in zip(_SERVER, (address, alive_w, pid), strict=True):
         setattr(server, name, value)
-    return True
+    return ""
 
 
 def _serve(head: int, listener: socket.socket, alive_r: int, alive_w: int) -> None:

@@ -41,6 +41,7 @@ from shoal.tables.pyiceberg_private import (
     append_producer,
     discard_manifests,
     guard,
+    io_of,
     overwrite_producer,
 )
 from shoal.tables.writing.points import CrashPoint, reached
@@ -248,7 +249,7 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
     except (CommitFailedException, TableAlreadyExistsError):
         # Someone else made the table first. The metadata and the manifests of ours bear ids of their own, by
         # which no sweep of that table would find them.
-        sweep_creation(transaction._table.io, metadata)
+        sweep_creation(io_of(transaction), metadata)
         theirs = catalogs.load(request.name, given)
         ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
         if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:

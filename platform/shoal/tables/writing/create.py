@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
+from dask.dataframe.dispatch import make_meta
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.partitioning import PartitionField as IcebergPartitionField
@@ -27,7 +29,7 @@ from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import StorageError, TableExistsError
-from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema
+from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema, io_of
 from shoal.tables.types.partitioning import PartitionField, check_sortable, parse_field, parse_sorts
 from shoal.tables.types.schemas import check_columns, frame_schema, new_table_schema
 from shoal.tables.writing.sweep import sweep_creation
@@ -70,7 +72,7 @@ def create_table(
         ) from error
     except (TableAlreadyExistsError, CommitFailedException) as error:
         # PyIceberg says the one or the other: it saw the table when it looked, or when it was to make its own.
-        sweep_creation(transaction._table.io, transaction.table_metadata)
+        sweep_creation(io_of(transaction), transaction.table_metadata)
         if exist_ok:
             return catalogs.load(name, settled)
         raise TableExistsError(
@@ -89,9 +91,8 @@ def as_schema(given: Any) -> pa.Schema | Schema:
         return arguments.mapped_schema(given)
     if isinstance(given, pd.DataFrame):
         return arguments.pandas_schema(given)
-    meta = getattr(given, "_meta", None)
-    if isinstance(meta, pd.DataFrame):
-        return frame_schema(meta)
+    if isinstance(given, dd.DataFrame):
+        return frame_schema(make_meta(given))
     raise UsageError(
         f"{type(given).__name__} is no schema.",
         hint="Give a pyarrow.Schema, {'column': pyarrow type}, or a frame.",

@@ -17,6 +17,7 @@ import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
 import pyiceberg
+from dask.dataframe.dispatch import make_meta
 from pyiceberg.table import Transaction
 
 from shoal.errors import ShoalError, UsageError
@@ -24,7 +25,7 @@ from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import CommitUnknownError, ConflictError, NotSupportedError, TableNotFoundError
-from shoal.tables.pyiceberg_private import FileIO, TableMetadata
+from shoal.tables.pyiceberg_private import FileIO, TableMetadata, io_of
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.reading.scan import public_properties
 from shoal.tables.refs import check_branch
@@ -364,7 +365,7 @@ def _prepare_new(
     metadata = transaction.table_metadata
     again = _once(transaction, start)
     return _Job(
-        None, metadata, metadata, transaction._table.io, sort, index_names, tuple(schema.names), create=again
+        None, metadata, metadata, io_of(transaction), sort, index_names, tuple(schema.names), create=again
     )
 
 
@@ -382,7 +383,7 @@ def _frame(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
         raise UsageError(
             f"{type(df).__name__} is no frame.", hint="Give a Dask or pandas DataFrame, or a pyarrow.Table."
         )
-    meta: pd.DataFrame = df._meta if isinstance(df, dd.DataFrame) else df
+    meta: pd.DataFrame = make_meta(df) if isinstance(df, dd.DataFrame) else df
     names = tuple(cast("str", n) for n in meta.index.names if n is not None)
     arguments.check_names([*names, *meta.columns], "column or index level")
     if names and len(names) != meta.index.nlevels:
