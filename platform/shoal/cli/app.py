@@ -137,6 +137,10 @@ def run(arguments: Sequence[str]) -> int:
     from shoal.cli.console import degrade
 
     degrade()
+    if os.environ.get("SHOAL_LOG"):
+        from shoal.machine.logs import set_up_if_asked
+
+        set_up_if_asked()
     try:
         command = arguments[0] if arguments else None
         code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)

@@ -26,7 +26,8 @@ _NAMES = {
 _DASK = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>[A-Z]+) - ")
 _SPARK = re.compile(r"\d\d/\d\d/\d\d [\d:]+ (?P<level>[A-Z]+) (?P<logger>[\w.]+)")
 _OF_WORKERS = ("distributed.worker", "distributed.nanny", "distributed.preloading", "distributed.utils_perf")
-_HEAD = "shoal head:"
+_OURS = "shoal."
+_BEFORE = "shoal head:"  # how heads of older releases begin a line
 
 
 class Level(StrEnum):
@@ -51,9 +52,14 @@ class Filter:
 
     def shows(self, line: str) -> bool:
         """Whether a line is shown."""
-        if line.startswith(_HEAD):
+        if line.startswith(_BEFORE):
             return self.head or not self.workers
         found = _DASK.match(line) or _SPARK.match(line)
+        if found is not None and found["logger"].startswith(
+            _OURS
+        ):  # few, and each says what became of the cluster
+            said = _NAMES.get(found["level"], 20) >= min(_LEVELS[self.level], _LEVELS["info"])
+            return said and (self.head or not self.workers)
         if self.head != self.workers:
             of_workers = found is None or found["logger"].startswith(_OF_WORKERS)
             if _DASK.match(line) is not None and of_workers != self.workers:

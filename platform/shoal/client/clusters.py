@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import logging
 import secrets
 import sys
 import threading
@@ -38,6 +39,7 @@ from shoal.project.policy import Limits
 from shoal.project.yamlfile import Fault
 from shoal.words import count
 
+_log = logging.getLogger("shoal.client")
 _END_WAIT = 90.0  # s that a cluster of the same name gets to end
 _POLL = 0.1
 
@@ -173,6 +175,7 @@ def start(
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
         asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
         cluster = _granted(home, asked)
+        _log.debug("%s (%s): %s, %s", chosen, cluster.id, cluster.state, cluster.message)
     # Two may ask at once under one name: only one of them finds its own id.
     owns = cluster.id in (its_id, adopt)
     if not owns and not quiet:

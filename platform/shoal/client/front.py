@@ -66,6 +66,10 @@ def _opened(engine: str, template: str, options: dict[str, Any], asynchronous: b
 def _start(
     engine: str, template: str, options: dict[str, Any], given_up: threading.Event | None = None
 ) -> Any:
+    if os.environ.get("SHOAL_LOG"):
+        from shoal.machine.logs import set_up_if_asked
+
+        set_up_if_asked()
     attach = os.environ.get(ATTACH)
     early = nullcontext() if attach else ahead(engine, options.get("project"), options.get("target"))
     with early as cluster_id:

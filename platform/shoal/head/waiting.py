@@ -146,7 +146,10 @@ class _Log:
 
 
 def _forgive() -> None:
+    from shoal.machine.logs import set_up
+
     sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
+    set_up(sys.stdout)
 
 
 def main(cluster_id: str, engine: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import logging
 import multiprocessing
 import os
 import socket
@@ -24,6 +25,7 @@ import threading
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+_log = logging.getLogger("shoal.engines")
 _SOCKET = "scratch/fork"  # in the head's folder
 _LONGEST = 100  # bytes of a socket's path: Linux takes 107, macOS 103
 _SERVER = ("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid")
@@ -83,7 +85,7 @@ def serve_forks() -> None:
     else:
         why = _fork_server()
     if why:
-        print(f"shoal head: no server of forks here, workers take longer to start: {why}", flush=True)
+        _log.info("no server of forks here, workers take longer to start: %s", why)
         return
     multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
     distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Coroutine
@@ -27,6 +28,7 @@ from shoal.model.cluster import Reason
 from shoal.model.endpoint import Endpoint
 from shoal.words import count
 
+_log = logging.getLogger("shoal.engines")
 _Result = TypeVar("_Result")
 _LOOK = 2.0  # s that a look may take before it counts as unknown
 
@@ -75,6 +77,7 @@ class DaskHost:
         return "shut down by its client (client.shutdown())"
 
     def scale(self, workers: int) -> None:
+        _log.debug("workers wanted: %s", workers)
         self._wanted = workers
         threading.Thread(target=self._rescale, name="scale", daemon=True).start()
 

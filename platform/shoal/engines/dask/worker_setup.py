@@ -8,6 +8,7 @@ What it must not do: import anything heavy, for it runs at every worker's start.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from shoal.engines.dask import worker_calls
 from shoal.engines.dask.dashboard import Guard, secret_of
 from shoal.machine.environment import VERSIONS, versions
 from shoal.machine.importing import PACKAGES_PATH
+from shoal.machine.logs import set_up
 from shoal.machine.processes import die_with_parent
 
 
@@ -25,6 +27,8 @@ def _versions(_worker: Any) -> dict[str, str]:
 
 def dask_setup(worker: Any) -> None:
     die_with_parent()
+    if not logging.getLogger("shoal").handlers:  # it was spawned; a forked one has its head's
+        set_up(sys.stdout)
     Guard(worker, secret_of(worker.security.tls_worker_key), "distributed.dashboard.worker")
     worker.startup_information[VERSIONS] = _versions
     worker_calls.of_worker(worker)

@@ -10,6 +10,7 @@ What it must not do: decide when to end (``watch`` does), or know the ledger.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import secrets
@@ -41,6 +42,7 @@ from shoal.tables.catalogs.opening import catalog, settings
 from shoal.tables.spark_conf import spark_conf, spark_packages
 from shoal.words import count
 
+_log = logging.getLogger("shoal.engines")
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _LONGEST_SOCKET_FOLDER = 60  # bytes: Spark adds some 42, and macOS takes 103 in all
 _LOOK_BELOW = 1.0  # s between looks at the JVM's children and threads
@@ -177,10 +179,7 @@ class SparkHost:
         ours["spark.shoal.python.version"] = _version_of(ours["spark.sql.execution.pyspark.python"])
         closed = self._closed(port, scratch) | {"spark.master": f"local[{self._slots}]"}
         if given := sorted(key for key in closed if ours.get(key, closed[key]) != closed[key]):
-            print(
-                f"shoal head: kept as Shoal needs them, not as the template says: {', '.join(given)}",
-                flush=True,
-            )
+            _log.warning("kept as Shoal needs them, not as the template says: %s", ", ".join(given))
         import pyspark
 
         # Before Spark's own classes; what a template puts there comes after.

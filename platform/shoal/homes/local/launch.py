@@ -9,6 +9,7 @@ What it must not do: wait for it, or touch the ledger.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import subprocess
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from shoal.homes.local import ahead
 from shoal.machine import paths
 from shoal.machine.processes import MARK, identity
 
+_log = logging.getLogger("shoal.homes")
 LOG = "head.log"
 SPARK_LOG = "spark.log"
 
@@ -36,6 +38,7 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
     ours = {MARK: cluster_id} | ahead.settings(engine) | dict(environment)
     if (process := ahead.take(cluster_id, ours, folder)) is not None:
         _started.append(process)
+        _log.debug("%s: its head is process %s, started ahead", cluster_id, process.pid)
         return identity(process.pid)
     try:
         with (folder / LOG).open("ab") as log:
@@ -53,6 +56,7 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
             f"the head of {cluster_id} could not be started: {error}", hint="Check the machine's limits."
         ) from error
     _started.append(process)
+    _log.debug("%s: its head is process %s", cluster_id, process.pid)
     return identity(process.pid)
 
 

@@ -8,8 +8,8 @@ What it must not do: decide; what a transaction writes is worked out by the pure
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +23,7 @@ from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 from shoal.machine import paths
 
+_log = logging.getLogger("shoal.homes")
 LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
 _REPLACED = 3  # times that the file may be replaced while a writer waits for its turn
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
@@ -109,7 +110,7 @@ class Ledger:
         try:
             self._create()
         except BrokenLedgerError as error:
-            print(f"shoal: {error.message}", file=sys.stderr)
+            _log.warning("%s", error.message)
             self._inode = self._look()
             self._create()
         self._inode = self._look()

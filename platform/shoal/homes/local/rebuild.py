@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from shoal.machine import paths
 from shoal.machine.processes import is_alive, of_another
 from shoal.model.cluster import FAILURES, Reason, State
 
+_log = logging.getLogger("shoal.homes")
 RECORD = "record.json"
 _BROKEN = ("malformed", "not a database", "disk image", "file is encrypted")
 
@@ -41,7 +43,7 @@ def write_record(folder: Path, row: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         if not _written_over(folder / RECORD, text):
-            print(f"shoal head: its own copy of its record is not new: {error}", flush=True)
+            _log.warning("its own copy of its record is not new: %s", error)
 
 
 def _written_over(file: Path, text: bytes) -> bool:

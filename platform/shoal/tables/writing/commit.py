@@ -12,6 +12,7 @@ returns it. A run's key is also kept as a table property, which survives the sna
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import sqlite3
 import time
@@ -47,6 +48,7 @@ from shoal.tables.pyiceberg_private import (
 from shoal.tables.writing.points import CrashPoint, reached
 from shoal.tables.writing.sweep import delete_manifests, sweep_creation
 
+_log = logging.getLogger("shoal.tables")
 COMMIT_SECONDS = 120.0
 """How long a commit is tried against other writers: 8 processes with 10 commits each need some 20 s."""
 RUN_PROPERTY = "shoal.run."
@@ -226,6 +228,7 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
                 transaction, table, snapshot_id, remove, request.files, properties, request.branch
             ).commit()
         reached(CrashPoint.CLIENT_BEFORE_SWAP)
+        _log.debug("%s: snapshot %s of %s files", request.name, snapshot_id, len(request.files))
         committed = transaction.commit_transaction()
     reached(CrashPoint.CLIENT_AFTER_SWAP)
     # PyIceberg takes a snapshot of this id for its own success; it may be another try's.
