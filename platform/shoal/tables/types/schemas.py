@@ -17,6 +17,7 @@ from pyiceberg.schema import Schema
 
 from shoal.errors import UsageError
 from shoal.tables.errors import ColumnNotFoundError, SchemaMismatchError, TypeNotSupportedError
+from shoal.tables.pyiceberg_private import iceberg_type
 from shoal.tables.types.dtypes import for_iceberg, storable, widened
 
 
@@ -124,14 +125,57 @@ def differences(frame: pa.Schema, table: Schema, *, widen: bool = False) -> list
                 )
             )
     known = {column.name for column in table.fields}
-    found += [
-        Difference(
-            name, "new", f"{kind}, and the table does not have it", evolves=for_iceberg(kind) is not None
-        )
-        for name, kind in have.items()
-        if name not in known
-    ]
+    found += [_new(name, kind, [*known, *have]) for name, kind in have.items() if name not in known]
     return found
+
+
+def _new(name: str, kind: pa.DataType, others: Sequence[str]) -> Difference:
+    """A column that only the frame has."""
+    alike = next((other for other in others if other != name and other.lower() == name.lower()), None)
+    if alike is not None:
+        detail = f"{kind}, and {alike!r} differs from it by case alone, which Spark does not tell apart"
+        return Difference(name, "new", detail, evolves=False)
+    stored = for_iceberg(kind)
+    if stored is not None and (pair := alike_by_case(iceberg_type(stored))) is not None:
+        inside = f"{kind}, whose fields {pair[0]!r} and {pair[1]!r} differ by case alone"
+        return Difference(name, "new", f"{inside}, which Spark does not tell apart", evolves=False)
+    return Difference(name, "new", f"{kind}, and the table does not have it", evolves=stored is not None)
+
+
+def alike_by_case(kind: iceberg.IcebergType) -> tuple[str, str] | None:
+    """Two fields side by side, by their paths, whose names differ by case alone; ``None`` if there are none."""
+    match kind:
+        case iceberg.StructType(fields=fields):
+            seen: dict[str, str] = {}
+            for column in fields:
+                before = seen.setdefault(column.name.lower(), column.name)
+                if before != column.name:
+                    return before, column.name
+                if (inside := alike_by_case(column.field_type)) is not None:
+                    return f"{column.name}.{inside[0]}", f"{column.name}.{inside[1]}"
+        case iceberg.ListType():
+            return alike_by_case(kind.element_type)
+        case iceberg.MapType():
+            return alike_by_case(kind.key_type) or alike_by_case(kind.value_type)
+    return None
+
+
+def refuse_alike_by_case(schema: Schema, table: str) -> None:
+    """Raise :class:`UsageError` for a new table that Spark could not read: to it ``id`` and ``ID`` are one name."""
+    pair = alike_by_case(schema.as_struct())
+    if pair is not None:
+        one, other = pair
+        rename = (
+            f"Rename one: df.rename(columns={{{other!r}: {other + '_2'!r}}})"
+            if "." not in other
+            else "Rename one of the fields."
+        )
+        raise UsageError(
+            f"The columns {one!r} and {other!r} of the new table {table} differ by case alone. Spark does not "
+            "tell them apart, and could not read the table.",
+            hint=rename,
+            columns=[one, other],
+        )
 
 
 def check(name: str, frame: pa.Schema, table: Schema, *, evolve: bool) -> list[Difference]:
@@ -145,10 +189,22 @@ def check(name: str, frame: pa.Schema, table: Schema, *, evolve: bool) -> list[D
             f"The frame does not fit the table {name}:\n{lines}",
             hint="evolve=True changes the table so that it fits (and fills missing columns with nulls)."
             if curable
-            else "Change the frame's columns, or write to another table.",
+            else _renaming(wrong, table) or "Change the frame's columns, or write to another table.",
             differences=[(d.column, d.kind, d.detail) for d in wrong],
         )
     return found
+
+
+def _renaming(wrong: Sequence[Difference], table: Schema) -> str:
+    """How the frame gets the table's spelling, if all that is wrong is upper and lower case."""
+    spelled = {column.name.lower(): column.name for column in table.fields}
+    names = {d.column: spelled.get(d.column.lower()) for d in wrong if d.kind == "new"}
+    missing = {d.column for d in wrong if d.kind == "missing"}
+    if not names or None in names.values() or not missing <= set(names.values()):
+        return ""
+    if any(d.kind == "type" for d in wrong):
+        return ""
+    return f"df.rename(columns={names!r}) spells them as the table does."
 
 
 def check_columns(names: Sequence[str], known: Sequence[str], what: str) -> None:

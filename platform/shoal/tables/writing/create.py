@@ -31,7 +31,7 @@ from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import StorageError, TableExistsError
 from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema, io_of
 from shoal.tables.types.partitioning import PartitionField, check_sortable, parse_field, parse_sorts
-from shoal.tables.types.schemas import check_columns, frame_schema, new_table_schema
+from shoal.tables.types.schemas import check_columns, frame_schema, new_table_schema, refuse_alike_by_case
 from shoal.tables.writing.sweep import sweep_creation
 
 PROPERTIES = {
@@ -111,6 +111,7 @@ def staged(
     ident = catalogs.identifier(name, settled)
     opened = catalogs.catalog(settled)
     wanted = iceberg_schema(new_table_schema(schema) if isinstance(schema, pa.Schema) else schema)
+    refuse_alike_by_case(wanted, name)
     spec = make_spec(wanted, partition_by, name)
     order = make_order(wanted, sort_by, name)
     merged = {**PROPERTIES, **arguments.properties(properties)}
