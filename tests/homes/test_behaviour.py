@@ -17,11 +17,12 @@ from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
 from shoal.homes.base import Ask, Home, Wrote
-from shoal.homes.fake import FakeHome
+from shoal.homes.fake import FakeClock, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.quota.admission import Decision, Verdict
 from shoal.units import Seconds
 
+from ..governing.played import InFile, InMemory, Mortal, PlayedHeads, PlayedHome
 from .gaps import GAPS
 
 
@@ -65,7 +66,8 @@ class World:
         return self.home.get(cluster.id)
 
 
-@pytest.fixture(params=["fake", "local"])
+# ``played``: home local's own decisions and ledger, with the processes and the clock of its random-step tests.
+@pytest.fixture(params=["fake", "local", "played in memory", "played in a file"])
 def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
     if reason := GAPS.get((request.param, request.node.originalname)):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
@@ -78,6 +80,13 @@ def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
             fake.advance(1)
 
         yield World(fake, project, pass_time)
+        return
+    if request.param.startswith("played"):
+        clock, mortal = FakeClock(), Mortal()
+        in_memory = request.param == "played in memory"
+        ledger = InMemory(clock, mortal) if in_memory else InFile(project / "ledger.db", clock, mortal)
+        played = PlayedHome(opened, ledger, PlayedHeads(clock, mortal), "alice")
+        yield World(played, project, lambda: played.advance(1))
         return
     local = World(open_home(opened), project, lambda: time.sleep(0.05))
     yield local

@@ -72,6 +72,10 @@ class Governing:
         self.move_queue(tx)
         return found
 
+    def needs_a_look(self, tx: Transaction, cluster: Cluster) -> bool:
+        """Whether :meth:`settle` would change it, were it run now."""
+        return not cluster.state.ended and news(cluster, self._sight(tx, cluster), tx.now)
+
     def _sight(self, tx: Transaction, cluster: Cluster) -> LocalSight:
         if cluster.id not in tx.sights:
             tx.sights[cluster.id] = self.look(cluster, tx.now, tx.place)
@@ -196,11 +200,6 @@ def _last(tx: Transaction, sight: LocalSight) -> dict[str, object]:
     return {"report": dict(sight.report)} | (
         {} if sight.ended_at is None else {"ended_at": min(sight.ended_at, tx.now)}
     )
-
-
-def needs_a_look(cluster: Cluster, now: float, place: str) -> bool:
-    """Whether :meth:`Governing.settle` would change it, were it run now."""
-    return not cluster.state.ended and news(cluster, look(cluster, now, place), now)
 
 
 def _account(tx: Transaction, key: tuple[Scope, str], live: Iterable[Cluster]) -> Account:

@@ -19,29 +19,24 @@ from typing import Any
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.governor.ends import End
 from shoal.homes.base import Ask, Wrote, at_least_one
-from shoal.homes.local import ahead, endpoints
-from shoal.homes.local.decisions import Governing, needs_a_look
-from shoal.homes.local.launch import LOG, SPARK_LOG, launch, reap
+from shoal.homes.local import ahead
+from shoal.homes.local.decisions import Governing
+from shoal.homes.local.heads import Heads
+from shoal.homes.local.launch import LOG, SPARK_LOG
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
+from shoal.homes.local.settle import settle
 from shoal.homes.local.steps import ended
-from shoal.homes.local.tidy import follow, tell_to_end, tidy_up
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.same import same_or_refused
 from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.java import find_java
-from shoal.machine.loopback import get_json
 from shoal.machine.people import login
 from shoal.machine.processes import (
     MARK,
-    all_marked,
-    end_marked,
-    is_ahead,
-    is_alive,
     is_stopped,
-    marked,
     of_another,
     since,
 )
@@ -64,9 +59,10 @@ class LocalHome:
 
     name = "local"
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, heads: Heads | None = None) -> None:
         self._project = project
-        self._governing = Governing(project)
+        self._heads = heads or Heads()
+        self._governing = Governing(project, self._heads.look)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -102,7 +98,7 @@ class LocalHome:
                 reached(CrashPoint.CLIENT_IN_DECISION)
             if ask.id is not None and (made is None or made.state is not State.ADMITTED):
                 ahead.discard(ask.id)  # one that waits in the queue has to be light
-            follow(left)
+            self._heads.follow(left)
             if made is None:
                 return found
             if made.state is State.REFUSED:
@@ -122,18 +118,13 @@ class LocalHome:
 
     def settle(self) -> None:
         """Note what is gone, end what hangs, and let the queue move."""
-        reap()
-        gone: frozenset[str] = frozenset()
-        for _ in range(2):  # the second look notes the end of what is gone now
-            with self.ledger.write() as tx:
-                left = self._governing.settle(tx, gone)
-            if not (gone := follow(left)):
-                break
+        self._heads.reap()
+        settle(self._governing, self.ledger, self._heads.follow)
         self.reap()
 
     def _look_if_needed(self) -> bool:
         with self.ledger.read() as tx:
-            needed = any(needs_a_look(cluster, tx.now, tx.place) for cluster in tx.live())
+            needed = any(self._governing.needs_a_look(tx, cluster) for cluster in tx.live())
         if needed:
             self.settle()
         return needed
@@ -143,19 +134,19 @@ class LocalHome:
 
         Returns the ids of those clusters. Processes of other ledgers are left alone.
         """
-        found = all_marked(self.ledger.url)
+        found = self._heads.marked(self.ledger.url)  # first: what is new by then is known to the ledger
         with self.ledger.read() as tx:
             suspects = set(found.values()) - {cluster.id for cluster in tx.live()} - {os.environ.get(MARK)}
-            suspects -= {found[pid] for pid in found if found[pid] in suspects and is_ahead(pid)}
+            suspects -= {its for pid, its in found.items() if its in suspects and self._heads.is_ahead(pid)}
             strays = sorted(cluster_id for cluster_id in suspects if not _is_leaving(tx, cluster_id))
         for cluster_id in strays:
-            end_marked(cluster_id)
+            self._heads.end(cluster_id)
         return strays
 
     def get(self, cluster_id: str) -> Cluster:
         with self.ledger.read() as tx:
             cluster = tx.get(cluster_id)
-            suspect = needs_a_look(cluster, tx.now, tx.place)
+            suspect = self._governing.needs_a_look(tx, cluster)
         if suspect:
             self.settle()
             with self.ledger.read() as tx:
@@ -190,21 +181,19 @@ class LocalHome:
             # notes it. Where nothing can be read either, the head's own copy says where it is.
             copy = known.head if known is not None else (read_record(cluster_id) or {}).get("head", {})
             if not of_another(copy, self.ledger.place):
-                tell_to_end(copy)
+                self._heads.tell(copy)
             raise
         reached(CrashPoint.CLIENT_CLOSING)
         if told is not None:
-            tell_to_end(told)
+            self._heads.tell(told)
         return self.get(cluster_id)
 
     def remains(self, cluster_id: str) -> bool:
         with self.ledger.read() as tx:
-            head = tx.get(cluster_id).head
-        if of_another(head, self.ledger.place):
+            cluster = tx.get(cluster_id)
+        if of_another(cluster.head, self.ledger.place):
             return False  # what runs is the other ledger's
-        remains = bool(is_alive(head)) or bool(marked(cluster_id))
-        reap()  # last: a head that ends between the two would stay a zombie
-        return remains
+        return self._heads.remain(cluster)
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
@@ -222,7 +211,7 @@ class LocalHome:
             if refusal is None:
                 tx.update(cluster_id, wanted=workers)
             cluster = tx.get(cluster_id)
-        follow(left)
+        self._heads.follow(left)
         if refusal is not None:
             raise refusal
         return cluster
@@ -239,7 +228,7 @@ class LocalHome:
             tx.update(cluster_id, report=tx.get(cluster_id).report | {EXIT_CODE: code})
 
     def endpoint(self, cluster_id: str) -> Endpoint:
-        found = endpoints.read(paths.run_folder(cluster_id))
+        found = self._heads.endpoint(cluster_id)
         if found is None:
             cluster = self.get(cluster_id)
             raise InfrastructureError(
@@ -272,15 +261,7 @@ class LocalHome:
 
     def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
         """What the head tells about itself; None when it does not answer (unknown is not failed)."""
-        token = endpoints.read_token(paths.run_folder(cluster_id))
-        head = self.get(cluster_id).head
-        url = head.get("status_url")
-        if not token or not url or is_stopped(head):
-            return None
-        try:
-            return dict(get_json(url, token, timeout))
-        except (OSError, ValueError):
-            return None
+        return self._heads.status(self.get(cluster_id), timeout)
 
     def unresponsive(self, cluster: Cluster) -> str:
         """What is wrong with its head, for people, as far as it can be seen from here; empty: nothing."""
@@ -306,7 +287,7 @@ class LocalHome:
 
     def _launch(self, cluster: Cluster) -> Cluster:
         reached(CrashPoint.CLIENT_AFTER_DECISION)
-        head = launch(cluster.id, cluster.plan.engine, self._environment()) | {"ledger": self.ledger.place}
+        head = self._heads.launch(cluster, self._environment()) | {"ledger": self.ledger.place}
         reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         with self.ledger.write() as tx:
             if not tx.get(cluster.id).head:
@@ -323,7 +304,7 @@ class LocalHome:
         # No record: it was rolled back. No ledger: whoever can reach it again finds the head gone.
         with contextlib.suppress(ShoalError), self.ledger.write() as tx:
             ended(tx, tx.get(cluster.id), end)
-        tidy_up([cluster])
+        self._heads.tidy(cluster)
 
     def _environment(self) -> dict[str, str]:
         """What a head and its workers have to know: the ledger, and the catalog with its credentials."""

@@ -9,12 +9,23 @@ What it must not do: wait or repeat.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shoal.homes.local.decisions import Governing
 from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.tidy import follow
+from shoal.homes.local.tidy import Found, follow
 from shoal.project.loading import load
+
+
+def settle(governing: Governing, ledger: Ledger, do: Callable[[Iterable[Found]], frozenset[str]]) -> None:
+    """Note what is gone, late or hung, ``do`` what has to be done about it, and let the queue move."""
+    gone: frozenset[str] = frozenset()
+    for _ in range(2):  # the second look notes the end of what is gone now
+        with ledger.write() as tx:
+            found = governing.settle(tx, gone)
+        if not (gone := do(found)):
+            break
 
 
 def main() -> None:
@@ -22,12 +33,7 @@ def main() -> None:
         load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET"), tolerant=True)
     )
     ledger = Ledger(os.environ.get("SHOAL_LEDGER") or None)
-    gone: frozenset[str] = frozenset()
-    for _ in range(2):  # the second look notes the end of what is gone now
-        with ledger.write() as tx:
-            found = governing.settle(tx, gone)
-        if not (gone := follow(found)):
-            break
+    settle(governing, ledger, follow)
 
 
 if __name__ == "__main__":
