@@ -237,6 +237,16 @@ def forgets_a_handle(m: Usage, detail: int) -> None:
 
 
 @use("mine", dask=1, spark=1)
+def forgets_an_attached_handle(m: Usage, detail: int) -> None:
+    """A cell that connects by name is run again: the cluster stays, and so does what its other handle does."""
+    cluster = m.one("mine", detail)
+    m.run(f'attached = shoal.connect("{cluster.name}", project={where(m, cluster)})')
+    compute(m, cluster, detail, name="attached")
+    m.run("del attached\ngc.collect()")
+    compute(m, cluster, detail)
+
+
+@use("mine", dask=1, spark=1)
 def asks_for_the_name_of_a_live_one(m: Usage, detail: int) -> None:
     """It gives the same cluster, which stays when that handle closes."""
     cluster = m.one("mine", detail)

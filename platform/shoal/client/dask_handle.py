@@ -14,7 +14,8 @@ import os
 import warnings
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
@@ -36,6 +37,15 @@ class DaskCluster(ClusterHandle):
     """A Dask cluster. ``client`` is the default client of this process while it is open."""
 
     _engine_errors = frozenset({"dask", "distributed", "tornado", "asyncio", "concurrent"})
+    _habits = MappingProxyType(
+        {
+            **ClusterHandle._habits,
+            "get_client": ".client",
+            "dashboard_link": ".dashboard",
+            "adapt": " started with a range, workers=(1, 4): it then follows its work",
+            "get_logs": ".logs()",
+        }
+    )
 
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         super().__init__(home, cluster, owns=owns, quiet=quiet)
@@ -95,6 +105,20 @@ class DaskCluster(ClusterHandle):
             self._stay()
             with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
                 await client.close()
+
+    @classmethod
+    def _of_client(cls, name: str) -> str:
+        import distributed
+
+        return f".client.{name}" if hasattr(distributed.Client, name) else ""
+
+    @property
+    def scheduler_address(self) -> NoReturn:
+        """UsageError: ``distributed.Client(cluster)`` asks for it, and would be a client that knows less."""
+        raise UsageError(
+            "a Shoal cluster comes with its client, Client(cluster) makes no other one",
+            hint="Use cluster.client. It is Dask's default client while the cluster is open.",
+        )
 
     @property
     def dashboard(self) -> str:

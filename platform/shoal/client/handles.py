@@ -16,9 +16,9 @@ import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from shoal.client.threads import in_thread
 from shoal.display import card
@@ -50,6 +50,10 @@ class ClusterHandle(ABC):
 
     # Packages whose errors may only say that the cluster is gone.
     _engine_errors: ClassVar[frozenset[str]] = frozenset()
+    # What other libraries' clusters have under other names: name -> what to write here.
+    _habits: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"shutdown": ".close()", "status": ".record.state"}
+    )
 
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         self._home = home
@@ -226,6 +230,18 @@ class ClusterHandle(ABC):
         with contextlib.suppress(ShoalError):
             return why_ended(self._home, self.id)
         return None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only for what is not there: where it is, as far as habits tell."""
+        said = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if not name.startswith("_") and (found := self._habits.get(name) or self._of_client(name)):
+            said += f". Here it is cluster{found}"
+        raise AttributeError(said, name=name, obj=self)
+
+    @classmethod
+    @abstractmethod
+    def _of_client(cls, name: str) -> str:
+        """How to reach what its client or session has under this name; empty where that has no such thing."""
 
     def __repr__(self) -> str:
         cluster = self._cluster if self._closed else self.record

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.channel import spark_session
@@ -54,6 +55,9 @@ class SparkCluster(ClusterHandle):
     """A Spark Connect server. ``session`` sees the shared catalog as its default one."""
 
     _engine_errors = frozenset({"grpc", "pyspark"})
+    _habits = MappingProxyType(
+        {**ClusterHandle._habits, "spark": ".session", "stop": ".close()", "getOrCreate": ".session"}
+    )
 
     def __init__(self, home: Home, cluster: Cluster, *, owns: bool, quiet: bool = False) -> None:
         super().__init__(home, cluster, owns=owns, quiet=quiet)
@@ -123,6 +127,12 @@ class SparkCluster(ClusterHandle):
 
     def open(self) -> None:
         _ = self.session
+
+    @classmethod
+    def _of_client(cls, name: str) -> str:
+        from pyspark.sql.connect.session import SparkSession
+
+        return f".session.{name}" if hasattr(SparkSession, name) else ""
 
     def _leave_when_dropped(self, session: SparkSession) -> None:
         self._leaving = weakref.finalize(
