@@ -68,10 +68,13 @@ lock: ## Rewrite the requirements*.lock files from pyproject.toml (needs uv on P
 
 OLD := --generate-hashes --no-annotate --no-header --python-version 3.11 --no-emit-index-url --only-binary :all: --upgrade
 
-versions: ## Run tests with the oldest versions that pyproject.toml admits, and with a Dask without expressions, with newer Pythons (ONLY=python3.13)
+versions: skew ## Run tests with the oldest versions that pyproject.toml admits, with a Dask without expressions, with newer Pythons (ONLY=python3.13)
 	$(PYTHON) tests/versions/run.py $(ONLY)
 
-.PHONY: versions
+skew: venv ## Use clusters of Shoal 0.1.0 with today's, and the other way round, on one ledger
+	$(BIN)/python tests/versions/skew.py
+
+.PHONY: versions skew
 
 KUBE := PYTHONPATH=tests/kubernetes $(BIN)/python -m cluster
 

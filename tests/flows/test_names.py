@@ -10,6 +10,7 @@ import pytest
 
 import shoal
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.prefect.leftovers import Verdict, judge
 from shoal.prefect.runs import FLOW_RUN, Run, cluster_name, current
@@ -112,7 +113,7 @@ def test_what_is_done_about_what_an_attempt_left(
 
 
 def test_a_plan_that_went_through_the_store_is_still_the_same() -> None:
-    stored = Plan.from_json(PLAN.to_json())
+    stored = read(Plan, plain(PLAN))
     assert judge(cluster(State.READY, stored), PLAN, 0, "this") is Verdict.ADOPT
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError
 from shoal.model.cluster import Reason
+from shoal.model.codec import plain, read
 from shoal.model.workload import Plan
 from shoal.planning.asking import ask
 from shoal.planning.sizing import plan
@@ -222,7 +223,7 @@ def test_an_account_is_a_sum_over_ids_and_steps_can_be_repeated(
     assert once.held == account.without(cluster).held + its
     assert once.held - its == account.without(cluster).held
     assert once.without(cluster).without(cluster) == account.without(cluster)
-    assert Amounts.from_json(its.to_json()) == its
+    assert read(Amounts, plain(its)) == its
 
 
 def test_what_runs_around_it_is_in_the_way_whatever_else_ends(planned: Planned, standard: Limits) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.errors import ShoalError, UnitError, UsageError, WorkloadError
+from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Workload
 from shoal.planning.asking import ask
 from shoal.units import Bytes, Seconds
@@ -136,6 +137,6 @@ def test_spellings_of_others_are_answered_with_ours(
     )
 )
 def test_a_workload_survives_json(asked: Workload) -> None:
-    again = Workload.from_json(json.loads(json.dumps(asked.to_json())))
+    again = read(Workload, json.loads(json.dumps(plain(asked))))
     assert again == asked
     assert type(again.data) is type(asked.data)

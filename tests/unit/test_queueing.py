@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.model.cluster import Reason
+from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.project.policy import Limits, Policy, Team, Tier, User
 from shoal.project.targets import Machine
@@ -291,8 +292,8 @@ def test_an_account_integrates_what_is_held_and_survives_json(policy: Policy) ->
     after = again.without("a", NOW + 20)
     assert after.served == 110.0
     assert after.at(NOW + 99).served == 110.0
-    assert Account.from_json(account.to_json()) == account
-    assert Account.from_json({**account.to_json(), "of another version": 1}) == account
+    assert read(Account, plain(account)) == account
+    assert read(Account, {**plain(account), "of another version": 1}) == account
 
 
 def test_limits_are_asked_for_once(policy: Policy) -> None:

@@ -11,6 +11,7 @@ import pytest
 from shoal.display.report import report_of, taken
 from shoal.display.run_report import COLUMNS, Phase, RunReport, quota_used
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Amounts
@@ -96,7 +97,7 @@ def test_workers_that_come_and_go_are_counted_and_paid_for_as_long_as_they_were_
     plan = replace(whole.plan, worker_price=Money(Decimal("3")))
     smaller = with_workers(plan, 1)
     assert smaller.price_per_hour == Money(Decimal("7"))
-    assert Plan.from_json(json.loads(json.dumps(smaller.to_json()))) == smaller
+    assert read(Plan, json.loads(json.dumps(plain(smaller)))) == smaller
     assert with_workers(replace(plan, worker_price=None), 1).price_per_hour == Money(Decimal("10"))
     seen = {"seen": 30.0, "worker_seconds": 80.0}  # and one worker in the last 6 s
     lived, worker_seconds, price = taken(replace(whole, plan=smaller, report=seen), 2000.0)

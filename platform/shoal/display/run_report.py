@@ -15,6 +15,7 @@ from typing import Any
 
 from shoal.display.report import Report
 from shoal.model.cluster import Cluster
+from shoal.model.codec import plain
 from shoal.project.policy import Limits
 from shoal.quota.account import Amounts, amounts, said, written
 from shoal.units import Bytes, Money, Seconds
@@ -130,7 +131,7 @@ class RunReport:
                 {
                     "role": phase.role,
                     "starting": round(float(phase.starting), 3),
-                    "held": phase.held.to_json(),
+                    "held": plain(phase.held),
                     "quota": phase.quota,
                     **phase.report.to_json(),
                 }

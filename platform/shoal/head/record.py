@@ -191,10 +191,10 @@ class OwnRecord:
     def _keep(self, cluster: Cluster) -> None:
         """Also as its own copy, for the day that the ledger's file is damaged."""
         self.cluster = cluster
-        rebuild.write_record(self._folder, schema.to_row(cluster))
+        rebuild.write_record(self._folder, schema.to_copy(cluster))
 
     def _last_words(self, state: State, reason: Reason, message: str, report: dict[str, Any]) -> None:
         said = {"state": state.value, "reason": reason.value, "message": message}
         ended = {"ended_at": time.time(), "workers": 0} if state.ended else {}
-        row = schema.to_row(self.cluster) | said | ended
+        row = schema.to_copy(self.cluster) | said | ended
         rebuild.write_record(self._folder, row | ({"report": report} if report else {}))

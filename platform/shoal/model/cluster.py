@@ -64,6 +64,15 @@ class Reason(StrEnum):
     HEAD_CRASHED = "HeadCrashed"
     HEAD_LOST = "HeadLost"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """A reason that a newer Shoal knows is read as it stands; it is none of :data:`FAILURES` here."""
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_, unknown._value_ = value, value
+        return unknown
+
 
 EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
 

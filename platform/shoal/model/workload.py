@@ -1,7 +1,7 @@
 """What a person asks for (:class:`Workload`) and what it was settled to (:class:`Plan`).
 
 Why it exists: these two values travel everywhere: through sizing and admission, into the store, to the
-head and back to the person. They are plain data and know how to become JSON and come back.
+head and back to the person. They are plain data; ``model.codec`` makes JSON of them and reads it back.
 
 What it must not do: decide anything (that is ``sizing`` and ``admission``) or do I/O.
 """
@@ -9,10 +9,8 @@ What it must not do: decide anything (that is ``sizing`` and ``admission``) or d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from shoal.units import Bytes, Money, Seconds
 
@@ -22,22 +20,6 @@ class Engine(StrEnum):
 
     DASK = "dask"
     SPARK = "spark"
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """``dataclasses.asdict`` for values that never change: nothing has to be copied, which takes most of its
-    time, and this runs for every request."""
-    return {name: _part(getattr(value, name)) for name in value.__dataclass_fields__}
-
-
-def _part(value: Any) -> Any:
-    if isinstance(value, (str, int, float)) or value is None:
-        return value
-    if isinstance(value, (tuple, list)):
-        return [_part(each) for each in value]
-    if isinstance(value, Mapping):
-        return {key: _part(each) for key, each in value.items()}
-    return _plain(value) if is_dataclass(value) else value
 
 
 @dataclass(frozen=True)
@@ -65,23 +47,6 @@ class Workload:
     queue: bool = False
     priority: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        return _plain(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Workload:
-        known = dict(data)
-        for key, kind in (("engine", Engine), ("data", Bytes), ("memory", Bytes)):
-            if known.get(key) is not None:
-                known[key] = kind(known[key])
-        for key in ("max_duration", "idle", "no_client"):
-            if known.get(key) is not None:
-                known[key] = Seconds(known[key])
-        if isinstance(known.get("workers"), list):
-            known["workers"] = tuple(known["workers"])
-        known["packages"] = tuple(known.get("packages", ()))
-        return cls(**known)
-
 
 @dataclass(frozen=True)
 class Size:
@@ -89,10 +54,6 @@ class Size:
 
     cores: float
     memory: Bytes
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Size:
-        return cls(data["cores"], Bytes(data["memory"]))
 
 
 @dataclass(frozen=True)
@@ -114,13 +75,6 @@ class Group:
     spot: float = 0.0
     scratch: Bytes = Bytes(0)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Group:
-        known = dict(data)
-        known.update(size=Size.from_json(data["size"]), there=Size.from_json(data["there"]))
-        known["scratch"] = Bytes(data["scratch"])
-        return cls(**known)
-
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -139,13 +93,6 @@ class Timeouts:
         """A maximum lifetime as people say it: ``"6 h"`` in all, or ``"+1 h"`` more than now. UnitError."""
         more = Seconds.parse(said.removeprefix("+"))
         return Seconds(self.max + more) if said.startswith("+") else more
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Timeouts:
-        return cls(**{key: Seconds(value) for key, value in data.items()})
-
-
-_PRICES = ("price_per_hour", "worker_price")
 
 
 @dataclass(frozen=True)
@@ -181,28 +128,3 @@ class Plan:
     def workers(self) -> int:
         """Workers at the start, over all groups."""
         return sum(group.count for group in self.groups)
-
-    def to_json(self) -> dict[str, Any]:
-        data = _plain(self)
-        for name in _PRICES:
-            if data[name] is not None:
-                data[name]["amount"] = str(data[name]["amount"])
-        return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        known = dict(data)
-        known["engine"] = Engine(data["engine"])
-        known["head"] = Size.from_json(data["head"])
-        known["groups"] = tuple(Group.from_json(group) for group in data["groups"])
-        known["timeouts"] = Timeouts.from_json(data["timeouts"])
-        known["packages"] = tuple(data.get("packages", ()))
-        known["mounts"] = tuple(data.get("mounts", ()))
-        if data.get("head_there"):
-            known["head_there"] = Size.from_json(data["head_there"])
-        if data.get("may_last") is not None:
-            known["may_last"] = Seconds(data["may_last"])
-        for name in _PRICES:
-            if data.get(name):
-                known[name] = Money(Decimal(data[name]["amount"]), data[name]["currency"])
-        return cls(**known)

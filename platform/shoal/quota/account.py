@@ -9,8 +9,8 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from shoal.errors import NeverFitsError
 from shoal.model.workload import Plan, Size
@@ -68,16 +68,6 @@ class Amounts:
     def of(self, what: str) -> float:
         """The amount called ``what`` (a field's name)."""
         return float(getattr(self, what))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Amounts:
-        known = dict(data)
-        for key in ("memory", "scratch", "heads"):
-            known[key] = Bytes(known.get(key, 0))
-        return cls(**known)
 
 
 def add_up(each: Iterable[Amounts]) -> Amounts:
@@ -219,25 +209,6 @@ class Account:
         """The clusters that hold some of ``what``, the largest first."""
         holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
         return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as both homes keep it."""
-        return {
-            "admitted": {key: value.to_json() for key, value in self.admitted.items()},
-            "until": dict(self.until),
-            "shares": dict(self.shares),
-            "served": self.served,
-            "as_of": self.as_of,
-            "last": self.last,
-            "start": self.start,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Account:
-        """What another version wrote besides is left out: it is about turns, and they even out."""
-        known = {part.name: data[part.name] for part in fields(cls) if part.name in data}
-        admitted = {key: Amounts.from_json(value) for key, value in data.get("admitted", {}).items()}
-        return cls(**{**known, "admitted": admitted})
 
 
 def _but(values: Mapping[str, T], key: str) -> dict[str, T]:

@@ -138,7 +138,7 @@ class Governing:
         if decision.verdict is not Verdict.ADMIT:
             return decision
         if cluster.state is State.QUEUED:  # it asks for another size, and goes on waiting
-            tx.update(cluster.id, plan=larger.plan.to_json())
+            tx.update(cluster.id, plan=larger.plan)
             return decision
         wants = holds(larger, cluster.team)
         seen = observed(self._sight(tx, cluster), wants=wants, outcome=outcome, target=workers)

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from shoal.machine.paths import SPARK_CONF, SPARK_KEYS, TOKEN
+from shoal.model.codec import plain
+from shoal.model.codec import read as read_value
 from shoal.model.endpoint import Endpoint
 
 _ENDPOINT = "endpoint.json"
+_ADDED = "endpoint.added.json"  # Shoal 0.1.0 can read no field that it does not know: later ones stand here
+_FIRST = ("address", "token", "dashboard", "security")
 
 
 def write(folder: Path, endpoint: Endpoint) -> None:
     """Where clients connect, once it is Ready."""
-    value = {key: getattr(endpoint, key) for key in ("address", "token", "dashboard", "name", "files")}
-    _write(folder / _ENDPOINT, value | {"security": dict(endpoint.security)})
+    value = plain(endpoint)
+    _write(folder / _ADDED, {name: part for name, part in value.items() if name not in _FIRST})
+    _write(folder / _ENDPOINT, {name: value[name] for name in _FIRST})
 
 
 def write_token(folder: Path, token: str) -> None:
@@ -35,8 +39,9 @@ def read(folder: Path) -> Endpoint | None:
     """Where to connect; None before the cluster is Ready and after it ended."""
     try:
         said = json.loads((folder / _ENDPOINT).read_text())
-        # What a newer head tells beside is nothing that this client could use.
-        return Endpoint(**{each.name: said[each.name] for each in fields(Endpoint) if each.name in said})
+        if (added := folder / _ADDED).exists():  # not of a head of 0.1.0
+            said |= json.loads(added.read_text())
+        return read_value(Endpoint, said)
     except FileNotFoundError:
         return None
 
@@ -51,7 +56,7 @@ def read_token(folder: Path) -> str | None:
 
 def forget(folder: Path) -> None:
     """Remove every secret of an ended cluster."""
-    for name in (_ENDPOINT, TOKEN, SPARK_CONF, SPARK_KEYS):
+    for name in (_ENDPOINT, _ADDED, TOKEN, SPARK_CONF, SPARK_KEYS):
         (folder / name).unlink(missing_ok=True)
 
 

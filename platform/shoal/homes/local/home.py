@@ -23,7 +23,7 @@ from shoal.homes.local import ahead
 from shoal.homes.local.decisions import Governing
 from shoal.homes.local.heads import Heads
 from shoal.homes.local.launch import LOG, SPARK_LOG
-from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.ledger import Ledger, place_of
 from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
 from shoal.homes.local.settle import settle
@@ -180,7 +180,7 @@ class LocalHome:
             # A ledger that is away or on a full disk: its head ends all the same, and whoever can write again
             # notes it. Where nothing can be read either, the head's own copy says where it is.
             copy = known.head if known is not None else (read_record(cluster_id) or {}).get("head", {})
-            if not of_another(copy, self.ledger.place):
+            if not of_another(copy, place_of(self._project.target.store)):
                 self._heads.tell(copy)
             raise
         reached(CrashPoint.CLIENT_CLOSING)
@@ -220,7 +220,7 @@ class LocalHome:
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
             plan = lasting(cluster, longest, self._project.policy.limits_of(cluster.owner), tx.now)
-            tx.update(cluster_id, longest=float(longest), plan=plan.to_json())
+            tx.update(cluster_id, longest=float(longest), plan=plan)
             return tx.get(cluster_id)
 
     def note_exit(self, cluster_id: str, code: int) -> None:

@@ -29,6 +29,17 @@ _REPLACED = 3  # times that the file may be replaced while a writer waits for it
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
 
+def _default() -> Path:
+    return paths.data_folder().absolute() / "ledger.db"
+
+
+def place_of(url: str | None) -> str:
+    """Where the file of the ledger at ``url`` is, also where it cannot be opened; empty for a server."""
+    if url is not None and not url.startswith("sqlite"):
+        return ""
+    return os.path.realpath(_default() if url is None else url.partition(":///")[2])
+
+
 class BrokenLedgerError(InfrastructureError):
     """The ledger's file was damaged. It is kept aside, and the next attempt makes a new one."""
 
@@ -43,7 +54,7 @@ class Ledger:
 
     def __init__(self, url: str | None = None, wait: float = LOCK_WAIT) -> None:
         if url is None:
-            file = paths.data_folder().absolute() / "ledger.db"
+            file = _default()
             if not os.path.exists(file):  # else it can be read, and clusters ended, on a full disk too
                 paths.make_private(file.parent)
             url = f"sqlite:///{file}"
@@ -137,14 +148,17 @@ class Ledger:
         return turn(Path(f"{self._store.file}.turn"), self._wait)
 
     def _create(self) -> None:
+        """Make the tables, or add the columns that a ledger of an older Shoal lacks."""
         with self._guard():
             with self._store.connect(self._wait) as connection:
-                version = self._version(connection)
-            if version is None:
+                columns = self._store.columns(connection, "shoal_clusters")
+                version = Transaction(connection, 0.0).version() if columns else None
+            if version is None or schema.lacking(columns):
                 known = rebuild.records_of_live_heads(self.place) if self._file is not None else []
                 with self._turn(), self._store.write(self._wait) as connection:
                     tx = Transaction(connection, self._store.now(connection))
                     tx.make_tables(self._store.counter, known)
+                    tx.add_columns(self._store.columns(connection, "shoal_clusters"))
                     version = tx.version()
         if version is not None and int(version) > schema.VERSION:
             raise InfrastructureError(
@@ -152,12 +166,6 @@ class Ledger:
                 f"this Shoal knows {schema.VERSION})",
                 hint="Upgrade Shoal here, or point SHOAL_DATA at another folder.",
             )
-
-    def _version(self, connection: Connection) -> str | None:
-        """What is noted in it; None where there are no tables yet."""
-        if not self._store.has_table(connection, "shoal_meta"):
-            return None
-        return Transaction(connection, 0.0).version()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

@@ -8,12 +8,13 @@ What it must not do: open databases or decide.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain, read
 from shoal.model.workload import Plan, Workload
 
 VERSION = 1  # raised when a change of the tables cannot be read by an older Shoal
@@ -45,6 +46,14 @@ CLUSTERS = {
     "stop_message": "TEXT",
     "longest": "FLOAT",
 }
+# Columns that came after the first version; a ledger gets those that it lacks when it is opened. Shoal 0.1.0
+# reads the columns that it knows by name, and no field more than it knows inside their JSON: later fields of a plan
+# have a column of their own, and its heads live on beside a newer Shoal.
+ADDED = {"plan_added": "JSON"}
+_FIRST_PLAN = frozenset(
+    {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
+    | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}
+)
 
 
 def tables(number: str) -> list[str]:
@@ -69,25 +78,48 @@ def tables(number: str) -> list[str]:
     ]
 
 
+def lacking(columns: Iterable[str]) -> list[str]:
+    """The statements that add what a ledger with these columns lacks."""
+    known = set(columns)
+    return [
+        f"ALTER TABLE shoal_clusters ADD COLUMN {name} {kind}"
+        for name, kind in ADDED.items()
+        if name not in known
+    ]
+
+
 def to_row(cluster: Cluster) -> dict[str, Any]:
     """A record as plain values by column."""
     row = {name: getattr(cluster, name) for name in FIELDS}
     row.update(
-        workload=cluster.workload.to_json(),
-        plan=cluster.plan.to_json(),
+        workload=plain(cluster.workload),
+        **plan_columns(cluster.plan),
         state=cluster.state.value,
         reason=cluster.reason.value,
     )
     return row
 
 
+def to_copy(cluster: Cluster) -> dict[str, Any]:
+    """A record as its head keeps it beside the ledger: with the columns of the first version alone."""
+    return {name: value for name, value in to_row(cluster).items() if name not in ADDED}
+
+
+def plan_columns(plan: Plan) -> dict[str, Any]:
+    """A plan by column: what the first version knew, and the rest."""
+    whole = plain(plan)
+    return {
+        "plan": {name: value for name, value in whole.items() if name in _FIRST_PLAN},
+        "plan_added": {name: value for name, value in whole.items() if name not in _FIRST_PLAN},
+    }
+
+
 def from_row(row: Sequence[Any]) -> Cluster:
-    """A record from the values of :data:`FIELDS`. Records of the same text share their workload and plan."""
-    known = dict(zip(FIELDS, row, strict=True))
-    workload, plan = known["workload"], known["plan"]
+    """A record from the values of :data:`SELECTED`. Records of the same text share their workload and plan."""
+    known = dict(zip(SELECTED, row, strict=True))
     known.update(
-        workload=_workload(workload) if isinstance(workload, str) else Workload.from_json(workload),
-        plan=_plan(plan) if isinstance(plan, str) else Plan.from_json(plan),
+        workload=_workload(text(known["workload"])),
+        plan=_plan(text(known["plan"]), text(known.pop("plan_added") or {})),
         state=State(known["state"]),
         reason=Reason(known["reason"]),
         head=decoded(known["head"]),
@@ -110,14 +142,20 @@ def decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def text(value: Any) -> str:
+    """A JSON column as text, however the database gives it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 FIELDS = tuple(field.name for field in fields(Cluster))
+SELECTED = (*FIELDS, *ADDED)
 
 
 @lru_cache(maxsize=1024)
 def _workload(text: str) -> Workload:
-    return Workload.from_json(json.loads(text))
+    return read(Workload, json.loads(text))
 
 
 @lru_cache(maxsize=1024)
-def _plan(text: str) -> Plan:
-    return Plan.from_json(json.loads(text))
+def _plan(text: str, added: str) -> Plan:
+    return read(Plan, json.loads(text) | json.loads(added))

@@ -70,8 +70,12 @@ class Server:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
             yield _OnServer(connection)
 
-    def has_table(self, connection: Connection, name: str) -> bool:
-        return connection.execute("SELECT to_regclass(:name)", {"name": name}).fetchone()[0] is not None
+    def columns(self, connection: Connection, table: str) -> set[str]:
+        query = (
+            "SELECT attname FROM pg_attribute "
+            "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
+        )
+        return {row[0] for row in connection.execute(query, {"table": table}).fetchall()}
 
     def now(self, connection: Connection) -> float:
         return float(connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()[0])

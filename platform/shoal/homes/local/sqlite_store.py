@@ -89,9 +89,9 @@ class SqliteFile:
         finally:
             self._give(opened)
 
-    def has_table(self, connection: Connection, name: str) -> bool:
-        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
-        return connection.execute(query, {"name": name}).fetchone() is not None
+    def columns(self, connection: Connection, table: str) -> set[str]:
+        query = "SELECT name FROM pragma_table_info(:table)"
+        return {row[0] for row in connection.execute(query, {"table": table}).fetchall()}
 
     def now(self, connection: Connection) -> float:
         return time.time()

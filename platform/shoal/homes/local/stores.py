@@ -34,7 +34,9 @@ class Store(Protocol):
         """A transaction that no other writer overlaps; rolled back when the block raises."""
         ...
 
-    def has_table(self, connection: Connection, name: str) -> bool: ...
+    def columns(self, connection: Connection, table: str) -> set[str]:
+        """The names of a table's columns; empty where there is no such table."""
+        ...
 
     def now(self, connection: Connection) -> float:
         """Seconds since the epoch, by a clock that all users of the store share."""

@@ -7,7 +7,7 @@ What it must not do: begin or end transactions (the ledger does), or decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,9 +17,10 @@ from shoal.homes.local import schema
 from shoal.homes.local.schema import decoded, encoded
 from shoal.homes.local.stores import Connection
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain, read
 from shoal.quota.account import Account
 
-_ALL = f"SELECT {', '.join(schema.FIELDS)} FROM shoal_clusters"
+_ALL = f"SELECT {', '.join(schema.SELECTED)} FROM shoal_clusters"
 _OLDEST = " ORDER BY created"
 _PAST = "SELECT account FROM shoal_accounts WHERE scope = :scope AND name = :name"
 _KEEP = "UPDATE shoal_accounts SET account = :account WHERE scope = :scope AND name = :name"
@@ -102,13 +103,13 @@ class Transaction:
         """What was held in the past by the account ``(scope, name)``; empty for an unknown one."""
         if key not in self._past:
             row = self._connection.execute(_PAST, {"scope": str(key[0]), "name": key[1]}).fetchone()
-            self._past[key] = Account.from_json(decoded(row[0])) if row is not None else Account()
+            self._past[key] = read(Account, decoded(row[0])) if row is not None else Account()
         return self._past[key]
 
     def keep_history(self, key: tuple[str, str], account: Account) -> None:
         """Keep what the account held until now; what it holds now is in the live clusters."""
         self._past[key] = replace(account, admitted={}, until={})
-        row = {"scope": str(key[0]), "name": key[1], "account": self._past[key].to_json()}
+        row = {"scope": str(key[0]), "name": key[1], "account": plain(self._past[key])}
         if self._connection.execute(_KEEP, encoded(row)).rowcount == 0:
             self._insert("shoal_accounts", row)
 
@@ -148,7 +149,7 @@ class Transaction:
             if getattr(after, name) != getattr(before, name)
         }
         if after.plan is not before.plan:
-            columns["plan"] = after.plan.to_json()
+            columns["plan"] = after.plan
         told = (after.state, after.reason, after.message)
         if told == (before.state, before.reason, before.message) or after.state is State.QUEUED:
             said = {"state": after.state.value, "reason": after.reason.value, "message": after.message}
@@ -172,6 +173,11 @@ class Transaction:
             for row in known:
                 self._insert("shoal_clusters", row)
 
+    def add_columns(self, there: Iterable[str]) -> None:
+        """Add the columns of ``shoal_clusters`` that a ledger of an older Shoal lacks; ``there``: those it has."""
+        for statement in schema.lacking(there):
+            self._connection.execute(statement)
+
     def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
         event = (cluster_id, self.now, state.value, reason.value, message)
         self._insert("shoal_events", dict(zip(_EVENT, event, strict=True)))
@@ -181,6 +187,8 @@ class Transaction:
 
     def _set(self, cluster_id: str, columns: Mapping[str, Any], *, only_live: bool) -> int:
         self._live = None
+        if "plan" in columns:
+            columns = {**columns, **schema.plan_columns(columns["plan"])}
         change = _setting(tuple(columns), only_live)
         done = self._connection.execute(change, encoded(columns) | {"its_id": cluster_id})
         return int(done.rowcount)
