@@ -19,9 +19,11 @@ from pyiceberg.expressions.literals import literal
 from pyiceberg.expressions.parser import parse
 from pyiceberg.schema import Schema
 
+from shoal.errors import ShoalError
 from shoal.tables.errors import FilterError
 from shoal.tables.pyiceberg_private import BooleanExpression, bind
 from shoal.tables.reading.logic import spelled_out
+from shoal.tables.reading.misread import EXAMPLE, find_mistake
 from shoal.tables.types.schemas import check_columns
 
 Filters = str | BooleanExpression | Sequence[Any] | None
@@ -59,10 +61,7 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
         try:
             expression = parse(filters)
         except Exception as error:  # pyparsing's errors have no common base that is public
-            raise FilterError(
-                f"The filter {filters!r} cannot be read: {error}",
-                hint="Write it as in SQL: \"delay > 0 and carrier in ('AA', 'UA')\", text in single quotes.",
-            ) from error
+            raise _misread(filters, error) from error
     elif isinstance(filters, (list, tuple)):
         expression = _from_lists(filters)
     else:
@@ -77,11 +76,26 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
         meant = spelled_out(expression, schema)
         bind(schema, meant, case_sensitive=True)
     except Exception as error:  # PyIceberg raises TypeError, ValueError and its own, by the literal's type
+        reason = error.message if isinstance(error, ShoalError) else error
         raise FilterError(
-            f"The filter {filters!r} does not fit the columns of {table}: {error}",
+            f"The filter {filters!r} does not fit the columns of {table}: {reason}",
             hint=getattr(error, "hint", "") or "Is each value of its column's type?",
         ) from error
     return meant
+
+
+def _misread(text: str, error: Exception) -> FilterError:
+    mistake = find_mistake(text)
+    if mistake is None:
+        reason = str(error)
+        short = reason if len(reason) < 200 else f"{reason[:190]} ..."
+        return FilterError(f"The filter {text!r} cannot be read: {short}", hint=EXAMPLE)
+    return FilterError(
+        f"The filter {text!r} cannot be read at character {mistake.at}: found {mistake.found}, "
+        f"expected {mistake.expected}.",
+        hint=mistake.hint,
+        at=mistake.at,
+    )
 
 
 _TEXTS = re.compile(r"""(?P<like>\blike\s*)?'(?P<text>(?:[^'\\]|''|\\.)*)'""", re.IGNORECASE | re.DOTALL)

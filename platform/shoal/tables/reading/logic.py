@@ -13,6 +13,7 @@ In SQL's logic, as Spark has it, NaN is above every number, which is written as 
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import struct
 from decimal import ROUND_FLOOR, Decimal, localcontext
@@ -161,7 +162,7 @@ def _and_not_null(predicate: Any, name: str) -> BooleanExpression:
 
 
 def _compared(predicate: Any, name: str, kind: iceberg.PrimitiveType) -> BooleanExpression:
-    value, side = place(predicate.literal, kind)
+    value, side = _placed(predicate.literal, name, kind)
     if isinstance(predicate, (ex.EqualTo, ex.NotEqualTo)):
         if side:
             return ex.AlwaysFalse() if isinstance(predicate, ex.EqualTo) else _not_null(name)
@@ -179,11 +180,68 @@ def _compared(predicate: Any, name: str, kind: iceberg.PrimitiveType) -> Boolean
 
 
 def _among(predicate: Any, name: str, kind: iceberg.PrimitiveType) -> BooleanExpression:
-    placed = [place(literal, kind) for literal in predicate.literals]
+    placed = [_placed(literal, name, kind) for literal in predicate.literals]
     values = [value for value, side in placed if side == 0]
     if isinstance(predicate, ex.In):
         return _new.In(name, values) if values else ex.AlwaysFalse()
     return _and_not_null(_new.NotIn(name, values), name) if values else _not_null(name)
+
+
+_WRITTEN = {
+    iceberg.DateType: "'2026-01-31'",
+    iceberg.TimeType: "'09:30:00'",
+    iceberg.TimestampType: "'2026-01-31T09:30:00'",
+    iceberg.TimestamptzType: "'2026-01-31T09:30:00+00:00'",
+    iceberg.BooleanType: "true",
+    iceberg.StringType: "'AA'",
+    iceberg.UUIDType: "'f79c3e09-677c-4bbd-a479-3f349cb785e7'",
+    iceberg.IntegerType: "40",
+    iceberg.LongType: "40",
+    iceberg.FloatType: "1.5",
+    iceberg.DoubleType: "1.5",
+    iceberg.DecimalType: "1.50",
+}
+"""A value of each type in a text filter."""
+
+
+def _placed(literal: Literal[Any], name: str, kind: iceberg.PrimitiveType) -> Place:
+    try:
+        return place(literal, kind)
+    except (TypeError, ValueError) as error:
+        value = _as_given(literal)
+        example = _in_form(value, kind) or _WRITTEN.get(type(kind))
+        raise FilterError(
+            f"{value!r} is no value of {name!r}, which is {kind}.",
+            hint=f"In a text filter it is written like this: {name} = {example}"
+            if example
+            else "Give such values in tuples, or in a PyIceberg expression.",
+        ) from error
+
+
+def _as_given(literal: Literal[Any]) -> Any:
+    """A literal's value; of times, which are numbers in it, as text."""
+    if isinstance(literal, DateLiteral):
+        return (dt.date(1970, 1, 1) + dt.timedelta(days=literal.value)).isoformat()
+    if isinstance(literal, TimestampLiteral):
+        return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=literal.value)).isoformat()
+    return literal.value
+
+
+def _in_form(value: Any, kind: iceberg.PrimitiveType) -> str | None:
+    """A time that was written otherwise (with a space, with Z, as a day) in the form that its column wants."""
+    try:
+        time = dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    match kind:
+        case iceberg.TimestampType():
+            plain = time if time.tzinfo is None else time.astimezone(dt.UTC).replace(tzinfo=None)
+            return f"'{plain.isoformat()}'"
+        case iceberg.TimestamptzType():
+            return f"'{(time if time.tzinfo else time.replace(tzinfo=dt.UTC)).isoformat()}'"
+        case iceberg.DateType():
+            return f"'{time.date().isoformat()}'"
+    return None
 
 
 def place(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Place:

@@ -124,7 +124,7 @@ def refuse_duplicates(
         if table.column(key).null_count:
             raise DuplicateKeysError(
                 f"The key {key!r} is null in {table.column(key).null_count} rows, and null is no key.",
-                hint="Leave those rows out: df[df.key.notnull()].",
+                hint=f"Leave those rows out: df[df[{key!r}].notnull()].",
                 examples=[],
             )
     counted = table.append_column("__n__", pa.nulls(table.num_rows, pa.int8())).group_by(list(keys))
