@@ -119,18 +119,34 @@ def eventually() -> Callable[..., object]:
     return poll
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """The environment of a home of its own: ledger, run folders and catalog in it; the jar cache is shared."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_") or k == "SHOAL_CACHE"}
+    catalog = f"sqlite:///{home / 'catalog.db'}"
+    return kept | {"SHOAL_DATA": str(home), "SHOAL_CATALOG_URI": catalog, "SHOAL_USER": "alice"}
+
+
+def move_into(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """This process works in ``folder`` from now on, with a home there."""
+    environment = environment_of(folder / "home")
+    for name in [name for name in os.environ if name not in environment]:
+        patch.delenv(name)
+    for name, value in environment.items():
+        patch.setenv(name, value)
+    patch.chdir(folder)
+    return folder / "home"
+
+
+@pytest.fixture(scope="session")
+def home_environment() -> Callable[[Path], dict[str, str]]:
+    """``home_environment(home)``: the variables of a process that is to use that home."""
+    return environment_of
+
+
 @pytest.fixture
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own: ledger, run folders and catalog below ``tmp_path``; the jar cache is shared."""
-    for name in list(os.environ):
-        if name.startswith("SHOAL_") and name not in ("SHOAL_CACHE",):
-            monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    monkeypatch.setenv("SHOAL_DATA", str(home))
-    monkeypatch.setenv("SHOAL_CATALOG_URI", f"sqlite:///{home / 'catalog.db'}")
-    monkeypatch.setenv("SHOAL_USER", "alice")
-    monkeypatch.chdir(tmp_path)
-    return home
+    """A home of its own, below ``tmp_path``."""
+    return move_into(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -147,16 +163,27 @@ def small_project() -> Callable[[Path], Path]:
     return write
 
 
-@pytest.fixture
-def project(
-    empty_home: Path,
-    tmp_path: Path,
-    small_project: Callable[[Path], Path],
-    marked: Callable[[], dict[int, str]],
-) -> Iterator[Path]:
-    """The small project in a home of its own; afterwards no process of any cluster of this home is there."""
-    yield small_project(tmp_path / "project")
-    deadline = time.monotonic() + 10
-    while left := marked():
+def assert_nothing_is_left(seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := marked_processes():
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.1)
+
+
+@pytest.fixture
+def project(empty_home: Path, tmp_path: Path, small_project: Callable[[Path], Path]) -> Iterator[Path]:
+    """The small project in a home of its own; afterwards no process of any cluster of this home is there."""
+    yield small_project(tmp_path / "project")
+    assert_nothing_is_left(10)
+
+
+@pytest.fixture(scope="module")
+def shared_project(
+    tmp_path_factory: pytest.TempPathFactory, small_project: Callable[[Path], Path]
+) -> Iterator[Path]:
+    """The same, in a home of the module's own."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        move_into(folder, patch)
+        yield small_project(folder / "project")
+        assert_nothing_is_left(20)

@@ -45,6 +45,8 @@ class Place:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     command: str = SHOAL
+    left_with: int | None = None
+    """The exit code of the last command at a terminal."""
     answer = Answer
 
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
@@ -84,18 +86,22 @@ class Place:
         assert done.returncode == 0, done.stderr
         return [Answer(*answer) for answer in json.loads(done.stdout)]
 
-    def on_terminal(self, columns: int, *arguments: str) -> str:
-        """What a person sees on a terminal of that width, without colours."""
+    def at_terminal(
+        self, command: list[str], columns: int, *, pipe: bool = False, **changes: str
+    ) -> tuple[str, str]:
+        """What a terminal of that width gets of a command, as it is written. With ``pipe`` the command's standard
+        output goes into a pipe: what came through that, and what the terminal got of standard error."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         with os.fdopen(slave, "wb", closefd=True) as terminal:
             process = subprocess.Popen(
-                [self.command, *arguments],
+                command,
                 cwd=self.folder,
-                env=self.environment | {"TERM": "xterm"},
-                stdin=terminal,
-                stdout=terminal,
+                env=self.environment | {"TERM": "xterm"} | changes,
+                stdin=subprocess.DEVNULL if pipe else terminal,
+                stdout=subprocess.PIPE if pipe else terminal,
                 stderr=terminal,
+                text=True,
                 start_new_session=True,
             )
         seen = b""
@@ -108,8 +114,14 @@ class Place:
                 break
             seen += block
         os.close(master)
-        process.wait(60)
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+        out, _ = process.communicate(timeout=60)
+        self.left_with = process.returncode
+        return out or "", seen.decode()
+
+    def on_terminal(self, columns: int, *arguments: str) -> str:
+        """What a person sees of ``shoal`` on a terminal of that width, without colours."""
+        _, seen = self.at_terminal([self.command, *arguments], columns)
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
         # What a spinner wrote over is not seen.
         return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
 
@@ -133,47 +145,47 @@ class Place:
         return file
 
 
-def _place(folder: Path) -> Place:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
-    clean |= {name: os.environ[name] for name in ("SHOAL_CACHE",) if name in os.environ}
-    home = folder / "home"
-    clean |= {
-        "SHOAL_DATA": str(home),
-        "SHOAL_CATALOG_URI": f"sqlite:///{home / 'catalog.db'}",
-        "SHOAL_USER": "alice",
-    }
-    clean.pop("COLUMNS", None)
-    project = folder / "project"
-    project.mkdir()
-    return Place(project, clean)
-
-
 @pytest.fixture(scope="session")
-def shoal(tmp_path_factory: pytest.TempPathFactory, small_project: Callable[[Path], Path]) -> Iterator[Place]:
-    """The command in a project with small clusters; at the end everything is gone."""
-    place = _place(tmp_path_factory.mktemp("cli"))
-    small_project(place.folder)
-    yield place
-    place("down", "--all", "--yes")
-    assert not place.marked(), f"left running: {place.marked()}"
-
-
-@pytest.fixture(scope="session")
-def place(small_project: Callable[[Path], Path]) -> Callable[[Path], Place]:
-    """Makes a place in an empty folder, with a project of small clusters and a home of its own."""
+def bare_place(home_environment: Callable[[Path], dict[str, str]]) -> Callable[[Path], Place]:
+    """Makes a place in an empty folder, with an empty project folder and a home of its own."""
 
     def make(folder: Path) -> Place:
-        made = _place(folder)
+        clean = home_environment(folder / "home")
+        clean.pop("COLUMNS", None)
+        project = folder / "project"
+        project.mkdir()
+        return Place(project, clean)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def place(
+    bare_place: Callable[[Path], Place], small_project: Callable[[Path], Path]
+) -> Callable[[Path], Place]:
+    """The same, with a project of small clusters."""
+
+    def make(folder: Path) -> Place:
+        made = bare_place(folder)
         small_project(made.folder)
         return made
 
     return make
 
 
+@pytest.fixture(scope="session")
+def shoal(tmp_path_factory: pytest.TempPathFactory, place: Callable[[Path], Place]) -> Iterator[Place]:
+    """The command in a project with small clusters; at the end everything is gone."""
+    made = place(tmp_path_factory.mktemp("cli"))
+    yield made
+    made("down", "--all", "--yes")
+    assert not made.marked(), f"left running: {made.marked()}"
+
+
 @pytest.fixture
-def bare(tmp_path: Path) -> Place:
+def bare(tmp_path: Path, bare_place: Callable[[Path], Place]) -> Place:
     """The command in an empty folder with an empty home."""
-    return _place(tmp_path)
+    return bare_place(tmp_path)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -44,27 +42,9 @@ with shoal.spark("small", workers=1) as spark:
 def on_a_terminal(place: Any, script: str, **changes: str) -> tuple[str, str]:
     """What a script writes to standard output, and what a terminal gets of its standard error."""
     file = place.write("computes.py", script)
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, str(file)],
-        cwd=place.folder,
-        env=place.environment | {"TERM": "xterm", "COLUMNS": "120"} | changes,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, text=True, start_new_session=True,
-    )  # fmt: skip
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            block = os.read(master, 65536)
-        except OSError:  # the terminal closes with its last process
-            break
-        if not block:
-            break
-        seen += block
-    os.close(master)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, seen.decode()
-    return out, seen.decode()
+    out, seen = place.at_terminal([sys.executable, str(file)], 120, pipe=True, **changes)
+    assert place.left_with == 0, seen
+    return out, seen
 
 
 BAR = re.compile(r"small-\w+ \[[#.]{20}\] \d+ of \d+ tasks, \d+ s")

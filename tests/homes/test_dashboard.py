@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import psutil
 import pytest
+from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 import shoal
@@ -91,7 +92,10 @@ def test_the_pages_are_live_and_only_with_the_secret(cluster: shoal.DaskCluster)
     live = cluster.dashboard.replace("http", "ws", 1) + "/ws"
 
     async def first(url: str) -> str:
-        connection = await websocket_connect(url, subprotocols=["bokeh", session[1]])
+        asked = HTTPRequest(
+            url, connect_timeout=120, request_timeout=120
+        )  # the first page takes long to draw
+        connection = await websocket_connect(asked, subprotocols=["bokeh", session[1]])
         try:
             return str(await asyncio.wait_for(connection.read_message(), 60))
         finally:

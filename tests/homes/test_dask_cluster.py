@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import shoal
@@ -123,8 +124,10 @@ def test_a_worker_busy_in_native_code_dies_with_its_head_too(
     with shoal.connect(handle.name, project=project) as second:
         assert isinstance(second, shoal.DaskCluster)
         # re matching of this pattern holds the interpreter's lock for minutes: no thread of the worker runs
+        (worker,) = second.client.run(os.getpid).values()
+        calm = psutil.Process(worker).cpu_times().user
         stuck = second.client.submit(__import__("re").match, "(a+)+$", "a" * 40 + "b", pure=False)
-        time.sleep(1)
+        eventually(lambda: psutil.Process(worker).cpu_times().user > calm + 1, 60, "it matches")
         os.kill(handle.record.head["pid"], signal.SIGKILL)
         eventually(lambda: not of(marked, handle.id), 5, "the stuck worker gone")
         stuck.release()
