@@ -21,6 +21,7 @@ from shoal.homes.local.ledger import Ledger
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.endpoint import Endpoint
+from shoal.model.report import Turn, Usage
 from shoal.model.workload import Group, Plan, Size, Timeouts, Workload
 from shoal.quota.account import Account, Amounts
 from shoal.units import Seconds
@@ -38,6 +39,8 @@ FIRST = {
     Account: "",
     Cluster: "id name owner team workload plan state reason message since created",
     Endpoint: "address token",
+    Turn: "",
+    Usage: "",
 }
 
 
@@ -64,6 +67,14 @@ def test_a_ledger_of_an_older_shoal_is_read_and_keeps_its_records(older: Path) -
     assert cluster.plan.may_last is None, "a later field has its default"
     assert report_of(cluster, history, 0.0).worker_hours == pytest.approx(0.00195, rel=0.01)
     assert [event["state"] for event in history][-1] == "Stopped"
+    assert (cluster.usage.seen, cluster.usage.ends_in, len(cluster.usage.samples)) == (
+        5.2,
+        ("Idle", 1195.7),
+        9,
+    )
+    assert replace(cluster, report={"samples": "damaged"}).usage == Usage()
+    assert replace(cluster, report={"place": 2}).turn == Turn(), "it does not wait any more"
+    assert replace(cluster, state=State.QUEUED, report={"place": 2, "latest": 7}).turn == Turn(2, 7.0)
 
 
 def test_what_is_written_into_it_can_be_read_by_the_older_shoal(older: Path) -> None:

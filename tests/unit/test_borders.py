@@ -24,7 +24,14 @@ import shoal
 
 PACKAGE = Path(shoal.__file__).parent
 LIBRARIES = {"dask", "distributed", "pyiceberg", "pyspark", "multiprocessing"}
-OF_PYTHON = {"_exit", "_getframe", "_replace", "_asdict", "_name_", "_value_"}  # documented, in spite of their names
+OF_PYTHON = {
+    "_exit",
+    "_getframe",
+    "_replace",
+    "_asdict",
+    "_name_",
+    "_value_",
+}  # documented, in spite of their names
 
 ALL = "*"
 KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, which

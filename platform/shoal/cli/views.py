@@ -16,7 +16,7 @@ from typing import Any
 from shoal.display.forecast import latest_start, warning
 from shoal.display.report import taken
 from shoal.errors import ShoalError
-from shoal.model.cluster import Cluster, State
+from shoal.model.cluster import Cluster
 from shoal.model.workload import Group, Plan, Size
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, Amounts, amounts
@@ -54,7 +54,7 @@ def cluster_view(
         "workers": cluster.workers,
         "workers_planned": cluster.plan.workers,
         "workers_at_most": sum(group.maximum for group in cluster.plan.groups),
-        "place": cluster.report.get("place") if cluster.state is State.QUEUED else None,
+        "place": cluster.turn.place,
         "latest_start": moment(latest_start(cluster)),
         "warning": warning(cluster, (status or {}).get("ends_in")) or None,
         "price_per_hour": None if price is None else str(price),
@@ -75,7 +75,7 @@ def taken_view(cluster: Cluster, now: float) -> dict[str, Any]:
         "lived": round(float(lived), 3) if cluster.admitted_at is not None else 0.0,
         "worker_hours": round(worker_seconds / 3600, 6) if cluster.admitted_at is not None else 0.0,
         "cost": None if price is None else str(price),
-        "peak_worker_memory": int(cluster.report.get("peak_worker_memory", 0)),
+        "peak_worker_memory": int(cluster.usage.peak_worker_memory),
     }
 
 

@@ -28,8 +28,7 @@ def latest_start(cluster: Cluster) -> float | None:
 
     It holds by the longest lives of what runs now, as long as nobody extends one or comes before it.
     """
-    latest = cluster.report.get("latest") if cluster.state is State.QUEUED else None
-    return None if latest is None else float(latest)
+    return cluster.turn.latest
 
 
 def starts(cluster: Cluster, now: float) -> str:

@@ -125,7 +125,7 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         phases.pop(phase, None)
     lived, worker_seconds, price = taken(cluster, now)
     ready = float(phases.get("Ready", 0.0))
-    used = cluster.report
+    used = cluster.usage
     workers = cluster.plan.workers
     cores = sum(group.count * group.there.cores for group in cluster.plan.groups)
     return Report(
@@ -139,16 +139,16 @@ def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float
         workers=workers,
         worker_hours=worker_seconds / 3600,
         price=price,
-        peak_worker_memory=Bytes(used.get("peak_worker_memory", 0)),
-        worker_memory_limit=Bytes(used.get("worker_memory_limit", 0)),
-        peak_memory=Bytes(used.get("peak_memory", 0)),
-        spilled=Bytes(used.get("spilled", 0)),
-        cpu_share=used.get("cpu_seconds", 0.0) / (cores * ready) if cores and ready else 0.0,
-        restarts=used.get("restarts", 0),
-        restart_note=used.get("restart_note", ""),
+        peak_worker_memory=used.peak_worker_memory,
+        worker_memory_limit=used.worker_memory_limit,
+        peak_memory=used.peak_memory,
+        spilled=used.spilled,
+        cpu_share=used.cpu_seconds / (cores * ready) if cores and ready else 0.0,
+        restarts=used.restarts,
+        restart_note=used.restart_note,
         spans=_spans(history, cluster.created, end),
         exit_code=cluster.exit_code,
-        samples=tuple((float(at), float(n), float(memory)) for at, n, memory in used.get("samples", ())),
+        samples=used.samples,
     )
 
 
@@ -160,9 +160,9 @@ def taken(cluster: Cluster, now: float) -> tuple[Seconds, float, Money | None]:
     """
     end = cluster.ended_at if cluster.ended_at is not None else now
     lived = max(0.0, end - (cluster.admitted_at or cluster.created))
-    plan, used = cluster.plan, cluster.report
-    unseen = max(0.0, lived - used.get("seen", 0.0))
-    worker_seconds = used.get("worker_seconds", 0.0) + plan.workers * unseen
+    plan, used = cluster.plan, cluster.usage
+    unseen = max(0.0, lived - used.seen)
+    worker_seconds = used.worker_seconds + plan.workers * unseen
     price = plan.price_per_hour
     if price is not None:
         amount = price.amount * Decimal(str(lived))

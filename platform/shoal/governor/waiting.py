@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from shoal.governor.actions import Action, Charge, Free, Move, Observation, Scope
 from shoal.governor.ends import End
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain
+from shoal.model.report import Turn
 from shoal.quota.admission import Verdict
 from shoal.quota.queueing import Outcome, admitted
 from shoal.units import Seconds
@@ -62,7 +64,7 @@ def waits(outcome: Outcome) -> tuple[Reason, str, dict[str, float | None]]:
     The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
     epoch), by the longest lives of what runs now and if nobody's turn comes before; None where that is open.
     """
-    report = {"place": outcome.place, "latest": outcome.latest}
+    report = plain(Turn(outcome.place, outcome.latest))
     if outcome.behind is not None and not outcome.short:
         message = f"position {outcome.place} in the queue"
         return Reason.WAITING_FOR_QUOTA, message, report
@@ -76,7 +78,7 @@ def says_more(cluster: Cluster, reason: Reason, message: str, report: Mapping[st
     """Whether this is news to who reads the record; some seconds more or less until its start are none."""
     if (cluster.reason, cluster.message) != (reason, message):
         return True
-    known, told = cluster.report.get("latest"), report["latest"]
+    known, told = cluster.turn.latest, report["latest"]
     if known is None or told is None:
         return known is not told
     return abs(float(known) - told) > _NEWS

@@ -36,8 +36,10 @@ from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.processes import end_marked, identity
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.codec import plain
+from shoal.model.report import Usage
 from shoal.model.workload import Engine
-from shoal.units import Seconds
+from shoal.units import Bytes, Seconds
 
 if TYPE_CHECKING:
     from shoal.homes.local.decisions import Governing
@@ -270,28 +272,24 @@ class Head:
         end_marked(self._id, guard=self._guard)  # what user code started on the workers
 
     def report(self, known: Cluster) -> dict[str, Any]:
-        """What the cluster used: peaks in bytes, CPU in core-seconds, samples as [s, workers, bytes].
-        What others have noted of it in ``known`` stays.
-
-        ``worker_seconds``: workers times how long each was there, of the ``seen`` seconds up to the last look.
-        """
+        """What the cluster used. What others have noted of it in ``known`` stays."""
         look = self._look
-        return {key: known.report[key] for key in (EXIT_CODE,) if key in known.report} | {
-            "idle": round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
-            "ends_in": None
-            if self._ends_in is None
-            else [self._ends_in[0].value, round(self._ends_in[1], 1)],
-            "peak_worker_memory": look.peak_memory,
-            "peak_memory": max((int(sample[2]) for sample in self._samples), default=look.memory),
-            "worker_memory_limit": look.limit,
-            "spilled": look.spilled,
-            "cpu_seconds": round(look.cpu_seconds, 2),
-            "restarts": look.restarts,
-            "restart_note": look.note,
-            "samples": self._samples,
-            "worker_seconds": round(self._worker_seconds, 1),
-            "seen": round(self._seen - self._since, 1),
-        }
+        used = Usage(
+            idle=round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
+            ends_in=None if self._ends_in is None else (self._ends_in[0].value, round(self._ends_in[1], 1)),
+            peak_worker_memory=Bytes(look.peak_memory),
+            peak_memory=Bytes(max((sample[2] for sample in self._samples), default=look.memory)),
+            worker_memory_limit=Bytes(look.limit),
+            spilled=Bytes(look.spilled),
+            cpu_seconds=round(look.cpu_seconds, 2),
+            restarts=look.restarts,
+            restart_note=look.note,
+            samples=tuple((at, workers, held) for at, workers, held in self._samples),
+            worker_seconds=round(self._worker_seconds, 1),
+            seen=round(self._seen - self._since, 1),
+            exit_code=known.exit_code,
+        )
+        return {name: value for name, value in plain(used).items() if name != EXIT_CODE or value is not None}
 
     def _note(self, look: Observation) -> None:
         now = time.monotonic()

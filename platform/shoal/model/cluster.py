@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
+from shoal.errors import InfrastructureError
+from shoal.model.report import Turn, Usage
 from shoal.model.workload import Plan, Workload
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -101,6 +105,7 @@ class Cluster:
     ``head`` says where the head is, once it is known: ``host``, ``boot`` (the machine's boot id), ``pid``,
     ``pid_start`` and ``pid_ticks`` (the process's start, in seconds since the epoch and in ticks since the
     boot, to tell it from a later one of the same pid) and ``status_url``.
+    ``report`` is what ``turn`` and then ``usage`` are read from.
     ``project`` is the folder whose policy admits it. Secrets (tokens) are never in it.
     """
 
@@ -126,6 +131,16 @@ class Cluster:
     project: str = ""
 
     @property
+    def turn(self) -> Turn:
+        """Where it stands in the queue; all None where it does not wait."""
+        return _told(Turn, self.report) if self.state is State.QUEUED else Turn()
+
+    @property
+    def usage(self) -> Usage:
+        """What it used, as far as its head has told."""
+        return _told(Usage, self.report) if self.state is not State.QUEUED else Usage()
+
+    @property
     def exit_code(self) -> int | None:
         """How the script ended that ran on it by ``shoal submit``; None where none did, or has not ended."""
         code = self.report.get(EXIT_CODE)
@@ -143,3 +158,13 @@ class Cluster:
         if self.exit_code is None:
             return "ended"
         return "failed" if self.exit_code else "succeeded"
+
+
+def _told(kind: type[T], report: dict[str, Any]) -> T:
+    """What cannot be read is not known: a damaged report hides no record."""
+    from shoal.model.codec import read  # not before it is asked for: a waiting head has this module
+
+    try:
+        return read(kind, report)
+    except InfrastructureError:
+        return kind()

@@ -221,5 +221,5 @@ def _until(cluster: Cluster) -> float:
 
 
 def _note(cluster: Cluster) -> str:
-    idle = float(cluster.report.get("idle", 0.0))
+    idle = cluster.usage.idle
     return f"idle {Seconds(idle)}" if idle >= _IDLE_WORTH_SAYING else ""

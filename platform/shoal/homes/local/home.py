@@ -270,7 +270,7 @@ class LocalHome:
             return ""
         if is_stopped(head):
             return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` lets it go on"
-        silent = since(head, cluster.report.get("beat", head.get("since")))
+        silent = since(head, cluster.usage.beat or head.get("since"))
         if cluster.state is State.QUEUED or silent is None or silent < _SILENCE:
             return ""
         answers = self.status(cluster.id) is not None

@@ -59,7 +59,7 @@ _FIRST_PLAN = frozenset(
 def tables(number: str) -> list[str]:
     """The statements that make the tables and indexes, where they are not there; ``number`` is the type of a
     primary key that counts by itself."""
-    clusters = ", ".join(f"{name} {kind}" for name, kind in CLUSTERS.items())
+    clusters = ", ".join(f"{name} {kind}" for name, kind in (CLUSTERS | ADDED).items())
     events = (
         f"number {number}, cluster VARCHAR NOT NULL, at FLOAT NOT NULL, state VARCHAR NOT NULL, "
         "reason VARCHAR NOT NULL, message TEXT NOT NULL"
