@@ -155,6 +155,7 @@ class PlayedHeads(Heads):
         self.clock, self.mortal, self.changed = clock, mortal, changed
         self.heads: dict[str, FakeHead] = {}
         self.begun: dict[str, float] = {}
+        self.hung: set[str] = set()  # alive, and does nothing any more
 
     def look(self, cluster: Cluster, now: float, place: str) -> LocalSight:
         head = self.heads.get(cluster.id)
@@ -165,7 +166,9 @@ class PlayedHeads(Heads):
             return LocalSight(Seen.UNKNOWN, None, silent=silent)
         if head.alive:
             begun = self.begun.get(cluster.id)
-            lived = None if begun is None else self.clock.elapsed - begun
+            lived = None if cluster.admitted_at is None else now - cluster.admitted_at
+            if begun is not None:
+                lived = self.clock.elapsed - begun
             return LocalSight(Seen.ALIVE, None, lived=lived)
         return LocalSight(Seen.GONE, False if cluster.state is State.QUEUED else None)
 
@@ -260,6 +263,8 @@ class PlayedHome(LocalHome):
         clock.elapsed += seconds
         clock.now += seconds
         for head in list(self.played.heads.values()):
+            if head.alive and head.cluster in self.played.hung:
+                continue
             mortal.dead = False
             try:
                 self._tick(head)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from shoal.errors import QuotaExceededError
 from shoal.homes.base import Ask
 from shoal.homes.fake import FakeClock
 from shoal.homes.local.periods import LOCAL
+from shoal.homes.local.sight import look
+from shoal.machine.processes import identity
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.loading import Project
 from shoal.project.policy import Policy
@@ -106,6 +110,36 @@ def test_a_head_that_dies_while_it_ends_has_ended_for_the_reason_that_it_had(
     assert home.get(cluster.id).message == "enough"
 
 
+def test_a_head_that_hangs_is_killed_and_what_it_held_is_free(home: PlayedHome, asking: Asking) -> None:
+    cluster = ready(home, asking("a", "ann", 2))
+    home.played.hung.add(cluster.id)
+    home.stop(cluster.id, Reason.STOPPED_BY_USER, "enough")
+    home.advance(LOCAL.stop - 1)
+    assert home.get(cluster.id).state is State.STOPPING
+    home.advance(2)
+    assert told(home, cluster) == STOPPED
+    assert home.get(cluster.id).message == "enough; its head did not end within 1 min and was killed"
+    assert home.played.heads[cluster.id].workers == 0
+    assert not home.held("ann").admitted
+
+
+def test_one_that_hung_while_it_waited_does_not_hold_its_quota_for_ever(
+    home: PlayedHome, asking: Asking
+) -> None:
+    """Its process was stopped in the queue; it was admitted, and nobody ever looked after it."""
+    first = ready(home, asking("first", "ann", 4))
+    waiting = home.request(asking("second", "ann", 4, hours=0.1))
+    home.played.hung.add(waiting.id)
+    home.stop(first.id, Reason.STOPPED_BY_USER, "enough")
+    home.advance(1)
+    assert home.get(waiting.id).state is State.ADMITTED
+    home.advance(360 + LOCAL.overdue + 1)
+    assert home.get(waiting.id).state is State.STOPPING
+    home.advance(LOCAL.stop + 1)
+    assert told(home, waiting) == (State.STOPPED, Reason.DEADLINE_REACHED)
+    assert not home.held("ann").admitted
+
+
 def test_on_several_machines_a_cut_off_head_counts_until_it_has_ended_itself(
     home: PlayedHome, asking: Asking
 ) -> None:
@@ -135,3 +169,14 @@ def test_the_first_reason_to_end_stays(home: PlayedHome, asking: Asking) -> None
     home.stop(cluster.id, Reason.STOPPED_BY_USER, "enough")
     home.advance(3600)
     assert told(home, cluster) == STOPPED
+
+
+def test_how_long_it_lived_is_known_of_every_head_that_can_be_seen(home: PlayedHome, asking: Asking) -> None:
+    """By its own clock once it was born; one that never noted that is judged by the ledger's."""
+    cluster = home.request(asking("a", "ann", 1))
+    now = float(cluster.admitted_at or 0) + 500
+    unborn = replace(cluster, head=identity())
+    assert look(unborn, now).lived == 500
+    born = replace(cluster, head=identity() | {"since": time.monotonic() - 40})
+    assert look(born, now).lived == pytest.approx(40, abs=20)
+    assert look(replace(unborn, admitted_at=None, state=State.QUEUED), now).lived is None

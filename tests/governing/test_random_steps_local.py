@@ -94,6 +94,11 @@ class World(Steps):
     def somebody_is_about_to_die_at(self, moment: str) -> None:
         self.mortal.moment = moment
 
+    @rule(index=st.integers(0, 20))
+    def a_head_hangs(self, index: int) -> None:
+        if heads := [head for head in self.heads.values() if head.alive]:
+            self.home.played.hung.add(heads[index % len(heads)].cluster)
+
     @precondition(lambda self: not self.several)
     @rule(seconds=st.sampled_from([-7200, -60, 60, 7200]))
     def the_clock_jumps(self, seconds: float) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import psutil
 import pytest
 
 from shoal.errors import InfrastructureError
-from shoal.homes.local import frozen, ledger, server_store
+from shoal.homes.local import frozen, ledger, periods
 from shoal.homes.local.ledger import Ledger
 from shoal.quota.account import Account
+from shoal.units import Seconds
 
 Eventually = Callable[..., Any]
 
@@ -127,7 +129,7 @@ def test_one_that_cannot_be_let_go_on_is_killed_and_its_transaction_is_undone(
     url: str, stopped: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = stopped(url)
-    monkeypatch.setattr(frozen, "_PATIENCE", 3.0)
+    monkeypatch.setattr(periods, "LOCAL", replace(periods.LOCAL, stopped=Seconds(3)))
     real = os.kill
 
     def kill(pid: int, number: int) -> None:  # it stops again at once, whoever lets it go on
@@ -164,7 +166,7 @@ def test_a_server_ends_the_transaction_of_a_stopped_client(
 ) -> None:
     client = stopped(postgresql.url)
     mine = Ledger(postgresql.url)
-    assert write(mine, "other") < server_store.IDLE_IN_TRANSACTION + 20
+    assert write(mine, "other") < periods.LOCAL.abandoned + 20
     assert "stopped" not in accounts(mine)
     client.send_signal(signal.SIGCONT)
     said = client.communicate("end\n", timeout=60)

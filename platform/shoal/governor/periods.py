@@ -38,9 +38,13 @@ class Periods:
     stop: Seconds
 
     def __post_init__(self) -> None:
-        order = ("tick", "renew", "lease", "silent")
-        for shorter, longer in pairwise(order):
-            if not 0 < getattr(self, shorter) < getattr(self, longer):
-                raise ValueError(f"{shorter} has to be shorter than {longer}: {self}")
-        if min(self.headless, self.start, self.overdue, self.stop) <= self.tick:
-            raise ValueError(f"nothing is waited for that is over within one tick: {self}")
+        in_order(self, "tick", "renew", "lease", "silent")
+        for waited in ("headless", "start", "overdue", "stop"):
+            in_order(self, "tick", waited)
+
+
+def in_order(periods: Periods, *names: str) -> None:
+    """ValueError unless each of these times is shorter than the next one."""
+    for shorter, longer in pairwise(names):
+        if not 0 < getattr(periods, shorter) < getattr(periods, longer):
+            raise ValueError(f"{shorter} has to be shorter than {longer}: {periods}")

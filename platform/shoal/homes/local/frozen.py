@@ -21,11 +21,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from shoal.homes.local import periods
 from shoal.machine.processes import state_and_ticks
 
-_LET_GO = 2.0  # s that a process may take to give the lock back
 _POLL = 0.002
-_PATIENCE = 20.0  # s of a process that stays stopped whatever it is sent
 
 
 class Thaw:
@@ -43,7 +42,7 @@ class Thaw:
                 continue
             since = self._since.setdefault((pid, seen[1]), time.monotonic())
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if time.monotonic() - since > _PATIENCE:
+                if time.monotonic() - since > periods.LOCAL.stopped:
                     os.kill(pid, signal.SIGKILL)
                     continue
                 os.kill(pid, signal.SIGCONT)
@@ -51,7 +50,7 @@ class Thaw:
                     os.kill(pid, signal.SIGSTOP)
 
     def _is_free_of(self, pid: int) -> bool:
-        deadline = time.monotonic() + _LET_GO
+        deadline = time.monotonic() + periods.LOCAL.let_go
         while pid in holders(self._files):
             if time.monotonic() > deadline:
                 return False

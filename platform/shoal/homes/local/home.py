@@ -24,6 +24,7 @@ from shoal.homes.local.decisions import Governing
 from shoal.homes.local.heads import Heads
 from shoal.homes.local.launch import LOG, SPARK_LOG
 from shoal.homes.local.ledger import Ledger, place_of
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
 from shoal.homes.local.settle import settle
@@ -49,9 +50,6 @@ from shoal.quota.account import Account, amounts
 from shoal.quota.admission import Decision, Verdict, lasting
 from shoal.tables.catalogs.opening import settings
 from shoal.units import Seconds
-
-_SILENCE = 60.0  # s without a word from a head that are worth a word (it renews its lease every 5)
-_LEAVING = 15.0  # s after its end in which a cluster's last processes may still be on their way out
 
 
 class LocalHome:
@@ -271,7 +269,7 @@ class LocalHome:
         if is_stopped(head):
             return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` lets it go on"
         silent = since(head, cluster.usage.beat or head.get("since"))
-        if cluster.state is State.QUEUED or silent is None or silent < _SILENCE:
+        if cluster.state is State.QUEUED or silent is None or silent < LOCAL.quiet:
             return ""
         answers = self.status(cluster.id) is not None
         said = "answers, but has told the ledger nothing" if answers else "has not been heard of"
@@ -330,4 +328,4 @@ def _is_leaving(tx: Transaction, cluster_id: str) -> bool:
         ended = tx.get(cluster_id).ended_at
     except NotFoundError:
         return False
-    return ended is not None and tx.now - ended < _LEAVING
+    return ended is not None and tx.now - ended < LOCAL.leaving

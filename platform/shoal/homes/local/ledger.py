@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shoal.errors import InfrastructureError
 from shoal.homes.local import frozen, rebuild, schema
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.server_store import Server, server
 from shoal.homes.local.sqlite_store import SqliteFile, sqlite_file
 from shoal.homes.local.stores import Connection, without_password
@@ -24,7 +25,6 @@ from shoal.homes.local.turns import turn
 from shoal.machine import paths
 
 _log = logging.getLogger("shoal.homes")
-LOCK_WAIT = 30.0  # s that a transaction waits for others before it gives up
 _REPLACED = 3  # times that the file may be replaced while a writer waits for its turn
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
@@ -52,7 +52,7 @@ class Ledger:
     store in a process share its connections.
     """
 
-    def __init__(self, url: str | None = None, wait: float = LOCK_WAIT) -> None:
+    def __init__(self, url: str | None = None, wait: float = LOCAL.lock) -> None:
         if url is None:
             file = _default()
             if not os.path.exists(file):  # else it can be read, and clusters ended, on a full disk too

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.stores import Connection
 
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
-IDLE_IN_TRANSACTION = 10.0  # s after which the server ends a transaction whose client does nothing
-_STATEMENT = 60.0  # s that a statement may take besides its wait for the lock
 _LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 _LIBPQ = ("psycopg2", "psycopg", "psycopg2cffi")
 # A server, or a network, that is gone without a word is noticed in half a minute.
@@ -65,7 +64,7 @@ class Server:
         with self._engine.begin() as connection:
             connection.exec_driver_sql(
                 f"SET LOCAL lock_timeout = {int(1000 * wait)}; "
-                f"SET LOCAL statement_timeout = {int(1000 * (wait + _STATEMENT))}"
+                f"SET LOCAL statement_timeout = {int(1000 * (wait + LOCAL.statement))}"
             )
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
             yield _OnServer(connection)
@@ -97,9 +96,9 @@ def _limit(connection: Any, _record: object) -> None:
     """A stopped client gives back what it holds, whoever else waits for it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SET idle_in_transaction_session_timeout = {int(1000 * IDLE_IN_TRANSACTION)}; "
-            f"SET statement_timeout = {int(1000 * _STATEMENT)}; "
-            f"SET lock_timeout = {int(1000 * _STATEMENT)}; "
+            f"SET idle_in_transaction_session_timeout = {int(1000 * LOCAL.abandoned)}; "
+            f"SET statement_timeout = {int(1000 * LOCAL.statement)}; "
+            f"SET lock_timeout = {int(1000 * LOCAL.statement)}; "
             "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
         )
     connection.commit()

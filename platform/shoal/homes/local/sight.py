@@ -44,12 +44,18 @@ def look(cluster: Cluster, now: float, place: str = "") -> LocalSight:
     if alive and owner:
         return LocalSight(Seen.FOREIGN, owner=owner)
     if alive:
-        # All processes of one boot share this clock: it neither jumps nor counts while the machine sleeps.
-        since = head.get("since")
-        return LocalSight(Seen.ALIVE, None, lived=None if since is None else time.monotonic() - since)
+        return LocalSight(Seen.ALIVE, None, lived=_lived(cluster, now))
     # What it left is looked for outside of the transaction; one that waited started nothing.
     remains = False if owner or cluster.state is State.QUEUED else None
     if (words := last_words(cluster.id)) is None:
         return LocalSight(Seen.GONE, remains, owner=owner)
     end = End(words.reason, words.message)
     return LocalSight(Seen.GONE, remains, owner=owner, last=end, report=words.report, ended_at=words.ended_at)
+
+
+def _lived(cluster: Cluster, now: float) -> float | None:
+    """By a clock that neither jumps nor counts while the machine sleeps: all processes of one boot share it. One that
+    waited, and hangs since before it was admitted, is not on it."""
+    if (since := cluster.head.get("since")) is not None:
+        return float(time.monotonic() - since)
+    return None if cluster.admitted_at is None else now - cluster.admitted_at

@@ -16,11 +16,10 @@ from enum import Enum
 from typing import Any
 
 from shoal.homes.local import endpoints
+from shoal.homes.local.periods import LOCAL
 from shoal.machine import paths
 from shoal.machine.processes import end_marked, is_alive, signal_process
 from shoal.model.cluster import Cluster
-
-_DYING = 5.0  # s that a killed process may take to be gone
 
 
 class Deed(Enum):
@@ -68,7 +67,7 @@ def tell_to_end(head: Mapping[str, Any]) -> None:
 def _kill(cluster: Cluster) -> bool:
     if not signal_process(cluster.head, signal.SIGKILL):
         return False
-    deadline = time.monotonic() + _DYING
+    deadline = time.monotonic() + LOCAL.dying
     while is_alive(cluster.head) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not is_alive(cluster.head)
