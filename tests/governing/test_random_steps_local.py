@@ -94,6 +94,8 @@ class World(Steps):
     def somebody_is_about_to_die_at(self, moment: str) -> None:
         self.mortal.moment = moment
 
+    # One that hangs where nobody can reach it cannot be ended by anybody: no store can promise anything about it.
+    @precondition(lambda self: not self.several)
     @rule(index=st.integers(0, 20))
     def a_head_hangs(self, index: int) -> None:
         if heads := [head for head in self.heads.values() if head.alive]:
