@@ -109,9 +109,7 @@ class InMemory:
     ) -> None:
         self._clock, self._mortal, self._committed = clock, mortal, committed
         self._database = sqlite3.connect(":memory:", isolation_level=None)
-        tables = Transaction(self._database, 0.0)
-        tables.make_tables("INTEGER NOT NULL PRIMARY KEY")
-        tables.add_columns(())
+        Transaction(self._database, 0.0).make_tables("INTEGER NOT NULL PRIMARY KEY")
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
