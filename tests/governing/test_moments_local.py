@@ -19,6 +19,7 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.loading import Project
 from shoal.project.policy import Policy
 from shoal.project.targets import Target
+from shoal.quota.admission import Verdict
 
 from .played import InMemory, Mortal, PlayedHeads, PlayedHome
 from .world import PLACE, Died
@@ -68,6 +69,20 @@ def test_a_killed_head_counts_until_its_workers_are_ended(home: PlayedHome, aski
     assert told(home, first) == (State.FAILED, Reason.HEAD_CRASHED)
     assert home.played.heads[first.id].workers == 0
     assert told(home, waiting)[0] is State.ADMITTED
+
+
+def test_nothing_grows_onto_what_a_killed_head_left(home: PlayedHome, asking: Asking) -> None:
+    """`shoal scale` in the moment in which another cluster's head was killed: its workers still have the memory."""
+    first, second = ready(home, asking("first", "ann", 1)), ready(home, asking("second", "ann", 4))
+    home.played.kill(second.id)
+    with home.ledger.write() as tx:
+        home._governing.settle(tx)
+        assert tx.get(second.id).state is State.STOPPING
+        assert home._governing.resize(tx, tx.get(first.id), 4).verdict is Verdict.WAIT
+        assert home._governing.request(tx, asking("third", "ann", 4, queue=False))[0].state is State.REFUSED
+    assert home.played.heads[second.id].workers == 4
+    assert home.scale(first.id, 4).plan.workers == 4, "whoever asks has it ended first"
+    assert home.played.heads[second.id].workers == 0
 
 
 def test_fewer_workers_are_free_for_others_once_they_are_gone(home: PlayedHome, asking: Asking) -> None:

@@ -150,7 +150,9 @@ class Governing:
         same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
         team = self.project.policy.limits_of(ask.owner).team
         asked = requested(ask, same[-1].id if same else "", team, tx.now)
-        return self._decide(tx, asked, Waiting.of(asked))[0]
+        # A request has what is over ended before it is decided; here nothing may be changed.
+        live = [c for c in tx.live() if c.id == asked.id or not self._is_over(tx, c)]
+        return self._decide(tx, asked, Waiting.of(asked), live)[0]
 
     def place(self, live: Iterable[Cluster]) -> Place | None:
         """What the machine holds, and what really runs there; None where the target does not say."""
@@ -161,9 +163,11 @@ class Governing:
         until = {cluster.id: _until(cluster) for cluster in running}
         return Place(look_up(machine), Account({c.id: real(c.plan) for c in running}, until))
 
-    def _decide(self, tx: Transaction, asked: Cluster, asking: Waiting) -> tuple[Decision, Outcome]:
-        """The decision on one request, as if it joined the queue now."""
-        live = [c for c in tx.live() if c.id == asked.id or not self._is_over(tx, c)]
+    def _decide(
+        self, tx: Transaction, asked: Cluster, asking: Waiting, live: list[Cluster] | None = None
+    ) -> tuple[Decision, Outcome]:
+        """The decision on one request, as if it joined the queue now, beside ``live`` (default: all that counts)."""
+        live = tx.live() if live is None else live
         queued = [
             c
             for c in live

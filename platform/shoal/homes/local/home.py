@@ -195,6 +195,7 @@ class LocalHome:
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
+        self._look_if_needed()  # what a killed head held is free once what it left is ended
         with self.ledger.write() as tx:
             left = self._governing.settle(tx)
             cluster = tx.get(cluster_id)
