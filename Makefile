@@ -95,7 +95,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-steps soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -106,6 +106,11 @@ soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at
 		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py \
 		tests/tables/test_filter_property.py; \
 		code=$$?; $(BIN)/python tests/tables/write_soak.py .soak-tables.xml; rm -f .soak-tables.xml; exit $$code
+
+SOAK_LIVES ?= 2400
+soak-steps: venv ## Draw a hundred thousand steps of whatever may happen to a home; writes docs/soak.md
+	SHOAL_SOAK_LIVES=$(SOAK_LIVES) $(SOAK) steps -o timeout=7200 tests/governing/test_random_steps.py \
+		tests/governing/test_random_steps_local.py
 
 soak-queue: venv ## 32 processes on one ledger for a minute
 	SHOAL_TEST_PROCESSES=32 SHOAL_TEST_SECONDS=60 $(SOAK) queue -s tests/homes/test_contention.py
@@ -120,7 +125,7 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 
-.PHONY: soak soak-tables soak-queue soak-clusters soak-kills soak-quick-start
+.PHONY: soak soak-tables soak-steps soak-queue soak-clusters soak-kills soak-quick-start
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .venv-bench .venv-docs site .pytest_cache .mypy_cache .ruff_cache

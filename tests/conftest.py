@@ -149,6 +149,18 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return move_into(tmp_path, monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def no_session_of_the_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Spark session of tests/tables lives on in its lane: other tests are not to take it, nor to end it."""
+    if "spark" in request.fixturenames or "SPARK_LOCAL_REMOTE" not in os.environ:
+        return
+    from pyspark.sql.connect.session import SparkSession
+
+    monkeypatch.delenv("SPARK_LOCAL_REMOTE")
+    monkeypatch.setattr(SparkSession, "_default_session", None)
+    monkeypatch.setattr(SparkSession._active_session, "session", None, raising=False)
+
+
 @pytest.fixture(scope="session")
 def small_project() -> Callable[[Path], Path]:
     """``small_project(folder)`` writes the small project there."""

@@ -21,7 +21,7 @@ from shoal.homes.fake import PERIODS, FakeHome, Fault
 from shoal.model.cluster import Cluster, Reason
 from shoal.project.policy import Policy
 
-from .world import PLACE, Died, Steps, made, run, steps
+from .world import LIVES, PLACE, Died, Steps, made, run, steps
 
 
 class World(Steps):
@@ -149,7 +149,8 @@ def test_a_few_thousand_random_steps(world: type[World]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # some three minutes of CPU, more on a machine that others use
-def test_a_hundred_thousand_random_steps(world: type[World]) -> None:
-    run(world, 2400)
-    assert steps["steps"] >= 100_000
+@pytest.mark.timeout(3600)
+def test_random_steps_at_length(world: type[World], record_property: Callable[[str, object], None]) -> None:
+    run(world, LIVES)
+    record_property("n", steps["steps"])
+    assert steps["steps"] >= 40 * LIVES

@@ -26,7 +26,7 @@ from shoal.project.policy import Policy
 from shoal.project.targets import Target
 
 from .played import InFile, InMemory, Mortal, PlayedHeads, PlayedHome, Store
-from .world import PLACE, Died, Steps, made, run, steps
+from .world import LIVES, PLACE, Died, Steps, made, run, steps
 
 PEOPLE = ("ann", "bob", "cid", "dan")
 Opens = Callable[[FakeClock, Mortal, Callable[[], None]], Store]
@@ -152,6 +152,9 @@ def test_random_steps_in_a_real_file(world: Callable[..., type[World]], tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("several", [False, True], ids=["one machine", "several machines"])
-def test_a_hundred_thousand_random_steps_in_memory(world: Callable[..., type[World]], several: bool) -> None:
-    run(world(InMemory, several=several), 1200)
-    assert steps["steps"] >= 50_000
+def test_random_steps_in_memory_at_length(
+    world: Callable[..., type[World]], several: bool, record_property: Callable[[str, object], None]
+) -> None:
+    run(world(InMemory, several=several), LIVES)
+    record_property("n", steps["steps"])
+    assert steps["steps"] >= 40 * LIVES

@@ -72,6 +72,7 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
     assert_a_dropped_handle_gives_its_session_back(handle.name, project, eventually)
     assert_a_script_that_closes_nothing_gives_its_session_back(handle.name, project)
+    assert_ones_own_local_session_goes_on(handle.name, project)
     eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "nobody is there any more")
     endpoint = endpoints.read(paths.run_folder(handle.id))
     assert endpoint is not None
@@ -148,6 +149,27 @@ print(cluster.sql("select 7 as n").collect()[0].n, cluster.session.session_id)
     assert done.stderr == ""
     handle = shoal.connect(name, project=project)
     assert is_released(handle._home.endpoint(handle.id), session_id)
+
+
+def assert_ones_own_local_session_goes_on(name: str, project: Path) -> None:
+    """pyspark ends the server of a local session with whichever session is stopped."""
+    script = f"""
+import warnings
+import shoal
+from pyspark.sql import SparkSession
+warnings.simplefilter("ignore")
+own = SparkSession.builder.remote("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+before = own.range(2).count()
+with shoal.connect({name!r}, project={str(project)!r}) as cluster:
+    assert cluster.sql("select 7 as n").collect()[0].n == 7
+print(before, own.range(3).count(), SparkSession.active() is own)
+own.stop()
+"""
+    environment = os.environ | {"SPARK_TESTING": "1"}  # a free port for the local server
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.split() == ["2", "3", "True"], done.stderr
 
 
 def assert_closed_soon_where_nobody_answers(name: str, project: Path, java: int) -> None:

@@ -7,6 +7,7 @@ first, so that no lane is left alone with one of them at the end.
 
 from __future__ import annotations
 
+import os
 import time
 import tomllib
 from collections import defaultdict
@@ -104,5 +105,8 @@ def _line(name: str, used: float, may: float) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # the process that the lanes report to
+    if hasattr(config, "workerinput"):  # a lane; it is told of a terminal of 80 columns that is not there
+        for name in ("LINES", "COLUMNS"):
+            os.environ.pop(name, None)
+    else:
         config.pluginmanager.register(Minutes(), "minutes")

@@ -30,6 +30,8 @@ PARTS = {  # the sections of the page, in their order
     "servers. Each test ends by looking for processes of its clusters and for quota that is still held.",
     "kills": "Clients and heads are killed with -9 and interrupted at every moment that has a name, on full disks, "
     "beside other people; then no process of theirs may be left, and no quota held.",
+    "steps": "Whatever may happen to a home (clocks that jump, heads that hang, people and governors that die between "
+    "any two writes) is drawn, on the fake home and on home local's own store; no limit is exceeded, nothing is left.",
     "queue": "Processes that ask, wait and release at once on one ledger.",
     "usage": "What a person's process does over an hour is drawn, step by step, on real clusters, one machine of ten "
     "on Spark. After each step the ledger, the processes, the handles and the command line have to agree.",

@@ -60,7 +60,7 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
     "client/spark_leaving.py": (
         "pyspark",
         "calls of a closed session are told why; another open one becomes the default again",
-        {"_handle_error", "_set_default_and_active_session"},
+        {"_active_session", "_default_session", "_handle_error", "_set_default_and_active_session"},
     ),
     "engines/dask/forking.py": (
         "multiprocessing",

@@ -50,8 +50,11 @@ def leave(session: Any, told: Told) -> None:
     if not session.is_stopped:
         with contextlib.suppress(Exception):  # a server that is gone fails in many ways
             client.release_session()
-    session.release_session_on_close = False  # pyspark would, with a lock that every session needs
-    session.stop()
+    # Not session.stop(): that holds a lock which every session needs, and also ends the server of whoever has a
+    # local session of their own (SparkSession.builder.remote("local")) in this process.
+    with contextlib.suppress(Exception):
+        client.close()
+    _forget(session)
     client.close = _nothing  # it would close itself once more when it is collected
     client._handle_error = partial(_raise, told)  # all calls fail, and pass there
     with contextlib.suppress(ValueError):
@@ -64,6 +67,15 @@ def leave_soon(session: Any, told: Told) -> None:
     """The same from wherever a handle is collected."""
     if session in _kept:
         _leaving.put((session, told))
+
+
+def _forget(session: Any) -> None:
+    """It is nobody's default any more."""
+    known = type(session)
+    if known._default_session is session:
+        known._default_session = None
+    if getattr(known._active_session, "session", None) is session:
+        known._active_session.session = None
 
 
 def _nothing() -> None:
