@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from shoal.homes.local.frozen import holders
 from shoal.machine.crash import AT, WITH, CrashPoint
 
 P = CrashPoint
@@ -151,16 +152,16 @@ def test_ctrl_c_twice_is_no_worse_than_once(small: Any, eventually: Eventually) 
     is_gone(small, "c", eventually)
 
 
-def stop_outside_of_the_ledger(pid: int) -> None:
-    """Stop a process while it holds no lock: one that does is let go on by whoever waits for it."""
+def stop_outside_of_the_ledger(pid: int, data: Path) -> None:
+    """Stop a process while it does not hold the ledger: one that does is let go on by whoever waits for it."""
+    files = [data / f"ledger.db{part}" for part in ("", "-shm", ".turn")]
     for _ in range(100):
         os.kill(pid, signal.SIGSTOP)
-        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        if str(pid) not in {fields[4] for fields in locks if "->" not in fields and fields[3] == "WRITE"}:
+        if pid not in holders(files):
             return
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.05)
-    raise AssertionError(f"pid {pid} holds a lock whenever it is looked at")
+    raise AssertionError(f"pid {pid} holds the ledger whenever it is looked at")
 
 
 def test_ctrl_c_in_the_queue_and_in_down(small: Any, eventually: Eventually) -> None:
@@ -177,7 +178,7 @@ def test_ctrl_c_in_the_queue_and_in_down(small: Any, eventually: Eventually) -> 
         assert row is not None
         assert (row["state"], row["reason"]) == ("Stopped", "StoppedByUser")
     head = next(pid for pid, its in small.marked().items() if "shoal.head" in psutil.Process(pid).cmdline())
-    stop_outside_of_the_ledger(head)  # so that `down` has to wait
+    stop_outside_of_the_ledger(head, Path(small.environment["SHOAL_DATA"]))  # so that `down` has to wait
     down = foreground(small, "down", "--all", "--yes")
     eventually(
         lambda: {r["state"] for r in small("ls", "-o", "json").json} == {"Stopping"}, 30, "it was told"
