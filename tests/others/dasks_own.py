@@ -19,6 +19,10 @@ HERE = Path(__file__).parent
 MODULES = [name for name in os.environ.get("SHOAL_OTHERS", "").split(",") if name] or [
     "dask.bag.tests.test_bag",
     "dask.tests.test_delayed",
+    "dask.tests.test_graph_manipulation",
+    "dask.dataframe.tests.test_reshape",
+    "dask.dataframe.tests.test_indexing",
+    "dask.array.tests.test_overlap",
 ]
 
 
