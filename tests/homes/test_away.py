@@ -16,8 +16,8 @@ import pytest
 import shoal
 from shoal.client.clusters import open_home, open_project
 from shoal.errors import InfrastructureError
-from shoal.head import record
-from shoal.head.record import OwnRecord
+from shoal.homes.local import desk
+from shoal.homes.local.desk import LocalDesk
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.server_store import Server
@@ -118,18 +118,19 @@ def test_on_several_machines_a_head_ends_before_others_count_it_as_gone(
 ) -> None:
     assert LOCAL.lease + 30 <= LOCAL.silent
     assert LOCAL.lease >= 120, "a database restarts within that"
-    monkeypatch.setattr(record, "LEASE", 1.0)
-    monkeypatch.setattr(record, "RENEW", 0.0)
+    monkeypatch.setattr(desk, "LEASE", 1.0)
+    monkeypatch.setattr(desk, "RENEW", 0.0)
     monkeypatch.setattr(Server, "one_host", False, raising=False)
     ledger = Ledger(postgresql.url, wait=1)
     ledger._store.one_host = False
-    its = OwnRecord(ledger, "none", empty_home)
+    its = LocalDesk("none")
+    its.__dict__["_ledger"] = ledger  # as it is once it was opened
     its.cluster = type("Known", (), {"workers": 0})()  # type: ignore[assignment]
     postgresql.stop()
     try:
-        assert its.wishes(0, lambda known: {}, False).stop is None, "not at once"
+        assert its.report(0, {}).stop is None, "not at once"
         time.sleep(1.2)
-        wishes = its.wishes(0, lambda known: {}, False)
+        wishes = its.report(0, {})
         assert wishes.stop is Reason.HEAD_LOST
         assert "could not reach the ledger" in wishes.message
     finally:

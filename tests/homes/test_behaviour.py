@@ -67,10 +67,13 @@ class World:
 
 
 # ``played``: home local's own decisions and ledger, with the processes and the clock of its random-step tests.
-@pytest.fixture(params=["fake", "local", "played in memory", "played in a file"])
+# ``guest``: a home that a package brings, written against the ports alone (``test_guest_home.py``).
+@pytest.fixture(params=["fake", "local", "guest", "played in memory", "played in a file"])
 def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
     if reason := GAPS.get((request.param, request.node.originalname)):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    if request.param == "guest":
+        request.getfixturevalue("guest")
     opened = open_project(project)
     if request.param == "fake":
         fake = FakeHome(opened.policy, who="alice")
@@ -88,10 +91,11 @@ def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
         played = PlayedHome(opened, ledger, PlayedHeads(clock, mortal), "alice")
         yield World(played, project, lambda: played.advance(1))
         return
-    local = World(open_home(opened), project, lambda: time.sleep(0.05))
-    yield local
-    for cluster in local.home.clusters():
-        local.end(cluster)
+    world = World(open_home(opened), project, lambda: time.sleep(0.05))
+    assert world.home.name == request.param
+    yield world
+    for cluster in world.home.clusters():
+        world.end(cluster)
 
 
 def test_a_request_within_every_limit_becomes_ready_and_ends_when_told(world: World) -> None:

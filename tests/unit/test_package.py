@@ -45,9 +45,12 @@ def test_a_heads_process_is_started_before_what_decides_is_imported() -> None:
 
 def test_a_head_starts_without_what_only_decisions_need() -> None:
     unneeded = {"pydantic", "pandas", "pyarrow", "sqlalchemy", "typer", "rich"}
-    assert not unneeded & loaded_after("from shoal.engines.dask.forking import preload; preload('dask')")
+    desk = "from shoal.head import birth; desk = birth.open_desk('local', 'c')"
+    assert not unneeded & loaded_after(f"{desk}; birth.import_early('dask', desk)")
     light = unneeded | {"dask", "distributed", "numpy", "multiprocessing"}
-    assert not light & loaded_after("import shoal.head.waiting"), "a hundred may wait on one machine"
+    assert not light & loaded_after(f"{desk}; import shoal.homes.local.waiting"), (
+        "a hundred may wait on one machine"
+    )
 
 
 def test_the_wheel_ships_the_default_project_folder(tmp_path: Path) -> None:

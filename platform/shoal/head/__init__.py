@@ -1,1 +1,1 @@
-"""The head: the one program that owns a running cluster (``python -m shoal.head CLUSTER_ID``)."""
+"""The head: the one program that owns a running cluster (``python -m shoal.head CLUSTER_ID ENGINE HOME``)."""

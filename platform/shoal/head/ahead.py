@@ -1,6 +1,6 @@
 """A head before its request is decided: it imports what its engine needs, and waits to be told to go on.
 
-Why it exists: see ``homes.local.ahead``, which starts it.
+Why it exists: see ``homes.choose.ahead``, which starts it.
 
 What it must not do: write, listen or start anything; and outlive whoever started it without an order.
 """
@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shoal.engines.dask.forking import preload
-from shoal.head.waiting import live
-from shoal.homes.local.launch import LOG
+from shoal.head.birth import import_early, live
+from shoal.homes.choose import open_desk
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.processes import AHEAD
 
@@ -25,9 +24,11 @@ _LIMIT = 120.0  # s without an order after which it ends; a decision waits 30 s 
 _LOOK = 0.5  # s between looks whether it is still wanted
 
 
-def main(cluster_id: str, engine: str) -> None:
+def main(cluster_id: str, engine: str, home: str) -> None:
+    """It is told on standard input to go on: with which environment, in which folder, with which log there."""
     reached(CrashPoint.HEAD_AHEAD)
-    preload(engine)
+    desk = open_desk(home, cluster_id)
+    import_early(engine, desk)
     order = _order()
     if order is None:
         os._exit(0)
@@ -35,13 +36,13 @@ def main(cluster_id: str, engine: str) -> None:
     os.environ.pop(AHEAD, None)
     folder = Path(order["folder"])
     os.chdir(folder)
-    log = os.open(folder / LOG, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    log = os.open(folder / order["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for mine, standard in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(mine, standard)
     os.close(log)
     os.close(nothing)
-    live(cluster_id, engine)
+    live(engine, desk)
 
 
 def _order() -> dict[str, Any] | None:

@@ -7,9 +7,7 @@ What it must not do: admit (its home did), or know more of an engine than ``engi
 
 from __future__ import annotations
 
-import importlib
 import os
-import secrets
 import select
 import signal
 import time
@@ -17,37 +15,26 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines.packages import install
 from shoal.engines.port import EngineHost, Observation, Site
 from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
+from shoal.governor.ends import Sentence
 from shoal.head.adapt import Adapt
 from shoal.head.effort import Effort
-from shoal.head.record import OwnRecord
 from shoal.head.status import StatusServer
-from shoal.homes.local import endpoints
-from shoal.homes.local.ledger import Ledger
-from shoal.homes.local.tidy import follow
-from shoal.homes.local.transaction import Wishes
-from shoal.machine import paths
+from shoal.homes.base import Wishes
 from shoal.machine.crash import CrashPoint, reached
-from shoal.machine.processes import end_marked, identity
-from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
-from shoal.model.codec import plain
+from shoal.machine.processes import end_marked
+from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.report import Usage
 from shoal.model.workload import Engine
 from shoal.units import Bytes, Seconds
 
 if TYPE_CHECKING:
-    from shoal.homes.local.decisions import Governing
-
-TICK = 0.5  # s between looks
-START_LIMIT = (
-    300.0  # s that an engine may take to start (SHOAL_START_LIMIT), the first fetch of jars included
-)
+    from shoal.homes.base import Desk
 
 
 class _ToldToEnd(Exception):
@@ -57,12 +44,10 @@ class _ToldToEnd(Exception):
 class Head:
     """Owns the cluster of one record, from Admitted to its end."""
 
-    def __init__(self, cluster_id: str, ledger: Ledger, guard: int | None = None) -> None:
-        self._ledger = ledger
+    def __init__(self, desk: Desk, guard: int | None = None) -> None:
+        self._desk = desk
         self._guard = guard
-        self._id = cluster_id
-        self._folder = paths.make_private(paths.run_folder(cluster_id))
-        self._token = secrets.token_urlsafe(32)
+        self._id = desk.id
         self._engine: EngineHost | None = None
         self._look = Observation()
         self._samples: list[list[float]] = []
@@ -74,13 +59,12 @@ class Head:
         self._since = self._seen = time.monotonic()
         self._phase = State.STARTING
         reached(CrashPoint.HEAD_BORN)
-        self._record = OwnRecord(ledger, cluster_id, self._folder)
-        self._status = StatusServer(self.status, self._token)
-        self._record.born(identity() | {"status_url": self._status.url})
+        self._status = StatusServer(self.status, desk.token)
+        desk.born(self._status.url)
 
     @property
     def _cluster(self) -> Cluster:
-        return self._record.cluster
+        return self._desk.cluster
 
     def run(self) -> int:
         """The whole life. Exit code 0 after an end for a reason, 1 after a failure."""
@@ -89,22 +73,21 @@ class Head:
         if self._cluster.state.ended:
             return 0
         reached(CrashPoint.HEAD_RECORDED)
-        endpoints.write_token(self._folder, self._token)
+        self._desk.let_in()
         try:
             reason, message = self._start()
             if reason is None:
                 reason, message = self._serve()
         except _ToldToEnd:
-            wishes = self._read_wishes()
-            return self._end(State.STOPPED, wishes.stop or Reason.STOPPED_BY_USER, wishes.message, 0)
+            wishes = self._wishes()
+            reason, message = wishes.stop or Reason.STOPPED_BY_USER, wishes.message
         except ShoalError as error:
-            failed = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
-            return self._end(State.FAILED, failed, str(error), 1)
+            reason = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
+            message = str(error)
         except Exception as error:  # a fault of ours or of an engine: the record says so, not only a log
             traceback.print_exc()
-            return self._end(State.FAILED, Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}", 1)
-        failure = reason in (Reason.HEAD_CRASHED, Reason.HEAD_LOST)
-        return self._end(State.FAILED if failure else State.STOPPED, reason, message, int(failure))
+            reason, message = Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}"
+        return self._end(reason, message)
 
     def status(self) -> dict[str, Any]:
         """What ``GET /v1/status`` tells. Times in seconds, memory in bytes."""
@@ -120,20 +103,20 @@ class Head:
     def _start(self) -> tuple[Reason | None, str]:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
-        deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or START_LIMIT)
-        self._record.say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or self._desk.periods.start)
+        self._desk.say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
-            self._record.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
-            install(plan.packages, self._folder / "packages", deadline)
-        self._site = Site(self._id, plan, self._folder, self._token, self._guard)
+            self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
+            install(plan.packages, self._desk.folder / "packages", deadline)
+        self._site = Site(self._id, plan, self._desk.folder, self._desk.token, self._guard)
         self._engine = _engine(plan.engine, self._site)
-        endpoint = self._engine.start(self._record.say, deadline)
+        endpoint = self._engine.start(self._desk.say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)
-        endpoints.write(self._folder, endpoint)
+        self._desk.serves(endpoint)
         self._look = self._engine.observe() or self._look
         reached(CrashPoint.HEAD_BEFORE_READY)
-        wishes = self._record.ready(self._look.workers)
+        wishes = self._desk.ready(self._look.workers)
         if wishes.stop is not None:
             return wishes.stop, wishes.message
         self._phase = State.READY
@@ -150,12 +133,9 @@ class Head:
         group = self._cluster.plan.groups[0]
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
-        restarts = 0
+        restarts, had = 0, self._cluster.plan.workers
         while True:
             self._sleep()
-            importlib.import_module(
-                "shoal.homes.local.decisions"
-            )  # its end needs it; the first work was served
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, failure
@@ -170,9 +150,9 @@ class Head:
                 self._note(look)
                 if look.restarts > restarts:
                     with _tried_again("telling of a restart"):
-                        self._record.say(Reason.WORKER_RESTARTED, look.note, State.READY)
+                        self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
                         restarts = look.restarts
-            wishes = self._read_wishes()
+            wishes = self._wishes()
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
             if wishes.longest is not None:
@@ -180,85 +160,45 @@ class Head:
             if wishes.workers is not None and wishes.workers != wanted:
                 adapt = None  # a person said how many: from now on it stays at that
                 with _tried_again("following a wish"):
-                    self._record.look()  # what counts may have grown with the wish
+                    self._desk.look()  # what counts may have grown with the wish
                     wanted = wishes.workers
                     engine.scale(wanted)
             if adapt is not None and look is not None:
                 adapt, target = adapt.seen(self._cluster.plan.workers, engine.desired(), now)
                 if target is not None and target > self._cluster.plan.workers:
                     with _tried_again("growing"):
-                        wanted = self._grow(target) or wanted
+                        self._desk.resize(target)
                 elif target is not None:
                     wanted = target
                     engine.scale(target)
-            if wanted is not None and look is not None and look.workers <= wanted:
-                with _tried_again("giving back"):
-                    self._give_back(wanted)
+            have, had = had, self._cluster.plan.workers
+            if adapt is not None and had > have:  # what it asked for was granted, just now or meanwhile
+                print(f"shoal head: grows from {have} to {had} workers", flush=True)
+                wanted = had
+                engine.scale(wanted)
+            if wanted is not None and look is not None and look.workers <= wanted < had:
+                with _tried_again("giving back"):  # they are gone: now, and not before, others may have them
+                    self._desk.resize(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
 
-    def _grow(self, workers: int) -> int | None:
-        """Ask admission for this many workers, or as many as fit now; how many it is to have, if it grows."""
-        from shoal.quota.admission import Verdict
+    def _wishes(self) -> Wishes:
+        """What it is asked to do, by its home or by a signal."""
+        if not self._terminated:
+            return self._desk.report(self._look.workers, self.usage())
+        wishes = self._desk.wishes()
+        message = wishes.message or Sentence.SIGNALLED
+        return replace(wishes, stop=wishes.stop or Reason.STOPPED_BY_USER, message=message)
 
-        engine, governing = self._engine, self._governing()
-        if engine is None or governing is None:
-            return None
-        have = self._cluster.plan.workers
-        with self._ledger.write() as tx:
-            decision = governing.resize(tx, tx.get(self._id), workers)
-            if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
-                decision = governing.resize(tx, tx.get(self._id), decision.workers or have)
-            self._record.cluster = tx.get(self._id)
-        if decision.verdict is not Verdict.ADMIT:
-            return None
-        grown = self._cluster.plan.workers
-        print(f"shoal head: grows from {have} to {grown} workers", flush=True)
-        engine.scale(grown)
-        return grown
-
-    def _give_back(self, workers: int) -> None:
-        """Workers are gone: what was held for them is free for others, now and not before."""
-        if workers >= self._cluster.plan.workers:
-            return
-        governing = self._governing()
-        if governing is None:
-            return
-        with self._ledger.write() as tx:
-            governing.resize(tx, tx.get(self._id), workers)
-            self._record.cluster = tx.get(self._id)
-            found = governing.settle(tx)
-        follow(found)
-
-    def _governing(self) -> Governing | None:
-        """The project's decisions; None when its folder is gone or broken by now."""
-        # Not before it is Ready: a start does without, and what reads and decides takes long to import.
-        from shoal.homes.local.decisions import Governing
-        from shoal.project.loading import load
-
-        try:
-            target = os.environ.get("SHOAL_TARGET")
-            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), target, tolerant=True))
-        except (KeyError, ShoalError) as error:
-            print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
-            return None
-
-    def _read_wishes(self) -> Wishes:
-        return self._record.wishes(self._look.workers, self.report, self._terminated)
-
-    def _end(self, state: State, reason: Reason, message: str, code: int) -> int:
+    def _end(self, reason: Reason, message: str) -> int:
         self._phase = State.STOPPING
-        self._record.stopping(reason, message)
+        self._desk.ending(reason, message)
         reached(CrashPoint.HEAD_STOPPING)
         self._stop_engine()
         reached(CrashPoint.HEAD_BEFORE_END)
-        endpoints.forget(self._folder)
-        paths.tidy(self._folder)
-        governing = self._governing()  # before the transaction: others wait while it is open
-        if not self._record.ended(governing, state, reason, message, self.report):
-            code = 1
+        told = self._desk.ended(reason, message, self.usage())
         self._status.close()
-        return code
+        return int(reason in FAILURES or not told)
 
     def _stop_engine(self) -> None:
         if self._engine is None:
@@ -271,10 +211,10 @@ class Head:
             traceback.print_exc()
         end_marked(self._id, guard=self._guard)  # what user code started on the workers
 
-    def report(self, known: Cluster) -> dict[str, Any]:
-        """What the cluster used. What others have noted of it in ``known`` stays."""
+    def usage(self) -> Usage:
+        """What the cluster used, up to the last look."""
         look = self._look
-        used = Usage(
+        return Usage(
             idle=round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
             ends_in=None if self._ends_in is None else (self._ends_in[0].value, round(self._ends_in[1], 1)),
             peak_worker_memory=Bytes(look.peak_memory),
@@ -287,9 +227,7 @@ class Head:
             samples=tuple((at, workers, held) for at, workers, held in self._samples),
             worker_seconds=round(self._worker_seconds, 1),
             seen=round(self._seen - self._since, 1),
-            exit_code=known.exit_code,
         )
-        return {name: value for name, value in plain(used).items() if name != EXIT_CODE or value is not None}
 
     def _note(self, look: Observation) -> None:
         now = time.monotonic()
@@ -310,7 +248,7 @@ class Head:
     def _sleep(self) -> None:
         """Until the next look; told to end, it wakes."""
         if not self._terminated:
-            select.select([self._wakes], [], [], TICK)
+            select.select([self._wakes], [], [], self._desk.periods.tick)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if self._terminated:

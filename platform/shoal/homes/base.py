@@ -1,7 +1,7 @@
 """The ports of a home: what everything above it may ask of the place where clusters live.
 
-Why it exists: handles, CLI and governor work alike on a laptop and on Kubernetes because they speak to
-this, and to nothing below it.
+Why it exists: handles, CLI and heads work alike on a laptop and on Kubernetes because they speak to these, and to
+nothing below them: ``Home`` for whoever uses clusters, ``Desk`` for the head of one.
 
 What it must not do: know any home, or decide (decisions come from the pure core, as values).
 """
@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.errors import ShoalError, UsageError
@@ -21,7 +22,9 @@ from shoal.model.workload import Plan, Workload
 from shoal.units import Seconds
 
 if TYPE_CHECKING:
+    from shoal.governor.periods import Periods
     from shoal.model.checks import Check
+    from shoal.model.report import Usage
     from shoal.quota.account import Account
     from shoal.quota.admission import Decision
 
@@ -137,6 +140,108 @@ class Home(Protocol):
 
     def proofs(self) -> Iterable[Check]:
         """What it can prove of itself, for ``shoal doctor``. Nothing is connected to before a check is called."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a head is asked to do: a number of workers that a person chose, within what its plan has by now; an
+    end with its reason; another maximum lifetime (seconds, from its admission). None: nothing."""
+
+    workers: int | None = None
+    stop: Reason | None = None
+    message: str = ""
+    longest: float | None = None
+
+
+class Desk(Protocol):
+    """Where a head reports to, and asks. It records nothing and decides nothing but its own end.
+
+    User code runs in a head, so what governs is written by the home, which reads reports as it reads any other
+    input. Nothing here waits long: a home that is away leaves a head to its own limits.
+    """
+
+    id: str
+    cluster: Cluster
+    """As it was last read; from :meth:`born` on."""
+
+    @property
+    def periods(self) -> Periods:
+        """The times by which a cluster's life goes at this home."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this head alone, on its machine, private to its user; it is made at the first use."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """The secret of this cluster, which its home gives to its user alone; the head's servers ask for it."""
+        ...
+
+    def wait(self) -> bool:
+        """Until the cluster is admitted (True), or has ended while it waited (False). Light: many may wait."""
+        ...
+
+    def prepare(self) -> None:
+        """Import what is needed from now on. Nothing is opened and no thread started: this process forks."""
+        ...
+
+    def born(self, status_url: str) -> Cluster:
+        """The head lives, and tells of itself at this address. Returns the record; one that ended is not to be run.
+
+        InfrastructureError where the home could not be told: it must not go on then.
+        """
+        ...
+
+    def let_in(self) -> None:
+        """From now on the cluster's user may have the token."""
+        ...
+
+    def say(self, reason: Reason, message: str, state: State = State.STARTING) -> None:
+        """Report a phase, or news of one that serves. DeadlineError where the record has ended meanwhile."""
+        ...
+
+    def serves(self, endpoint: Endpoint) -> None:
+        """Clients can connect there; the home gives it to the cluster's user alone."""
+        ...
+
+    def ready(self, workers: int) -> Wishes:
+        """Report that it is Ready with this many workers. With a wish to stop it is not."""
+        ...
+
+    def report(self, workers: int, usage: Usage) -> Wishes:
+        """Report what there is and what it used, as often as the home wants it: called twice a second.
+
+        Returns what the head is asked to do. ``HEAD_LOST`` as the reason to stop: it cannot be heard of any more.
+        """
+        ...
+
+    def wishes(self) -> Wishes:
+        """What the head is asked to do, as far as that can be read now."""
+        ...
+
+    def look(self) -> Cluster:
+        """Read the record anew; InfrastructureError where it cannot be read now."""
+        ...
+
+    def resize(self, workers: int) -> None:
+        """Ask for a plan of this many workers: for more, or (once the others are gone) for as many as are left.
+
+        What is granted shows in ``cluster.plan``, at once or later, and may be less. May be asked again.
+        """
+        ...
+
+    def ending(self, reason: Reason, message: str) -> None:
+        """Report that it ends now, and why: by one of its own limits, by a wish, or since it cannot go on."""
+        ...
+
+    def ended(self, reason: Reason, message: str, usage: Usage) -> bool:
+        """Report that nothing of it is left but this process, and what it used in all; its secrets are forgotten.
+
+        False where that could not be told: whoever finds the head gone looks for it elsewhere.
+        """
         ...
 
 

@@ -1,7 +1,9 @@
 """Which home stands behind a target: the one place that knows the homes.
 
 Why it exists: callers say which target; only this knows which class stands behind it. A package may bring a home
-of its own, by an entry point (group ``shoal.homes``) whose name is what ``home:`` says in shoal.yaml.
+of its own, by two entry points whose name is what ``home:`` says in shoal.yaml: one of the group ``shoal.homes``
+(called with a project, gives a :class:`shoal.homes.base.Home`) and one of ``shoal.desks`` (called with a cluster's
+id in its head, gives a :class:`shoal.homes.base.Desk`).
 
 What it must not do: anything else; or import a home that is not asked for.
 """
@@ -10,12 +12,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import UsageError
 
 if TYPE_CHECKING:
-    from shoal.homes.base import Home
+    from shoal.homes.base import Desk, Home
     from shoal.project.loading import Project
 
 
@@ -26,15 +28,33 @@ def open_home(project: Project) -> Home:
         from shoal.homes.local.home import LocalHome
 
         return LocalHome(project)
-    from shoal.project.targets import installed_homes
-
-    if (brought := installed_homes().get(name)) is not None:
-        home: Home = brought.load()(project)
+    if (brought := _brought("shoal.homes", name)) is not None:
+        home: Home = brought(project)
         return home
     raise UsageError(
         f"target {project.target.name!r} has home {name!r}: not in this version",
         hint="Use a target with `home: local` (--target local).",
     )
+
+
+def open_desk(home: str, cluster_id: str) -> Desk:
+    """Where the head of this cluster reports to and asks, at the home of this name; UsageError for an unknown one."""
+    if home == "local":
+        from shoal.homes.local.desk import LocalDesk
+
+        return LocalDesk(cluster_id)
+    if (brought := _brought("shoal.desks", home)) is not None:
+        desk: Desk = brought(cluster_id)
+        return desk
+    raise UsageError(f"there is no home {home!r} here", hint="Install the package that brings it.")
+
+
+def _brought(group: str, name: str) -> Any:
+    """What an installed package brings under this name; None where none does."""
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group=group, name=name))
+    return found[0].load() if found else None
 
 
 def user_of(project: Project) -> str:

@@ -22,6 +22,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -41,21 +42,22 @@ _DASK = (
     "shoal.engines.dask.host",
 )
 _SPARK = ("cryptography.x509", "shoal.engines.spark.host")
-_HEAD = ("shoal.head.life",)
 
 
-def preload(engine: str) -> None:
-    """Import what a head of this engine will need. What is missing is told where it is needed."""
+def preload(engine: str, more: Callable[[], None] = lambda: None) -> None:
+    """Import what a head of this engine will need, and ``more``. What is missing is told where it is needed."""
     gc.disable()  # nothing of an import is garbage: looking for it takes a sixth of the time
     try:
         _import(engine)
+        with contextlib.suppress(ImportError):
+            more()
     finally:
         gc.enable()
         gc.freeze()  # else a collection in a worker copies all that it shares with the others
 
 
 def _import(engine: str) -> None:
-    for module in (*(_DASK if engine == "dask" else _SPARK), *_HEAD):
+    for module in _DASK if engine == "dask" else _SPARK:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     if "distributed" in sys.modules:

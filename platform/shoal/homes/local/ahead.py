@@ -57,7 +57,7 @@ def settings(engine: str) -> dict[str, str]:
 
 def command(cluster_id: str, engine: str, *more: str) -> list[str]:
     """How a head is started; nothing in its folder can be imported (``-P``)."""
-    return [sys.executable, "-P", "-m", "shoal.head", cluster_id, engine, *more]
+    return [sys.executable, "-P", "-m", "shoal.head", cluster_id, engine, "local", *more]
 
 
 @contextmanager
@@ -81,12 +81,15 @@ def ahead(
         discard(cluster_id)
 
 
-def take(cluster_id: str, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes] | None:
+def take(
+    cluster_id: str, environment: Mapping[str, str], folder: Path, log: str
+) -> subprocess.Popen[bytes] | None:
     """Tell the process that waits for this cluster to go on; None when there is none that fits."""
     early = _waiting.get(cluster_id)
     if early is None:
         return None
-    order = json.dumps({"environment": dict(environment), "folder": str(folder)}).encode() + b"\n"
+    said = {"environment": dict(environment), "folder": str(folder), "log": log}
+    order = json.dumps(said).encode() + b"\n"
     fits = all(early.environment.get(name) == environment.get(name) for name in _FIXED)
     try:
         assert early.process.stdin is not None

@@ -36,7 +36,7 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
     reap()
     folder = paths.make_private(paths.run_folder(cluster_id))
     ours = {MARK: cluster_id} | ahead.settings(engine) | dict(environment)
-    if (process := ahead.take(cluster_id, ours, folder)) is not None:
+    if (process := ahead.take(cluster_id, ours, folder, LOG)) is not None:
         _started.append(process)
         _log.debug("%s: its head is process %s, started ahead", cluster_id, process.pid)
         return identity(process.pid)

@@ -8,11 +8,13 @@ What it must not do: begin or end transactions (the ledger does), or decide.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from shoal.errors import NotFoundError
+from shoal.governor.ends import Sentence
+from shoal.homes.base import Wishes
 from shoal.homes.local import schema
 from shoal.homes.local.schema import decoded, encoded
 from shoal.homes.local.stores import Connection
@@ -41,16 +43,6 @@ def _setting(columns: tuple[str, ...], only_live: bool) -> str:
     return f"UPDATE shoal_clusters SET {change} WHERE id = :its_id" + (
         " AND ended_at IS NULL" if only_live else ""
     )
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What a head is asked to do: a number of workers, an end with its reason, a longer life (seconds)."""
-
-    workers: int | None = None
-    stop: Reason | None = None
-    message: str = ""
-    longest: float | None = None
 
 
 class Transaction:
@@ -96,7 +88,7 @@ class Transaction:
         """What the head is asked to do."""
         row = self._connection.execute(_WISHES, {"id": cluster_id}).fetchone()
         if row is None:
-            return Wishes(stop=Reason.HEAD_LOST, message="its record is gone from the ledger")
+            return Wishes(stop=Reason.HEAD_LOST, message=Sentence.FORGOTTEN)
         return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3])
 
     def history_of(self, key: tuple[str, str]) -> Account:

@@ -16,9 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
 
 from shoal.homes.local.sqlite_store import sqlite_file
 from shoal.machine.processes import is_alive
@@ -124,85 +122,3 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
         except InfrastructureError as error:
             print(f"shoal head: the ledger did not answer: {error}", flush=True)
         time.sleep(_LOOK * 5)
-
-
-class _Log:
-    """Where a head writes. What cannot be written is lost: a full disk must not end a cluster."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _forgive() -> None:
-    from shoal.machine.logs import set_up
-
-    sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
-    set_up(sys.stdout)
-
-
-def main(cluster_id: str, engine: str) -> None:
-    _forgive()
-    if wait_for_admission(cluster_id, os.environ["SHOAL_LEDGER"]):
-        from shoal.engines.dask.forking import preload
-
-        preload(engine)
-        live(cluster_id, engine)
-
-
-def _keep_temporary_files_private(cluster_id: str) -> Path:
-    """For this process and all that it starts: the machine's own folder is open to all its users."""
-    import tempfile
-
-    from shoal.machine import paths
-
-    private = paths.temporary(paths.run_folder(cluster_id))
-    os.environ["TMPDIR"] = str(private)
-    tempfile.tempdir = None  # whoever asked before asks again
-    return private
-
-
-def _keep_off_proxies() -> None:
-    """Nothing that is meant for this machine leaves it, also not from the user's code on workers."""
-    from shoal.machine.loopback import spare
-
-    spare()
-
-
-def live(cluster_id: str, engine: str) -> None:
-    """From its admission to its end; does not return."""
-    import shutil
-
-    from shoal.head.guard import stand_guard
-
-    guard = stand_guard()
-    _forgive()
-    private = _keep_temporary_files_private(cluster_id)
-    _keep_off_proxies()
-    if engine == "dask":
-        from shoal.engines.dask.forking import serve_forks
-
-        serve_forks()  # before a thread runs, or a file or socket is open that no worker should have
-    from shoal.head.life import Head
-    from shoal.head.record import WAIT, insisted
-    from shoal.homes.local.ledger import Ledger
-
-    ledger = insisted(lambda: Ledger(os.environ["SHOAL_LEDGER"], WAIT))
-    try:
-        code = Head(cluster_id, ledger, guard).run()
-    finally:  # also where the data folder is gone by now, and with it the only way to find this one
-        shutil.rmtree(private, ignore_errors=True)
-    sys.stdout.flush()
-    # Not sys.exit: a thread of an engine that does not end must not keep the head alive.
-    os._exit(code)

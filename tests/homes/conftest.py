@@ -1,0 +1,32 @@
+"""Fixtures of the homes' tests: a home that a package brings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+GUEST = Path(__file__).with_name("guest")
+
+
+@pytest.fixture
+def guest(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``project`` at a home that an installed package brings: the one in ``guest``, on the path of all that is
+    started from here."""
+    installed = tmp_path / "installed"
+    metadata = installed / "guest_home-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: guest-home\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[shoal.homes]\nguest = guest_home:GuestHome\n[shoal.desks]\nguest = guest_desk:GuestDesk\n"
+    )
+    for folder in (installed, GUEST):
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (installed, GUEST))))
+    monkeypatch.setenv("GUEST_STORE", str(tmp_path / "guest"))
+    file = project / "shoal.yaml"
+    text = file.read_text()
+    assert "home: local" in text
+    file.write_text(text.replace("home: local", "home: guest\n    store: ${GUEST_STORE}", 1))
+    return project
