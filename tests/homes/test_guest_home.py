@@ -154,8 +154,10 @@ def test_every_command_works_on_it(
     assert "exit code 7" in command("report", "job") + command("why", "job")
     command("wait", "job", code=7)
     assert "Stopped" in command("down", "four") + command("ls", "--all")
+    proved = json.loads(command("validate", "-e", "dask", "-t", "small", "-o", "json"))
+    assert proved["ok"], proved
     assert json.loads(command("ls", "-o", "json")) == []
-    assert json.loads(command("usage", "-o", "json"))["total"]["runs"] == 2
+    assert json.loads(command("usage", "-o", "json"))["total"]["runs"] == 3
 
 
 def test_a_home_that_nobody_brings_is_told_with_those_that_are_there(guest: Path) -> None:

@@ -152,6 +152,10 @@ class Head:
                     with _tried_again("telling of a restart"):
                         self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
                         restarts = look.restarts
+            if wanted is not None and look is not None and look.workers <= wanted < had:
+                # They are gone: now, and not before, others may have what they held; then it is told.
+                with _tried_again("giving back"):
+                    self._desk.resize(wanted)
             wishes = self._wishes()
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
@@ -176,9 +180,6 @@ class Head:
                 print(f"shoal head: grows from {have} to {had} workers", flush=True)
                 wanted = had
                 engine.scale(wanted)
-            if wanted is not None and look is not None and look.workers <= wanted < had:
-                with _tried_again("giving back"):  # they are gone: now, and not before, others may have them
-                    self._desk.resize(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
                 return verdict
 
@@ -262,7 +263,7 @@ class Head:
 
 @contextmanager
 def _tried_again(what: str) -> Iterator[None]:
-    """A ledger that does not answer now is no reason to end: the next look does it."""
+    """A home that does not answer now is no reason to end: the next look does it."""
     try:
         yield
     except InfrastructureError as error:

@@ -186,6 +186,8 @@ class LocalDesk:
         found = []
         with self._ledger.write() as tx:
             have = tx.get(self.id).plan.workers
+            if workers < have:  # of what it holds, what a person asks for meanwhile is not given away
+                workers = max(workers, min(have, tx.wishes(self.id).workers or 0))
             decision = governing.resize(tx, tx.get(self.id), workers)
             if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
                 governing.resize(tx, tx.get(self.id), decision.workers or have)
