@@ -113,6 +113,22 @@ def test_a_client_that_dies_leaves_a_head_or_an_end(home: PlayedHome, asking: As
     assert not home.held("ann").admitted
 
 
+def test_a_head_that_hangs_before_it_says_where_it_is_is_found_by_its_mark(
+    home: PlayedHome, asking: Asking
+) -> None:
+    """Whoever noted its cluster's end died before ending it. After a clock that went back that end is ahead, which is
+    no reason to wait for it."""
+    dies(home, "after the launch", lambda: home.request(asking("a", "ann", 1)))
+    (cluster,) = home.clusters()
+    home.played.hung.add(cluster.id)
+    home.advance(LOCAL.headless + 1)
+    dies(home, "before what follows", home.settle)
+    assert home.played.heads[cluster.id].alive
+    home.played.clock.now -= 7200
+    home.settle()
+    assert not home.played.heads[cluster.id].alive
+
+
 def test_a_head_that_dies_while_it_ends_has_ended_for_the_reason_that_it_had(
     home: PlayedHome, asking: Asking
 ) -> None:

@@ -329,4 +329,5 @@ def _is_leaving(tx: Transaction, cluster_id: str) -> bool:
         ended = tx.get(cluster_id).ended_at
     except NotFoundError:
         return False
-    return ended is not None and tx.now - ended < LOCAL.leaving
+    # Either way: after a clock that went back, none could appear to be gone.
+    return ended is not None and abs(tx.now - ended) < LOCAL.leaving
