@@ -2,7 +2,8 @@
 
 How a block is read, by the word after its fence: ``python`` is run as a script (with ``title="NAME"`` it is only
 saved); ``console`` lines after ``$`` are run one after the other, and exit 0 unless ``# exits N`` follows;
-``yaml`` whose first line is ``# PATH`` is written there. ``text`` shows what is seen, and is not run.
+``yaml`` whose first line is ``# PATH`` is written there; ``toml`` is parsed, and its entry points are looked up.
+``text`` shows what is seen, and is not run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +70,16 @@ def test_every_page_is_run_somewhere() -> None:
         if (ROOT / page).exists():
             assert (ROOT / test).exists(), f"{page} is run by {test}, which is not there"
     kinds = {block.kind for page in pages() for block in blocks(page)}
-    assert kinds <= {"python", "console", "yaml", "text", "sh", "bash"}, kinds
+    assert kinds <= {"python", "console", "yaml", "toml", "text", "sh", "bash"}, kinds
+
+
+def test_the_entry_points_that_pages_show_are_those_that_are_looked_for() -> None:
+    shown = [tomllib.loads(block.body) for page in pages() for block in blocks(page) if block.kind == "toml"]
+    assert shown
+    for block in shown:
+        for group in block["project"]["entry-points"]:
+            source = (ROOT / "platform/shoal/homes/choose.py").read_text()
+            assert f'"{group}"' in source, f"nothing looks for entry points in the group {group}"
 
 
 def test_blocks_are_of_the_one_form_that_the_site_shows_too() -> None:
