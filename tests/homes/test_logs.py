@@ -21,7 +21,8 @@ def test_a_head_writes_json_and_debugs_where_it_is_asked_to(
         calm = (paths.run_folder(cluster.id) / "head.log").read_text().splitlines()
     told = [json.loads(line) for line in calm if line.startswith("{")]
     others = [line for line in calm if not line.startswith("{")]
-    assert [line for line in others if not line.startswith("shoal head:")] == ["printed by a task"]
+    assert others == ["printed by a task"]
+    assert any(line["logger"] == "shoal.homes" and "1 worker" in line["message"] for line in told), told
     assert {line["cluster"] for line in told} == {cluster.id}
     assert "debug" not in {line["level"] for line in told}
     assert any(line["logger"].startswith("distributed.") for line in told)

@@ -17,7 +17,20 @@ from shoal.machine import logs
 
 PACKAGE = Path(shoal.__file__).parent
 # What runs in a head or a worker, where nobody reads what is printed but by its log.
-SILENT = ("engines", "governor", "model", "planning", "quota", "tables")
+SILENT = {
+    "engines",
+    "governor",
+    "head",
+    "homes",
+    "machine",
+    "model",
+    "planning",
+    "project",
+    "quota",
+    "tables",
+}
+# What answers people in their own process.
+SPEAKING = {"cli", "client", "display", "install", "prefect"}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +49,12 @@ def files(room: str) -> list[Path]:
     return sorted((PACKAGE / room).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", SILENT)
+def test_every_room_is_silent_or_speaks_to_people() -> None:
+    rooms = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()}
+    assert rooms - {"_defaults"} == SILENT | SPEAKING
+
+
+@pytest.mark.parametrize("room", sorted(SILENT))
 def test_nothing_is_printed_where_a_head_runs(room: str) -> None:
     printing = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}"

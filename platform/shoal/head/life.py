@@ -7,11 +7,11 @@ What it must not do: admit (its home did), or know more of an engine than ``engi
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -32,9 +32,12 @@ from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.report import Usage
 from shoal.model.workload import Engine
 from shoal.units import Bytes, Seconds
+from shoal.words import count
 
 if TYPE_CHECKING:
     from shoal.homes.base import Desk
+
+_log = logging.getLogger("shoal.head")
 
 
 class _ToldToEnd(Exception):
@@ -85,7 +88,7 @@ class Head:
             reason = Reason.PACKAGES_FAILED if "packages" in error.values else Reason.START_FAILED
             message = str(error)
         except Exception as error:  # a fault of ours or of an engine: the record says so, not only a log
-            traceback.print_exc()
+            _log.exception("the head failed")
             reason, message = Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}"
         return self._end(reason, message)
 
@@ -177,7 +180,7 @@ class Head:
                     engine.scale(target)
             have, had = had, self._cluster.plan.workers
             if adapt is not None and had > have:  # what it asked for was granted, just now or meanwhile
-                print(f"shoal head: grows from {have} to {had} workers", flush=True)
+                _log.info("grows from %s to %s", have, count(had, "worker"))
                 wanted = had
                 engine.scale(wanted)
             if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
@@ -209,7 +212,7 @@ class Head:
                 self._note(look)
             self._engine.stop()
         except Exception:  # whatever an engine does at its end, the record has to say that it ended
-            traceback.print_exc()
+            _log.exception("the engine could not be stopped")
         end_marked(self._id, guard=self._guard)  # what user code started on the workers
 
     def usage(self) -> Usage:
@@ -267,7 +270,7 @@ def _tried_again(what: str) -> Iterator[None]:
     try:
         yield
     except InfrastructureError as error:
-        print(f"shoal head: {what} is tried again: {error}", flush=True)
+        _log.warning("%s failed, trying again: %s", what, error)
 
 
 def _engine(engine: Engine, site: Site) -> EngineHost:

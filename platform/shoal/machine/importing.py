@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import json
 import linecache
+import logging
 import os
 import pickle
 import sys
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import CodeType, ModuleType
 
+from shoal.machine.logs import set_up
 from shoal.machine.modules import Code, Version, file_of, installed, is_users, under
 
 PACKAGES_PATH = "SHOAL_PACKAGES_PATH"  # in the environment: the folder of what ``packages=`` asked for
@@ -65,8 +67,16 @@ def opened(code: str, command: bytes) -> object:
     if (packages := os.environ.get(PACKAGES_PATH)) and packages not in sys.path:
         sys.path.insert(0, packages)
     for said in bring(Code.read(json.loads(code))):
-        print(f"shoal: {said}", file=sys.stderr, flush=True)
+        _logger().warning(said)
     return pickle.loads(command)  # noqa: S301 - as Spark's worker does with what it is sent
+
+
+def _logger() -> logging.Logger:
+    """In a process of Spark's nobody else sets up logging."""
+    logger = logging.getLogger("shoal.machine")
+    if not logger.hasHandlers():
+        set_up(sys.stderr)
+    return logger
 
 
 def _set_path(front: Sequence[str], back: Sequence[str]) -> None:

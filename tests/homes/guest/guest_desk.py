@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import secrets
@@ -20,6 +21,8 @@ from shoal.model.endpoint import Endpoint
 from shoal.model.report import Usage
 from shoal.units import Seconds
 from shoal.words import count
+
+_log = logging.getLogger("shoal.homes")
 
 
 class GuestDesk:
@@ -52,7 +55,7 @@ class GuestDesk:
         self._write("token", self.token)
 
     def say(self, reason: Reason, message: str, state: State = State.STARTING) -> None:
-        print(f"shoal head: {message}", flush=True)
+        _log.info(message)
         self._say(state=state, reason=reason, message=message)
         if self.look().state.ended:
             raise DeadlineError("its record says that it ended")

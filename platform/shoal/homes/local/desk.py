@@ -12,6 +12,7 @@ heads may wait on one machine.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import secrets
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from shoal.model.endpoint import Endpoint
     from shoal.model.report import Usage
 
+_log = logging.getLogger("shoal.homes")
 RENEW, LEASE = LOCAL.renew, LOCAL.lease
 WAIT = 5.0  # s that a head waits for the ledger at a time: its own limits come while it waits
 _AGAIN = 0.5  # s between tries of what has to be written
@@ -55,7 +57,7 @@ def insisted(what: Callable[[], _Told]) -> _Told:
         except InfrastructureError as error:
             if not error.values.get("away") or time.monotonic() > deadline:
                 raise
-            print(f"shoal head: the ledger is asked again: {error.message}", flush=True)
+            _log.warning("the ledger did not answer, trying again: %s", error.message)
             time.sleep(_AGAIN)
 
 
@@ -115,13 +117,13 @@ class LocalDesk:
         endpoints.write_token(self.folder, self.token)
 
     def say(self, reason: Reason, message: str, state: State = State.STARTING) -> None:
-        print(f"shoal head: {message}", flush=True)
+        _log.info(message)
         try:
             with self._ledger.write() as tx:
                 known = self._tell(tx, Pulse(phase=Phase(state, reason, message)))
                 tx.update(self.id, renewed_at=tx.now)
         except InfrastructureError as error:
-            print(f"shoal head: the ledger was not told: {error.message}", flush=True)
+            _log.warning("the ledger was not told: %s", error.message)
             return
         if known.state.ended:
             raise DeadlineError("its record says that it ended while it was starting")
@@ -165,7 +167,7 @@ class LocalDesk:
         except InfrastructureError as error:
             return self._without_an_answer(error, now)
         if self._away:
-            print("shoal head: the ledger answers again", flush=True)
+            _log.info("the ledger answers again")
             self._away = False
         return wishes
 
@@ -201,7 +203,7 @@ class LocalDesk:
             with self._ledger.write() as tx:
                 self._tell(tx, Pulse(said=End(reason, message)))
         except ShoalError as error:
-            print(f"shoal head: could not note that it stops: {error}", flush=True)
+            _log.warning("could not note that it stops: %s", error)
             self._last_words(State.STOPPING, reason, message, {})
 
     def ended(self, reason: Reason, message: str, usage: Usage) -> bool:
@@ -217,7 +219,7 @@ class LocalDesk:
                 steps.ended(tx, tx.get(self.id), end)
                 found = governing.settle(tx) if governing is not None else []
         except ShoalError as error:
-            print(f"shoal head: could not note its end ({reason}: {message}): {error}", flush=True)
+            _log.error("could not note its end (%s: %s): %s", reason, message, error)
             self._last_words(end.state, reason, message, _reported(self.cluster, usage))
             return False
         tidy.follow(found)
@@ -239,7 +241,7 @@ class LocalDesk:
             target = os.environ.get("SHOAL_TARGET")
             return Governing(load(Path(os.environ["SHOAL_PROJECT"]), target, tolerant=True))
         except (KeyError, ShoalError) as error:
-            print(f"shoal head: its project cannot be read, the queue is left to others: {error}", flush=True)
+            _log.warning("its project cannot be read, the queue is left to others: %s", error)
             return None
 
     def _renew(self, workers: int, usage: Usage) -> Wishes:
@@ -257,7 +259,7 @@ class LocalDesk:
 
     def _without_an_answer(self, error: InfrastructureError, now: float) -> Wishes:
         if not self._away:
-            print(f"shoal head: the ledger does not answer: {error.message}", flush=True)
+            _log.warning("the ledger does not answer: %s", error.message)
             self._away = True
         if self._lease is not None and now - self._renewed > self._lease:
             message = Sentence.CUT_OFF.format(limit=Seconds(self._lease), error=error.message)

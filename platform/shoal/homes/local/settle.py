@@ -9,12 +9,14 @@ What it must not do: wait or repeat.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shoal.homes.local.decisions import Governing
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.tidy import Found, follow
+from shoal.machine.logs import set_up
 from shoal.project.loading import load
 
 
@@ -29,6 +31,7 @@ def settle(governing: Governing, ledger: Ledger, do: Callable[[Iterable[Found]],
 
 
 def main() -> None:
+    set_up(sys.stdout)
     governing = Governing(
         load(Path(os.environ["SHOAL_PROJECT"]), os.environ.get("SHOAL_TARGET"), tolerant=True)
     )

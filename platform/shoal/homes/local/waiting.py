@@ -10,6 +10,7 @@ What it must not do: import an engine, the pure core or an ORM: a hundred may wa
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from shoal.homes.local.sqlite_store import sqlite_file
 from shoal.machine.processes import is_alive
 
+_log = logging.getLogger("shoal.homes")
 _LOOK = 0.2  # s between looks at its own record
 _DUTY = 1.0  # s between looks at whether something died
 _ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
@@ -41,7 +43,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
     while True:
         if store.inode() is None:  # opening it would make an empty one
             if time.monotonic() - there > limit:
-                print(f"shoal head: the ledger {url} was deleted, and its request with it", flush=True)
+                _log.error("the ledger %s was deleted, and its request with it", url)
                 return False
             time.sleep(_LOOK)
             continue
@@ -57,7 +59,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
             if rows is not None:
                 duty.look(rows)
         except sqlite3.OperationalError as error:
-            print(f"shoal head: the ledger did not answer: {error}", flush=True)
+            _log.warning("the ledger did not answer: %s", error)
         time.sleep(_LOOK)
 
 
@@ -94,7 +96,7 @@ def _settle() -> None:
     try:
         subprocess.run(command, timeout=_SETTLE_LIMIT, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"shoal head: the ledger could not be settled, tried again later: {error}", flush=True)
+        _log.warning("the ledger could not be settled, trying again later: %s", error)
 
 
 def _wait_at_server(cluster_id: str, url: str) -> bool:
@@ -120,5 +122,5 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
                 settled = time.monotonic()
                 _settle()
         except InfrastructureError as error:
-            print(f"shoal head: the ledger did not answer: {error}", flush=True)
+            _log.warning("the ledger did not answer: %s", error)
         time.sleep(_LOOK * 5)
