@@ -102,7 +102,7 @@ class DeadlineError(InfrastructureError):
     """A wait ended at its deadline. The message names what was waited for and how long."""
 
 
-class ConflictError(InfrastructureError):
+class StaleRecordError(InfrastructureError):
     """Somebody else wrote in between. Nothing was changed; look again and decide anew."""
 
 

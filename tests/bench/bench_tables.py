@@ -244,7 +244,7 @@ def many_files(bench: Bench, settings: Any) -> None:
 
     import shoal
     from shoal.tables.catalogs import opening as catalogs
-    from shoal.tables.writing.commit import Request, commit
+    from shoal.tables.writing.commit import CommitRequest, commit
 
     shoal.write_table(make_part(0, 1000), "bench.m")
     table = catalogs.load("bench.m")
@@ -255,7 +255,7 @@ def many_files(bench: Bench, settings: Any) -> None:
         clone._data = list(one._data)
         clone._data[1] = f"{one.file_path}.{i}"
         files.append(clone)
-    request = Request("bench.m", table.metadata, files, uuid.uuid4().hex, False, uuid.uuid4().hex)
+    request = CommitRequest("bench.m", table.metadata, files, uuid.uuid4().hex, False, uuid.uuid4().hex)
     for what, run in (
         ("commit", lambda: commit(request, settings)),
         ("plan", lambda: shoal.read_table("bench.m").npartitions),

@@ -20,8 +20,8 @@ from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.project.policy import Policy, Team, Tier, User
 from shoal.project.targets import Machine
 from shoal.quota.account import Account, amounts, real
-from shoal.quota.admission import Ask, Place, Verdict
-from shoal.quota.queueing import Books, Outcome, Waiting, admit
+from shoal.quota.admission import Capacity, Claim, Verdict
+from shoal.quota.queueing import Books, TurnResult, Waiting, admit
 from shoal.units import Bytes, Seconds
 
 GB, HOUR = 10**9, 3600.0
@@ -54,12 +54,12 @@ def plan(workers: int, hours: float) -> Plan:
     return Plan("etl", Engine.DASK, "simulated", nothing, (group,), timeouts, head_there=nothing)
 
 
-Pass = Callable[[Sequence[Waiting], Books, Policy, Place | None, float], list[Outcome]]
+Pass = Callable[[Sequence[Waiting], Books, Policy, Capacity | None, float], list[TurnResult]]
 
 
 def first_fit(
-    queue: Sequence[Waiting], books: Books, policy: Policy, place: Place | None, now: float
-) -> list[Outcome]:
+    queue: Sequence[Waiting], books: Books, policy: Policy, place: Capacity | None, now: float
+) -> list[TurnResult]:
     """The peer: oldest first, whoever fits. (Each user has one request at a time, so the place decides.)"""
     assert place is not None
     free = float(place.machine.memory or 0) - float(place.used.held.memory)
@@ -68,7 +68,7 @@ def first_fit(
         need = float(real(waiting.ask.plan).memory)
         fits = need <= free
         free -= need if fits else 0
-        outcomes.append(Outcome(waiting.ask, Verdict.ADMIT if fits else Verdict.WAIT))
+        outcomes.append(TurnResult(waiting.ask, Verdict.ADMIT if fits else Verdict.WAIT))
     return outcomes
 
 
@@ -138,7 +138,7 @@ class Simulation:
         name = f"cluster-{self.result.requests}"
         hours = self.random.choice([2.0, 4.0, LONGEST])
         self.life[name] = hours * HOUR * self.random.uniform(0.1, 1.0)
-        self.queue[name] = Waiting(Ask(name, name, plan(self.random.randint(1, 5), hours)), user, now)
+        self.queue[name] = Waiting(Claim(name, name, plan(self.random.randint(1, 5), hours)), user, now)
 
     def ends(self, cluster: str, user: str, now: float) -> None:
         team = self.team_of[user]
@@ -149,7 +149,7 @@ class Simulation:
 
     def admits(self, now: float) -> None:
         begun = time.process_time()
-        books, place = Books(self.users, self.accounts), Place(self.machine, self.place)
+        books, place = Books(self.users, self.accounts), Capacity(self.machine, self.place)
         outcomes = self.decide(list(self.queue.values()), books, self.policy, place, now)
         self.result.cpu_seconds += time.process_time() - begun
         self.result.decisions += len(outcomes)

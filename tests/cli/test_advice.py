@@ -7,12 +7,12 @@ from decimal import Decimal
 
 import pytest
 
-from shoal.planning.advice import HEADROOM, LEAST_RUNS, Run, advise
+from shoal.planning.advice import HEADROOM, LEAST_RUNS, PastRun, advise
 from shoal.project.yamlfile import replace_value
 from shoal.units import Bytes, Money, Seconds
 
 GB = 10**9
-RUN = Run(
+RUN = PastRun(
     name="nightly",
     failed=False,
     ready=Seconds(600),

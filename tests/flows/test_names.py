@@ -12,7 +12,7 @@ import shoal
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
-from shoal.prefect.leftovers import Verdict, judge
+from shoal.prefect.leftovers import Takeover, judge
 from shoal.prefect.runs import FLOW_RUN, Run, cluster_name, current
 from shoal.units import Bytes, Seconds
 
@@ -71,50 +71,53 @@ def test_outside_of_prefect_there_is_no_run() -> None:
 @pytest.mark.parametrize(
     ("found", "clients", "verdict"),
     [
-        pytest.param(None, 0, Verdict.START, id="nothing was left"),
-        pytest.param(cluster(State.STOPPED), 0, Verdict.START, id="it has ended"),
-        pytest.param(cluster(State.FAILED), 0, Verdict.START, id="it has failed"),
-        pytest.param(cluster(State.STOPPING), 0, Verdict.AWAIT, id="it is ending"),
-        pytest.param(cluster(State.READY), 0, Verdict.ADOPT, id="it is what would be started"),
-        pytest.param(cluster(State.STARTING), 0, Verdict.ADOPT, id="it is about to be"),
-        pytest.param(cluster(State.READY), 1, Verdict.REPLACE, id="another attempt still uses it"),
-        pytest.param(cluster(State.READY, run="other"), 0, Verdict.FOREIGN, id="it is not of this run"),
-        pytest.param(cluster(State.STOPPED, run="other"), 0, Verdict.START, id="it was not, and has ended"),
+        pytest.param(None, 0, Takeover.START, id="nothing was left"),
+        pytest.param(cluster(State.STOPPED), 0, Takeover.START, id="it has ended"),
+        pytest.param(cluster(State.FAILED), 0, Takeover.START, id="it has failed"),
+        pytest.param(cluster(State.STOPPING), 0, Takeover.AWAIT, id="it is ending"),
+        pytest.param(cluster(State.READY), 0, Takeover.ADOPT, id="it is what would be started"),
+        pytest.param(cluster(State.STARTING), 0, Takeover.ADOPT, id="it is about to be"),
+        pytest.param(cluster(State.READY), 1, Takeover.REPLACE, id="another attempt still uses it"),
+        pytest.param(cluster(State.READY, run="other"), 0, Takeover.FOREIGN, id="it is not of this run"),
+        pytest.param(cluster(State.STOPPED, run="other"), 0, Takeover.START, id="it was not, and has ended"),
         pytest.param(
             cluster(State.READY, replace(PLAN, groups=(replace(PLAN.groups[0], count=1),))),
             0,
-            Verdict.ADOPT,
+            Takeover.ADOPT,
             id="it has another number of workers just now",
         ),
         pytest.param(
             cluster(State.READY, replace(PLAN, groups=(replace(PLAN.groups[0], maximum=3),))),
             0,
-            Verdict.REPLACE,
+            Takeover.REPLACE,
             id="it may have more workers",
         ),
         pytest.param(
-            cluster(State.READY, replace(PLAN, engine=Engine.SPARK)), 0, Verdict.REPLACE, id="other engine"
+            cluster(State.READY, replace(PLAN, engine=Engine.SPARK)), 0, Takeover.REPLACE, id="other engine"
         ),
         pytest.param(
-            cluster(State.READY, replace(PLAN, packages=("polars",))), 0, Verdict.REPLACE, id="other packages"
+            cluster(State.READY, replace(PLAN, packages=("polars",))),
+            0,
+            Takeover.REPLACE,
+            id="other packages",
         ),
         pytest.param(
             cluster(State.READY, replace(PLAN, reasons={"workers": "template says so"})),
             0,
-            Verdict.ADOPT,
+            Takeover.ADOPT,
             id="only said differently",
         ),
     ],
 )
 def test_what_is_done_about_what_an_attempt_left(
-    found: Cluster | None, clients: int, verdict: Verdict
+    found: Cluster | None, clients: int, verdict: Takeover
 ) -> None:
     assert judge(found, PLAN, clients, "this") is verdict
 
 
 def test_a_plan_that_went_through_the_store_is_still_the_same() -> None:
     stored = read(Plan, plain(PLAN))
-    assert judge(cluster(State.READY, stored), PLAN, 0, "this") is Verdict.ADOPT
+    assert judge(cluster(State.READY, stored), PLAN, 0, "this") is Takeover.ADOPT
 
 
 def test_without_prefect_the_error_names_the_extra_and_is_an_import_error() -> None:

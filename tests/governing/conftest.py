@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Policy, Team, Tier, User
 from shoal.units import Bytes, Seconds
@@ -45,13 +45,13 @@ def small_ask(
     queue: bool = True,
     hours: float = 1.0,
     least: int | None = None,
-) -> Ask:
+) -> Request:
     plan = small_plan(workers, hours, least=least)
-    return Ask(name, owner, Workload("etl", workers=workers, queue=queue), plan)
+    return Request(name, owner, Workload("etl", workers=workers, queue=queue), plan)
 
 
 @pytest.fixture
-def asking() -> Callable[..., Ask]:
+def asking() -> Callable[..., Request]:
     return small_ask
 
 

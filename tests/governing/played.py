@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, due
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FOLLOW, RETIRE, START_TIME, FakeClock, FakeHead
 from shoal.homes.local import periods
 from shoal.homes.local.heads import Heads
@@ -250,7 +250,7 @@ class PlayedHome(LocalHome):
     def user(self) -> str:  # type: ignore[override]
         return self._who or super().user()
 
-    def request(self, ask: Ask) -> Cluster:
+    def request(self, ask: Request) -> Cluster:
         self.played.clock.now += 1e-3  # no two requests come at the same moment
         return super().request(ask)
 

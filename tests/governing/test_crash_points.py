@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from shoal.governor.rounds import CrashPoint, Governor
-from shoal.homes.base import Ask
+from shoal.governor.rounds import Governor, RoundPoint
+from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.units import Bytes
 
-Asking = Callable[..., Ask]
+Asking = Callable[..., Request]
 
 
 class Died(BaseException):
@@ -47,38 +47,38 @@ def kill(home: FakeHome, cluster: Cluster) -> State:
 
 
 # What is going on when the governor dies there.
-CASES: dict[CrashPoint, Callable[[FakeHome, Cluster], State]] = {
-    CrashPoint.ADMISSION_PLACE_CHARGED: admit,
-    CrashPoint.ADMISSION_TEAM_CHARGED: admit,
-    CrashPoint.ADMISSION_USER_CHARGED: admit,
-    CrashPoint.ADMISSION_RECORDED: admit,
-    CrashPoint.START_HEAD_STARTED: admit,
-    CrashPoint.SCALE_PLACE_CHARGED: grow,
-    CrashPoint.SCALE_TEAM_CHARGED: grow,
-    CrashPoint.SCALE_USER_CHARGED: grow,
-    CrashPoint.SCALE_RECORDED: grow,
-    CrashPoint.RELEASE_STOP_RECORDED: stop,
-    CrashPoint.RELEASE_HEAD_TOLD: stop,
-    CrashPoint.RELEASE_REMAINS_ENDED: kill,
-    CrashPoint.RELEASE_END_RECORDED: stop,
-    CrashPoint.RELEASE_USER_FREED: stop,
-    CrashPoint.RELEASE_TEAM_FREED: stop,
-    CrashPoint.RELEASE_PLACE_FREED: stop,
+CASES: dict[RoundPoint, Callable[[FakeHome, Cluster], State]] = {
+    RoundPoint.ADMISSION_PLACE_CHARGED: admit,
+    RoundPoint.ADMISSION_TEAM_CHARGED: admit,
+    RoundPoint.ADMISSION_USER_CHARGED: admit,
+    RoundPoint.ADMISSION_RECORDED: admit,
+    RoundPoint.START_HEAD_STARTED: admit,
+    RoundPoint.SCALE_PLACE_CHARGED: grow,
+    RoundPoint.SCALE_TEAM_CHARGED: grow,
+    RoundPoint.SCALE_USER_CHARGED: grow,
+    RoundPoint.SCALE_RECORDED: grow,
+    RoundPoint.RELEASE_STOP_RECORDED: stop,
+    RoundPoint.RELEASE_HEAD_TOLD: stop,
+    RoundPoint.RELEASE_REMAINS_ENDED: kill,
+    RoundPoint.RELEASE_END_RECORDED: stop,
+    RoundPoint.RELEASE_USER_FREED: stop,
+    RoundPoint.RELEASE_TEAM_FREED: stop,
+    RoundPoint.RELEASE_PLACE_FREED: stop,
 }
 
 
 def test_every_crash_point_has_its_case() -> None:
-    assert set(CASES) == set(CrashPoint)
+    assert set(CASES) == set(RoundPoint)
 
 
-@pytest.mark.parametrize("point", CrashPoint, ids=str)
-def test_another_governor_finishes(point: CrashPoint, policy: Policy, asking: Asking) -> None:
+@pytest.mark.parametrize("point", RoundPoint, ids=str)
+def test_another_governor_finishes(point: RoundPoint, policy: Policy, asking: Asking) -> None:
     home = FakeHome(policy, Machine(memory=Bytes(10**12)))
     cluster = home.request(asking("a", "ann", 2))
     expected = CASES[point](home, cluster)
     died = []
 
-    def reached(at: CrashPoint) -> None:
+    def reached(at: RoundPoint) -> None:
         if at == point:
             died.append(at)
             raise Died

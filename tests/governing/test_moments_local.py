@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import QuotaExceededError
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FakeClock
 from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.sight import look
@@ -24,7 +24,7 @@ from shoal.quota.admission import Verdict
 from .played import InMemory, Mortal, PlayedHeads, PlayedHome
 from .world import PLACE, Died
 
-Asking = Callable[..., Ask]
+Asking = Callable[..., Request]
 STOPPED = (State.STOPPED, Reason.STOPPED_BY_USER)
 
 
@@ -36,7 +36,7 @@ def home(policy: Policy, empty_home: Path) -> PlayedHome:
     return PlayedHome(project, InMemory(clock, mortal), PlayedHeads(clock, mortal))
 
 
-def ready(home: PlayedHome, ask: Ask) -> Cluster:
+def ready(home: PlayedHome, ask: Request) -> Cluster:
     cluster = home.request(ask)
     for _ in range(2):
         home.advance(4)

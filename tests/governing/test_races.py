@@ -13,8 +13,8 @@ import pytest
 
 from shoal.governor.actions import Scope
 from shoal.governor.ports import Snapshot
-from shoal.governor.rounds import CrashPoint, Governor
-from shoal.homes.base import Ask
+from shoal.governor.rounds import Governor, RoundPoint
+from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, State
 from shoal.project.policy import Policy, Team
@@ -23,7 +23,7 @@ from shoal.units import Bytes
 
 GB = 10**9
 TEAM, USER = (Scope.TEAM, "red"), (Scope.USER, "ann")
-Asking = Callable[..., Ask]
+Asking = Callable[..., Request]
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def strict(policy: Policy) -> Policy:
     return replace(policy, teams={**policy.teams, "red": Team(memory=Bytes(40 * GB))}, _known={})
 
 
-def look_at(home: FakeHome, policy: Policy, point: CrashPoint) -> Snapshot:
+def look_at(home: FakeHome, policy: Policy, point: RoundPoint) -> Snapshot:
     """A round of a governor, and what another one sees at ``point`` in the middle of it."""
     seen: list[Snapshot] = []
 
-    def reached(at: CrashPoint) -> None:
+    def reached(at: RoundPoint) -> None:
         if at == point and not seen:
             seen.append(home.snapshot())
 
@@ -76,7 +76,7 @@ def with_bob(home: FakeHome, asking: Asking, bob: int = 3) -> None:
 def test_one_withdraws_while_the_other_admits(home: FakeHome, strict: Policy, asking: Asking) -> None:
     with_bob(home, asking)
     cluster = home.request(asking("anns", "ann", 2))
-    seen = look_at(home, home.policy, CrashPoint.ADMISSION_TEAM_CHARGED)
+    seen = look_at(home, home.policy, RoundPoint.ADMISSION_TEAM_CHARGED)
     assert home.get(cluster.id).state is State.ADMITTED
     act_on(home, strict, seen)  # saw it Queued, charged in part, and with no room by its policy
     assert home.get(cluster.id).state.admitted
@@ -91,7 +91,7 @@ def test_one_admits_on_what_the_other_is_taking_back(home: FakeHome, strict: Pol
         died.round()
     assert charged(home, cluster) == {Scope.TEAM: 20}
     # The strict one notes in the record that it waits; there the other looks; then the charge is taken back.
-    seen = look_at(home, strict, CrashPoint.ADMISSION_RECORDED)
+    seen = look_at(home, strict, RoundPoint.ADMISSION_RECORDED)
     assert charged(home, cluster) == {}
     act_on(home, home.policy, seen)
     recorded = home.get(cluster.id).state.admitted
@@ -108,7 +108,7 @@ def test_one_lowers_while_the_other_grows(home: FakeHome, strict: Policy, asking
     home.govern()
     home.advance(4)
     home.wish(cluster.id, 2)
-    seen = look_at(home, home.policy, CrashPoint.SCALE_TEAM_CHARGED)
+    seen = look_at(home, home.policy, RoundPoint.SCALE_TEAM_CHARGED)
     assert home.get(cluster.id).plan.workers == 2
     act_on(home, strict, seen)  # saw one worker recorded, two charged, and no room for a second
     assert home.get(cluster.id).plan.workers == 2
@@ -133,7 +133,7 @@ def test_workers_count_until_they_are_gone(home: FakeHome, asking: Asking) -> No
     home.advance(4)
     home.crash_head(cluster.id)
     home.faults = lambda operation: faults.get(operation, lost.NONE)
-    from shoal.homes.fake import Fault as lost
+    from shoal.homes.fake import InjectedFault as lost
 
     faults = {"end remains": lost.LOST_REQUEST}
     home.govern(3)

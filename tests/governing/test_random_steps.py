@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from shoal.errors import RefusedError
-from shoal.governor.rounds import CrashPoint, Governor
-from shoal.homes.base import Ask
-from shoal.homes.fake import PERIODS, FakeHome, Fault
+from shoal.governor.rounds import Governor, RoundPoint
+from shoal.homes.base import Request
+from shoal.homes.fake import PERIODS, FakeHome, InjectedFault
 from shoal.model.cluster import Cluster, Reason
 from shoal.project.policy import Policy
 
@@ -32,10 +32,10 @@ class World(Steps):
         self.policy = type(self).small_policy()
         self.home = FakeHome(self.policy, PLACE)
         self.clock, self.heads = self.home.clock, self.home.heads
-        self.plagued: list[Fault] = []
-        self.home.faults = lambda operation: self.plagued.pop() if self.plagued else Fault.NONE
+        self.plagued: list[InjectedFault] = []
+        self.home.faults = lambda operation: self.plagued.pop() if self.plagued else InjectedFault.NONE
         self.home.changed = self.no_limit_is_exceeded
-        self.dies_at: CrashPoint | None = None
+        self.dies_at: RoundPoint | None = None
         self.governors = [self.new_governor(), self.new_governor()]
         self.stale: Any = None
         self.start()
@@ -43,12 +43,12 @@ class World(Steps):
     def new_governor(self) -> Governor:
         return Governor(self.home, self.policy, PERIODS, self.reached, lambda: self.home.clock.elapsed)
 
-    def reached(self, point: CrashPoint) -> None:
+    def reached(self, point: RoundPoint) -> None:
         if point == self.dies_at:
             self.dies_at = None
             raise Died
 
-    def request(self, ask: Ask) -> None:
+    def request(self, ask: Request) -> None:
         try:
             self.home.request(ask)
         except RefusedError:
@@ -103,12 +103,12 @@ class World(Steps):
         finally:
             self.home.snapshot = fresh  # type: ignore[method-assign]
 
-    @rule(point=st.sampled_from(CrashPoint))
-    def a_governor_is_about_to_die(self, point: CrashPoint) -> None:
+    @rule(point=st.sampled_from(RoundPoint))
+    def a_governor_is_about_to_die(self, point: RoundPoint) -> None:
         self.dies_at = point
 
-    @rule(faults=st.lists(st.sampled_from(Fault), max_size=4))
-    def the_network_is_bad(self, faults: list[Fault]) -> None:
+    @rule(faults=st.lists(st.sampled_from(InjectedFault), max_size=4))
+    def the_network_is_bad(self, faults: list[InjectedFault]) -> None:
         self.plagued = list(faults)
 
     @rule()
@@ -140,7 +140,7 @@ class World(Steps):
 
 
 @pytest.fixture
-def world(policy: Policy, asking: Callable[..., Ask]) -> type[World]:
+def world(policy: Policy, asking: Callable[..., Request]) -> type[World]:
     return made(World, policy, asking)
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from shoal.errors import InfrastructureError, RefusedError
 from shoal.governor.actions import Scope
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FakeClock
 from shoal.model.cluster import Cluster, Reason
 from shoal.project.loading import Project
@@ -60,7 +60,7 @@ class World(Steps):
         finally:
             self.mortal.dead = False
 
-    def request(self, ask: Ask) -> None:
+    def request(self, ask: Request) -> None:
         self.done(lambda: self.home.request(ask))
 
     def look(self) -> None:
@@ -127,7 +127,7 @@ class World(Steps):
 
 
 @pytest.fixture
-def world(policy: Policy, asking: Callable[..., Ask], empty_home: Path) -> Callable[..., type[World]]:
+def world(policy: Policy, asking: Callable[..., Request], empty_home: Path) -> Callable[..., type[World]]:
     def make(opens: Opens, *, several: bool = False) -> type[World]:
         return made(World, policy, asking, opens=staticmethod(opens), several=several)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from shoal.governor.actions import Scope
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FakeClock, FakeHead
 from shoal.model.cluster import Cluster, State
 from shoal.project.policy import Policy
@@ -56,7 +56,7 @@ class Steps(RuleBasedStateMachine):
     """Of a home that its kind makes in ``begin``."""
 
     small_policy: Callable[[], Policy]
-    small_ask: Callable[..., Ask]
+    small_ask: Callable[..., Request]
 
     policy: Policy
     clock: FakeClock
@@ -72,7 +72,7 @@ class Steps(RuleBasedStateMachine):
 
     # -- what a kind of home does ------------------------------------------------------------------------
 
-    def request(self, ask: Ask) -> None:
+    def request(self, ask: Request) -> None:
         raise NotImplementedError
 
     def look(self) -> None:
@@ -208,7 +208,7 @@ class Steps(RuleBasedStateMachine):
         self.nothing_is_held()
 
 
-def made(machine: type[Any], policy: Policy, asking: Callable[..., Ask], **more: Any) -> type[Any]:
+def made(machine: type[Any], policy: Policy, asking: Callable[..., Request], **more: Any) -> type[Any]:
     """The machine for this world."""
     given = {"small_policy": staticmethod(lambda: policy), "small_ask": staticmethod(asking), **more}
     return type(machine.__name__, (machine,), given)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.governor.ends import End
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.local.steps import ended
 from shoal.machine.processes import identity
 from shoal.model.cluster import Reason, State
@@ -37,7 +37,7 @@ def main(project: Path, seconds: float, log: Path) -> None:
         with ledger.write() as tx:
             longest = max(longest, time.monotonic() - begin)
             governing.settle(tx)
-            ask = Ask(f"{os.getpid()}-{number}", asked.user, asked.workload, asked.plan)
+            ask = Request(f"{os.getpid()}-{number}", asked.user, asked.workload, asked.plan)
             cluster, _ = governing.request(tx, ask)
             tx.update(cluster.id, head=me)
             if cluster.state is State.ADMITTED:

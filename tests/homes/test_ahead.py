@@ -14,7 +14,7 @@ import pytest
 import shoal
 from shoal.client.clusters import open_project, prepare
 from shoal.errors import QuotaExceededError, ShoalError
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.choose import open_home
 from shoal.homes.local.ahead import ahead
 from shoal.model.cluster import Reason
@@ -121,7 +121,7 @@ def test_one_that_died_before_the_decision_is_replaced(project: Path, marked: Ma
         (pid,) = of(marked, cluster_id)
         os.kill(pid, signal.SIGKILL)
         psutil.wait_procs([psutil.Process(pid)], timeout=0.2)
-        asked = Ask("c", request.user, request.workload, request.plan, id=cluster_id)
+        asked = Request("c", request.user, request.workload, request.plan, id=cluster_id)
         cluster = home.request(asked)
     assert cluster.id == cluster_id
     assert cluster.head["pid"] != pid

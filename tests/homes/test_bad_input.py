@@ -15,7 +15,7 @@ from shoal.cli import views
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import QuotaExceededError
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FakeHome
 from shoal.homes.local.home import LocalHome
 from shoal.machine.processes import identity, is_alive
@@ -32,7 +32,7 @@ def tiers(project: Path, clusters: int = 2, memory: str = "6 GB") -> None:
 
 def ask(home: LocalHome | FakeHome, project: Path, name: str, workers: int = 1, **more: Any) -> Cluster:
     settled = prepare("small", engine="dask", workers=workers, project=project, **more)
-    return home.request(Ask(name, home.user(), settled.workload, settled.plan))
+    return home.request(Request(name, home.user(), settled.workload, settled.plan))
 
 
 @pytest.fixture

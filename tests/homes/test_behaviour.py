@@ -16,7 +16,7 @@ import pytest
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
-from shoal.homes.base import Ask, Home, Wrote
+from shoal.homes.base import Home, Request, Wrote
 from shoal.homes.fake import FakeClock, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.quota.admission import Decision, Verdict
@@ -46,7 +46,7 @@ class World:
     ) -> Cluster:
         options = {"engine": "dask", "workers": workers, "queue": queue, "project": self.project, **more}
         settled = prepare(template, **options)
-        asked = Ask(name, self.home.user(), settled.workload, settled.plan, id=id)
+        asked = Request(name, self.home.user(), settled.workload, settled.plan, id=id)
         return self.home.request(asked)
 
     def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
@@ -195,7 +195,7 @@ def test_what_a_request_would_be_told_changes_nothing_and_comes_true(world: Worl
 
     def would(name: str) -> Decision:
         settled = prepare("small", engine="dask", workers=1, project=world.project)
-        return world.home.would(Ask(name, world.home.user(), settled.workload, settled.plan))
+        return world.home.would(Request(name, world.home.user(), settled.workload, settled.plan))
 
     assert would("one").verdict is Verdict.ADMIT
     assert world.home.clusters() == []
@@ -269,7 +269,7 @@ def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: W
     asked = prepare("small", engine="dask", workers=1, priority=2, project=world.project)
     rushed = replace(asked.workload, priority=3)
     with pytest.raises(NeverFitsError, match="at most priority 2"):  # whatever the client settled
-        world.home.request(Ask("urgent", world.home.user(), rushed, asked.plan))
+        world.home.request(Request("urgent", world.home.user(), rushed, asked.plan))
     assert world.ask("in time", priority=2).state.admitted
 
 

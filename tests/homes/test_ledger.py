@@ -26,13 +26,13 @@ import sys, time
 from pathlib import Path
 import shoal
 from shoal.client.clusters import open_home, open_project, prepare
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 project, start, number = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 request = prepare("small", engine="dask", workers=1, project=project)
 home = open_home(request.project)
 time.sleep(max(0, start - time.time()))
 try:
-    cluster = home.request(Ask(f"c{number}", request.user, request.workload, request.plan))
+    cluster = home.request(Request(f"c{number}", request.user, request.workload, request.plan))
     print("admitted", cluster.id)
 except shoal.ShoalError as error:
     print("refused", type(error).__name__)

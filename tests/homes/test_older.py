@@ -21,7 +21,7 @@ from shoal.homes.local.ledger import Ledger
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.endpoint import Endpoint
-from shoal.model.report import Turn, Usage
+from shoal.model.report import QueueStatus, Usage
 from shoal.model.workload import Group, Plan, Size, Timeouts, Workload
 from shoal.quota.account import Account, Amounts
 from shoal.units import Seconds
@@ -39,7 +39,7 @@ FIRST = {
     Account: "",
     Cluster: "id name owner team workload plan state reason message since created",
     Endpoint: "address token",
-    Turn: "",
+    QueueStatus: "",
     Usage: "",
 }
 
@@ -73,8 +73,8 @@ def test_a_ledger_of_an_older_shoal_is_read_and_keeps_its_records(older: Path) -
         9,
     )
     assert replace(cluster, report={"samples": "damaged"}).usage == Usage()
-    assert replace(cluster, report={"place": 2}).turn == Turn(), "it does not wait any more"
-    assert replace(cluster, state=State.QUEUED, report={"place": 2, "latest": 7}).turn == Turn(2, 7.0)
+    assert replace(cluster, report={"place": 2}).turn == QueueStatus(), "it does not wait any more"
+    assert replace(cluster, state=State.QUEUED, report={"place": 2, "latest": 7}).turn == QueueStatus(2, 7.0)
 
 
 def test_what_is_written_into_it_can_be_read_by_the_older_shoal(older: Path) -> None:

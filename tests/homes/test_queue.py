@@ -17,7 +17,7 @@ import pytest
 import shoal
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.errors import NeverFitsError, QuotaExceededError
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.local.home import LocalHome
 from shoal.model.cluster import Cluster, Reason, State
 
@@ -37,7 +37,7 @@ def ask(project: Path, home: LocalHome) -> Callable[..., Cluster]:
         settled = prepare(
             "small", engine="dask", workers=workers, queue=queue, no_client="5 min", project=project
         )
-        return home.request(Ask(name, settled.user, settled.workload, settled.plan))
+        return home.request(Request(name, settled.user, settled.workload, settled.plan))
 
     return request
 

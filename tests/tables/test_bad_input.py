@@ -28,7 +28,7 @@ from shoal.tables import errors
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.writing import points
-from shoal.tables.writing.points import CrashPoint
+from shoal.tables.writing.points import WritePoint
 
 
 def rows(ids: Any, value: str = "old") -> pa.Table:
@@ -61,8 +61,8 @@ def test_a_table_that_changes_under_a_writer(
     shoal.write_table(rows(range(6)), name, partition_by="part")
     table, before = catalogs.load(name), data_files(name)
 
-    def meddle(point: CrashPoint) -> None:
-        if point is CrashPoint.CLIENT_AFTER_FILES:
+    def meddle(point: WritePoint) -> None:
+        if point is WritePoint.CLIENT_AFTER_FILES:
             monkeypatch.setattr(points, "hook", None)
             if change == "drop":
                 shoal.catalog().drop_table(name)
@@ -244,8 +244,8 @@ def test_a_catalog_that_is_locked_at_the_commit(
     files = sorted(tmp_path.rglob("*.parquet"))
     holder = sqlite3.connect(tmp_path / "c.db", isolation_level=None)
 
-    def lock(point: CrashPoint) -> None:
-        if point is CrashPoint.CLIENT_AFTER_FILES:
+    def lock(point: WritePoint) -> None:
+        if point is WritePoint.CLIENT_AFTER_FILES:
             holder.execute(f"begin {held}")
 
     monkeypatch.setattr(points, "hook", lock)

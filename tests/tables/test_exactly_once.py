@@ -30,7 +30,7 @@ import shoal
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.writing import points
-from shoal.tables.writing.points import CrashPoint
+from shoal.tables.writing.points import WritePoint
 
 TRIES = int(os.environ.get("SHOAL_SOAK", "10"))
 ROWS = 40  # of each write
@@ -208,7 +208,7 @@ def check(
 
 
 LANDED = ("CLIENT_AFTER_SWAP", "CLIENT_BEFORE_SWEEP", "in the swap, after")
-MOMENTS = [*(point.name for point in CrashPoint), "in the swap, before", "in the swap, after"]
+MOMENTS = [*(point.name for point in WritePoint), "in the swap, before", "in the swap, after"]
 SCHEMA = {"id": pa.int64(), "batch": pa.int64()}
 
 
@@ -234,8 +234,8 @@ def test_killed_and_run_again(
     check(name, acknowledged, TRIES // 2, record_property, step)
 
 
-@pytest.mark.parametrize("point", CrashPoint, ids=[p.name for p in CrashPoint])
-def test_killed_while_the_table_is_made(point: CrashPoint, name: str, clients: Clients) -> None:
+@pytest.mark.parametrize("point", WritePoint, ids=[p.name for p in WritePoint])
+def test_killed_while_the_table_is_made(point: WritePoint, name: str, clients: Clients) -> None:
     """The table comes with its first rows; the manifests of one that never came are the orphan clean-up's."""
     clients.write(name, 0, kill=point.name)
     (answer,), _ = clients.write(name, 0)
@@ -278,10 +278,10 @@ def test_racers_that_make_the_table(name: str, clients: Clients, record_property
         check(fresh, {0: answers[0]["snapshot"]}, 0, record_property)
 
 
-def once_at(point: CrashPoint, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+def once_at(point: WritePoint, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
     """Do ``act`` when a write comes to that moment for the first time."""
 
-    def hook(reached: CrashPoint) -> None:
+    def hook(reached: WritePoint) -> None:
         if reached is point:
             patch.setattr(points, "hook", None)
             act()
@@ -292,7 +292,7 @@ def once_at(point: CrashPoint, act: Callable[[], object], patch: pytest.MonkeyPa
 def test_another_run_makes_the_table_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows land in the other one's table, and nothing is left of the table that did not come to be."""
     batch = pa.table({"id": [1]})
-    once_at(CrashPoint.CLIENT_BEFORE_SWAP, lambda: shoal.write_table(batch, name), monkeypatch)
+    once_at(WritePoint.CLIENT_BEFORE_SWAP, lambda: shoal.write_table(batch, name), monkeypatch)
     assert not shoal.write_table(pa.table({"id": [2]}), name).replayed
     assert sorted(shoal.read_table(name).id.compute()) == [1, 2]
     assert left_over(name) == []
@@ -311,7 +311,7 @@ def test_a_try_that_fails_after_its_run_has_landed(name: str, monkeypatch: pytes
         landed.append(shoal.write_table(frame, name, run_key="one"))
         raise FileNotFoundError("the folder is gone")
 
-    once_at(CrashPoint.WORKER_BEFORE_FILE, other, monkeypatch)
+    once_at(WritePoint.WORKER_BEFORE_FILE, other, monkeypatch)
     with dask.config.set(scheduler="sync"):
         late = shoal.write_table(frame, name, run_key="one")
     assert late.replayed
@@ -319,7 +319,7 @@ def test_a_try_that_fails_after_its_run_has_landed(name: str, monkeypatch: pytes
     assert sorted(shoal.read_table(name).id.compute()) == list(range(8))
     assert left_over(name) == []
     # Without a key it is nobody's try, and the fault is told.
-    once_at(CrashPoint.WORKER_BEFORE_FILE, other, monkeypatch)
+    once_at(WritePoint.WORKER_BEFORE_FILE, other, monkeypatch)
     with pytest.raises(FileNotFoundError), dask.config.set(scheduler="sync"):
         shoal.write_table(frame, name)
 
@@ -339,7 +339,7 @@ def test_a_killed_worker(name: str, record_property: Any) -> None:
     from distributed import Client, LocalCluster
 
     def arm(point: str, flag: str) -> None:
-        def die(reached: CrashPoint) -> None:
+        def die(reached: WritePoint) -> None:
             if reached.name == point:
                 try:
                     os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
@@ -350,7 +350,7 @@ def test_a_killed_worker(name: str, record_property: Any) -> None:
         points.hook = die
 
     acknowledged: dict[int, int] = {}
-    kills = [p.name for p in CrashPoint if p.name.startswith("WORKER")]
+    kills = [p.name for p in WritePoint if p.name.startswith("WORKER")]
     with (
         # A local cluster gives up a worker that is not back in 15 s, which on a busy machine is too soon.
         dask.config.set(

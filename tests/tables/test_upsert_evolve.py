@@ -17,7 +17,7 @@ from shoal.errors import ShoalError, UsageError
 from shoal.tables import errors
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.writing import points, upsert
-from shoal.tables.writing.points import CrashPoint
+from shoal.tables.writing.points import WritePoint
 
 
 def rows(ids: Any, value: str = "old") -> pa.Table:
@@ -107,8 +107,8 @@ def test_upsert_looks_again_when_the_table_moved(name: str, monkeypatch: pytest.
     shoal.write_table(rows(range(10)), name)
     meddled: list[bool] = []
 
-    def meddle(point: CrashPoint) -> None:
-        if point is CrashPoint.CLIENT_BEFORE_SWAP and not meddled:
+    def meddle(point: WritePoint) -> None:
+        if point is WritePoint.CLIENT_BEFORE_SWAP and not meddled:
             meddled.append(True)
             shoal.write_table(rows([77], "other"), name)
 
@@ -235,8 +235,8 @@ def test_a_table_that_changes_mid_job(name: str, monkeypatch: pytest.MonkeyPatch
     location = Path(catalogs.load(name).location().removeprefix("file://"))
     before = set((location / "data").rglob("*.parquet"))
 
-    def meddle(point: CrashPoint) -> None:
-        if point is not CrashPoint.CLIENT_AFTER_FILES:
+    def meddle(point: WritePoint) -> None:
+        if point is not WritePoint.CLIENT_AFTER_FILES:
             return
         monkeypatch.setattr(points, "hook", None)
         table, catalog = catalogs.load(name), shoal.catalog()
@@ -271,8 +271,8 @@ def test_two_writers_of_one_partition(name: str, monkeypatch: pytest.MonkeyPatch
     shoal.write_table(rows(range(9)), name, partition_by="k")
 
     def meddle(with_rows: pa.Table) -> None:
-        def once(point: CrashPoint) -> None:
-            if point is CrashPoint.CLIENT_AFTER_FILES:
+        def once(point: WritePoint) -> None:
+            if point is WritePoint.CLIENT_AFTER_FILES:
                 monkeypatch.setattr(points, "hook", None)
                 shoal.write_table(with_rows, name)
 
@@ -295,8 +295,8 @@ def test_an_upsert_that_always_comes_second_gives_up_and_changes_nothing(
     shoal.write_table(rows(range(9)), name)
     others: list[int] = []
 
-    def meddle(point: CrashPoint) -> None:
-        if point is CrashPoint.CLIENT_BEFORE_SWAP:
+    def meddle(point: WritePoint) -> None:
+        if point is WritePoint.CLIENT_BEFORE_SWAP:
             monkeypatch.setattr(points, "hook", None)
             others.append(len(others))
             shoal.write_table(rows([0], f"other {len(others)}"), name, mode="overwrite")

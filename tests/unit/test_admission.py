@@ -19,15 +19,15 @@ from shoal.project.loading import Project
 from shoal.project.policy import Limit, Limits, Policy, Team, Tier, User
 from shoal.project.targets import Machine
 from shoal.quota.account import Account, Amounts, amounts, real
-from shoal.quota.admission import Ask, Decision, Place, Verdict, beside, decide
+from shoal.quota.admission import Capacity, Claim, Decision, Verdict, beside, decide
 from shoal.units import Bytes, Seconds
 
 Planned = Callable[..., Plan]
 GB = 10**9
 
 
-def of(name: str, plan_: Plan) -> Ask:
-    return Ask(f"id-{name}", name, plan_)
+def of(name: str, plan_: Plan) -> Claim:
+    return Claim(f"id-{name}", name, plan_)
 
 
 def holding(*plans: tuple[str, Plan]) -> tuple[Account, dict[str, str]]:
@@ -111,20 +111,20 @@ def test_a_team_may_be_full_while_the_user_is_not(planned: Planned, standard: Li
 
 def test_the_machine_may_be_full_while_quota_is_not(planned: Planned, standard: Limits) -> None:
     two = planned("etl", workers=2)  # 1 GB each and 1 GB for the head
-    place = Place(Machine(cores=2, memory=Bytes(5 * GB)), Account({"id-other": real(two)}))
+    place = Capacity(Machine(cores=2, memory=Bytes(5 * GB)), Account({"id-other": real(two)}))
     decision = decide(of("mine", two), standard, Account(), place=place, names={"id-other": "other"})
     assert decision.reason is Reason.WAITING_FOR_CAPACITY
     assert decision.message.startswith("mine needs 3 GB of memory; the machine holds 3 GB of 5 GB (other)")
     assert isinstance(decision.error(), CapacityError)
     assert decision.workers == 1
-    small = Place(Machine(memory=Bytes(2 * GB)))
+    small = Capacity(Machine(memory=Bytes(2 * GB)))
     decision = decide(of("mine", two), standard, Account(), place=small)
     assert decision.verdict is Verdict.REFUSE
     assert "the machine has 2 GB of memory" in decision.message
 
 
 def test_cores_are_shared_in_time_so_a_small_machine_still_works(planned: Planned, standard: Limits) -> None:
-    place = Place(Machine(cores=1, memory=Bytes(8 * GB)))
+    place = Capacity(Machine(cores=1, memory=Bytes(8 * GB)))
     assert (
         decide(of("a", planned("etl", workers=3)), standard, Account(), place=place).verdict is Verdict.ADMIT
     )
@@ -138,7 +138,7 @@ def test_every_limit_in_the_way_is_said(planned: Planned, standard: Limits) -> N
         team_totals={"clusters": Limit(1, "team")},
     )
     account, _ = holding(("a", planned("etl", workers=1)))
-    place = Place(Machine(memory=Bytes(4 * GB)), Account({"x": Amounts(memory=Bytes(3 * GB))}))
+    place = Capacity(Machine(memory=Bytes(4 * GB)), Account({"x": Amounts(memory=Bytes(3 * GB))}))
     decision = decide(of("b", planned("etl", workers=3)), limits, account, account, place)
     assert {(shortage.scope, shortage.what, shortage.never) for shortage in decision.shortages} == {
         ("you", "memory", False),
@@ -176,8 +176,8 @@ def test_admitted_never_exceeds_a_limit_and_a_refusal_is_always_right(
             continue
         asked = ask("etl", workers=data.draw(st.integers(1, 3)))
         settled = plan(asked, shipped.template("etl"), standard, shipped.target)
-        request = Ask(f"c{step}", f"c{step}", settled)
-        decision: Decision = decide(request, limits, users[user], team, Place(machine, used))
+        request = Claim(f"c{step}", f"c{step}", settled)
+        decision: Decision = decide(request, limits, users[user], team, Capacity(machine, used))
         after_user = users[user].with_(request.cluster, amounts(settled))
         after_team = team.with_(request.cluster, amounts(settled))
         after_used = used.with_(request.cluster, real(settled))
@@ -197,7 +197,7 @@ def test_admitted_never_exceeds_a_limit_and_a_refusal_is_always_right(
             def less(account: Account, gone: set[str] = free) -> Account:
                 return Account({key: value for key, value in account.admitted.items() if key not in gone})
 
-            again = decide(request, limits, less(users[user]), less(team), Place(machine, less(used)))
+            again = decide(request, limits, less(users[user]), less(team), Capacity(machine, less(used)))
             assert again.verdict is Verdict.ADMIT
 
 
@@ -228,15 +228,15 @@ def test_an_account_is_a_sum_over_ids_and_steps_can_be_repeated(
 
 def test_what_runs_around_it_is_in_the_way_whatever_else_ends(planned: Planned, standard: Limits) -> None:
     one, three = planned("etl", workers=1), planned("etl", workers=3)
-    shortage = beside(Ask("", "second", three), standard, {"first": one})[0]
+    shortage = beside(Claim("", "second", three), standard, {"first": one})[0]
     assert (shortage.what, shortage.never) == ("memory", False)
     assert "second needs 42 GB of memory; you hold 14 GB of 42 GB (etl-1)" in shortage.sentence(
         "second", {"first": "etl-1"}
     )
-    assert beside(Ask("", "second", one), standard, {"first": one}) == ()
-    assert beside(Ask("", "second", three), standard, {}) == ()
+    assert beside(Claim("", "second", one), standard, {"first": one}) == ()
+    assert beside(Claim("", "second", three), standard, {}) == ()
     small = Machine(memory=Bytes(int(real(one).memory * 1.5)))
-    (shortage,) = beside(Ask("", "second", one), standard, {"first": one}, small)
+    (shortage,) = beside(Claim("", "second", one), standard, {"first": one}, small)
     assert shortage.scope == "the machine"
 
 
@@ -253,8 +253,8 @@ def test_a_priority_above_the_limit_never_fits_and_one_below_does(planned: Plann
     policy = Policy({"t": tier}, {"u": User(tier="t", team="x"), "v": User(tier="t")}, {"x": team})
     plan = planned("etl", workers=1)
     strict, wide = policy.limits_of("u"), policy.limits_of("v")
-    assert decide(Ask("1", "a", plan, 2), strict, Account()).verdict is Verdict.ADMIT
-    refused = decide(Ask("1", "a", plan, 3), strict, Account())
+    assert decide(Claim("1", "a", plan, 2), strict, Account()).verdict is Verdict.ADMIT
+    refused = decide(Claim("1", "a", plan, 3), strict, Account())
     assert refused.verdict is Verdict.REFUSE
     assert "a needs priority 3; it may have at most priority 2: team x" in refused.message
-    assert decide(Ask("1", "a", plan, 5), wide, Account()).verdict is Verdict.ADMIT
+    assert decide(Claim("1", "a", plan, 5), wide, Account()).verdict is Verdict.ADMIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -68,3 +69,25 @@ def test_the_tour_visits_at_most_six_rooms_and_names_what_is_there() -> None:
         assert named, room
         for module in named:
             assert (PACKAGE / room / f"{module}.py").is_file(), f"{room}/{module}.py"
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    """Of a private one, too: whoever reads a name has one thing in mind."""
+    where: dict[str, list[str]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name.lstrip("_"), []).append(str(file.relative_to(PACKAGE)))
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}
+
+
+def test_the_glossary_names_what_there_is() -> None:
+    """A name in the glossary is that of a class, in the module that is given for it."""
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| `(\w+)` in `([\w/]+)` \|", section("Words"), re.MULTILINE)
+    assert len(rows) > 20
+    for word, name, module in rows:
+        tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+        assert name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}, word
+    words = [word for word, _, _ in rows]
+    assert words == sorted(words, key=str.lower)
+    assert len(set(words)) == len(words)

@@ -10,7 +10,7 @@ import pytest
 from shoal.display.following import Follower, said_by, speaker
 from shoal.display.forecast import clock, latest_start, starts, until_warning, warning
 from shoal.display.progress import line
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.homes.fake import FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
@@ -118,7 +118,7 @@ def test_a_follower_warns_once_and_anew_only_after_the_end_had_moved_away(
     monkeypatch.setattr("shoal.display.following.LEAST", 0.01)
     monkeypatch.setattr("shoal.display.following.MOST", 0.02)
     asked = cluster()
-    running = home.request(Ask("nightly", "ann", asked.workload, asked.plan))
+    running = home.request(Request("nightly", "ann", asked.workload, asked.plan))
     home.govern()
     home.advance(4)
     home.govern()

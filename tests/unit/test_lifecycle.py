@@ -29,8 +29,8 @@ from shoal.homes.local.periods import LOCAL
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.workload import Plan, Workload
 from shoal.quota.account import Amounts
-from shoal.quota.admission import Ask, Decision, Verdict
-from shoal.quota.queueing import Outcome
+from shoal.quota.admission import Claim, Decision, Verdict
+from shoal.quota.queueing import TurnResult
 from shoal.units import Bytes, Seconds
 
 NOW = 1_000_000.0
@@ -70,8 +70,8 @@ def cluster(planned: Callable[..., Plan]) -> Callable[..., Cluster]:
     return make
 
 
-def outcome(verdict: Verdict, plan: Plan, **more: object) -> Outcome:
-    return replace(Outcome(Ask("c1", "a", plan), verdict), **more)  # type: ignore[arg-type]
+def outcome(verdict: Verdict, plan: Plan, **more: object) -> TurnResult:
+    return replace(TurnResult(Claim("c1", "a", plan), verdict), **more)  # type: ignore[arg-type]
 
 
 def said(actions: list[Action]) -> list[object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoal.engines.dask.code import Clients
-from shoal.machine.modules import Code, Installed, Version, Watch, found_by, is_users, merged, paths
+from shoal.machine.modules import Code, Installed, ModuleWatch, Version, found_by, is_users, merged, paths
 
 OWN = Installed(("/py/lib/python3.11", "/py/lib/python311.zip"), ("/py/lib/python3.11/site-packages",))
 
@@ -100,7 +100,7 @@ def test_of_one_file_the_newest_version_counts() -> None:
 def test_a_look_tells_what_is_new_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "module_of_a_look.py").write_text("X = 1\n")
-    watch = Watch()
+    watch = ModuleWatch()
     code = watch.look()
     assert code is not None
     assert str(tmp_path) in code.front

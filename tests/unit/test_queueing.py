@@ -14,9 +14,9 @@ from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.project.policy import Limits, Policy, Team, Tier, User
 from shoal.project.targets import Machine
 from shoal.quota.account import Account, Fair, amounts, real
-from shoal.quota.admission import Ask, Place, Verdict
+from shoal.quota.admission import Capacity, Claim, Verdict
 from shoal.quota.fairness import OVERDUE, PATIENCE
-from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 from shoal.units import Bytes, Seconds
 
 GB, HOUR = 10**9, 3600.0
@@ -36,7 +36,7 @@ def wait(
     name: str, user: str, workers: int = 1, *, since: float = 0.0, hours: float = 1.0, priority: int = 0
 ) -> Waiting:
     """``since``: seconds ago."""
-    return Waiting(Ask(name, name, plan(workers, hours)), user, NOW - since, priority)
+    return Waiting(Claim(name, name, plan(workers, hours)), user, NOW - since, priority)
 
 
 @pytest.fixture
@@ -53,21 +53,21 @@ def policy() -> Policy:
     return Policy({"t": tier}, users, {"red": Team(weight=1.0), "blue": Team(weight=2.0)})
 
 
-def place(gigabytes: int, *running: tuple[str, int, float]) -> Place:
+def place(gigabytes: int, *running: tuple[str, int, float]) -> Capacity:
     """A machine of so much memory; of ``running``: name, workers, hours until its end at the latest."""
     used = Account()
     for name, workers, hours in running:
         used = used.with_(name, real(plan(workers)), NOW + hours * HOUR)
-    return Place(Machine(memory=Bytes(gigabytes * GB)), used)
+    return Capacity(Machine(memory=Bytes(gigabytes * GB)), used)
 
 
 def run(
-    queue: list[Waiting], policy: Policy, where: Place | None, books: Books | None = None
-) -> dict[str, Outcome]:
+    queue: list[Waiting], policy: Policy, where: Capacity | None, books: Books | None = None
+) -> dict[str, TurnResult]:
     return {outcome.ask.cluster: outcome for outcome in admit(queue, books or Books(), policy, where, NOW)}
 
 
-def admitted(outcomes: dict[str, Outcome]) -> list[str]:
+def admitted(outcomes: dict[str, TurnResult]) -> list[str]:
     return [name for name, outcome in outcomes.items() if outcome.verdict is Verdict.ADMIT]
 
 
@@ -186,7 +186,7 @@ class TestReservations:
         assert admitted(run(queue, policy, full)) == ["small"]  # 3 + 2 fit once a has ended
 
     def test_without_a_known_end_nothing_passes_on_what_is_short(self, policy: Policy) -> None:
-        unknown = Place(Machine(memory=Bytes(40 * GB)), Account({"a": real(plan(3))}))
+        unknown = Capacity(Machine(memory=Bytes(40 * GB)), Account({"a": real(plan(3))}))
         queue = [wait("large", "ann", 3, since=60), wait("small", "ann", 1, since=1, hours=0.1)]
         outcomes = run(queue, policy, unknown)
         assert outcomes["large"].latest is None

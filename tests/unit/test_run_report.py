@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from shoal.display.report import report_of, taken
-from shoal.display.run_report import COLUMNS, Phase, RunReport, quota_used
+from shoal.display.run_report import COLUMNS, RunCluster, RunReport, quota_used
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
@@ -70,9 +70,9 @@ def cluster(name: str, *, price: str | None = None, reason: Reason = Reason.STOP
     )
 
 
-def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> Phase:
+def phase(name: str, *, price: str | None = None, reason: Reason = Reason.STOPPED_BY_USER) -> RunCluster:
     made = cluster(name, price=price, reason=reason)
-    return Phase.of(made, report_of(made, HISTORY, 2000.0), LIMITS)
+    return RunCluster.of(made, report_of(made, HISTORY, 2000.0), LIMITS)
 
 
 def test_a_phase_says_how_long_how_much_and_of_what() -> None:

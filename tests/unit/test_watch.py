@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engines.port import Observation
+from shoal.engines.port import Sample
 from shoal.engines.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
 from shoal.model.cluster import Reason
 from shoal.model.workload import Timeouts
 from shoal.units import Seconds
 
 TIMEOUTS = Timeouts(idle=Seconds(20), no_client=Seconds(5), max=Seconds(100))
-BUSY, IDLE = Observation(clients=1, busy=True), Observation(clients=1, busy=False)
-ALONE, ALONE_BUSY = Observation(clients=0, busy=False), Observation(clients=0, busy=True)
+BUSY, IDLE = Sample(clients=1, busy=True), Sample(clients=1, busy=False)
+ALONE, ALONE_BUSY = Sample(clients=0, busy=False), Sample(clients=0, busy=True)
 
 
-def live(looks: list[tuple[float, Observation | None]]) -> Watch:
+def live(looks: list[tuple[float, Sample | None]]) -> Watch:
     watch = Watch.begin(0)
     for now, look in looks:
         watch = watch.seen(look, now)
@@ -41,7 +41,7 @@ def live(looks: list[tuple[float, Observation | None]]) -> Watch:
     ],
 )
 def test_it_ends(
-    what: str, looks: list[tuple[float, Observation | None]], now: float, reason: Reason | None
+    what: str, looks: list[tuple[float, Sample | None]], now: float, reason: Reason | None
 ) -> None:
     verdict = live(looks).verdict(TIMEOUTS, started=0, now=now)
     assert (verdict[0] if verdict else None) is reason, what
@@ -51,7 +51,7 @@ def test_it_ends(
     st.lists(st.sampled_from([BUSY, IDLE, ALONE, ALONE_BUSY, None]), max_size=60),
     st.integers(1, 80).map(lambda eighths: eighths / 8),  # exact: two limits are equal or far apart
 )
-def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Observation | None], step: float) -> None:
+def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Sample | None], step: float) -> None:
     watch = live([((number + 1) * step, look) for number, look in enumerate(looks)])
     now = len(looks) * step
     reason, left = watch.ends_in(TIMEOUTS, 0, now)

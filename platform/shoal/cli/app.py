@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shoal.cli.exits import EPILOG, Code, code_of
+from shoal.cli.exits import EPILOG, ExitCode, code_of
 from shoal.errors import ShoalError
 
 HELP = """Ephemeral Dask and Spark clusters, within quotas, over shared Iceberg tables.
@@ -55,7 +55,7 @@ class _Commands(TyperGroup):
             from shoal.cli.console import stop_writing
 
             stop_writing()
-            return Code.CLOSED_PIPE
+            return ExitCode.CLOSED_PIPE
 
 
 # Command -> the module that has it, in the order of a day's work.
@@ -145,7 +145,7 @@ def run(arguments: Sequence[str]) -> int:
         command = arguments[0] if arguments else None
         code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)
         sys.stdout.flush()
-        if code == Code.INTERRUPTED:  # what typer makes of Ctrl-C
+        if code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return int(code or 0)
     except ShoalError as error:
@@ -156,10 +156,10 @@ def run(arguments: Sequence[str]) -> int:
         from shoal.cli.console import stop_writing
 
         stop_writing()
-        return Code.CLOSED_PIPE
+        return ExitCode.CLOSED_PIPE
     except (KeyboardInterrupt, typer.Abort):
         print("\nInterrupted.", file=sys.stderr)
-        return Code.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except OSError as error:  # a disk, a right, a name that no system takes: the words are the system's own
         where = f" {error.filename}" if error.filename else ""
         print(f"Error: the system refused{where}: {error.strerror or error}", file=sys.stderr)
@@ -168,16 +168,16 @@ def run(arguments: Sequence[str]) -> int:
             from shoal.cli.console import stop_writing
 
             stop_writing()
-        return Code.FAILED
+        return ExitCode.FAILED
     except Exception as error:
         if _shows_trace():
-            return Code.DEFECT
+            return ExitCode.DEFECT
         print(
             f"Error: {type(error).__name__}: {error}\n"
             "This is a defect in Shoal. SHOAL_DEBUG=1 shows where; please report it with that.",
             file=sys.stderr,
         )
-        return Code.DEFECT
+        return ExitCode.DEFECT
 
 
 def _report(error: ShoalError, arguments: Sequence[str]) -> int:

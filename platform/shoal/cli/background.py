@@ -12,16 +12,16 @@ from typing import NoReturn
 
 from shoal.cli import scripts
 from shoal.cli.app import run
-from shoal.cli.exits import Code
+from shoal.cli.exits import ExitCode
 
 
 def main(name: str, arguments: list[str]) -> NoReturn:
     """Run it to its end."""
-    code: int = Code.DEFECT
+    code: int = ExitCode.DEFECT
     try:
         code = run(arguments)
     except KeyboardInterrupt:
-        code = Code.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     finally:
         sys.stdout.flush()
         scripts.ended(name, code)

@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn, TextIO
 
 from rich.console import Console
 
-from shoal.cli.exits import Code
+from shoal.cli.exits import ExitCode
 from shoal.errors import UsageError
 
 Format = Literal["text", "json"]
@@ -32,7 +32,7 @@ PIPED_WIDTH = 240  # columns when no terminal tells: tables in a pipe are for gr
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
         stop_writing()
-        raise SystemExit(Code.CLOSED_PIPE)
+        raise SystemExit(ExitCode.CLOSED_PIPE)
 
 
 def _width(stream: Any) -> int | None:

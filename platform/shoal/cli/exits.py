@@ -12,7 +12,7 @@ from enum import IntEnum
 from shoal.errors import RefusedError, ShoalError, UsageError
 
 
-class Code(IntEnum):
+class ExitCode(IntEnum):
     """What ``shoal`` exits with. ``submit`` passes on the code of the script instead, once it ran."""
 
     OK = 0
@@ -30,8 +30,8 @@ EPILOG = (
 )
 
 
-def code_of(error: ShoalError) -> Code:
+def code_of(error: ShoalError) -> ExitCode:
     """The exit code for an error."""
     if isinstance(error, UsageError):
-        return Code.USAGE
-    return Code.REFUSED if isinstance(error, RefusedError) else Code.FAILED
+        return ExitCode.USAGE
+    return ExitCode.REFUSED if isinstance(error, RefusedError) else ExitCode.FAILED

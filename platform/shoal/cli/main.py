@@ -20,10 +20,10 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        code = 130  # exits.Code.INTERRUPTED
+        code = 130  # exits.ExitCode.INTERRUPTED
     except BrokenPipeError:  # nobody reads errors either
         from shoal.cli.console import stop_writing
 
         stop_writing()
-        code = 141  # exits.Code.CLOSED_PIPE
+        code = 141  # exits.ExitCode.CLOSED_PIPE
     sys.exit(code)

@@ -26,7 +26,7 @@ from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
 from shoal.display.computing import wanted
 from shoal.errors import DeadlineError, NotFoundError, UsageError
-from shoal.homes.base import Ask, Home
+from shoal.homes.base import Home, Request
 from shoal.homes.choose import ahead, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
@@ -54,7 +54,7 @@ _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.sessi
 
 
 @dataclass(frozen=True)
-class Request:
+class Prepared:
     """Everything that is settled before anything is spent."""
 
     project: Project
@@ -143,7 +143,7 @@ def up(
 
 
 def start(
-    request: Request,
+    request: Prepared,
     *,
     name: str | None = None,
     keep: bool = False,
@@ -173,7 +173,7 @@ def start(
         name = f"{suggested(plan.template)[: LONGEST - 5].strip('-') or 'cluster'}-{secrets.token_hex(2)}"
     chosen = checked(name)
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
-        asked = Ask(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
+        asked = Request(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
         cluster = _granted(home, asked)
         _log.debug("%s (%s): %s, %s", chosen, cluster.id, cluster.state, cluster.message)
     # Two may ask at once under one name: only one of them finds its own id.
@@ -196,7 +196,7 @@ def start(
     return handle
 
 
-def _granted(home: Home, asked: Ask) -> Cluster:
+def _granted(home: Home, asked: Request) -> Cluster:
     """The new cluster, or the live one of that name. One that is ending is waited for: its name is free then."""
     begin = time.monotonic()
     while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
@@ -247,14 +247,14 @@ def prepare(
     project: str | Path | None = None,
     target: str | None = None,
     **options: Any,
-) -> Request:
+) -> Prepared:
     """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them."""
     opened = open_project(project, target)
     workload = ask(template or "etl", **options)
     user = user_of(opened)
     limits = opened.policy.limits_of(user)
     settled = size(workload, opened.template(workload.template), limits, opened.target)
-    return Request(opened, workload, settled, limits, user)
+    return Prepared(opened, workload, settled, limits, user)
 
 
 def describe(plan: Plan, *, detach: bool = False) -> str:

@@ -24,7 +24,7 @@ class Client(TellingClient):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         as_of_main()
-        self._modules = modules.Watch()
+        self._modules = modules.ModuleWatch()
         self._deaf = False  # the head is older than this client
         self._said: list[str] = []
         super().__init__(*args, **options)

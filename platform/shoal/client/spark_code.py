@@ -55,7 +55,7 @@ class WithModules(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
 
     def __init__(self) -> None:
         as_of_main()
-        self._watch = modules.Watch()
+        self._watch = modules.ModuleWatch()
         self._code = "{}"
 
     def intercept_unary_unary(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:

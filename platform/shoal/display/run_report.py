@@ -50,7 +50,7 @@ def quota_used(held: Amounts, limits: Limits) -> str:
 
 
 @dataclass(frozen=True)
-class Phase:
+class RunCluster:
     """One cluster of a run. ``starting``: from its admission until it was Ready."""
 
     role: str
@@ -60,7 +60,7 @@ class Phase:
     quota: str
 
     @classmethod
-    def of(cls, cluster: Cluster, report: Report, limits: Limits) -> Phase:
+    def of(cls, cluster: Cluster, report: Report, limits: Limits) -> RunCluster:
         """From the cluster's record. The role is its name without the digits that tell runs apart."""
         admitted = cluster.admitted_at or cluster.created
         ready = cluster.ready_at if cluster.ready_at is not None else cluster.ended_at or admitted
@@ -97,7 +97,7 @@ class RunReport:
     """All phases of a run, oldest first."""
 
     title: str
-    phases: Sequence[Phase]
+    phases: Sequence[RunCluster]
 
     @property
     def price(self) -> Money | None:

@@ -22,7 +22,7 @@ Say = Callable[[Reason, str], None]  # how a phase is told while a cluster start
 
 
 @dataclass(frozen=True)
-class Observation:
+class Sample:
     """One look at a running engine. Memory in bytes.
 
     ``busy``: something is being computed, or waits for a worker. ``memory`` is the sum over workers now,
@@ -51,7 +51,7 @@ class EngineHost(Protocol):
         """Bring it up by ``deadline`` (monotonic seconds); raises a ShoalError that says why not."""
         ...
 
-    def observe(self) -> Observation | None:
+    def observe(self) -> Sample | None:
         """A look, or None: it did not answer in time (unknown is not failed)."""
         ...
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shoal.engines.port import Observation
+from shoal.engines.port import Sample
 from shoal.governor.ends import End, Pulse, ahead, due
 from shoal.model.cluster import Reason
 from shoal.model.workload import Timeouts
@@ -39,7 +39,7 @@ class Watch:
         """At the moment the cluster is Ready: idle and alone from now on."""
         return cls(ready=now, idle_since=now, alone_since=now)
 
-    def seen(self, look: Observation | None, now: float) -> Watch:
+    def seen(self, look: Sample | None, now: float) -> Watch:
         """After one look. No answer counts as busy: unknown is not idle."""
         if look is None:
             return replace(self, idle_since=None, alone_since=None)

@@ -18,7 +18,7 @@ from shoal.quota.account import Amounts, Fair
 
 if TYPE_CHECKING:
     from shoal.quota.admission import Decision
-    from shoal.quota.queueing import Outcome
+    from shoal.quota.queueing import TurnResult
 
 
 class Scope(StrEnum):
@@ -71,7 +71,7 @@ class Observation:
     last: End | None = None
     owner: str = ""
     stop: End | None = None
-    outcome: Outcome | None = None
+    outcome: TurnResult | None = None
     decision: Decision | None = None
     target: int | None = None
 

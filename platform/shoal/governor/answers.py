@@ -12,8 +12,8 @@ from shoal.governor.ports import Snapshot
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.quota.account import Account
-from shoal.quota.admission import Ask, Decision, Place, Verdict
-from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.quota.admission import Capacity, Claim, Decision, Verdict
+from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 
 def would(snapshot: Snapshot, policy: Policy, asked: Cluster) -> Decision:
@@ -31,9 +31,11 @@ def would(snapshot: Snapshot, policy: Policy, asked: Cluster) -> Decision:
 
 def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
     """Why ``cluster`` waits or was refused, with who holds what it needs, and the ways on."""
-    outcome = Outcome(Ask(cluster.id, cluster.name, cluster.plan, cluster.workload.priority), Verdict.WAIT, 1)
+    outcome = TurnResult(
+        Claim(cluster.id, cluster.name, cluster.plan, cluster.workload.priority), Verdict.WAIT, 1
+    )
     if cluster.reason is Reason.OVER_LIMIT:
-        outcome = Outcome(outcome.ask, Verdict.REFUSE, message=cluster.message)
+        outcome = TurnResult(outcome.ask, Verdict.REFUSE, message=cluster.message)
     limits = policy.limits_of(cluster.owner)
     return explain(outcome, limits, _books(snapshot), _place(snapshot), _names(snapshot))
 
@@ -45,10 +47,10 @@ def _books(snapshot: Snapshot) -> Books:
     return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
 
 
-def _place(snapshot: Snapshot) -> Place | None:
+def _place(snapshot: Snapshot) -> Capacity | None:
     if snapshot.machine is None:
         return None
-    return Place(snapshot.machine, snapshot.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
+    return Capacity(snapshot.machine, snapshot.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])
 
 
 def _names(snapshot: Snapshot) -> dict[str, str]:

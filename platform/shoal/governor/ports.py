@@ -25,7 +25,7 @@ Key = tuple[Scope, str]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class UserWishes:
     """What people asked of a cluster since it was made."""
 
     stop: End | None = None
@@ -56,12 +56,12 @@ class Snapshot:
     accounts: Mapping[Key, tuple[Account, int]]
     clusters: Mapping[str, tuple[Cluster, int]]
     sights: Mapping[str, Sight]
-    wishes: Mapping[str, Wishes] = field(default_factory=dict)
+    wishes: Mapping[str, UserWishes] = field(default_factory=dict)
     machine: Machine | None = None
 
 
 class Governed(Protocol):
-    """The writes. Each raises ConflictError, or OutcomeUnknownError when no reply came."""
+    """The writes. Each raises StaleRecordError, or OutcomeUnknownError when no reply came."""
 
     def snapshot(self) -> Snapshot:
         """Read everything, in the order that :class:`Snapshot` says."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoal.errors import ConflictError, OutcomeUnknownError, UsageError
+from shoal.errors import OutcomeUnknownError, StaleRecordError, UsageError
 from shoal.governor.actions import (
     Action,
     Charge,
@@ -29,16 +29,16 @@ from shoal.governor.actions import (
 )
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
-from shoal.governor.ports import Governed, Key, Sight, Snapshot, Wishes
+from shoal.governor.ports import Governed, Key, Sight, Snapshot, UserWishes
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Plan
 from shoal.project.policy import Policy
 from shoal.quota.account import Account, Amounts, amounts, real
-from shoal.quota.admission import Ask, Decision, Place, Verdict, with_workers
-from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.quota.admission import Capacity, Claim, Decision, Verdict, with_workers
+from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 
-class CrashPoint(StrEnum):
+class RoundPoint(StrEnum):
     """Every moment after a write at which a governor may die. Each has a test."""
 
     ADMISSION_PLACE_CHARGED = "admission: place charged"
@@ -59,27 +59,27 @@ class CrashPoint(StrEnum):
     RELEASE_PLACE_FREED = "release: place freed"
 
 
-def crash_point(cluster: Cluster, action: Action) -> CrashPoint:
+def crash_point(cluster: Cluster, action: Action) -> RoundPoint:
     """The point that is reached once ``action`` is done for ``cluster`` (as it was before)."""
     match action:
         case Charge(scope):
             phase = "admission" if cluster.state is State.QUEUED else "scale"
-            return CrashPoint(f"{phase}: {scope} charged")
+            return RoundPoint(f"{phase}: {scope} charged")
         case Free(scope):
-            return CrashPoint(f"release: {scope} freed")
+            return RoundPoint(f"release: {scope} freed")
         case Move(state):
             if state.ended:
-                return CrashPoint.RELEASE_END_RECORDED
+                return RoundPoint.RELEASE_END_RECORDED
             if state is State.STOPPING:
-                return CrashPoint.RELEASE_STOP_RECORDED
+                return RoundPoint.RELEASE_STOP_RECORDED
             queued = cluster.state is State.QUEUED
-            return CrashPoint.ADMISSION_RECORDED if queued else CrashPoint.SCALE_RECORDED
+            return RoundPoint.ADMISSION_RECORDED if queued else RoundPoint.SCALE_RECORDED
         case EndRemains():
-            return CrashPoint.RELEASE_REMAINS_ENDED
+            return RoundPoint.RELEASE_REMAINS_ENDED
         case StartHead():
-            return CrashPoint.START_HEAD_STARTED
+            return RoundPoint.START_HEAD_STARTED
         case _:
-            return CrashPoint.RELEASE_HEAD_TOLD
+            return RoundPoint.RELEASE_HEAD_TOLD
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Governor:
     home: Governed
     policy: Policy
     periods: Periods
-    reached: Callable[[CrashPoint], None] = lambda point: None
+    reached: Callable[[RoundPoint], None] = lambda point: None
     monotonic: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[float | None, float]] = field(default_factory=dict)
 
@@ -138,7 +138,7 @@ class _Round:
             done += self._do_all(cluster, version, step(cluster, seen, snapshot.now, self._governor.periods))
         return done
 
-    def _pass(self) -> list[Outcome]:
+    def _pass(self) -> list[TurnResult]:
         snapshot = self._snapshot
         queue = []
         for cluster, _ in snapshot.clusters.values():
@@ -150,13 +150,13 @@ class _Round:
                 queue.append(Waiting.of(cluster))
             elif cluster.state is State.READY and target is not None and target > plan.workers:
                 priority = cluster.workload.priority
-                ask = Ask(cluster.id, cluster.name, with_workers(plan, target), priority)
+                ask = Claim(cluster.id, cluster.name, with_workers(plan, target), priority)
                 queue.append(Waiting(ask, cluster.owner, cluster.created, priority))
         return admit(queue, self._books(), self._governor.policy, self._place(), snapshot.now)
 
-    def _place(self) -> Place | None:
+    def _place(self) -> Capacity | None:
         machine = self._snapshot.machine
-        return None if machine is None else Place(machine, self._account((Scope.PLACE, ""))[0])
+        return None if machine is None else Capacity(machine, self._account((Scope.PLACE, ""))[0])
 
     def _books(self) -> Books:
         by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
@@ -167,10 +167,10 @@ class _Round:
     def _account(self, key: Key) -> tuple[Account, int]:
         return self._accounts.get(key, (Account(), 0))
 
-    def _wishes(self, cluster: Cluster) -> Wishes:
-        return self._snapshot.wishes.get(cluster.id, Wishes())
+    def _wishes(self, cluster: Cluster) -> UserWishes:
+        return self._snapshot.wishes.get(cluster.id, UserWishes())
 
-    def _observe(self, cluster: Cluster, outcome: Outcome | None) -> Observation:
+    def _observe(self, cluster: Cluster, outcome: TurnResult | None) -> Observation:
         sight = self._snapshot.sights.get(cluster.id, Sight())
         wishes = self._wishes(cluster)
         keys = self._keys(cluster)
@@ -199,7 +199,7 @@ class _Round:
             target=target,
         )
 
-    def _explained(self, cluster: Cluster, outcome: Outcome) -> Decision | None:
+    def _explained(self, cluster: Cluster, outcome: TurnResult) -> Decision | None:
         """The answer with its reasons, for a request that does not wait and cannot start."""
         if outcome.verdict is not Verdict.WAIT or cluster.workload.queue:
             return None
@@ -237,7 +237,7 @@ class _Round:
                 account, version = self._account(key)
                 try:
                     self._write(key, account.without(cluster, self._snapshot.now), version)
-                except (ConflictError, OutcomeUnknownError):
+                except (StaleRecordError, OutcomeUnknownError):
                     continue
                 done += 1
         return done
@@ -247,7 +247,7 @@ class _Round:
         for action in actions:
             try:
                 version = self._do(cluster, version, action)
-            except (ConflictError, OutcomeUnknownError):
+            except (StaleRecordError, OutcomeUnknownError):
                 # Not failed and not assumed: the next round looks at what there is.
                 return done
             self._governor.reached(crash_point(cluster, action))

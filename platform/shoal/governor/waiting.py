@@ -13,9 +13,9 @@ from shoal.governor.actions import Action, Charge, Free, Move, Observation, Scop
 from shoal.governor.ends import End
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
-from shoal.model.report import Turn
+from shoal.model.report import QueueStatus
 from shoal.quota.admission import Verdict
-from shoal.quota.queueing import Outcome, admitted
+from shoal.quota.queueing import TurnResult, admitted
 from shoal.units import Seconds
 
 _NEWS = 30.0  # s by which a time that was told must be wrong to be told anew
@@ -48,7 +48,7 @@ def in_the_queue(cluster: Cluster, seen: Observation, now: float) -> list[Action
     return [move] if says_more(cluster, reason, message, report) else []
 
 
-def charges(seen: Observation, outcome: Outcome) -> list[Action]:
+def charges(seen: Observation, outcome: TurnResult) -> list[Action]:
     """For one that is admitted, or may grow: each account has to hold it before its record says so."""
     fair = {Scope.TEAM: outcome.team, Scope.USER: outcome.user}
     return [
@@ -58,13 +58,13 @@ def charges(seen: Observation, outcome: Outcome) -> list[Action]:
     ]
 
 
-def waits(outcome: Outcome) -> tuple[Reason, str, dict[str, float | None]]:
+def waits(outcome: TurnResult) -> tuple[Reason, str, dict[str, float | None]]:
     """The reason, the sentence and the report of a cluster that waits in the queue.
 
     The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
     epoch), by the longest lives of what runs now and if nobody's turn comes before; None where that is open.
     """
-    report = plain(Turn(outcome.place, outcome.latest))
+    report = plain(QueueStatus(outcome.place, outcome.latest))
     if outcome.behind is not None and not outcome.short:
         message = f"position {outcome.place} in the queue"
         return Reason.WAITING_FOR_QUOTA, message, report

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shoal.engines.port import Observation
+from shoal.engines.port import Sample
 from shoal.engines.watch import Work
 from shoal.machine.measure import Tree
 from shoal.model.workload import Timeouts
@@ -25,7 +25,7 @@ class Effort:
         self._tree = tree
         self._work = Work.begin(timeouts, self._cpu(), now)
 
-    def added(self, look: Observation | None, now: float) -> Observation | None:
+    def added(self, look: Sample | None, now: float) -> Sample | None:
         """The engine's look, busy where a process of the cluster computes."""
         if self._work.due(now):
             self._work = self._work.seen(self._cpu(), now)

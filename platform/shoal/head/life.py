@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines.packages import install
-from shoal.engines.port import EngineHost, Observation, Site
+from shoal.engines.port import EngineHost, Sample, Site
 from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
 from shoal.governor.ends import Sentence
@@ -52,7 +52,7 @@ class Head:
         self._guard = guard
         self._id = desk.id
         self._engine: EngineHost | None = None
-        self._look = Observation()
+        self._look = Sample()
         self._samples: list[list[float]] = []
         self._worker_seconds = 0.0
         self._watch: Watch | None = None
@@ -233,7 +233,7 @@ class Head:
             seen=round(self._seen - self._since, 1),
         )
 
-    def _note(self, look: Observation) -> None:
+    def _note(self, look: Sample) -> None:
         now = time.monotonic()
         before = self._look.workers if self._samples else self._cluster.plan.workers
         self._worker_seconds += before * (now - self._seen)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request for a cluster: who asks for what, and what it was settled to.
 
     ``name`` is unique among the owner's live clusters; asking again under the name of a live one gives that
@@ -68,11 +68,11 @@ class Home(Protocol):
         """Who is asking."""
         ...
 
-    def request(self, ask: Ask) -> Cluster:
+    def request(self, ask: Request) -> Cluster:
         """One decision: an admitted (or queued) record with its head started, or QuotaExceeded."""
         ...
 
-    def would(self, ask: Ask) -> Decision:
+    def would(self, ask: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         ...
 
@@ -253,7 +253,7 @@ def dashboard_of(home: Home, cluster: Cluster) -> str:
     return ""
 
 
-def requested(ask: Ask, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
+def requested(ask: Request, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
     """The record of a request that nobody has decided on yet; ``now`` by the store's clock."""
     return Cluster(
         id=cluster_id,

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from shoal.errors import ConflictError, InfrastructureError, NotFoundError, OutcomeUnknownError
+from shoal.errors import InfrastructureError, NotFoundError, OutcomeUnknownError, StaleRecordError
 from shoal.governor.actions import Move, Scope, Seen
 from shoal.governor.answers import why_not, would
 from shoal.governor.ends import End, Pulse, due
 from shoal.governor.lifecycle import moved
 from shoal.governor.periods import Periods
-from shoal.governor.ports import Key, Sight, Snapshot, Wishes
+from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.governor.rounds import Governor
-from shoal.homes.base import Ask, Wrote, at_least_one, requested
+from shoal.homes.base import Request, Wrote, at_least_one, requested
 from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
@@ -54,7 +54,7 @@ FOLLOW = 8.0  # s that workers outlive a head that was killed
 RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
 
-class Fault(StrEnum):
+class InjectedFault(StrEnum):
     """What may happen to a write on its way. LATE: no reply comes, and it is done some time later."""
 
     NONE = "none"
@@ -98,13 +98,13 @@ class FakeHome:
     policy: Policy
     machine: Machine | None = None
     clock: FakeClock = field(default_factory=FakeClock)
-    faults: Callable[[str], Fault] = lambda operation: Fault.NONE
+    faults: Callable[[str], InjectedFault] = lambda operation: InjectedFault.NONE
     changed: Callable[[], None] = lambda: None
     who: str = "somebody"
     name: str = "fake"
     records: dict[str, tuple[Cluster, int]] = field(default_factory=dict)
     accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
-    wishes: dict[str, Wishes] = field(default_factory=dict)
+    wishes: dict[str, UserWishes] = field(default_factory=dict)
     heads: dict[str, FakeHead] = field(default_factory=dict)
     late: list[Callable[[], object]] = field(default_factory=list)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class FakeHome:
     def write_account(self, key: Key, account: Account, version: int) -> int:
         def write() -> int:
             if self.accounts.get(key, (None, 0))[1] != version:
-                raise ConflictError(f"the account of {key[0]} {key[1]} was changed by somebody else")
+                raise StaleRecordError(f"the account of {key[0]} {key[1]} was changed by somebody else")
             self.accounts[key] = account, version + 1
             return version + 1
 
@@ -137,10 +137,10 @@ class FakeHome:
 
     def _store(self, cluster: Cluster, version: int) -> int:
         if self.records[cluster.id][1] != version:
-            raise ConflictError(f"the record of {cluster.name} was changed by somebody else")
+            raise StaleRecordError(f"the record of {cluster.name} was changed by somebody else")
         before = self.records[cluster.id][0]
         if before.state.ended:
-            raise ConflictError(f"{cluster.name} has ended")
+            raise StaleRecordError(f"{cluster.name} has ended")
         self.records[cluster.id] = cluster, version + 1
         if (before.state, before.reason, before.message) != (cluster.state, cluster.reason, cluster.message):
             self._note(cluster)
@@ -179,17 +179,17 @@ class FakeHome:
     def _through(self, operation: str, write: Callable[[], T]) -> T:
         """Do ``write`` as the network has it."""
         fault = self.faults(operation)
-        if fault is Fault.LOST_REQUEST:
+        if fault is InjectedFault.LOST_REQUEST:
             raise OutcomeUnknownError(f"no reply to: {operation}")
-        if fault is Fault.LATE:
+        if fault is InjectedFault.LATE:
             self.late.append(write)
             raise OutcomeUnknownError(f"no reply to: {operation}")
         result = write()
-        if fault is Fault.DOUBLED:
-            with contextlib.suppress(ConflictError):  # the second of two equal writes has an old version
+        if fault is InjectedFault.DOUBLED:
+            with contextlib.suppress(StaleRecordError):  # the second of two equal writes has an old version
                 write()
         self.changed()
-        if fault is Fault.LOST_REPLY:
+        if fault is InjectedFault.LOST_REPLY:
             raise OutcomeUnknownError(f"no reply to: {operation}")
         return result
 
@@ -198,7 +198,7 @@ class FakeHome:
     def deliver_late(self) -> None:
         """Do the oldest of the writes that were under way."""
         if self.late:
-            with contextlib.suppress(ConflictError):  # it came too late
+            with contextlib.suppress(StaleRecordError):  # it came too late
                 self.late.pop(0)()
             self.changed()
 
@@ -263,7 +263,7 @@ class FakeHome:
     def user(self) -> str:
         return self.who
 
-    def request(self, ask: Ask) -> Cluster:
+    def request(self, ask: Request) -> Cluster:
         """Write the request, and let a governor look at it; without ``queue`` it is admitted or raises."""
         known = self.find(ask.name, ask.owner)
         if known is not None and not known.state.ended:
@@ -280,7 +280,7 @@ class FakeHome:
             raise self._why(cluster).error()
         return cluster
 
-    def would(self, ask: Ask) -> Decision:
+    def would(self, ask: Request) -> Decision:
         """What a request would be told now."""
         known = self.find(ask.name, ask.owner)
         same = known.id if known is not None and not known.state.ended else ""
@@ -318,7 +318,7 @@ class FakeHome:
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
-        known = self.wishes.get(cluster_id, Wishes())
+        known = self.wishes.get(cluster_id, UserWishes())
         if known.stop is None:
             self.wishes[cluster_id] = replace(known, stop=End(reason, message))
         return self.get(cluster_id)
@@ -329,7 +329,7 @@ class FakeHome:
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
-        cluster, known = self.get(cluster_id), self.wishes.get(cluster_id, Wishes())
+        cluster, known = self.get(cluster_id), self.wishes.get(cluster_id, UserWishes())
         self.wish(cluster_id, workers)
         if workers > cluster.plan.workers:
             self.govern(rounds=2)
@@ -346,7 +346,7 @@ class FakeHome:
 
     def wish(self, cluster_id: str, workers: int) -> None:
         """Write how many workers are wanted, as a client of Kubernetes does, and look no further."""
-        self.wishes[cluster_id] = replace(self.wishes.get(cluster_id, Wishes()), workers=workers)
+        self.wishes[cluster_id] = replace(self.wishes.get(cluster_id, UserWishes()), workers=workers)
 
     def note_exit(self, cluster_id: str, code: int) -> None:
         cluster = self.get(cluster_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from shoal.errors import UsageError
-from shoal.homes.base import Ask
+from shoal.homes.base import Request
 from shoal.model.cluster import Cluster
 from shoal.model.names import command
 from shoal.model.workload import Engine, Group, Plan
@@ -20,7 +20,7 @@ from shoal.model.workload import Engine, Group, Plan
 Difference = tuple[str, str, str]
 
 
-def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
+def same_or_refused(known: Cluster, ask: Request) -> Cluster:
     """The live cluster of that name, if it is what is asked for; else UsageError with both side by side."""
     different = list(differences(known, ask))
     if not different:
@@ -43,7 +43,7 @@ def same_or_refused(known: Cluster, ask: Ask) -> Cluster:
     )
 
 
-def differences(known: Cluster, ask: Ask) -> Iterator[Difference]:
+def differences(known: Cluster, ask: Request) -> Iterator[Difference]:
     """In what the live cluster is not what is asked for.
 
     Workers may be any number within the range that is asked for. How long it lives without a client and in all

@@ -20,7 +20,7 @@ from shoal.machine.processes import MARK
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProcessUsage:
     """One process: its parent, its state as in proc(5), when it started, and core-seconds so far.
 
     The children that it has waited for count in its core-seconds, so what a process used is not lost with it.
@@ -40,13 +40,13 @@ class Tree:
         self._root = root
         self._foreign: dict[tuple[int, float], bool] = {}
 
-    def look(self) -> dict[int, Usage]:
+    def look(self) -> dict[int, ProcessUsage]:
         """By pid. One pass over all processes of the machine."""
         every = _every()
         children: dict[int, list[int]] = {}
         for pid, usage in every.items():
             children.setdefault(usage.parent, []).append(pid)
-        found: dict[int, Usage] = {}
+        found: dict[int, ProcessUsage] = {}
         known, self._foreign = self._foreign, {}
         look = [self._root]
         while look:
@@ -70,7 +70,7 @@ def mark_of(pid: int) -> str | None:
         return None
 
 
-def _every() -> Mapping[int, Usage]:
+def _every() -> Mapping[int, ProcessUsage]:
     if sys.platform != "linux":
         return _every_by_psutil()
     ticks, found = os.sysconf("SC_CLK_TCK"), {}
@@ -83,17 +83,17 @@ def _every() -> Mapping[int, Usage]:
             except OSError:
                 continue
             cpu = sum(map(int, fields[11:15])) / ticks
-            found[int(name)] = Usage(int(fields[1]), fields[0].decode(), float(fields[19]), cpu)
+            found[int(name)] = ProcessUsage(int(fields[1]), fields[0].decode(), float(fields[19]), cpu)
     return found
 
 
-def _every_by_psutil() -> Mapping[int, Usage]:
+def _every_by_psutil() -> Mapping[int, ProcessUsage]:
     found = {}
     for process in psutil.process_iter():
         try:
             with process.oneshot():
                 state = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T"}.get(process.status(), "S")
-                found[process.pid] = Usage(
+                found[process.pid] = ProcessUsage(
                     process.ppid(), state, process.create_time(), sum(process.cpu_times()[:4])
                 )
         except (psutil.Error, OSError):

@@ -174,7 +174,7 @@ def merged(codes: Iterable[Code]) -> Code:
     return Code(tuple(front), tuple(back), versions, tuple(loose))
 
 
-class Watch:
+class ModuleWatch:
     """Looks at this process's path and modules, cheaply enough for every submit."""
 
     def __init__(self) -> None:

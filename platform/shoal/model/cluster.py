@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from shoal.errors import InfrastructureError
-from shoal.model.report import Turn, Usage
+from shoal.model.report import QueueStatus, Usage
 from shoal.model.workload import Plan, Workload
 
 T = TypeVar("T")
@@ -131,9 +131,9 @@ class Cluster:
     project: str = ""
 
     @property
-    def turn(self) -> Turn:
+    def turn(self) -> QueueStatus:
         """Where it stands in the queue; all None where it does not wait."""
-        return _told(Turn, self.report) if self.state is State.QUEUED else Turn()
+        return _told(QueueStatus, self.report) if self.state is State.QUEUED else QueueStatus()
 
     @property
     def usage(self) -> Usage:

@@ -13,7 +13,7 @@ from shoal.units import Bytes
 
 
 @dataclass(frozen=True)
-class Turn:
+class QueueStatus:
     """Where a cluster that waits stands: its ``place`` in the queue, from 1, and when it starts at the ``latest``
     (seconds since the epoch). None: not known, or open."""
 

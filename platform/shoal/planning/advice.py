@@ -27,7 +27,7 @@ STEPS = tuple(Bytes(n * 10**9) for n in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 2
 
 
 @dataclass(frozen=True)
-class Run:
+class PastRun:
     """One ended run of a template. Memory per worker in bytes.
 
     ``asked``: what a worker was asked for; ``limit``: what it could really use where it ran.
@@ -81,7 +81,7 @@ class Advice:
     price: Money | None = None
 
 
-def advise(template: str, runs: Sequence[Run], now: Bytes | None = None) -> Advice:
+def advise(template: str, runs: Sequence[PastRun], now: Bytes | None = None) -> Advice:
     """What ``runs`` of ``template`` say about its memory per worker, which is ``now`` in its file.
 
     An estimate: another input may need more.
@@ -109,7 +109,7 @@ def advise(template: str, runs: Sequence[Run], now: Bytes | None = None) -> Advi
     return Advice(template, enough, now, peak, len(clean), why, left_out, _price(clean, enough, now))
 
 
-def _input(runs: Sequence[Run]) -> str:
+def _input(runs: Sequence[PastRun]) -> str:
     """What the advice is bound to: the largest input that was seen, where all of them told theirs."""
     told = [run.data for run in runs if run.data is not None]
     return (
@@ -117,7 +117,7 @@ def _input(runs: Sequence[Run]) -> str:
     )
 
 
-def _price(runs: Sequence[Run], enough: Bytes, now: Bytes) -> Money | None:
+def _price(runs: Sequence[PastRun], enough: Bytes, now: Bytes) -> Money | None:
     """The mean price of the runs, in proportion to memory; None where prices are not known."""
     known = [run.price for run in runs if run.price is not None]
     if len(known) < len(runs):

@@ -13,24 +13,24 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from shoal.client.clusters import Request, prepare
+from shoal.client.clusters import Prepared, prepare
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.front import dask, spark
 from shoal.client.handles import ClusterHandle
 from shoal.client.spark_handle import SparkCluster
 from shoal.display.following import said_by
-from shoal.display.run_report import Phase, RunReport
+from shoal.display.run_report import RunCluster, RunReport
 from shoal.errors import ClusterEndedError, UsageError, WaitsForItselfError
 from shoal.homes.base import Home
 from shoal.homes.choose import open_home
 from shoal.model.workload import Engine
 from shoal.planning.asking import refuse_unknown
-from shoal.prefect.leftovers import Verdict, clear
+from shoal.prefect.leftovers import Takeover, clear
 from shoal.prefect.publish import publish
 from shoal.prefect.runs import Run, cluster_name, current
 from shoal.project.loading import look_up
 from shoal.project.policy import Limits
-from shoal.quota.admission import Ask, beside
+from shoal.quota.admission import Claim, beside
 from shoal.quota.queueing import least
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -106,7 +106,7 @@ def _block(
             try:
                 handle.close()
             finally:
-                phase = Phase.of(handle.record, handle.report(), limits)
+                phase = RunCluster.of(handle.record, handle.report(), limits)
                 report = RunReport(f"Cluster {handle.name}", [phase])
                 publish(f"shoal-{role}", report.markdown(), "What this cluster took")
 
@@ -132,16 +132,16 @@ def _obtain(
             # What an earlier attempt left is this one's now: it ends with this block.
             return start(template, name=name, _adopt=left_id, **options), request.limits
         except ClusterEndedError:
-            if verdict is not Verdict.ADOPT or not left:
+            if verdict is not Takeover.ADOPT or not left:
                 raise
     raise AssertionError("not reached: the last try raises or returns")
 
 
-def _refuse_to_wait_for_oneself(request: Request, home: Home, name: str) -> None:
+def _refuse_to_wait_for_oneself(request: Prepared, home: Home, name: str) -> None:
     """WaitsForItselfError where it cannot start before a block ends that ends only after this one."""
     around = [cluster for each in _around.get() if not (cluster := home.get(each)).state.ended]
     machine = request.project.target.machine
-    ask = Ask("", name, least(request.plan), request.workload.priority)
+    ask = Claim("", name, least(request.plan), request.workload.priority)
     own = {cluster.id: cluster.plan for cluster in around}
     if not own or not (
         shortages := beside(ask, request.limits, own, look_up(machine) if machine is not None else None)

@@ -23,7 +23,7 @@ _END_WAIT = 45.0  # s for a cluster that was told to end
 _POLL = 0.1
 
 
-class Verdict(StrEnum):
+class Takeover(StrEnum):
     """Nothing is there; take it over; end it first; it is ending already; it is not this run's."""
 
     START = "start"
@@ -33,26 +33,26 @@ class Verdict(StrEnum):
     FOREIGN = "foreign"
 
 
-def judge(found: Cluster | None, plan: Plan, clients: int, flow_run_id: str) -> Verdict:
+def judge(found: Cluster | None, plan: Plan, clients: int, flow_run_id: str) -> Takeover:
     """What to do before ``plan`` is started under the name under which ``found`` was found.
 
     ``clients``: how many are connected to it. An attempt that is still connected is superseded, and will
     close its cluster when it notices: that one cannot be shared.
     """
     if found is None or found.state.ended:
-        return Verdict.START
+        return Takeover.START
     if found.tags.get(FLOW_RUN) != flow_run_id:
-        return Verdict.FOREIGN
+        return Takeover.FOREIGN
     if found.state is State.STOPPING:
-        return Verdict.AWAIT
+        return Takeover.AWAIT
     if clients == 0 and _essence(found.plan) == _essence(plan):
-        return Verdict.ADOPT
-    return Verdict.REPLACE
+        return Takeover.ADOPT
+    return Takeover.REPLACE
 
 
 def clear(
     home: Home, name: str, owner: str, plan: Plan, run: Run, *, quiet: bool = False
-) -> tuple[Verdict, str | None]:
+) -> tuple[Takeover, str | None]:
     """Do it: afterwards a request for ``plan`` under ``name`` adopts (the cluster of the id returned) or starts.
 
     UsageError when the name is that of a live cluster which this run did not start, DeadlineError when a
@@ -63,15 +63,15 @@ def clear(
     if found is not None and found.state is State.READY:
         clients = int((home.status(found.id) or {}).get("clients", 0))
     verdict = judge(found, plan, clients, run.flow_run_id)
-    if found is None or verdict in (Verdict.START, Verdict.ADOPT):
-        return verdict, found.id if found is not None and verdict is Verdict.ADOPT else None
-    if verdict is Verdict.FOREIGN:
+    if found is None or verdict in (Takeover.START, Takeover.ADOPT):
+        return verdict, found.id if found is not None and verdict is Takeover.ADOPT else None
+    if verdict is Takeover.FOREIGN:
         raise UsageError(
             f"you have a live cluster named {name!r} that this flow run did not start",
             hint=f"Leave out name=: it follows from the flow run. Or end that one: shoal down {name}",
             name=name,
         )
-    if verdict is Verdict.REPLACE:
+    if verdict is Takeover.REPLACE:
         why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
         home.stop(found.id, Reason.STOPPED_BY_USER, why)
     begin = time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shoal.client.clusters import open_project
 from shoal.display.report import report_of
-from shoal.display.run_report import Phase, RunReport
+from shoal.display.run_report import RunCluster, RunReport
 from shoal.errors import UsageError
 from shoal.homes.choose import open_home
 from shoal.prefect.runs import FLOW_RUN, Run, current
@@ -37,7 +37,7 @@ def run_report(
     owner = home.user()
     limits = opened.policy.limits_of(owner)
     phases = [
-        Phase.of(cluster, report_of(cluster, home.history(cluster.id), time.time()), limits)
+        RunCluster.of(cluster, report_of(cluster, home.history(cluster.id), time.time()), limits)
         for cluster in reversed(home.clusters(owner=owner, ended=True))
         if cluster.tags.get(FLOW_RUN) == run.flow_run_id and cluster.admitted_at is not None
     ]

@@ -26,7 +26,7 @@ class EngineSettings(Checked):
     conf: dict[str, Text] = Field(default_factory=dict)
 
 
-class Workers(Checked):
+class TemplateWorkers(Checked):
     """``min`` to ``max`` workers of ``cores``, ``memory`` and ``gpus`` each; ``spot`` is a share, 0 to 1."""
 
     min: Positive
@@ -37,7 +37,7 @@ class Workers(Checked):
     spot: Share = 0.0
 
     @model_validator(mode="after")
-    def _ordered(self) -> Workers:
+    def _ordered(self) -> TemplateWorkers:
         if self.min > self.max:
             raise ContradictionError(
                 f"min {self.min} is above max {self.max}", hint="write min equal to max or below it"
@@ -88,7 +88,7 @@ class Template(Checked):
     where: str = ""
     description: str = ""
     engines: dict[Engine, EngineSettings] = Field(default_factory=_both, min_length=1)
-    workers: Workers
+    workers: TemplateWorkers
     head: SizeOf = SizeOf(cores=1, memory=Bytes(2 * 10**9))
     sizing: Sizing = Sizing()
     timeouts: TimeoutSettings = TimeoutSettings()

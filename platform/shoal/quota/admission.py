@@ -51,7 +51,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ask:
+class Claim:
     """One request: the cluster's id, what people call it, its plan, and how urgent it says it is."""
 
     cluster: str
@@ -61,7 +61,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Place:
+class Capacity:
     """What the place holds, and what really runs there (``account.real`` amounts by cluster id).
 
     Memory and GPUs are held against it. Cores are not: processes share them in time.
@@ -133,11 +133,11 @@ class Decision:
 
 
 def decide(
-    ask: Ask,
+    ask: Claim,
     limits: Limits,
     user: Account,
     team: Account | None = None,
-    place: Place | None = None,
+    place: Capacity | None = None,
     names: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Decision:
@@ -174,17 +174,17 @@ def decide(
 
 
 def beside(
-    ask: Ask, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
+    ask: Claim, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
 ) -> tuple[Shortage, ...]:
     """What is in the way of ``ask`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
     held = Account({cluster: amounts(plan) for cluster, plan in own.items()})
     used = Account({cluster: real(plan) for cluster, plan in own.items()})
-    place = Place(machine, used) if machine is not None else None
+    place = Capacity(machine, used) if machine is not None else None
     return _shortages(ask, limits, held, held if limits.team is not None else None, place)
 
 
 def _shortages(
-    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
 ) -> tuple[Shortage, ...]:
     need = Need.of(ask.plan, ask.priority)
     never = never_fits(need, limits)
@@ -203,7 +203,7 @@ def _shortages(
 
 
 def _fitting_workers(
-    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
 ) -> int | None:
     """The most workers, fewer than asked for, that would be admitted now."""
     if len(ask.plan.groups) != 1:
@@ -256,7 +256,7 @@ def with_workers(plan: Plan, workers: int) -> Plan:
 
 
 def _to_free(
-    ask: Ask, limits: Limits, user: Account, team: Account | None, place: Place | None
+    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
 ) -> tuple[str, ...]:
     """A smallest choice of the user's own clusters whose end makes room: one if one does, else several."""
 

@@ -23,7 +23,7 @@ from shoal.model.cluster import Cluster, Reason
 from shoal.model.workload import Plan
 from shoal.project.policy import TOTALS, Limit, Limits, Policy
 from shoal.quota.account import Account, Amounts, Fair, Need, amounts, never_fits, real
-from shoal.quota.admission import MACHINE, Ask, Decision, Place, Verdict, decide, with_workers
+from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, decide, with_workers
 from shoal.quota.fairness import NO_TEAM, Order, Turn, capacity, share
 from shoal.words import count
 
@@ -52,7 +52,7 @@ class Waiting:
     holds is not asked for again.
     """
 
-    ask: Ask
+    ask: Claim
     user: str
     since: float
     priority: int = 0
@@ -62,7 +62,7 @@ class Waiting:
     def of(cls, cluster: Cluster) -> Waiting:
         """What a cluster that is not admitted yet asks for. One with a range takes the low end of it, if need be."""
         priority, fewest = cluster.workload.priority, least(cluster.plan).workers
-        ask = Ask(cluster.id, cluster.name, cluster.plan, priority)
+        ask = Claim(cluster.id, cluster.name, cluster.plan, priority)
         ranged = fewest if fewest < cluster.plan.workers else None
         return cls(ask, cluster.owner, cluster.created, priority, ranged)
 
@@ -76,7 +76,7 @@ class Books:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TurnResult:
     """The answer to one request of the queue.
 
     ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
@@ -86,7 +86,7 @@ class Outcome:
     ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
     """
 
-    ask: Ask
+    ask: Claim
     verdict: Verdict
     place: int = 0
     short: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class Outcome:
     user: Fair | None = None
 
 
-class _Scope:
+class _Holder:
     """One account in this pass: what it holds, until when, its limits, and who reserved a place."""
 
     def __init__(self, name: str, account: Account, limits: Mapping[str, Limit]) -> None:
@@ -190,8 +190,8 @@ def _sum(vectors: Iterable[_Vector]) -> _Vector:
 
 
 def admit(
-    queue: Sequence[Waiting], books: Books, policy: Policy, place: Place | None, now: float
-) -> list[Outcome]:
+    queue: Sequence[Waiting], books: Books, policy: Policy, place: Capacity | None, now: float
+) -> list[TurnResult]:
     """One pass over the whole ``queue``: who starts now, who waits and behind whom, who can never start.
 
     Outcomes come in the order of turns. ``now`` is the store's clock in seconds since the epoch. Together,
@@ -200,12 +200,12 @@ def admit(
     """
     scopes = _Scopes(books, place)
     asked: dict[str, tuple[Waiting, Limits]] = {}
-    outcomes: list[Outcome] = []
+    outcomes: list[TurnResult] = []
     for waiting in queue:
         try:
             asked[waiting.ask.cluster] = waiting, scopes.limits_of(waiting.user, policy)
         except UsageError as error:
-            outcomes.append(Outcome(waiting.ask, Verdict.REFUSE, message=str(error)))
+            outcomes.append(TurnResult(waiting.ask, Verdict.REFUSE, message=str(error)))
     present = {waiting.user for waiting, _ in asked.values()} | set(books.users)
     whole = capacity(limits for user in present if (limits := scopes.known(user, policy)))
     parts = {name: share(amounts(waiting.ask.plan), whole) for name, (waiting, _) in asked.items()}
@@ -237,11 +237,11 @@ def admit(
 class _Scopes:
     """The accounts of this pass, made when they are first needed."""
 
-    def __init__(self, books: Books, place: Place | None) -> None:
+    def __init__(self, books: Books, place: Capacity | None) -> None:
         self._books = books
         self._limits: dict[str, Limits] = {}
-        self._made: dict[tuple[str, str], _Scope] = {}
-        self._place = _Scope(MACHINE, place.used, place.limits) if place else None
+        self._made: dict[tuple[str, str], _Holder] = {}
+        self._place = _Holder(MACHINE, place.used, place.limits) if place else None
 
     def limits_of(self, user: str, policy: Policy) -> Limits:
         if user not in self._limits:
@@ -255,7 +255,7 @@ class _Scopes:
         except UsageError:
             return None
 
-    def of(self, ask: Ask, limits: Limits) -> list[tuple[_Scope, _Vector]]:
+    def of(self, ask: Claim, limits: Limits) -> list[tuple[_Holder, _Vector]]:
         """Each account that ``ask`` is held against, with what it needs of it."""
         found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
         if limits.team is not None:
@@ -269,25 +269,25 @@ class _Scopes:
 
     def _scope(
         self, kind: str, key: str, name: str, accounts: Mapping[str, Account], limits: Mapping[str, Limit]
-    ) -> _Scope:
+    ) -> _Holder:
         if (kind, key) not in self._made:
-            self._made[kind, key] = _Scope(name, accounts.get(key, Account()), limits)
+            self._made[kind, key] = _Holder(name, accounts.get(key, Account()), limits)
         return self._made[kind, key]
 
 
-def _is_too_large(ask: Ask, limits: Limits) -> bool:
+def _is_too_large(ask: Claim, limits: Limits) -> bool:
     """Whether a limit per cluster is in the way."""
     need = Need.of(ask.plan, ask.priority)
     return any(need.per_cluster(what) > limit.value for what, limit in limits.per_cluster.items())
 
 
-_Pairs = Sequence[tuple[_Scope, _Vector]]
+_Pairs = Sequence[tuple[_Holder, _Vector]]
 
 
-class _Request:
+class _Pending:
     """One request in this pass. What it holds already is taken out of its scopes, until :meth:`put_back`."""
 
-    def __init__(self, ask: Ask, limits: Limits, scopes: _Scopes, now: float) -> None:
+    def __init__(self, ask: Claim, limits: Limits, scopes: _Scopes, now: float) -> None:
         self._ask, self._limits, self._scopes = ask, limits, scopes
         self._end = now + ask.plan.timeouts.max
         self.pairs = self._needs(ask.plan)
@@ -334,7 +334,7 @@ class _Request:
                 scope.take(self._ask.cluster, *has)
 
 
-def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> Outcome:
+def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> TurnResult:
     asked = ask = waiting.ask
     if waiting.least is not None and waiting.least < ask.plan.workers:
         # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
@@ -343,8 +343,8 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     if _is_too_large(ask, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
         never = never_fits(Need.of(ask.plan, ask.priority), limits)
         why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
-        return Outcome(asked, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
-    request = _Request(ask, limits, scopes, now)
+        return TurnResult(asked, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
+    request = _Pending(ask, limits, scopes, now)
     short, blocking = request.short(), request.blocking()
     if not short and not blocking:
         workers = None
@@ -352,7 +352,7 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
             most = request.raise_to(asked.plan.workers, ask.plan.workers)
             workers = most if most < asked.plan.workers else None
         request.take()
-        return Outcome(asked, Verdict.ADMIT, workers=workers)
+        return TurnResult(asked, Verdict.ADMIT, workers=workers)
     request.put_back()
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
     first = not any(scope.reserved for scope, _ in short or request.pairs)
@@ -360,10 +360,10 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     behind = blocking[0].cluster if blocking else None
     names = tuple(scope.name for scope, _ in short)
     told = latest if first and latest < math.inf else None
-    return Outcome(asked, Verdict.WAIT, position, names, behind, told)
+    return TurnResult(asked, Verdict.WAIT, position, names, behind, told)
 
 
-def admitted(outcome: Outcome) -> str:
+def admitted(outcome: TurnResult) -> str:
     """The sentence of a cluster that is admitted."""
     if outcome.workers is None:
         return "within every limit"
@@ -372,10 +372,10 @@ def admitted(outcome: Outcome) -> str:
 
 
 def explain(
-    outcome: Outcome,
+    outcome: TurnResult,
     limits: Limits,
     books: Books,
-    place: Place | None = None,
+    place: Capacity | None = None,
     names: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Decision:

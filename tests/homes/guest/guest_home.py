@@ -24,14 +24,14 @@ from typing import Any
 
 from guest_desk import GuestDesk
 
-from shoal.errors import ConflictError, InfrastructureError, NotFoundError
+from shoal.errors import InfrastructureError, NotFoundError, StaleRecordError
 from shoal.governor import ports
 from shoal.governor.actions import Scope, Seen
 from shoal.governor.answers import why_not, would
 from shoal.governor.ends import End, Phase, Pulse
 from shoal.governor.ports import Key, Sight, Snapshot
 from shoal.governor.rounds import Governor
-from shoal.homes.base import Ask, Wishes, Wrote, at_least_one, requested
+from shoal.homes.base import Request, Wishes, Wrote, at_least_one, requested
 from shoal.homes.same import same_or_refused
 from shoal.machine.loopback import get_json
 from shoal.machine.processes import MARK, end_marked, identity, is_alive, marked, signal_process
@@ -125,7 +125,7 @@ class GuestHome:
                 wants = said.get("wants")
                 if wants is not None:
                     wants = max(1, min(int(wants), cluster.plan.groups[0].maximum))
-                wishes[cluster_id] = ports.Wishes(
+                wishes[cluster_id] = ports.UserWishes(
                     kept.stops.get(cluster_id), kept.workers.get(cluster_id, wants)
                 )
                 if cluster_id in kept.heads and not cluster.state.ended:
@@ -143,14 +143,14 @@ class GuestHome:
     def write_account(self, key: Key, account: Account, version: int) -> int:
         with self._kept() as kept:
             if kept.accounts.get(key, (None, 0))[1] != version:
-                raise ConflictError("it was changed by somebody else")
+                raise StaleRecordError("it was changed by somebody else")
             kept.accounts[key] = account, version + 1
         return version + 1
 
     def write_cluster(self, cluster: Cluster, version: int) -> int:
         with self._kept() as kept:
             if kept.records[cluster.id][1] != version:
-                raise ConflictError("it was changed by somebody else")
+                raise StaleRecordError("it was changed by somebody else")
             kept.put(cluster)
         return version + 1
 
@@ -193,11 +193,11 @@ class GuestHome:
     def user(self) -> str:
         return os.environ.get("SHOAL_USER") or "guest"
 
-    def _asked(self, ask: Ask, cluster_id: str) -> Cluster:
+    def _asked(self, ask: Request, cluster_id: str) -> Cluster:
         team = self._project.policy.limits_of(ask.owner).team
         return requested(ask, cluster_id, team, time.time(), str(self._project.folder))
 
-    def request(self, ask: Ask) -> Cluster:
+    def request(self, ask: Request) -> Cluster:
         self._govern()
         with self._kept() as kept:
             known = _named(kept, ask.name, ask.owner)
@@ -217,7 +217,7 @@ class GuestHome:
             raise
         return cluster
 
-    def would(self, ask: Ask) -> Decision:
+    def would(self, ask: Request) -> Decision:
         known = self.find(ask.name, ask.owner)
         same = known.id if known is not None and not known.state.ended else ""
         return would(self.snapshot(), self._project.policy, self._asked(ask, same))

@@ -19,7 +19,7 @@ from shoal.cli import options as o
 if TYPE_CHECKING:
     from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
-    from shoal.planning.advice import Advice, Run
+    from shoal.planning.advice import Advice, PastRun
     from shoal.project.loading import Project
 
 ADVISE_EXAMPLES = """\b
@@ -109,7 +109,7 @@ def advise(
     out().print(done, markup=False)
 
 
-def runs_of(home: Home, template: str) -> list[Run]:
+def runs_of(home: Home, template: str) -> list[PastRun]:
     """The ended runs of a template, as advice reads them."""
     return [
         _run(home, cluster)
@@ -118,14 +118,14 @@ def runs_of(home: Home, template: str) -> list[Run]:
     ][::-1]
 
 
-def _run(home: Home, cluster: Cluster) -> Run:
+def _run(home: Home, cluster: Cluster) -> PastRun:
     from shoal.display.report import report_of
-    from shoal.planning.advice import Run
+    from shoal.planning.advice import PastRun
     from shoal.units import Seconds
 
     found = report_of(cluster, home.history(cluster.id), time.time())
     group = cluster.plan.groups[0]
-    return Run(
+    return PastRun(
         name=cluster.name,
         failed=cluster.state.value == "Failed",
         ready=found.phases.get("Ready", Seconds(0)),

@@ -41,7 +41,7 @@ def quota(
     from shoal.homes.choose import open_home
     from shoal.project.loading import look_up
     from shoal.quota.account import Account, amounts, real
-    from shoal.quota.admission import Place
+    from shoal.quota.admission import Capacity
 
     opened = open_project(project, target)
     home = open_home(opened)
@@ -57,7 +57,7 @@ def quota(
     if opened.target.machine is not None:
         there = look_up(opened.target.machine)
         used = Account({c.id: real(c.plan) for c in live if c.state.admitted}).held
-        machine = views.machine_view(Place(there).limits, used, there.cores)
+        machine = views.machine_view(Capacity(there).limits, used, there.cores)
     view = views.quota_view(
         limits,
         account(mine, admitted=True),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shoal.cli import options as o
-from shoal.cli.exits import Code
+from shoal.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from shoal.client.handles import ClusterHandle
@@ -91,7 +91,7 @@ def submit(
         try:
             code = _run(_command(file, function, arguments or []), environment, aside=as_json)
         except KeyboardInterrupt:
-            _note(cluster, Code.INTERRUPTED)
+            _note(cluster, ExitCode.INTERRUPTED)
             raise
         _note(cluster, code)
     if as_json:

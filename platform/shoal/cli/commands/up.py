@@ -14,7 +14,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.client.clusters import Request
+    from shoal.client.clusters import Prepared
 
 PLAN_EXAMPLES = """\b
 Examples:
@@ -112,7 +112,7 @@ def up(
     )
 
 
-def show_plan(request: Request, name: str, output: o.Output) -> None:
+def show_plan(request: Prepared, name: str, output: o.Output) -> None:
     """The plan, and whether it fits."""
     from shoal.cli import views
 
@@ -133,7 +133,7 @@ def show_plan(request: Request, name: str, output: o.Output) -> None:
         out().print(tables.fit(fits))
 
 
-def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False, detach: bool = False) -> None:
+def agree(request: Prepared, *, yes: bool, quiet: bool, verbose: bool = False, detach: bool = False) -> None:
     """Show the plan in brief, or all of it; ask where it costs money."""
     from shoal.cli.console import confirm, err, say
 
@@ -153,14 +153,14 @@ def agree(request: Request, *, yes: bool, quiet: bool, verbose: bool = False, de
         raise typer.Exit(0)
 
 
-def _fit(request: Request, name: str) -> tuple[dict[str, Any] | None, str]:
+def _fit(request: Prepared, name: str) -> tuple[dict[str, Any] | None, str]:
     """Whether it would be admitted now; None, with why, where that cannot be told."""
     from shoal.cli import views
     from shoal.errors import ShoalError
-    from shoal.homes.base import Ask
+    from shoal.homes.base import Request
     from shoal.homes.choose import open_home
 
-    ask = Ask(name, request.user, request.workload, request.plan)
+    ask = Request(name, request.user, request.workload, request.plan)
     try:
         home = open_home(request.project)
         held, would = home.held(request.user), home.would(ask)

@@ -49,7 +49,7 @@ def validate(
     shown = output is o.Output.TEXT
     findings: list[Finding] = []
     for each in [engine.value] if engine else ["dask", "spark"]:
-        proofs = _Proofs(each, template or "etl", target, project)
+        proofs = _Trials(each, template or "etl", target, project)
         try:
             findings += run(proofs.checks(), show=shown)
         finally:
@@ -65,7 +65,7 @@ def validate(
     raise typer.Exit(4 if failed(findings) else 0)
 
 
-class _Proofs:
+class _Trials:
     """What is proved of one engine, with the cluster that it is proved on."""
 
     def __init__(self, engine: str, template: str, target: str | None, project: Path | None) -> None:

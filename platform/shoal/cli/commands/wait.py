@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shoal.cli import options as o
-from shoal.cli.exits import Code
+from shoal.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from shoal.cli.scripts import Script
@@ -100,9 +100,9 @@ def _code(script: Script | None, cluster: Cluster | None) -> int:
         return cluster.exit_code
     newer = cluster is not None and script is not None and script.ended and cluster.created > script.ended
     if script is not None and not newer:
-        return Code.FAILED if script.exit_code is None else script.exit_code  # None: it was killed
+        return ExitCode.FAILED if script.exit_code is None else script.exit_code  # None: it was killed
     state = cluster.state.value if cluster is not None else "Failed"
-    return {"Refused": Code.REFUSED, "Failed": Code.FAILED}.get(state, Code.OK)
+    return {"Refused": ExitCode.REFUSED, "Failed": ExitCode.FAILED}.get(state, ExitCode.OK)
 
 
 def _report(home: Home, cluster: Cluster | None) -> tuple[dict[str, Any] | None, str]:

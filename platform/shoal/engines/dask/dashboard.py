@@ -56,7 +56,7 @@ class Guard(HTTPServerConnectionDelegate):
         server.http_server.request_callback = self
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return _Request(self, server_conn, request_conn)
+        return _Passed(self, server_conn, request_conn)
 
     def inside(self, path: str) -> str | None:
         """The path as the pages know it; None without the secret."""
@@ -101,7 +101,7 @@ class Guard(HTTPServerConnectionDelegate):
         return found
 
 
-class _Request(HTTPMessageDelegate):
+class _Passed(HTTPMessageDelegate):
     """One request: refused, sent elsewhere, or handed on without the secret in its path."""
 
     def __init__(self, guard: Guard, server_conn: object, request_conn: HTTPConnection) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from shoal.engines.dask import worker_calls
 from shoal.engines.dask.workers import Workers
 from shoal.engines.peers import Connection, Peers
-from shoal.engines.port import Observation, Say, Site
+from shoal.engines.port import Sample, Say, Site
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.machine import measure
 from shoal.model.cluster import Reason
@@ -59,7 +59,7 @@ class DaskHost:
         self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
-    def observe(self) -> Observation | None:
+    def observe(self) -> Sample | None:
         try:
             look, connections = self._call(self._look(), time.monotonic() + _LOOK, "the scheduler's state")
         except DeadlineError:
@@ -146,7 +146,7 @@ class DaskHost:
         if self._scheduler is not None:
             await self._scheduler.close(reason="cluster ends")
 
-    async def _look(self) -> tuple[Observation, list[Connection]]:
+    async def _look(self) -> tuple[Sample, list[Connection]]:
         scheduler, workers = self._scheduler, self._workers
         workers.look()
         calls = [
@@ -167,7 +167,7 @@ class DaskHost:
         )
         pids = workers.pids
         restarts, note = workers.restarts
-        look = Observation(
+        look = Sample(
             busy=busy,
             workers=len(scheduler.workers),
             memory=sum(measure.resident(pid) for pid in pids),

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from shoal.engines.peers import Connection, Peers
-from shoal.engines.port import Observation, Say, Site
+from shoal.engines.port import Sample, Say, Site
 from shoal.engines.spark import jars
 from shoal.engines.spark.proxy import CountingProxy, only_for
 from shoal.engines.spark.tls import asking_class
@@ -93,7 +93,7 @@ class SparkHost:
         files = str((self._site.folder / "scratch").absolute())
         return Endpoint(address, self._site.token, security=security, name=name, files=files)
 
-    def observe(self) -> Observation | None:
+    def observe(self) -> Sample | None:
         if self._server is None or self._proxy is None:
             return None
         pid, proxy = self._server.pid, self._proxy
@@ -101,7 +101,7 @@ class SparkHost:
             self._looked = time.monotonic()
             self._look_below(pid)
         self._peak = max(self._peak, measure.peak_resident(pid) + self._python)
-        return Observation(
+        return Sample(
             clients=self._peers.clients([Connection(proxy.port, port) for port in proxy.peers]),
             busy=proxy.busy or self._streams,
             workers=self._site.plan.groups[0].maximum,

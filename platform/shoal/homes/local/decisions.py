@@ -23,7 +23,7 @@ from shoal.governor.actions import (
     StopHead,
 )
 from shoal.governor.ends import End
-from shoal.homes.base import Ask, requested
+from shoal.homes.base import Request, requested
 from shoal.homes.local.sight import LocalSight, Look, look
 from shoal.homes.local.steps import Stepped, holds, live_on, news, observed
 from shoal.homes.local.tidy import Deed, Found
@@ -32,8 +32,8 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.loading import Project, look_up
 from shoal.quota import admission
 from shoal.quota.account import Account, Amounts, amounts, real
-from shoal.quota.admission import Decision, Place, Verdict, with_workers
-from shoal.quota.queueing import Books, Outcome, Waiting, admit, explain
+from shoal.quota.admission import Capacity, Decision, Verdict, with_workers
+from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 from shoal.units import Seconds
 
 _IDLE_WORTH_SAYING = 60.0  # s
@@ -101,7 +101,7 @@ class Governing:
             self._answer(tx, by_id[outcome.ask.cluster], outcome)
 
     def _answer(
-        self, tx: Transaction, cluster: Cluster, outcome: Outcome, decision: Decision | None = None
+        self, tx: Transaction, cluster: Cluster, outcome: TurnResult, decision: Decision | None = None
     ) -> Stepped:
         """Let one that waits go on by the queue's answer. With ``decision`` it is new, and not written yet."""
         team = None
@@ -112,7 +112,7 @@ class Governing:
         seen = Observation(Seen.NONE, wants=wants, outcome=outcome, decision=decision)
         return live_on(tx, cluster, seen, team=team, stored=decision is None)
 
-    def request(self, tx: Transaction, ask: Ask) -> tuple[Cluster, Decision]:
+    def request(self, tx: Transaction, ask: Request) -> tuple[Cluster, Decision]:
         """The record of a new request: admitted, queued (if it may wait) or refused, with the decision.
 
         Run :meth:`settle` first, in the same transaction.
@@ -132,7 +132,7 @@ class Governing:
         larger = replace(cluster, plan=with_workers(cluster.plan, workers))
         decision, outcome = Decision(Verdict.ADMIT, Reason.ADMITTED, "fewer than it has"), None
         if workers > cluster.plan.workers:
-            asking = admission.Ask(cluster.id, cluster.name, larger.plan, cluster.workload.priority)
+            asking = admission.Claim(cluster.id, cluster.name, larger.plan, cluster.workload.priority)
             waiting = Waiting(asking, cluster.owner, cluster.created, cluster.workload.priority)
             decision, outcome = self._decide(tx, larger, waiting)
         if decision.verdict is not Verdict.ADMIT:
@@ -145,7 +145,7 @@ class Governing:
         live_on(tx, cluster, seen)
         return decision
 
-    def would(self, tx: Transaction, ask: Ask) -> Decision:
+    def would(self, tx: Transaction, ask: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
         team = self.project.policy.limits_of(ask.owner).team
@@ -154,18 +154,18 @@ class Governing:
         live = [c for c in tx.live() if c.id == asked.id or not self._is_over(tx, c)]
         return self._decide(tx, asked, Waiting.of(asked), live)[0]
 
-    def place(self, live: Iterable[Cluster]) -> Place | None:
+    def place(self, live: Iterable[Cluster]) -> Capacity | None:
         """What the machine holds, and what really runs there; None where the target does not say."""
         machine = self.project.target.machine
         if machine is None:
             return None
         running = [cluster for cluster in live if cluster.state.admitted]
         until = {cluster.id: _until(cluster) for cluster in running}
-        return Place(look_up(machine), Account({c.id: real(c.plan) for c in running}, until))
+        return Capacity(look_up(machine), Account({c.id: real(c.plan) for c in running}, until))
 
     def _decide(
         self, tx: Transaction, asked: Cluster, asking: Waiting, live: list[Cluster] | None = None
-    ) -> tuple[Decision, Outcome]:
+    ) -> tuple[Decision, TurnResult]:
         """The decision on one request, as if it joined the queue now, beside ``live`` (default: all that counts)."""
         live = tx.live() if live is None else live
         queued = [

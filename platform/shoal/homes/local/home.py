@@ -18,7 +18,7 @@ from typing import Any
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.governor.ends import End
-from shoal.homes.base import Ask, Wrote, at_least_one
+from shoal.homes.base import Request, Wrote, at_least_one
 from shoal.homes.local import ahead
 from shoal.homes.local.decisions import Governing
 from shoal.homes.local.heads import Heads
@@ -76,7 +76,7 @@ class LocalHome:
         """Who is asking: ``SHOAL_USER``, else the login name. Cooperation, not proof: the docs say so."""
         return login()
 
-    def request(self, ask: Ask) -> Cluster:
+    def request(self, ask: Request) -> Cluster:
         """One decision in one transaction; then the head is started (for a queued one, as its waiter).
 
         Whatever ends it before its return, Ctrl-C included, leaves no record that counts and no process.
@@ -109,7 +109,7 @@ class LocalHome:
                 self._abandon(made, error)
             raise
 
-    def would(self, ask: Ask) -> Decision:
+    def would(self, ask: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         with self.ledger.read() as tx:
             return self._governing.would(tx, ask)

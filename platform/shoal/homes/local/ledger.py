@@ -19,7 +19,7 @@ from shoal.homes.local import frozen, rebuild, schema
 from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.server_store import Server, server
 from shoal.homes.local.sqlite_store import SqliteFile, sqlite_file
-from shoal.homes.local.stores import Connection, without_password
+from shoal.homes.local.stores import StoreConnection, without_password
 from shoal.homes.local.transaction import Transaction
 from shoal.homes.local.turns import turn
 from shoal.machine import paths
@@ -131,7 +131,7 @@ class Ledger:
         """Where its file is, by its real name; empty for a server."""
         return str(self._store.file) if isinstance(self._store, SqliteFile) else ""
 
-    def _transaction(self, connection: Connection) -> Transaction:
+    def _transaction(self, connection: StoreConnection) -> Transaction:
         return Transaction(connection, self._store.now(connection), self.place)
 
     def _look(self) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from shoal.homes.local.periods import LOCAL
-from shoal.homes.local.stores import Connection
+from shoal.homes.local.stores import StoreConnection
 
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
@@ -55,12 +55,12 @@ class Server:
         sqlalchemy.event.listen(self._engine, "connect", _limit)
 
     @contextmanager
-    def connect(self, wait: float) -> Iterator[Connection]:
+    def connect(self, wait: float) -> Iterator[StoreConnection]:
         with self._engine.connect() as connection:
             yield _OnServer(connection)
 
     @contextmanager
-    def write(self, wait: float) -> Iterator[Connection]:
+    def write(self, wait: float) -> Iterator[StoreConnection]:
         with self._engine.begin() as connection:
             connection.exec_driver_sql(
                 f"SET LOCAL lock_timeout = {int(1000 * wait)}; "
@@ -69,14 +69,14 @@ class Server:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
             yield _OnServer(connection)
 
-    def columns(self, connection: Connection, table: str) -> set[str]:
+    def columns(self, connection: StoreConnection, table: str) -> set[str]:
         query = (
             "SELECT attname FROM pg_attribute "
             "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
         )
         return {row[0] for row in connection.execute(query, {"table": table}).fetchall()}
 
-    def now(self, connection: Connection) -> float:
+    def now(self, connection: StoreConnection) -> float:
         return float(connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()[0])
 
     def fault(self, error: Exception) -> str | None:

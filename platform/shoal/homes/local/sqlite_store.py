@@ -25,7 +25,7 @@ from pathlib import Path
 
 from shoal.errors import InfrastructureError
 from shoal.homes.local.frozen import Thaw
-from shoal.homes.local.stores import Connection
+from shoal.homes.local.stores import StoreConnection
 
 _FORK_WAIT = 5.0  # s that a fork waits for transactions of other threads
 _SLICE = 2.0  # s of waiting for a lock, after which it is looked whether a stopped process has it
@@ -65,7 +65,7 @@ class SqliteFile:
         self._inherited = False
 
     @contextmanager
-    def connect(self, wait: float) -> Iterator[Connection]:
+    def connect(self, wait: float) -> Iterator[StoreConnection]:
         opened, connection = self._take(wait)
         try:
             yield connection
@@ -73,7 +73,7 @@ class SqliteFile:
             self._give(opened)
 
     @contextmanager
-    def write(self, wait: float) -> Iterator[Connection]:
+    def write(self, wait: float) -> Iterator[StoreConnection]:
         opened, connection = self._take(wait)
         try:
             self._patiently(connection, "BEGIN IMMEDIATE", wait)
@@ -89,11 +89,11 @@ class SqliteFile:
         finally:
             self._give(opened)
 
-    def columns(self, connection: Connection, table: str) -> set[str]:
+    def columns(self, connection: StoreConnection, table: str) -> set[str]:
         query = "SELECT name FROM pragma_table_info(:table)"
         return {row[0] for row in connection.execute(query, {"table": table}).fetchall()}
 
-    def now(self, connection: Connection) -> float:
+    def now(self, connection: StoreConnection) -> float:
         return time.time()
 
     def fault(self, error: Exception) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
-class Connection(Protocol):
+class StoreConnection(Protocol):
     """What runs statements; its answers have ``fetchone``, ``fetchall`` and ``rowcount``."""
 
     def execute(self, statement: str, values: Mapping[str, Any] = ..., /) -> Any: ...
@@ -26,19 +26,19 @@ class Store(Protocol):
     counter: str  # the type of a primary key that counts by itself
     one_host: bool  # all its users are on this machine
 
-    def connect(self, wait: float) -> AbstractContextManager[Connection]:
+    def connect(self, wait: float) -> AbstractContextManager[StoreConnection]:
         """A connection on which each statement stands alone; ``wait``: for others, in seconds."""
         ...
 
-    def write(self, wait: float) -> AbstractContextManager[Connection]:
+    def write(self, wait: float) -> AbstractContextManager[StoreConnection]:
         """A transaction that no other writer overlaps; rolled back when the block raises."""
         ...
 
-    def columns(self, connection: Connection, table: str) -> set[str]:
+    def columns(self, connection: StoreConnection, table: str) -> set[str]:
         """The names of a table's columns; empty where there is no such table."""
         ...
 
-    def now(self, connection: Connection) -> float:
+    def now(self, connection: StoreConnection) -> float:
         """Seconds since the epoch, by a clock that all users of the store share."""
         ...
 

@@ -17,7 +17,7 @@ from shoal.governor.ends import Sentence
 from shoal.homes.base import Wishes
 from shoal.homes.local import schema
 from shoal.homes.local.schema import decoded, encoded
-from shoal.homes.local.stores import Connection
+from shoal.homes.local.stores import StoreConnection
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain, read
 from shoal.quota.account import Account
@@ -48,7 +48,7 @@ def _setting(columns: tuple[str, ...], only_live: bool) -> str:
 class Transaction:
     """Reads and writes inside one transaction of the ledger."""
 
-    def __init__(self, connection: Connection, now: float, place: str = "") -> None:
+    def __init__(self, connection: StoreConnection, now: float, place: str = "") -> None:
         self._connection = connection
         self.place = place  # where the ledger's file is, which a copy of it cannot share; empty for a server
         self._live: list[Cluster] | None = None

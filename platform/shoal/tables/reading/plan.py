@@ -77,7 +77,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """The partitions of a read, each a few pieces."""
 
     partitions: tuple[tuple[Piece, ...], ...]
@@ -187,12 +187,12 @@ def make_plan(
     row_filter: BooleanExpression,
     partition_size: int,
     columns: Sequence[str] | None = None,
-) -> tuple[Plan, dict[str, float]]:
+) -> tuple[ReadPlan, dict[str, float]]:
     """Plan the read of a snapshot (``None``: of an empty table), and say what each column weighs."""
     pinned = metadata.model_copy(update={"current_schema_id": schema_id})
     schema = pinned.schema()
     if snapshot_id is None:
-        return Plan(()), column_weights(schema, [])
+        return ReadPlan(()), column_weights(schema, [])
     scan = (
         AddedScan(pinned, io, row_filter=row_filter, from_snapshot_id=since, to_snapshot_id=snapshot_id)
         if since is not None
@@ -207,7 +207,7 @@ def make_plan(
     for task in tasks:
         found = _split(task, whole(task.file), row_width, partition_size)
         pieces.extend(replace(piece, nans=not no_nans(task.file)) for piece in found)
-    return Plan(tuple(_pack(pieces, partition_size))), weights
+    return ReadPlan(tuple(_pack(pieces, partition_size))), weights
 
 
 def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> int | None:

@@ -25,7 +25,7 @@ from shoal.tables.pyiceberg_private import (
     schema_to_pyarrow,
 )
 from shoal.tables.reading.collector import paused
-from shoal.tables.reading.plan import Plan, count_rows, make_plan, unpack_metadata
+from shoal.tables.reading.plan import ReadPlan, count_rows, make_plan, unpack_metadata
 from shoal.tables.reading.scan import ScanContext, read_partition
 from shoal.tables.types.dtypes import to_pandas
 
@@ -62,9 +62,9 @@ class Source:
             self.columns,
             context.backend,
         )
-        self._plans: dict[str, tuple[Plan, dict[str, float]]] = {}
+        self._plans: dict[str, tuple[ReadPlan, dict[str, float]]] = {}
 
-    def plan(self, row_filter: BooleanExpression) -> tuple[Plan, dict[str, float]]:
+    def plan(self, row_filter: BooleanExpression) -> tuple[ReadPlan, dict[str, float]]:
         """The plan for a filter, and what each column weighs; made once."""
         key = repr(row_filter)
         if key not in self._plans:

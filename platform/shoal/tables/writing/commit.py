@@ -45,7 +45,7 @@ from shoal.tables.pyiceberg_private import (
     io_of,
     overwrite_producer,
 )
-from shoal.tables.writing.points import CrashPoint, reached
+from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.sweep import delete_manifests, sweep_creation
 
 _log = logging.getLogger("shoal.tables")
@@ -75,7 +75,7 @@ Change = Callable[[Transaction], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class CommitRequest:
     """A commit to be made."""
 
     name: str
@@ -116,7 +116,7 @@ def find_landed(metadata: TableMetadata, branch: str, key: str) -> int | None:
     return int(remembered.split("@")[0]) if remembered else None
 
 
-def commit(request: Request, given: CatalogSettings) -> Landed:
+def commit(request: CommitRequest, given: CatalogSettings) -> Landed:
     """Make the commit; on conflict plan it again against the table as it is now.
 
     Raises :class:`TableChangedError` (schema, partitioning or table are not what they were),
@@ -176,14 +176,14 @@ def _refused(error: Exception) -> str | None:
     return words if isinstance(cause, sqlite3.OperationalError) and any(w in words for w in known) else None
 
 
-def _no_space(request: Request, error: Exception) -> StorageError:
+def _no_space(request: CommitRequest, error: Exception) -> StorageError:
     return StorageError(
         f"The commit to {request.name} could not be written: {error}",
         hint="Nothing was written: the table is as it was. Is there space, and permission to write?",
     )
 
 
-def _unknown(request: Request, error: Exception) -> CommitUnknownError:
+def _unknown(request: CommitRequest, error: Exception) -> CommitUnknownError:
     return CommitUnknownError(
         f"The catalog did not say whether the commit to {request.name} landed ({error}).",
         hint="The written files were left in place. Run it again with the same run_key: it lands once.",
@@ -191,7 +191,7 @@ def _unknown(request: Request, error: Exception) -> CommitUnknownError:
     )
 
 
-def _attempt(request: Request, given: CatalogSettings) -> Landed:
+def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
     try:
         table = catalogs.load(request.name, given)
     except TableNotFoundError as error:
@@ -227,15 +227,15 @@ def _attempt(request: Request, given: CatalogSettings) -> Landed:
             overwrite_producer(
                 transaction, table, snapshot_id, remove, request.files, properties, request.branch
             ).commit()
-        reached(CrashPoint.CLIENT_BEFORE_SWAP)
+        reached(WritePoint.CLIENT_BEFORE_SWAP)
         _log.debug("%s: snapshot %s of %s files", request.name, snapshot_id, len(request.files))
         committed = transaction.commit_transaction()
-    reached(CrashPoint.CLIENT_AFTER_SWAP)
+    reached(WritePoint.CLIENT_AFTER_SWAP)
     # PyIceberg takes a snapshot of this id for its own success; it may be another try's.
     return _found(request, committed, snapshot_id)
 
 
-def _create(request: Request, given: CatalogSettings) -> Landed:
+def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     assert request.create is not None
     transaction = request.create()
     metadata = transaction.table_metadata
@@ -247,7 +247,7 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
                 append_producer(
                     transaction, snapshot_id, request.files, _summary(request), request.branch
                 ).commit()
-            reached(CrashPoint.CLIENT_BEFORE_SWAP)
+            reached(WritePoint.CLIENT_BEFORE_SWAP)
             table = transaction.commit_transaction()
     except (CommitFailedException, TableAlreadyExistsError):
         # Someone else made the table first. The metadata and the manifests of ours bear ids of their own, by
@@ -258,7 +258,7 @@ def _create(request: Request, given: CatalogSettings) -> Landed:
         if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:
             delete_manifests(theirs.io, ours)
         raise
-    reached(CrashPoint.CLIENT_AFTER_SWAP)
+    reached(WritePoint.CLIENT_AFTER_SWAP)
     return Landed(snapshot_id if request.files else 0, replayed=False, table=table)
 
 
@@ -273,7 +273,7 @@ def _discarding(transaction: Transaction) -> Iterator[None]:
         raise
 
 
-def _found(request: Request, table: Table, snapshot_id: int) -> Landed:
+def _found(request: CommitRequest, table: Table, snapshot_id: int) -> Landed:
     snapshot = table.metadata.snapshot_by_id(snapshot_id)
     attempt = (
         snapshot.summary.additional_properties.get("shoal.attempt") if snapshot and snapshot.summary else None
@@ -281,12 +281,12 @@ def _found(request: Request, table: Table, snapshot_id: int) -> Landed:
     return Landed(snapshot_id, replayed=attempt != request.attempt, table=table)
 
 
-def _summary(request: Request) -> dict[str, str]:
+def _summary(request: CommitRequest) -> dict[str, str]:
     kept = {"shoal.run-key": request.key} if request.remember else {}
     return {**request.properties, **kept, "shoal.attempt": request.attempt}
 
 
-def _check_still(request: Request, now: TableMetadata) -> None:
+def _check_still(request: CommitRequest, now: TableMetadata) -> None:
     base = request.base
     if now.table_uuid != base.table_uuid:
         raise TableChangedError(
@@ -318,7 +318,9 @@ def _same_shape(one: TableMetadata, other: TableMetadata) -> bool:
     )
 
 
-def _remember(request: Request, transaction: Transaction, metadata: TableMetadata, snapshot_id: int) -> None:
+def _remember(
+    request: CommitRequest, transaction: Transaction, metadata: TableMetadata, snapshot_id: int
+) -> None:
     if not request.remember:
         return
     runs = {k: v for k, v in metadata.properties.items() if k.startswith(RUN_PROPERTY)}

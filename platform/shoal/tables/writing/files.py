@@ -44,7 +44,7 @@ from shoal.tables.types.fit import fit
 from shoal.tables.types.partitioning import split
 from shoal.tables.writing.attempts import go_on, part_of
 from shoal.tables.writing.encodings import DELTA_PROPERTY, ROWS_PER_PAGE, writer_options
-from shoal.tables.writing.points import CrashPoint, reached
+from shoal.tables.writing.points import WritePoint, reached
 
 ROW_GROUP_BYTES = 64 * 2**20
 """Bytes in memory of a row group: small enough to split a file well under a worker's memory."""
@@ -110,7 +110,7 @@ def write_partition(
         frame = frame.reset_index(list(context.index_names))
     if len(frame) == 0:
         return []
-    reached(CrashPoint.WORKER_BEFORE_FILE)
+    reached(WritePoint.WORKER_BEFORE_FILE)
     schema = unpack_metadata(context.metadata).schema()
     try:
         written = write_stream(iter([fit(frame, schema, context.table, position)]), context)
@@ -119,7 +119,7 @@ def write_partition(
             f"Partition {position} of the frame could not be stored in {context.table}: {error}",
             hint="Is each column of a type that Parquet holds, and each property of the table what it should be?",
         ) from error
-    reached(CrashPoint.WORKER_AFTER_FILES)
+    reached(WritePoint.WORKER_AFTER_FILES)
     return written
 
 
@@ -210,7 +210,7 @@ def _write_files(
                     while following is not None:
                         nans.update(count_nans(following, file_schema))
                         writer.write_table(following, row_group_size=following.num_rows)
-                        reached(CrashPoint.WORKER_IN_FILE)
+                        reached(WritePoint.WORKER_IN_FILE)
                         go_on(data_path)
                         following = next(groups, None)
                         if sink.tell() >= target:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 
-class CrashPoint(StrEnum):
+class WritePoint(StrEnum):
     """Moments of a write, in order."""
 
     WORKER_BEFORE_FILE = "worker, before it makes a file"
@@ -24,11 +24,11 @@ class CrashPoint(StrEnum):
     CLIENT_BEFORE_SWEEP = "client, commit acknowledged, leftovers not deleted"
 
 
-hook: Callable[[CrashPoint], None] | None = None
+hook: Callable[[WritePoint], None] | None = None
 """Set by tests; ``None`` in ordinary use."""
 
 
-def reached(point: CrashPoint) -> None:
+def reached(point: WritePoint) -> None:
     """Say that a write has come to this moment."""
     if hook is not None:
         hook(point)

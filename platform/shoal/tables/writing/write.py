@@ -34,10 +34,10 @@ from shoal.tables.types.evolution import plan_evolution
 from shoal.tables.types.partitioning import check_sortable, parse_field, parse_sorts, same_spec, spec_fields
 from shoal.tables.types.schemas import check, check_columns, frame_schema, new_table_schema
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
-from shoal.tables.writing.commit import Landed, Request, commit, find_landed
+from shoal.tables.writing.commit import CommitRequest, Landed, commit, find_landed
 from shoal.tables.writing.create import staged
 from shoal.tables.writing.files import WriteContext, Written, delete_files, write_frame, write_partition
-from shoal.tables.writing.points import CrashPoint, reached
+from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.replace import all_of_it, these_files, these_partitions
 from shoal.tables.writing.sweep import paths_of, run_folder, sweep, sweep_manifests, sweep_metadata
 from shoal.tables.writing.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
@@ -163,14 +163,14 @@ def write_table(
         sort=job.sort,
         io_properties=public_properties(dict(job.io.properties)),
     )
-    reached(CrashPoint.CLIENT_BEFORE_WRITE)
+    reached(WritePoint.CLIENT_BEFORE_WRITE)
     written: list[Written] = []
     rewritten: list[Rewritten] = []
     try:
         written = _run(df, context)
         if wanted_keys and written:
             run_duplicate_check(written, context, wanted_keys)
-        reached(CrashPoint.CLIENT_AFTER_FILES)
+        reached(WritePoint.CLIENT_AFTER_FILES)
         if not written and mode in ("append", "overwrite_partitions", "upsert") and job.existing is not None:
             return WriteResult(name, 0, 0, (), replayed=False, seconds=time.monotonic() - started)
         removal = None
@@ -178,7 +178,7 @@ def write_table(
             removal = all_of_it(job.existing, name, branch)
         elif job.existing is not None and mode == "overwrite_partitions":
             removal = these_partitions(job.existing, [w.data_file for w in written], name, branch)
-        request = Request(
+        request = CommitRequest(
             name=name,
             base=job.base,
             files=[w.data_file for w in written],
@@ -206,7 +206,7 @@ def write_table(
         if found is None:
             raise
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
-    reached(CrashPoint.CLIENT_BEFORE_SWEEP)
+    reached(WritePoint.CLIENT_BEFORE_SWEEP)
     if run_key is not None and landed.table is not None:
         sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
         sweep_metadata(landed.table)
@@ -231,7 +231,7 @@ def _landed(name: str, settled: CatalogSettings, branch: str, key: str) -> int |
 
 def _upsert(
     job: _Job,
-    request: Request,
+    request: CommitRequest,
     written: Sequence[Written],
     context: WriteContext,
     keys: tuple[str, ...],
