@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoal.engines.dask.code import Clients
+from shoal.machine.importing import at_hand
 from shoal.machine.modules import Code, Installed, ModuleWatch, Version, found_by, is_users, merged, paths
 
 OWN = Installed(("/py/lib/python3.11", "/py/lib/python311.zip"), ("/py/lib/python3.11/site-packages",))
@@ -236,3 +237,28 @@ def test_what_no_path_leads_to_is_loaded_from_its_file_after_everything_else(tmp
         """,
     )
     assert said.split() == ["odd", "checks.unit.one", "False"]
+
+
+def test_of_another_machines_modules_those_are_missing_that_are_neither_files_here_nor_installed(
+    tmp_path: Path,
+) -> None:
+    here = tmp_path / "here.py"
+    here.write_text("")
+    gone = Version("/another/machine/x.py", 5, 5)
+    code = Code(
+        front=(str(tmp_path), "/another/machine"),
+        back=("/another/editable",),
+        versions={
+            "here": Version(str(here), 1, 0),
+            "lonely": gone,
+            "lonely.part": gone,
+            "psutil": gone,  # an editable installation there, an ordinary one here
+            "numpy.own": gone,
+            "queue": gone,
+        },
+        loose=("lonely", "here"),
+    )
+    kept, missing = at_hand(code)
+    assert missing == ["lonely"]
+    assert (kept.front, kept.back, kept.loose) == ((str(tmp_path),), (), ("here",))
+    assert set(kept.versions) == {"here", "queue"}, "a name of Python's own is told of where it is brought"

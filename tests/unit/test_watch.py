@@ -90,6 +90,7 @@ def test_a_process_that_computes_is_work_and_one_that_only_breathes_is_not() -> 
     assert busy.computing
     assert not busy.seen({1: 51.2}, 20).computing, "it ended"
     assert work.seen({1: 50.0, 2: 3.0}, 10).computing, "a new process counts with all that it used"
+    assert work.seen({1: 50.3, "w-0/17": 3.0}, 10).computing, "one on another machine"
     assert not work.seen({}, 10).computing
     assert Work.begin(TIMEOUTS, {}, 0).due(TIMEOUTS.idle / 4), "short idle times have short windows"
 

@@ -1,8 +1,9 @@
-"""Who is at the other end of the connections of an engine: which process of this machine, and in what state.
+"""Who is at the other end of the connections of an engine: which process of this machine, in what state; or which
+other machine.
 
 Why it exists: a worker whose task uses a client connects as a person's process does, and a suspended process
 keeps its connection for ever. Neither may keep a cluster alive. A pid tells them apart, and connections of one
-machine have one.
+machine have one; those of other machines are told apart by their address.
 
 What it must not do: judge (``watch.Peer`` does), or know an engine.
 """
@@ -11,25 +12,43 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import psutil
 
 from shoal.engines.watch import Peer
-from shoal.machine import measure
+from shoal.machine import addresses, measure
 
 _LOOK_AGAIN = 10.0  # s between looks for an owner that was not found: it may be another user's
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Both ports of a connection, and for how long (s) nothing was heard on it; None: nothing has to be."""
+    """Both ports of a connection, and for how long (s) nothing was heard on it; None: nothing has to be.
+
+    ``host`` is the address at its other end.
+    """
 
     ours: int
     theirs: int
     silent: float | None = None
+    host: str = "127.0.0.1"
+
+
+def by_address(host: str, workers: Set[addresses.Address], own: Set[addresses.Address]) -> bool | None:
+    """Whether who connects from this address is of the cluster itself, as who connects from its workers' machines.
+
+    None: the address does not tell, as it is one of this machine: there are the cluster's own processes, and
+    clients whose tunnel ends here. Pure.
+    """
+    address = addresses.parsed(host)
+    if address is None:
+        return False
+    if address.is_loopback or address in own:
+        return None
+    return address in workers
 
 
 @dataclass(frozen=True)
@@ -49,10 +68,19 @@ class Peers:
         self._cluster_id = cluster_id
         self._tree = tree
         self._owners: dict[Connection, _Owner] = {}
+        self._own = addresses.every(addresses.own())
 
-    def clients(self, connections: list[Connection]) -> int:
-        """How many of the connections are clients now."""
+    def clients(self, connections: list[Connection], workers: Collection[str] = ()) -> int:
+        """How many of the connections are clients now; ``workers`` are addresses of workers on other machines."""
         now = time.monotonic()
+        theirs = addresses.every(workers)
+        told = [(each, by_address(each.host, theirs, self._own)) for each in connections]
+        afar = [Peer(inside=its, silent=each.silent) for each, its in told if its is not None]
+        return sum(peer.counts for peer in afar) + self._near(
+            [each for each, its in told if its is None], now
+        )
+
+    def _near(self, connections: list[Connection], now: float) -> int:
         keys = {replace(each, silent=None): each for each in connections}
         self._owners = {key: owner for key, owner in self._owners.items() if key in keys}
         if unknown := [key for key in keys if self._is_unknown(key, now)]:

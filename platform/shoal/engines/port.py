@@ -8,14 +8,15 @@ What it must not do: know either engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from shoal.machine.measure import Tree
 from shoal.model.cluster import Reason
 from shoal.model.endpoint import Endpoint
+from shoal.model.stand import Stand
 from shoal.model.workload import Plan
 
 Say = Callable[[Reason, str], None]  # how a phase is told while a cluster starts
@@ -28,7 +29,9 @@ class Sample:
     ``busy``: something is being computed, or waits for a worker. ``memory`` is the sum over workers now,
     ``peak_memory`` the largest any single worker reached, ``limit`` what one worker may use.
     ``clients``: connections of processes outside of the cluster. ``restarts`` counts workers restarted or
-    replaced, ``note`` says why the last one was.
+    replaced, ``note`` says why the last one was. ``retired`` names the workers that were retired and may be
+    ended, ``elsewhere`` tells the core-seconds so far of each process of workers on other machines: both only
+    where the home starts the workers.
     """
 
     clients: int = 0
@@ -42,6 +45,8 @@ class Sample:
     restarts: int = 0
     note: str = ""
     worker_pids: tuple[int, ...] = ()
+    retired: tuple[str, ...] = ()
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
 
 
 class EngineHost(Protocol):
@@ -78,13 +83,14 @@ class EngineHost(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid."""
+    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid; its stand."""
 
     cluster_id: str
     plan: Plan
     folder: Path
     token: str
     guard: int | None = None
+    stand: Stand = Stand()
 
     def tree(self) -> Tree:
         """The cluster's processes but its guard: below that, or below its head where there is none."""

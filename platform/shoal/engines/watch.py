@@ -76,19 +76,22 @@ class Work:
 
     window: float
     since: float
-    cpu: Mapping[int, float] = field(default_factory=dict)
+    cpu: Mapping[int | str, float] = field(default_factory=dict)
     computing: bool = False
 
     @classmethod
-    def begin(cls, timeouts: Timeouts, cpu: Mapping[int, float], now: float) -> Work:
-        """``cpu``: core-seconds so far of each process, by pid. Short idle times have short windows."""
+    def begin(cls, timeouts: Timeouts, cpu: Mapping[int | str, float], now: float) -> Work:
+        """``cpu``: core-seconds so far of each process, by pid, or by a name where it runs on another machine.
+
+        Short idle times have short windows.
+        """
         return cls(min(_WINDOW, timeouts.idle / 4), now, cpu)
 
     def due(self, now: float) -> bool:
         """Whether a window is over, so that it is worth a look at all processes."""
         return now - self.since >= self.window
 
-    def seen(self, cpu: Mapping[int, float], now: float) -> Work:
+    def seen(self, cpu: Mapping[int | str, float], now: float) -> Work:
         """After a window. A process that is new used all that it has used in this window."""
         passed = max(now - self.since, 1e-3)
         most = max((used - self.cpu.get(pid, 0.0) for pid, used in cpu.items()), default=0.0)

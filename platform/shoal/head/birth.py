@@ -91,13 +91,13 @@ def live(engine: str, desk: Desk) -> None:
     """From its admission to its end; does not return."""
     import shutil
 
-    from shoal.head.guard import stand_guard
+    from shoal.machine.guard import stand_guard
 
     guard = stand_guard()
     _forgive()
     private = _keep_temporary_files_private(desk.folder)
     _keep_off_proxies()
-    if engine == "dask":
+    if engine == "dask" and desk.stand.own_workers:
         from shoal.engines.dask.forking import serve_forks
 
         serve_forks()  # before a thread runs, or a file or socket is open that no worker should have

@@ -21,18 +21,24 @@ from shoal.model.workload import Timeouts
 class Effort:
     """The second sign of work, for one cluster."""
 
-    def __init__(self, tree: Tree, timeouts: Timeouts, now: float) -> None:
+    def __init__(self, tree: Tree, timeouts: Timeouts, look: Observation, now: float) -> None:
         self._tree = tree
+        self._elsewhere = look.elsewhere
         self._work = Work.begin(timeouts, self._cpu(), now)
 
     def added(self, look: Sample | None, now: float) -> Sample | None:
         """The engine's look, busy where a process of the cluster computes."""
+        if look is not None:
+            self._elsewhere = look.elsewhere
         if self._work.due(now):
             self._work = self._work.seen(self._cpu(), now)
         if look is None or look.busy or not self._work.computing:
             return look
         return replace(look, busy=True)
 
-    def _cpu(self) -> Mapping[int, float]:
+    def _cpu(self) -> Mapping[int | str, float]:
         head = os.getpid()
-        return {pid: usage.cpu for pid, usage in self._tree.look().items() if pid != head}
+        used: dict[int | str, float] = {}
+        used.update(self._elsewhere.items())
+        used.update((pid, usage.cpu) for pid, usage in self._tree.look().items() if pid != head)
+        return used

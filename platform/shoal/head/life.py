@@ -62,7 +62,7 @@ class Head:
         self._since = self._seen = time.monotonic()
         self._phase = State.STARTING
         reached(CrashPoint.HEAD_BORN)
-        self._status = StatusServer(self.status, desk.token)
+        self._status = StatusServer(self.status, desk.token, desk.stand.host, desk.stand.status_port)
         desk.born(self._status.url)
 
     @property
@@ -100,7 +100,7 @@ class Head:
             "ends_in": None
             if self._ends_in is None
             else {"reason": self._ends_in[0].value, "seconds": round(float(self._ends_in[1]), 1)},
-            **asdict(self._look),
+            **asdict(replace(self._look, elsewhere={})),
         }
 
     def _start(self) -> tuple[Reason | None, str]:
@@ -112,7 +112,8 @@ class Head:
         if plan.packages:
             self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
             install(plan.packages, self._desk.folder / "packages", deadline)
-        self._site = Site(self._id, plan, self._desk.folder, self._desk.token, self._guard)
+        desk = self._desk
+        self._site = Site(self._id, plan, desk.folder, desk.token, self._guard, desk.stand)
         self._engine = _engine(plan.engine, self._site)
         endpoint = self._engine.start(self._desk.say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)
@@ -132,11 +133,11 @@ class Head:
             raise InfrastructureError("the engine was not started")
         timeouts = self._cluster.plan.timeouts
         self._watch = Watch.begin(time.monotonic())
-        effort = Effort(self._site.tree(), timeouts, time.monotonic())
+        effort = Effort(self._site.tree(), timeouts, self._look, time.monotonic())
         group = self._cluster.plan.groups[0]
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
-        restarts, had = 0, self._cluster.plan.workers
+        restarts, had, retired = 0, self._cluster.plan.workers, frozenset[str]()
         while True:
             self._sleep()
             reached(CrashPoint.HEAD_SERVING)
@@ -155,6 +156,10 @@ class Head:
                     with _tried_again("telling of a restart"):
                         self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
                         restarts = look.restarts
+                if retired != (names := frozenset(look.retired)):
+                    with _tried_again("telling who is retired"):
+                        self._desk.retired(names)
+                        retired = names
             if wanted is not None and look is not None and look.workers <= wanted < had:
                 # They are gone: now, and not before, others may have what they held; then it is told.
                 with _tried_again("giving back"):

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from shoal.machine.addresses import in_url, reachable
+
 
 class StatusServer:
-    """Serves ``status()`` as JSON on a free port of ``host``; 401 without the bearer token."""
+    """Serves ``status()`` as JSON at ``host`` and ``port`` (0: a free one); 401 without the bearer token."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]], token: str, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, status: Callable[[], dict[str, Any]], token: str, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         expected = f"Bearer {token}".encode()
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,9 +47,12 @@ class StatusServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass  # one line per look would drown the head's log
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://{host}:{self._server.server_address[1]}/v1/status"
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            daemon_threads = True
+
+        self._server = Server((host, port), Handler)
+        self.url = f"http://{in_url(reachable(host))}:{self._server.server_address[1]}/v1/status"
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
 

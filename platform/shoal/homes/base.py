@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.governor.periods import Periods
     from shoal.model.checks import Check
     from shoal.model.report import Usage
+    from shoal.model.stand import Stand
     from shoal.quota.account import Account
     from shoal.quota.admission import Decision
 
@@ -180,6 +181,11 @@ class Desk(Protocol):
         """The secret of this cluster, which its home gives to its user alone; the head's servers ask for it."""
         ...
 
+    @property
+    def stand(self) -> Stand:
+        """Where the head's servers are to listen, and who starts its workers."""
+        ...
+
     def wait(self) -> bool:
         """Until the cluster is admitted (True), or has ended while it waited (False). Light: many may wait."""
         ...
@@ -230,6 +236,13 @@ class Desk(Protocol):
         """Ask for a plan of this many workers: for more, or (once the others are gone) for as many as are left.
 
         What is granted shows in ``cluster.plan``, at once or later, and may be less. May be asked again.
+        """
+        ...
+
+    def retired(self, names: frozenset[str]) -> None:
+        """Report that these workers are retired: exactly they may be ended.
+
+        Called with all of them whenever they are others than before, only where the home starts the workers.
         """
         ...
 

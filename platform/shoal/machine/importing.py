@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import CodeType, ModuleType
 
 from shoal.machine.logs import set_up
-from shoal.machine.modules import Code, Version, file_of, installed, is_users, under
+from shoal.machine.modules import Code, Version, file_of, installed, is_users, under, version_of
 
 PACKAGES_PATH = "SHOAL_PACKAGES_PATH"  # in the environment: the folder of what ``packages=`` asked for
 
@@ -60,6 +60,31 @@ def bring(code: Code) -> list[str]:
             elif before != version and (before is not None or version.mtime >= _BORN):
                 again[name] = version
         return said + _load_again(again)
+
+
+def at_hand(code: Code) -> tuple[Code, list[str]]:
+    """Of what another machine's process has, what has its files here too; and the names of those modules (the
+    first part of each) that cannot be imported here at all, as they are not installed either."""
+    there = {}
+    for name, version in code.versions.items():
+        if version_of(version.file).mtime or name.partition(".")[0] in sys.stdlib_module_names:
+            there[name] = version
+    known = tuple(f"{name}." for name in there)
+    kept = Code(
+        tuple(filter(os.path.exists, code.front)),
+        tuple(filter(os.path.exists, code.back)),
+        there,
+        tuple(name for name in code.loose if any(each.startswith(f"{name}.") for each in known)),
+    )
+    gone = {name.partition(".")[0] for name in code.versions if name not in there}
+    return kept, sorted(name for name in gone if not _is_installed(name))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it was loaded in a way that leaves no trace of where it came from
+        return True
 
 
 def opened(code: str, command: bytes) -> object:

@@ -19,6 +19,7 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.endpoint import Endpoint
 from shoal.model.report import Usage
+from shoal.model.stand import Stand
 from shoal.units import Seconds
 from shoal.words import count
 
@@ -30,6 +31,8 @@ class GuestDesk:
 
     # tick, renew, lease, silent, headless, start, overdue, stop
     periods = Periods(*map(Seconds, (0.5, 5, 30, 45, 60, 300, 60, 60)))
+    # Where a test says so, it starts the workers itself.
+    stand = Stand(**json.loads(os.environ.get("GUEST_STAND", "{}")))
 
     def __init__(self, cluster_id: str) -> None:
         self.id = cluster_id
@@ -84,6 +87,9 @@ class GuestDesk:
 
     def resize(self, workers: int) -> None:
         self._say(wants=workers)
+
+    def retired(self, names: frozenset[str]) -> None:
+        self._say(retired=sorted(names))
 
     def ending(self, reason: Reason, message: str) -> None:
         self._say(stop=[reason, message])

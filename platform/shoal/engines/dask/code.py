@@ -15,11 +15,13 @@ from typing import Any
 
 from distributed import WorkerPlugin
 
-from shoal.machine.importing import bring
+from shoal.machine.importing import at_hand, bring
 from shoal.machine.modules import Code, UserModuleWarning, merged
+from shoal.words import listed
 
 TELL = "shoal_code"
 _NAME = "shoal-code"  # of the workers' plugin
+_NAMES = 5  # that one sentence tells
 _WORKERS = 10.0  # s that workers get; one that is stuck in native code follows when it is not
 
 
@@ -51,10 +53,12 @@ class Clients:
 
 
 class ClientsCode:
-    """Serves ``TELL`` on a scheduler."""
+    """Serves ``TELL`` on a scheduler; ``elsewhere``: clients and workers do not share a machine with it."""
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, *, elsewhere: bool = False) -> None:
         self._scheduler = scheduler
+        self._elsewhere = elsewhere
+        self._missed: dict[str, set[str]] = {}
         self._clients = Clients()
         self._brought: Code | None = None
         self._turn = asyncio.Lock()
@@ -64,7 +68,9 @@ class ClientsCode:
     async def tell(self, client: str, code: Mapping[str, Any]) -> list[str]:
         """Bring it to the scheduler and to all workers; what cannot be had, as sentences."""
         async with self._turn:
-            said = self._clients.tell(client, Code.read(code), self._scheduler.clients)
+            read = Code.read(code)
+            read, missing = at_hand(read) if self._elsewhere else (read, [])
+            said = self._clients.tell(client, read, self._scheduler.clients) + self._not_here(client, missing)
             everything = self._clients.all()
             if everything == self._brought:
                 return said
@@ -76,6 +82,19 @@ class ClientsCode:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._scheduler.broadcast(msg=message, on_error="ignore"), _WORKERS)
             return said
+
+    def _not_here(self, client: str, missing: Collection[str]) -> list[str]:
+        """A sentence on what of a client's is missing here, once for each module."""
+        self._missed = {each: its for each, its in self._missed.items() if each in self._scheduler.clients}
+        fresh = sorted(set(missing) - self._missed.setdefault(client, set()))
+        self._missed[client].update(fresh)
+        if not fresh:
+            return []
+        names = fresh if len(fresh) <= _NAMES else [*fresh[:_NAMES], f"{len(fresh) - _NAMES} more"]
+        return [
+            f"{listed(names)} cannot be had on the cluster: the files are on your machine alone. What needs them "
+            "there fails; install them in the cluster's image."
+        ]
 
     async def told(self, client: str, code: Mapping[str, Any]) -> None:
         """The same in a client's stream, before the work that comes after it there; answers go as warnings."""

@@ -40,9 +40,9 @@ def secret_of(key: str) -> str:
     return base64.urlsafe_b64encode(digest[:18]).decode()
 
 
-def link(port: int, secret: str) -> str:
+def link(port: int, secret: str, host: str = "127.0.0.1") -> str:
     """Where the pages are."""
-    return f"http://127.0.0.1:{port}/{secret}/{_FIRST}"
+    return f"http://{host}:{port}/{secret}/{_FIRST}"
 
 
 class Guard(HTTPServerConnectionDelegate):

@@ -1,7 +1,7 @@
-"""Dask inside the head: the scheduler and the workers' nannies on one loop in a thread.
+"""Dask inside the head: the scheduler, and its own workers' nannies, on one loop in a thread.
 
 Why it exists: one process for scheduler and nannies starts as fast as a bare LocalCluster, and its death
-takes the workers with it.
+takes the workers with it. Workers that the home starts (``Stand.own_workers``) come from other machines.
 
 What it must not do: decide when to end (``watch`` does), or know the ledger.
 """
@@ -23,7 +23,7 @@ from shoal.engines.dask.workers import Workers
 from shoal.engines.peers import Connection, Peers
 from shoal.engines.port import Sample, Say, Site
 from shoal.errors import DeadlineError, InfrastructureError
-from shoal.machine import measure
+from shoal.machine.addresses import in_url, reachable
 from shoal.model.cluster import Reason
 from shoal.model.endpoint import Endpoint
 from shoal.words import count
@@ -34,7 +34,7 @@ _LOOK = 2.0  # s that a look may take before it counts as unknown
 
 
 class DaskHost:
-    """One scheduler with the plan's workers on this machine."""
+    """One scheduler with the plan's workers, on this machine or from others."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -55,16 +55,19 @@ class DaskHost:
         say(Reason.HEAD_STARTING, "starting the Dask scheduler")
         address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
         group = self._site.plan.groups[0]
-        say(Reason.WORKERS_STARTING, f"starting {count(self._wanted, 'worker')} of {group.there.memory} each")
+        does = "starting" if self._site.stand.own_workers else "waiting for"
+        say(Reason.WORKERS_STARTING, f"{does} {count(self._wanted, 'worker')} of {group.there.memory} each")
         self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
     def observe(self) -> Sample | None:
         try:
-            look, connections = self._call(self._look(), time.monotonic() + _LOOK, "the scheduler's state")
+            look, connections, hosts = self._call(
+                self._look(), time.monotonic() + _LOOK, "the scheduler's state"
+            )
         except DeadlineError:
             return None
-        return replace(look, clients=self._peers.clients(connections))
+        return replace(look, clients=self._peers.clients(connections, hosts))
 
     def failure(self) -> str | None:
         return None if self._thread.is_alive() else "the scheduler's loop ended"
@@ -101,41 +104,43 @@ class DaskHost:
         import distributed
 
         from shoal.engines.certificate import make_certificate, name_of
+        from shoal.engines.dask.arriving import Arriving
         from shoal.engines.dask.code import ClientsCode
         from shoal.engines.dask.dashboard import Guard, link, secret_of
+        from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
 
+        stand = self._site.stand
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
         distributed.nanny.WorkerProcess._init_msg_interval = 0.01
-        dask.config.set({"distributed.worker.preload": ["shoal.engines.dask.worker_setup"]})
+        dask.config.set({"distributed.worker.preload": [WORKER_SETUP]})
         if self._site.plan.packages:
             # A fork has what was imported before they were installed.
             dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
-        certificate, key = make_certificate(name_of(self._site.cluster_id))
+        certificate, key = stand.certificate or make_certificate(name_of(self._site.cluster_id))
         self._security = {"tls_ca_file": certificate, "tls_client_cert": certificate, "tls_client_key": key}
-        roles = {
-            f"tls_{role}_{what}": self._security[f"tls_client_{what}"]
-            for role in ("scheduler", "worker")
-            for what in ("cert", "key")
-        }
-        self._tls = distributed.Security(require_encryption=True, **self._security, **roles)
+        self._tls = security(certificate, key)
         scheduler = distributed.Scheduler(
-            host="127.0.0.1",
-            port=0,
+            host=stand.host,
+            port=stand.port,
             protocol="tls",
             security=self._tls,
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=f"{in_url(stand.host)}:{stand.dashboard_port}",
             dashboard=False,
         )
         # It listens by now, and hears nothing before the first await.
         Guard(scheduler, secret_of(key), "distributed.dashboard.scheduler")
-        self._dashboard = link(scheduler.http_server.port, secret_of(key))
+        host = in_url(reachable(stand.host))
+        self._dashboard = link(scheduler.http_server.port, secret_of(key), host)
         self._scheduler = await scheduler
-        ClientsCode(self._scheduler)
+        ClientsCode(self._scheduler, elsewhere=not stand.own_workers)
         tell(self._scheduler)
         self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
-        self._workers = Workers(self._site, self._scheduler, self._tls)
-        return str(self._scheduler.address)
+        if stand.own_workers:
+            self._workers = Workers(self._site, self._scheduler, self._tls)
+        else:
+            self._workers = Arriving(self._site, self._scheduler)
+        return f"tls://{host}:{self._scheduler.port}"
 
     async def _target(self) -> int:
         return int(self._scheduler.adaptive_target())
@@ -146,7 +151,7 @@ class DaskHost:
         if self._scheduler is not None:
             await self._scheduler.close(reason="cluster ends")
 
-    async def _look(self) -> tuple[Sample, list[Connection]]:
+    async def _look(self) -> tuple[Sample, list[Connection], list[str]]:
         scheduler, workers = self._scheduler, self._workers
         workers.look()
         calls = [
@@ -165,32 +170,36 @@ class DaskHost:
         spilled = sum(
             worker.metrics.get("spilled_bytes", {}).get("disk", 0) for worker in scheduler.workers.values()
         )
-        pids = workers.pids
         restarts, note = workers.restarts
         look = Sample(
             busy=busy,
             workers=len(scheduler.workers),
-            memory=sum(measure.resident(pid) for pid in pids),
+            memory=workers.memory,
             peak_memory=workers.peak,
             limit=int(self._site.plan.groups[0].there.memory),
             spilled=spilled,
             cpu_seconds=workers.cpu_seconds,
             restarts=restarts,
             note=note,
-            worker_pids=tuple(pids),
+            worker_pids=tuple(workers.pids),
+            retired=workers.retired,
+            elsewhere=dict(workers.elsewhere),
         )
-        return look, self._connections()
+        return look, self._connections(), list(workers.hosts)
 
     def _connections(self) -> list[Connection]:
         """Of all clients, those of our own workers among them."""
+        from distributed.comm import get_address_host_port
+
         scheduler, found = self._scheduler, []
         for name, client in scheduler.clients.items():
             comm = scheduler.client_comms.get(name)
             if name == "fire-and-forget" or comm is None or comm.comm is None:
                 continue
             with contextlib.suppress(ValueError):  # a comm that is just being closed has no address
-                theirs = int(comm.comm.peer_address.rpartition(":")[2])
-                found.append(Connection(scheduler.port, theirs, max(0.0, time.time() - client.last_seen)))
+                host, theirs = get_address_host_port(comm.comm.peer_address)
+                silent = max(0.0, time.time() - client.last_seen)
+                found.append(Connection(scheduler.port, theirs, silent, host))
         return found
 
     def _call(self, work: Coroutine[Any, Any, _Result], deadline: float, what: str) -> _Result:

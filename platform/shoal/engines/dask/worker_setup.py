@@ -13,12 +13,12 @@ import os
 import sys
 from typing import Any
 
-from shoal.engines.dask import worker_calls
+from shoal.engines.dask import worker_calls, worker_usage
 from shoal.engines.dask.dashboard import Guard, secret_of
 from shoal.machine.environment import VERSIONS, versions
 from shoal.machine.importing import PACKAGES_PATH
 from shoal.machine.logs import set_up
-from shoal.machine.processes import die_with_parent
+from shoal.machine.processes import MARK, die_with_parent
 
 
 def _versions(_worker: Any) -> dict[str, str]:
@@ -32,5 +32,7 @@ def dask_setup(worker: Any) -> None:
     Guard(worker, secret_of(worker.security.tls_worker_key), "distributed.dashboard.worker")
     worker.startup_information[VERSIONS] = _versions
     worker_calls.of_worker(worker)
+    if root := os.environ.get(worker_usage.ROOT):
+        worker_usage.of_worker(worker, int(root), os.environ[MARK])
     if PACKAGES_PATH in os.environ:
         sys.path.insert(0, os.environ[PACKAGES_PATH])  # asked for: before what is installed

@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from shoal.engines.port import Site
@@ -55,6 +56,16 @@ class Workers:
     def pids(self) -> list[int]:
         """Of the workers' processes that are there."""
         return [n.process.pid for n in self._nannies.values() if n.process is not None and n.process.pid]
+
+    hosts: Collection[str] = ()
+    retired: tuple[str, ...] = ()
+    elsewhere: Mapping[str, float] = MappingProxyType({})
+    """Nothing of them is on another machine, and nobody else ends them."""
+
+    @property
+    def memory(self) -> int:
+        """Of all of them now, in bytes."""
+        return sum(measure.resident(pid) for pid in self.pids)
 
     @property
     def restarts(self) -> tuple[int, str]:

@@ -28,6 +28,7 @@ from shoal.homes.local.periods import LOCAL
 from shoal.machine import paths
 from shoal.machine.processes import LEDGER, identity
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.stand import Stand
 from shoal.units import Seconds
 from shoal.words import count
 
@@ -66,6 +67,7 @@ class LocalDesk:
 
     cluster: Cluster
     periods = LOCAL
+    stand = Stand()
 
     def __init__(self, cluster_id: str) -> None:
         self.id = cluster_id
@@ -197,6 +199,9 @@ class LocalDesk:
             if workers < have:
                 found = governing.settle(tx)
         tidy.follow(found)
+
+    def retired(self, names: frozenset[str]) -> None:
+        pass  # its head ends its workers itself
 
     def ending(self, reason: Reason, message: str) -> None:
         try:

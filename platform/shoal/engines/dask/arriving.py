@@ -1,0 +1,206 @@
+"""A Dask cluster's workers where its home starts them: they come by themselves, and leave through the scheduler.
+
+Why it exists: in pods a head may neither start nor end a worker. It waits for those that its home starts, retires
+the surplus (which moves results that only they hold) and tells which ones may be ended; what they use is known by
+what they tell, since their pids are on other machines.
+
+What it must not do: say how many are wanted, or take a worker away that was not retired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from distributed import SchedulerPlugin
+
+from shoal.engines.dask import worker_usage
+from shoal.engines.port import Site
+
+_BACK = 10.0  # s in which a worker that left may come back: its nanny starts it again
+_SETTLE = (
+    60.0  # s that more than wanted may be there: a home may start workers before its head hears of the wish
+)
+_TRY_EVERY = 2.0  # s: a worker whose results have nowhere to go is not retired at the first try
+_HOSTS = (
+    60.0  # s that a worker's address is known as one after it left: what its tasks started may outlive it
+)
+_NAMES = 2000  # of retired workers that are told, the last ones
+_MEMORY_TOPIC = "worker-restart-memory"  # what nannies log when they end a worker over its limit
+
+
+class Arriving:
+    """The workers of one scheduler that somebody else starts. All methods run on its loop."""
+
+    def __init__(self, site: Site, scheduler: Any) -> None:
+        self._limit = int(site.plan.groups[0].there.memory)
+        self._scheduler = scheduler
+        self._wanted = site.plan.workers
+        self._changing = asyncio.Lock()
+        self._arrivals = _Arrivals()
+        self._known: dict[str, str] = {}  # name -> address
+        self._away: dict[str, float] = {}
+        self._hosts: dict[str, float] = {}
+        self._retired: dict[str, None] = {}  # in the order in which they were
+        self._surplus_since: float | None = None
+        self._next_try = 0.0
+        self._work: asyncio.Task[None] | None = None
+        self._restarts = 0
+        self._note = ""
+        self._cpu: dict[str, float] = {}
+        self._peak = 0
+        scheduler.add_plugin(self._arrivals)
+
+    pids: Collection[int] = ()
+    """None that could be looked at from here."""
+
+    @property
+    def restarts(self) -> tuple[int, str]:
+        """How often a worker was restarted or left, and why the last one was."""
+        return self._restarts, self._note
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all that were ever there."""
+        return sum(self._cpu.values())
+
+    @property
+    def peak(self) -> int:
+        """The most memory that one of them had, in bytes."""
+        return self._peak
+
+    @property
+    def memory(self) -> int:
+        """Of all of them now, in bytes."""
+        return sum(int(worker.metrics.get("memory", 0)) for worker in self._there())
+
+    @property
+    def elsewhere(self) -> Mapping[str, float]:
+        """Core-seconds so far of each process there."""
+        return {
+            f"{worker.name}/{pid}": float(used)
+            for worker in self._there()
+            for pid, used in worker.metrics.get(worker_usage.METRIC, {}).get("processes", {}).items()
+        }
+
+    @property
+    def retired(self) -> tuple[str, ...]:
+        """Names of those that were retired: exactly they may be ended. One of that name that came anew is not."""
+        return tuple(self._retired)[-_NAMES:]
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """From which addresses workers, and what their tasks started, connect."""
+        return self._hosts.keys()
+
+    async def reach(self, wanted: int) -> None:
+        """From now on this many: the surplus is retired, what is missing is waited for."""
+        self._wanted = wanted
+        # Who waits may give up; what was begun is finished.
+        await asyncio.shield(asyncio.ensure_future(self._retire()))
+        while self._wanted == wanted and len(list(self._there())) < wanted:
+            await self._arrivals.next()
+
+    def look(self) -> None:
+        """Take note of who came, left and was restarted; retire a surplus that stays. Returns at once."""
+        now = time.monotonic()
+        self._measure(now)
+        if self._changing.locked() or str(self._scheduler.status.name) != "running":
+            return
+        self._compare(now)
+        if len(list(self._there())) <= self._wanted:
+            self._surplus_since = None
+            return
+        if self._surplus_since is None:
+            self._surplus_since = now
+        if now - self._surplus_since < _SETTLE or now < self._next_try:
+            return
+        if self._work is None or self._work.done():
+            self._next_try = now + _TRY_EVERY
+            self._work = asyncio.ensure_future(self._retire())
+
+    async def close(self) -> None:
+        """They end as their scheduler does, which tells them so."""
+
+    def _there(self) -> Iterator[Any]:
+        return iter(self._scheduler.workers.values())
+
+    async def _retire(self) -> None:
+        async with self._changing:
+            surplus = len(list(self._there())) - self._wanted
+            if surplus <= 0:
+                return
+            self._compare(time.monotonic())
+            self._surplus_since = time.monotonic() - _SETTLE  # who cannot leave now is tried again soon
+            gone = await self._scheduler.retire_workers(n=surplus, remove=True, close_workers=True)
+            for worker in gone.values():
+                name = str(worker["name"])
+                self._retired.pop(name, None)
+                self._retired[name] = None
+                self._forget(name)
+
+    def _measure(self, now: float) -> None:
+        for worker in self._there():
+            used = worker.metrics.get(worker_usage.METRIC, {})
+            held = int(worker.metrics.get("memory", 0))
+            self._peak = max(self._peak, held, int(used.get("peak", 0)))
+            self._cpu[worker.address] = max(float(used.get("cpu", 0.0)), self._cpu.get(worker.address, 0.0))
+            self._hosts[worker.host] = now
+        self._hosts = {host: seen for host, seen in self._hosts.items() if now - seen < _HOSTS}
+
+    def _compare(self, now: float) -> None:
+        """Who is there with who was there."""
+        there = {str(worker.name): worker for worker in self._there()}
+        for name, worker in there.items():
+            before = self._known.get(name)
+            self._known[name] = worker.address
+            self._away.pop(name, None)
+            if before is None:
+                self._retired.pop(name, None)
+            elif before != worker.address:
+                self._tell(self._why_again(name, before, worker))
+        for name in [name for name in self._known if name not in there]:
+            if now - self._away.setdefault(name, now) > _BACK:
+                self._forget(name)
+                self._tell(f"worker {name} left; its home starts another one")
+
+    def _why_again(self, name: str, before: str, worker: Any) -> str:
+        from distributed.comm import get_address_host
+
+        if get_address_host(before) != worker.host:
+            return f"worker {name} left; another one took its place"
+        killed = {event.get("worker"): event for _, event in self._scheduler.get_events(_MEMORY_TOPIC)}
+        if (event := killed.get(before)) is None:
+            return f"worker {name} was restarted: its process had ended"
+        used = int(event.get("rss", 0))
+        self._peak = max(self._peak, used)
+        return f"worker {name} was restarted: it used {used / 1e6:.0f} MB of its {self._limit / 1e6:.0f} MB"
+
+    def _forget(self, name: str) -> None:
+        self._known.pop(name, None)
+        self._away.pop(name, None)
+
+    def _tell(self, note: str) -> None:
+        self._restarts += 1
+        self._note = note
+
+
+class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Wakes who waits for workers."""
+
+    name = "shoal-arrivals"
+
+    def __init__(self) -> None:
+        self._news = asyncio.Event()
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._news.set()
+
+    async def next(self) -> None:
+        """Until one came, or for a moment: also who was to wait for may have changed."""
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), 1.0)

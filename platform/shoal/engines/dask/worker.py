@@ -1,0 +1,300 @@
+"""A worker where its home starts it: ``python -P -m shoal.engines.dask.worker``, in a pod.
+
+Why it exists: a nanny beside the worker restarts it in place when it ends or takes more memory than it may, which
+a home could do only by another pod. All it needs is said by its environment (:class:`Place`); it writes nowhere
+but in its scratch folder. It ends with 0 when its scheduler or a SIGTERM ends it, else with 1 and a line that says
+why.
+
+What it must not do: know a home, or go on without its scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import DeadlineError, InfrastructureError, ShoalError, UsageError
+from shoal.machine.addresses import POD_IP
+from shoal.machine.processes import MARK
+
+# What is read only when a process starts, and workers are forked. These are Dask's own values
+# (distributed.nanny.pre-spawn-environ, and the seed by which all its workers hash alike).
+_FROM_THE_START = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "PYTHONHASHSEED": "6640",
+    "PYTHONUNBUFFERED": "1",
+}
+_AGAIN = 1.0  # s between tries to reach the scheduler
+_TRY = 5.0  # s of one
+_MOVE = 4.0  # s that results get to move away before it ends
+_CLOSE = 2.0  # s that its process gets to end
+_LOOK = 0.5  # s between looks at its process
+_ABSENT = 30.0  # s that its process may be missing
+_DEATHS = 5  # of its process within the time below: then it gives up
+_DEATHS_WITHIN = 60.0  # s
+_BY_SCHEDULER = "scheduler-"  # how Dask's reasons begin when a scheduler closes a worker
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker is told. Memory in bytes, times in seconds."""
+
+    scheduler: str
+    name: str
+    cores: float
+    memory: int
+    scratch: Path
+    certificate: str
+    key: str = field(repr=False)
+    gpus: int = 0
+    start_limit: float = 300.0
+    host: str = "127.0.0.1"
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Place:
+        """From ``SHOAL_CLUSTER``, ``SHOAL_SCHEDULER`` (``tls://host:port``), ``SHOAL_WORKER_NAME``,
+        ``SHOAL_WORKER_CORES``, ``SHOAL_WORKER_MEMORY``, ``SHOAL_CERTIFICATE`` (a folder with ``tls.crt`` and
+        ``tls.key``) and ``SHOAL_SCRATCH`` (a folder); ``SHOAL_WORKER_GPUS`` (default 0), ``SHOAL_START_LIMIT`` (300:
+        how long the scheduler may take to appear) and ``SHOAL_POD_IP`` (127.0.0.1: where it listens).
+
+        Raises:
+            UsageError: one of them is missing or cannot be used.
+        """
+
+        def said(name: str) -> str:
+            if not environment.get(name):
+                raise UsageError(
+                    f"{name} is not set", hint="A worker is told all it needs by its environment."
+                )
+            return environment[name]
+
+        def number(name: str, default: str | None = None) -> float:
+            text = environment.get(name) or default or said(name)
+            try:
+                return float(text)
+            except ValueError:
+                raise UsageError(f"{name} is {text!r}: no number", hint="Give a number.") from None
+
+        said(MARK)
+        scheduler, folder = said("SHOAL_SCHEDULER"), Path(said("SHOAL_CERTIFICATE"))
+        if not scheduler.startswith("tls://"):
+            raise UsageError(f"SHOAL_SCHEDULER is {scheduler!r}", hint="Only tls://HOST:PORT is spoken to.")
+        try:
+            certificate, key = (folder / "tls.crt").read_text(), (folder / "tls.key").read_text()
+        except OSError as error:
+            raise UsageError(
+                f"the cluster's certificate cannot be read: {error}",
+                hint="SHOAL_CERTIFICATE is a folder with tls.crt and tls.key.",
+            ) from error
+        return cls(
+            scheduler,
+            said("SHOAL_WORKER_NAME"),
+            number("SHOAL_WORKER_CORES"),
+            int(number("SHOAL_WORKER_MEMORY")),
+            Path(said("SHOAL_SCRATCH")).absolute(),
+            certificate,
+            key,
+            int(number("SHOAL_WORKER_GPUS", "0")),
+            number("SHOAL_START_LIMIT", "300"),
+            environment.get(POD_IP) or "127.0.0.1",
+        )
+
+
+def main() -> None:
+    """Its whole life; does not return."""
+    if any(os.environ.get(name) != value for name, value in _FROM_THE_START.items()):
+        os.environ.update(_FROM_THE_START)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "shoal.engines.dask.worker"])  # noqa: S606
+    code = 1
+    try:
+        code = _live(Place.read(os.environ))
+    except ShoalError as error:
+        print(f"shoal worker: {error}", flush=True)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)  # a thread of user code that does not end must not keep it alive
+
+
+def _live(place: Place) -> int:
+    from shoal.engines.dask import worker_usage
+    from shoal.engines.dask.forking import preload, serve_forks
+    from shoal.machine.guard import stand_guard
+    from shoal.machine.logs import set_up
+    from shoal.machine.loopback import spare
+
+    _settle(place.scratch)
+    spare()
+    # Also for what tasks leave behind: it ends with the worker, and where this is process 1 somebody reaps it.
+    root = stand_guard() or os.getpid()
+    os.environ[worker_usage.ROOT] = str(root)
+    set_up(sys.stdout)
+    preload("dask")
+    serve_forks()
+    return asyncio.run(_Worker(place).run())
+
+
+def _settle(scratch: Path) -> None:
+    """Everything that is written here from now on is in the scratch folder, for its user alone."""
+    os.umask(0o077)
+    temporary = scratch / "tmp"
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        os.chdir(scratch)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write in {scratch}: {error}", hint="SHOAL_SCRATCH is a folder of its own."
+        ) from error
+    os.environ["TMPDIR"] = str(temporary)
+    os.environ.setdefault("HOME", str(scratch))
+
+
+class _Worker:
+    """A nanny and what ends it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._told = asyncio.Event()  # by a signal
+        self._nanny: Any = None
+        self._reason = ""
+
+    async def run(self) -> int:
+        """Until it is to end; its exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._told.set)
+        told = asyncio.ensure_future(self._told.wait())
+        life = asyncio.ensure_future(self._serve())
+        await asyncio.wait((told, life), return_when=asyncio.FIRST_COMPLETED)
+        if not life.done():
+            print("shoal worker: told to end", flush=True)
+            await self._leave(life)
+            return 0
+        await life
+        print(f"shoal worker: its scheduler ended it ({self._reason})", flush=True)
+        return 0
+
+    async def _serve(self) -> None:
+        from distributed import Nanny
+
+        from shoal.engines.dask.security import WORKER_SETUP, security
+
+        place, worker = self._place, self
+
+        class Told(Nanny):  # type: ignore[misc]
+            def close_gracefully(self, reason: str = "") -> None:
+                worker._reason = reason
+                super().close_gracefully(reason=reason)
+
+        tls = security(place.certificate, place.key)
+        await _reach(place, tls)
+        self._nanny = Told(
+            place.scheduler,
+            host=place.host,
+            protocol="tls",
+            security=tls,
+            name=place.name,
+            nthreads=max(1, int(place.cores)),
+            memory_limit=place.memory,
+            local_directory=str(place.scratch),
+            resources={"GPU": place.gpus} if place.gpus else None,
+            preload=[WORKER_SETUP],
+        )
+        try:
+            await self._nanny
+        except Exception as error:
+            raise InfrastructureError(
+                f"worker {place.name} does not start: {error}", hint="Its log says more."
+            ) from error
+        end = asyncio.ensure_future(self._nanny.finished())
+        watch = asyncio.ensure_future(self._watch())
+        await asyncio.wait((end, watch), return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            why = watch.result()
+        elif self._reason.startswith(_BY_SCHEDULER):
+            return
+        else:
+            why = f"it lost its scheduler at {place.scheduler} ({self._reason or 'no reason was told'})"
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._nanny.close(timeout=_CLOSE), 2 * _CLOSE)
+        raise InfrastructureError(f"worker {place.name} ends: {why}", hint="Its home starts another one.")
+
+    async def _watch(self) -> str:
+        """Until its process cannot be brought back; why."""
+        pid, seen = self._nanny.pid, time.monotonic()
+        deaths: list[float] = []
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            if (there := self._nanny.pid) is None:
+                if now - seen > _ABSENT:
+                    return f"its process did not come back within {_ABSENT:.0f} s"
+                continue
+            seen = now
+            if there != pid:
+                pid = there
+                deaths = [*(each for each in deaths if now - each < _DEATHS_WITHIN), now]
+            if len(deaths) >= _DEATHS:
+                return f"its process ended {_DEATHS} times within {_DEATHS_WITHIN:.0f} s"
+
+    async def _leave(self, life: asyncio.Future[None]) -> None:
+        """Results that only it has go to others first; within ten seconds all in all."""
+        nanny = self._nanny
+        if self._reason:  # it was ending already
+            await asyncio.wait((life,), timeout=_MOVE)
+            return
+        life.cancel()
+        if nanny is None:
+            return
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(
+                nanny.scheduler.retire_workers(
+                    workers=[nanny.worker_address], close_workers=False, remove=True
+                ),
+                _MOVE,
+            )
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(nanny.close(timeout=_CLOSE), 2 * _CLOSE)
+
+
+async def _reach(place: Place, tls: Any) -> None:
+    """Until the scheduler answers; DeadlineError where it does not in time, InfrastructureError where it is another."""
+    from distributed.comm import connect
+    from distributed.comm.core import FatalCommClosedError
+
+    deadline = time.monotonic() + place.start_limit
+    print(f"shoal worker: looks for the scheduler at {place.scheduler}", flush=True)
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            comm = await connect(
+                place.scheduler, timeout=max(0.1, min(_TRY, left)), **tls.get_connection_args("worker")
+            )
+        except FatalCommClosedError as error:
+            raise InfrastructureError(
+                f"{place.scheduler} and this worker do not have the same certificate: {error}",
+                hint="The folder that SHOAL_CERTIFICATE names is another cluster's.",
+            ) from error
+        except OSError as error:
+            if left <= 0:
+                raise DeadlineError(
+                    f"no scheduler at {place.scheduler} within {place.start_limit:.0f} s: {error}",
+                    hint="See the log of the cluster's head.",
+                ) from error
+            await asyncio.sleep(min(_AGAIN, max(left, 0.0)))
+            continue
+        await comm.close()
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Workers that a home starts: they come by themselves, with the cluster's certificate, and leave when told.
+
+A real head of the guest home, whose stand says so, and real worker programs on this machine as a pod runs them: with
+nothing to write to but their scratch folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from distributed import Client, Security
+
+import shoal
+from shoal.engines.certificate import make_certificate
+from shoal.machine.modules import UserModuleWarning
+from shoal.model.cluster import Reason
+
+Eventually = Callable[..., Any]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Pods:
+    """Worker programs of one cluster, each with what its pod would give it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.certificate = make_certificate("trial.shoal.internal")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.cluster = "trial"
+        self.handle: Any = None
+        self.keys(folder / "certificate", *self.certificate)
+
+    @staticmethod
+    def keys(folder: Path, certificate: str, key: str) -> Path:
+        folder.mkdir(parents=True)
+        (folder / "tls.crt").write_text(certificate)
+        (folder / "tls.key").write_text(key)
+        return folder
+
+    def start(self, name: str, **more: str) -> subprocess.Popen[bytes]:
+        told = {
+            "SHOAL_CLUSTER": self.cluster,
+            "SHOAL_SCHEDULER": f"tls://127.0.0.1:{self.port}",
+            "SHOAL_WORKER_NAME": name,
+            "SHOAL_WORKER_CORES": "1",
+            "SHOAL_WORKER_MEMORY": "500000000",
+            "SHOAL_CERTIFICATE": str(self.folder / "certificate"),
+            "SHOAL_SCRATCH": str(self.folder / name),
+            "HOME": "/proc",  # nobody can write there, root included
+        }
+        kept = {key: os.environ[key] for key in ("PATH", "SHOAL_DATA")}
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-P", "-m", "shoal.engines.dask.worker"],
+                cwd="/proc",
+                env=kept | told | more,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self.running[name]
+
+    def up(self, project: Path, *names: str) -> Any:
+        """A cluster whose workers are started once it has a head, as its home does."""
+        heads = Path(os.environ["GUEST_STORE"]) / "heads"
+
+        def start() -> None:
+            deadline = time.monotonic() + 30
+            while not (found := [each.name for each in heads.glob("*")]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            (self.cluster,) = found
+            for name in names:
+                self.start(name)
+
+        with ThreadPoolExecutor(1) as pool:
+            started = pool.submit(start)
+            self.handle = shoal.up(
+                "small", engine="dask", workers=len(names), name="one", project=project, quiet=True
+            )
+            started.result(30)
+        return self.handle
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def said(self, name: str) -> str:
+        """Its own last line, which says why it ended."""
+        return [line for line in self.log(name).splitlines() if line.startswith("shoal worker: ")][-1]
+
+    def end(self) -> None:
+        if self.handle is not None:
+            self.handle.close()
+        for process in self.running.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+
+
+@pytest.fixture
+def pods(tmp_path: Path, guest: Path) -> Iterator[Pods]:
+    pods = Pods(tmp_path / "pods")
+    yield pods
+    pods.end()
+
+
+@pytest.fixture
+def stand(pods: Pods, guest: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The guest home's project, whose heads wait for workers at the port of ``pods``."""
+    said = {"port": pods.port, "certificate": pods.certificate, "own_workers": False}
+    monkeypatch.setenv("GUEST_STAND", json.dumps(said))
+    return guest
+
+
+def report_of(cluster: Any) -> dict[str, Any]:
+    return dict(json.loads((Path(os.environ["GUEST_STORE"]) / "heads" / cluster.id / "report").read_text()))
+
+
+def test_a_life_with_workers_that_come_by_themselves(
+    stand: Path, pods: Pods, eventually: Eventually, tmp_path: Path
+) -> None:
+    cluster = pods.up(stand, "w-0", "w-1")
+    client, first, second = cluster.client, pods.running["w-0"], pods.running["w-1"]
+
+    def status() -> dict[str, Any]:
+        return cluster._home.status(cluster.id) or {}
+
+    def names() -> set[str]:
+        return {each["name"] for each in client.scheduler_info()["workers"].values()}
+
+    assert client.submit(sum, [1, 2]).result(60) == 3
+    assert names() == {"w-0", "w-1"}
+    eventually(lambda: status()["memory"] > 50e6 and status()["peak_memory"] > 25e6, 10, "workers tell of it")
+    assert status()["cpu_seconds"] > 0.02
+    assert (status()["worker_pids"], status()["elsewhere"]) == ([], {})
+    eventually(lambda: status()["clients"] == 1, 10, "this process")
+
+    # A task's own client is not a person's.
+    def borrowed() -> Any:
+        from distributed import get_client
+
+        return get_client().submit(sum, [3, 4]).result()
+
+    assert client.submit(borrowed).result(60) == 7
+    assert len(client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))) > 1
+    time.sleep(2)
+    assert status()["clients"] == 1
+
+    # Its process is killed: the nanny beside it starts another one, at once.
+    pids = client.run(os.getpid)
+    pid = next(iter(pids.values()))
+    psutil.Process(pid).kill()
+    eventually(lambda: status()["restarts"] == 1 and status()["workers"] == 2, 20, "it was restarted")
+    assert "was restarted: its process had ended" in status()["note"]
+    assert (first.poll(), second.poll()) == (None, None)
+
+    # Another one comes.
+    cluster._home.scale(cluster.id, 3)
+    eventually(lambda: cluster.record.plan.workers == 3, 20, "it was granted")
+    third = pods.start("w-2")
+    eventually(lambda: names() == {"w-0", "w-1", "w-2"}, 30, "it came")
+
+    # One is retired: its result goes to another one, it alone is named, and it alone ends.
+    held = client.map(lambda n: n * n, range(9), pure=False)
+    assert sum(client.gather(held)) == 204
+    cluster._home.scale(cluster.id, 2)
+    eventually(lambda: len(report_of(cluster).get("retired", [])) == 1, 30, "one is told")
+    (retired,) = report_of(cluster)["retired"]
+    programs = {"w-0": first, "w-1": second, "w-2": third}
+    assert programs.pop(retired).wait(20) == 0
+    assert "its scheduler ended it" in pods.said(retired)
+    assert [each.poll() for each in programs.values()] == [None, None]
+    assert names() == set(programs)
+    assert sum(client.gather(held)) == 204, "nothing was lost"
+    assert status()["restarts"] == 1, "to be retired is no loss"
+
+    # A pod is told to end, as by a node that is drained: its results move, and its head says that it left.
+    (drained, process), (other, _) = programs.items()
+    process.terminate()
+    asked = time.monotonic()
+    assert process.wait(15) == 0
+    assert time.monotonic() - asked < 10
+    assert sum(client.gather(held)) == 204
+    eventually(lambda: status()["note"] == f"worker {drained} left; its home starts another one", 20)
+    assert report_of(cluster)["retired"] == [retired]
+    pods.start("w-3")
+    eventually(lambda: names() == {other, "w-3"}, 30, "the home's replacement")
+
+    # Nothing of a worker can be read by others.
+    for path in (pods.folder / other).rglob("*"):
+        assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+
+    cluster.close()
+    # As they are on the head's machine here, it ends whatever carries its mark: their codes tell nothing.
+    for name in (other, "w-3"):
+        pods.running[name].wait(20)
+    assert cluster.record.reason is Reason.STOPPED_BY_USER
+
+
+def test_what_lies_on_the_clients_machine_alone_is_told_once_and_what_is_installed_never(
+    stand: Path, pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The file is gone before the cluster looks: as on another machine, which never had it."""
+    file = tmp_path / "lonely.py"
+    file.write_text("def double(n):\n    return n * 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "lonely", None)  # so that it is forgotten afterwards
+    del sys.modules["lonely"]
+    lonely = importlib.import_module("lonely")
+    file.unlink()
+    handle = pods.up(stand, "w-0")
+    with pytest.warns(UserModuleWarning) as told:
+        client = handle.client
+    (said,) = [str(each.message) for each in told if "cannot be had" in str(each.message)]
+    assert "lonely" in said
+    assert not [name for name in ("pandas", "json", "shoal", "psutil") if name in said]
+    with pytest.raises(RuntimeError, match="deserialization") as failed:
+        client.submit(lonely.double, 2).result(60)
+    assert isinstance(failed.value.__cause__, ModuleNotFoundError)
+    assert client.submit(sum, [1, 2]).result(60) == 3
+
+
+def test_a_head_that_is_gone_ends_its_workers_with_a_line(
+    stand: Path, pods: Pods, eventually: Eventually, marked: Callable[[], dict[int, str]]
+) -> None:
+    cluster = pods.up(stand, "w-0")
+    worker = pods.running["w-0"]
+    every = map(psutil.Process, marked())
+    (head,) = [each for each in every if each.cmdline()[-1:] == ["guest"] and "shoal.head" in each.cmdline()]
+    head.kill()
+    assert worker.wait(30) == 1
+    assert f"it lost its scheduler at tls://127.0.0.1:{pods.port}" in pods.log("w-0")
+    eventually(lambda: cluster.record.state.ended, 60, "its home noticed")
+
+
+def test_who_does_not_have_the_certificate_is_refused(stand: Path, pods: Pods, tmp_path: Path) -> None:
+    other = make_certificate("other.shoal.internal")
+    cluster = pods.up(stand, "w-0")
+    folder = pods.keys(tmp_path / "other", *other)
+    assert pods.start("stranger", SHOAL_CERTIFICATE=str(folder)).wait(30) == 1
+    assert "do not have the same certificate" in pods.log("stranger")
+    # Who trusts the cluster, and shows another certificate, is refused by the scheduler.
+    shown = {"tls_ca_file": pods.certificate[0], "tls_client_cert": other[0], "tls_client_key": other[1]}
+    with pytest.raises(OSError, match=r"(?i)tls|ssl|closed|connect"):
+        Client(f"tls://127.0.0.1:{pods.port}", security=Security(require_encryption=True, **shown), timeout=3)
+    assert {each["name"] for each in cluster.client.scheduler_info()["workers"].values()} == {"w-0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"SHOAL_START_LIMIT": "1"}, "no scheduler at tls://127.0.0.1:"),
+        ({"SHOAL_WORKER_NAME": ""}, "SHOAL_WORKER_NAME is not set"),
+        ({"SHOAL_WORKER_MEMORY": "1 GB"}, "SHOAL_WORKER_MEMORY is '1 GB': no number"),
+        ({"SHOAL_SCHEDULER": "tcp://127.0.0.1:8786"}, "SHOAL_SCHEDULER is 'tcp://127.0.0.1:8786'"),
+        ({"SHOAL_CERTIFICATE": "/nowhere"}, "the cluster's certificate cannot be read"),
+        ({"SHOAL_SCRATCH": "/proc/scratch"}, "cannot write in /proc/scratch"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(pods: Pods, change: dict[str, str], said: str) -> None:
+    assert pods.start("w-0", **change).wait(30) == 1
+    assert said in pods.log("w-0")
+    assert "Traceback" not in pods.log("w-0")
+
+
+def test_a_worker_that_waits_for_its_scheduler_ends_when_told(pods: Pods, eventually: Eventually) -> None:
+    worker = pods.start("w-0")
+    eventually(lambda: "looks for the scheduler" in pods.log("w-0"), 30)
+    worker.terminate()
+    assert worker.wait(10) == 0
