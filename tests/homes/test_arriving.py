@@ -104,7 +104,7 @@ class Pods:
 
     def said(self, name: str) -> str:
         """Its own last line, which says why it ended."""
-        return [line for line in self.log(name).splitlines() if line.startswith("shoal worker: ")][-1]
+        return [line for line in self.log(name).splitlines() if " - shoal.engines - " in line][-1]
 
     def end(self) -> None:
         if self.handle is not None:
@@ -277,7 +277,7 @@ def test_who_does_not_have_the_certificate_is_refused(stand: Path, pods: Pods, t
 )
 def test_a_worker_that_cannot_start_says_why(pods: Pods, change: dict[str, str], said: str) -> None:
     assert pods.start("w-0", **change).wait(30) == 1
-    assert said in pods.log("w-0")
+    assert said in pods.said("w-0")
     assert "Traceback" not in pods.log("w-0")
 
 

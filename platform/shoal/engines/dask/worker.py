@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -23,8 +24,10 @@ from typing import Any
 
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError, UsageError
 from shoal.machine.addresses import POD_IP
+from shoal.machine.logs import set_up
 from shoal.machine.processes import MARK
 
+_log = logging.getLogger("shoal.engines")
 # What is read only when a process starts, and workers are forked. These are Dask's own values
 # (distributed.nanny.pre-spawn-environ, and the seed by which all its workers hash alike).
 _FROM_THE_START = {
@@ -116,11 +119,12 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in _FROM_THE_START.items()):
         os.environ.update(_FROM_THE_START)
         os.execv(sys.executable, [sys.executable, "-P", "-m", "shoal.engines.dask.worker"])  # noqa: S606
+    set_up(sys.stdout)
     code = 1
     try:
         code = _live(Place.read(os.environ))
     except ShoalError as error:
-        print(f"shoal worker: {error}", flush=True)
+        _log.error("%s. %s", error.message, error.hint)
     finally:
         sys.stdout.flush()
         os._exit(code)  # a thread of user code that does not end must not keep it alive
@@ -130,7 +134,6 @@ def _live(place: Place) -> int:
     from shoal.engines.dask import worker_usage
     from shoal.engines.dask.forking import preload, serve_forks
     from shoal.machine.guard import stand_guard
-    from shoal.machine.logs import set_up
     from shoal.machine.loopback import spare
 
     _settle(place.scratch)
@@ -138,7 +141,6 @@ def _live(place: Place) -> int:
     # Also for what tasks leave behind: it ends with the worker, and where this is process 1 somebody reaps it.
     root = stand_guard() or os.getpid()
     os.environ[worker_usage.ROOT] = str(root)
-    set_up(sys.stdout)
     preload("dask")
     serve_forks()
     return asyncio.run(_Worker(place).run())
@@ -176,11 +178,11 @@ class _Worker:
         life = asyncio.ensure_future(self._serve())
         await asyncio.wait((told, life), return_when=asyncio.FIRST_COMPLETED)
         if not life.done():
-            print("shoal worker: told to end", flush=True)
+            _log.info("told to end")
             await self._leave(life)
             return 0
         await life
-        print(f"shoal worker: its scheduler ended it ({self._reason})", flush=True)
+        _log.info("its scheduler ended it (%s)", self._reason)
         return 0
 
     async def _serve(self) -> None:
@@ -272,7 +274,7 @@ async def _reach(place: Place, tls: Any) -> None:
     from distributed.comm.core import FatalCommClosedError
 
     deadline = time.monotonic() + place.start_limit
-    print(f"shoal worker: looks for the scheduler at {place.scheduler}", flush=True)
+    _log.info("looks for the scheduler at %s", place.scheduler)
     while True:
         left = deadline - time.monotonic()
         try:
