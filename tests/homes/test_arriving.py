@@ -79,7 +79,7 @@ class Pods:
             )
         return self.running[name]
 
-    def up(self, project: Path, *names: str) -> Any:
+    def up(self, project: Path, *names: str, **more: str) -> Any:
         """A cluster whose workers are started once it has a head, as its home does."""
         heads = Path(os.environ["GUEST_STORE"]) / "heads"
 
@@ -89,7 +89,7 @@ class Pods:
                 time.sleep(0.05)
             (self.cluster,) = found
             for name in names:
-                self.start(name)
+                self.start(name, **more)
 
         with ThreadPoolExecutor(1) as pool:
             started = pool.submit(start)
@@ -241,8 +241,10 @@ def test_what_lies_on_the_clients_machine_alone_is_told_once_and_what_is_install
 def test_a_head_that_is_gone_ends_its_workers_with_a_line(
     stand: Path, pods: Pods, eventually: Eventually, marked: Callable[[], dict[int, str]]
 ) -> None:
-    cluster = pods.up(stand, "w-0")
+    # Under another mark than the head's: as on another machine, its home finds nothing of it here.
+    cluster = pods.up(stand, "w-0", SHOAL_CLUSTER="elsewhere")
     worker = pods.running["w-0"]
+    assert len(cluster.client.run(os.getpid, nanny=True)) == 1, "also its nanny is there"
     every = map(psutil.Process, marked())
     (head,) = [each for each in every if each.cmdline()[-1:] == ["guest"] and "shoal.head" in each.cmdline()]
     head.kill()

@@ -21,7 +21,7 @@ from shoal.model.workload import Timeouts
 class Effort:
     """The second sign of work, for one cluster."""
 
-    def __init__(self, tree: Tree, timeouts: Timeouts, look: Observation, now: float) -> None:
+    def __init__(self, tree: Tree, timeouts: Timeouts, look: Sample, now: float) -> None:
         self._tree = tree
         self._elsewhere = look.elsewhere
         self._work = Work.begin(timeouts, self._cpu(), now)

@@ -1,9 +1,9 @@
 """A worker where its home starts it: ``python -P -m shoal.engines.dask.worker``, in a pod.
 
 Why it exists: a nanny beside the worker restarts it in place when it ends or takes more memory than it may, which
-a home could do only by another pod. All it needs is said by its environment (:class:`Place`); it writes nowhere
-but in its scratch folder. It ends with 0 when its scheduler or a SIGTERM ends it, else with 1 and a line that says
-why.
+a home could do only by another pod. All it needs is said by its environment (:class:`WorkerSettings`); it writes
+nowhere but in its scratch folder. It ends with 0 when its scheduler or a SIGTERM ends it, else with 1 and a line
+that says why.
 
 What it must not do: know a home, or go on without its scheduler.
 """
@@ -50,7 +50,7 @@ _BY_SCHEDULER = "scheduler-"  # how Dask's reasons begin when a scheduler closes
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSettings:
     """What a worker is told. Memory in bytes, times in seconds."""
 
     scheduler: str
@@ -65,7 +65,7 @@ class Place:
     host: str = "127.0.0.1"
 
     @classmethod
-    def read(cls, environment: Mapping[str, str]) -> Place:
+    def read(cls, environment: Mapping[str, str]) -> WorkerSettings:
         """From ``SHOAL_CLUSTER``, ``SHOAL_SCHEDULER`` (``tls://host:port``), ``SHOAL_WORKER_NAME``,
         ``SHOAL_WORKER_CORES``, ``SHOAL_WORKER_MEMORY``, ``SHOAL_CERTIFICATE`` (a folder with ``tls.crt`` and
         ``tls.key``) and ``SHOAL_SCRATCH`` (a folder); ``SHOAL_WORKER_GPUS`` (default 0), ``SHOAL_START_LIMIT`` (300:
@@ -122,28 +122,28 @@ def main() -> None:
     set_up(sys.stdout)
     code = 1
     try:
-        code = _live(Place.read(os.environ))
+        code = _live(WorkerSettings.read(os.environ))
     except ShoalError as error:
-        _log.error("%s. %s", error.message, error.hint)
+        _log.error("%s. %s", error.message.rstrip("."), error.hint)
     finally:
         sys.stdout.flush()
         os._exit(code)  # a thread of user code that does not end must not keep it alive
 
 
-def _live(place: Place) -> int:
+def _live(settings: WorkerSettings) -> int:
     from shoal.engines.dask import worker_usage
     from shoal.engines.dask.forking import preload, serve_forks
     from shoal.machine.guard import stand_guard
     from shoal.machine.loopback import spare
 
-    _settle(place.scratch)
+    _settle(settings.scratch)
     spare()
     # Also for what tasks leave behind: it ends with the worker, and where this is process 1 somebody reaps it.
     root = stand_guard() or os.getpid()
     os.environ[worker_usage.ROOT] = str(root)
     preload("dask")
     serve_forks()
-    return asyncio.run(_Worker(place).run())
+    return asyncio.run(_Worker(settings).run())
 
 
 def _settle(scratch: Path) -> None:
@@ -164,8 +164,8 @@ def _settle(scratch: Path) -> None:
 class _Worker:
     """A nanny and what ends it."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
         self._told = asyncio.Event()  # by a signal
         self._nanny: Any = None
         self._reason = ""
@@ -190,32 +190,33 @@ class _Worker:
 
         from shoal.engines.dask.security import WORKER_SETUP, security
 
-        place, worker = self._place, self
+        settings, worker = self._settings, self
 
         class Told(Nanny):  # type: ignore[misc]
             def close_gracefully(self, reason: str = "") -> None:
                 worker._reason = reason
                 super().close_gracefully(reason=reason)
 
-        tls = security(place.certificate, place.key)
-        await _reach(place, tls)
+        tls = security(settings.certificate, settings.key)
+        await _reach(settings, tls)
         self._nanny = Told(
-            place.scheduler,
-            host=place.host,
+            settings.scheduler,
+            host=settings.host,
             protocol="tls",
             security=tls,
-            name=place.name,
-            nthreads=max(1, int(place.cores)),
-            memory_limit=place.memory,
-            local_directory=str(place.scratch),
-            resources={"GPU": place.gpus} if place.gpus else None,
+            name=settings.name,
+            nthreads=max(1, int(settings.cores)),
+            memory_limit=settings.memory,
+            local_directory=str(settings.scratch),
+            resources={"GPU": settings.gpus} if settings.gpus else None,
             preload=[WORKER_SETUP],
         )
         try:
             await self._nanny
         except Exception as error:
             raise InfrastructureError(
-                f"worker {place.name} does not start: {error}", hint="Its log says more."
+                f"worker {settings.name} does not start: {error.__cause__ or error}",
+                hint="Its log says more.",
             ) from error
         end = asyncio.ensure_future(self._nanny.finished())
         watch = asyncio.ensure_future(self._watch())
@@ -225,10 +226,10 @@ class _Worker:
         elif self._reason.startswith(_BY_SCHEDULER):
             return
         else:
-            why = f"it lost its scheduler at {place.scheduler} ({self._reason or 'no reason was told'})"
+            why = f"it lost its scheduler at {settings.scheduler} ({self._reason or 'no reason was told'})"
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._nanny.close(timeout=_CLOSE), 2 * _CLOSE)
-        raise InfrastructureError(f"worker {place.name} ends: {why}", hint="Its home starts another one.")
+        raise InfrastructureError(f"worker {settings.name} ends: {why}", hint="Its home starts another one.")
 
     async def _watch(self) -> str:
         """Until its process cannot be brought back; why."""
@@ -268,28 +269,28 @@ class _Worker:
             await asyncio.wait_for(nanny.close(timeout=_CLOSE), 2 * _CLOSE)
 
 
-async def _reach(place: Place, tls: Any) -> None:
+async def _reach(settings: WorkerSettings, tls: Any) -> None:
     """Until the scheduler answers; DeadlineError where it does not in time, InfrastructureError where it is another."""
     from distributed.comm import connect
     from distributed.comm.core import FatalCommClosedError
 
-    deadline = time.monotonic() + place.start_limit
-    _log.info("looks for the scheduler at %s", place.scheduler)
+    deadline = time.monotonic() + settings.start_limit
+    _log.info("looks for the scheduler at %s", settings.scheduler)
     while True:
         left = deadline - time.monotonic()
         try:
             comm = await connect(
-                place.scheduler, timeout=max(0.1, min(_TRY, left)), **tls.get_connection_args("worker")
+                settings.scheduler, timeout=max(0.1, min(_TRY, left)), **tls.get_connection_args("worker")
             )
         except FatalCommClosedError as error:
             raise InfrastructureError(
-                f"{place.scheduler} and this worker do not have the same certificate: {error}",
+                f"{settings.scheduler} and this worker do not have the same certificate: {error}",
                 hint="The folder that SHOAL_CERTIFICATE names is another cluster's.",
             ) from error
         except OSError as error:
             if left <= 0:
                 raise DeadlineError(
-                    f"no scheduler at {place.scheduler} within {place.start_limit:.0f} s: {error}",
+                    f"no scheduler at {settings.scheduler} within {settings.start_limit:.0f} s: {error}",
                     hint="See the log of the cluster's head.",
                 ) from error
             await asyncio.sleep(min(_AGAIN, max(left, 0.0)))
