@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from cluster import binaries
 from cluster.errors import Unavailable
+from s3_proxy import S3Proxy
 
 _START = 60.0  # s that it may take to answer
 
@@ -44,6 +45,31 @@ class S3Server:
         (self.folder / name).mkdir(exist_ok=True)
         return self.folder / name
 
+    def account(self, name: str, bucket: str) -> dict[str, str]:
+        """Make a user with a bucket of their own, which nobody else but the server's owner may enter; what a
+        catalog needs to be this user."""
+        secret = f"hidden-{secrets.token_hex(8)}"
+        self._admin("create-user", "--access", name, "--secret", secret, "--role", "user")
+        self.bucket(bucket)
+        self._admin("change-bucket-owner", "--bucket", bucket, "--owner", name)
+        return {**self.properties, "s3.access-key-id": name, "s3.secret-access-key": secret}
+
+    def remove_account(self, name: str) -> None:
+        self._admin("delete-user", "--access", name)
+
+    def _admin(self, *command: str) -> None:
+        login = [
+            "--access",
+            self.key,
+            "--secret",
+            self.secret,
+            "--endpoint-url",
+            f"http://127.0.0.1:{self.port}",
+        ]
+        subprocess.run(
+            [str(self.program), "admin", *login, *command], check=True, capture_output=True, timeout=60
+        )
+
     def objects(self, bucket: str) -> set[str]:
         """The keys of all objects in a bucket."""
         root = self.folder / bucket
@@ -52,8 +78,14 @@ class S3Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         environment = {"ROOT_ACCESS_KEY": self.key, "ROOT_SECRET_KEY": self.secret, "HOME": str(self.folder)}
+        accounts = self.folder.with_name(f"{self.folder.name}-accounts").absolute()
+        accounts.mkdir(exist_ok=True)
         self._process = subprocess.Popen(
-            [str(self.program), "--port", f"127.0.0.1:{self.port}", "-q", "posix", str(self.folder)],
+            [
+                *(str(self.program), "--port", f"127.0.0.1:{self.port}", "-q"),
+                *("--iam-dir", str(accounts), "--iam-cache-disable"),
+                *("posix", str(self.folder)),
+            ],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -94,3 +126,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[S3Proxy]:
+    """A proxy in front of the server, for one test."""
+    proxy = S3Proxy(s3)
+    proxy.start()
+    yield proxy
+    proxy.stop()

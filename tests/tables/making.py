@@ -19,9 +19,9 @@ from pyiceberg.table import Transaction
 
 import shoal
 from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.keys import hold_secrets
 from shoal.tables.pyiceberg_private import DataFile, DataFileContent, FileFormat, Record, make_data_file
 from shoal.tables.reading.plan import pack_metadata
-from shoal.tables.reading.scan import public_properties
 from shoal.tables.types.partitioning import split
 from shoal.tables.writing.create import staged
 from shoal.tables.writing.files import WriteContext, write_partition
@@ -164,7 +164,7 @@ def _written(writer: str, one: Made, record: Any, data: pa.Table, dice: random.R
         metadata=pack_metadata(metadata, metadata.current_schema_id),
         table=one.name,
         data_path=folder,
-        io_properties=public_properties(dict(io.properties)),
+        io_properties=hold_secrets(dict(io.properties)),
     )
     return [w.data_file for w in write_partition(data, context)]
 

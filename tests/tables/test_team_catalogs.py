@@ -18,7 +18,7 @@ import shoal
 from shoal.errors import UsageError
 from shoal.tables.catalogs.opening import CatalogSettings, catalog, pyiceberg_properties, table_names
 from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, StorageError
-from shoal.tables.reading.scan import file_io, public_properties
+from shoal.tables.keys import file_io, hold_secrets
 from shoal.tables.trial import prove
 
 _count = itertools.count()
@@ -83,9 +83,9 @@ def test_two_catalogs_on_one_server_each_use_their_own_keys(
 
 def test_a_key_that_was_replaced_is_taken_up() -> None:
     sent = {"s3.endpoint": "http://127.0.0.1:1", "uri": "sqlite:///x", "warehouse": "s3://bucket/w"}
-    shipped = public_properties({**sent, "s3.secret-access-key": "old"})
+    shipped = hold_secrets({**sent, "s3.secret-access-key": "old"})
     assert file_io("s3://bucket/w", shipped).properties["s3.secret-access-key"] == "old"
-    public_properties({**sent, "s3.secret-access-key": "new"})
+    hold_secrets({**sent, "s3.secret-access-key": "new"})
     assert file_io("s3://bucket/w", shipped).properties["s3.secret-access-key"] == "new"
 
 

@@ -18,7 +18,10 @@ def catalog_of(project: Project) -> CatalogSettings | None:
     if said is None:
         return None
     return CatalogSettings(
-        uri=said.uri or "", warehouse=said.warehouse or "", properties=dict(said.properties)
+        uri=said.uri or "",
+        warehouse=said.warehouse or "",
+        properties=dict(said.properties),
+        credentials=said.credentials or "",
     )
 
 

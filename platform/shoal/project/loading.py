@@ -184,6 +184,7 @@ def _choose(settings: _Settings, target: str | None) -> Target:
             update={
                 "uri": _expand(chosen.catalog.uri, f"{place}.uri"),
                 "warehouse": _expand(chosen.catalog.warehouse, f"{place}.warehouse"),
+                "credentials": _expand(chosen.catalog.credentials, f"{place}.credentials"),
                 "properties": {
                     key: _expand(value, f"{place}.properties.{key}")
                     for key, value in chosen.catalog.properties.items()

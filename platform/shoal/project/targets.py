@@ -69,11 +69,15 @@ class Prices(Checked):
 
 
 class Catalog(Checked):
-    """The Iceberg catalog: its URI, where its files lie, further properties. May hold secrets: no repr."""
+    """The Iceberg catalog: its URI, where its files lie, further properties. May hold secrets: no repr.
+
+    ``credentials``: a file with S3's keys, in the form of AWS's own, which is read again when it changes.
+    """
 
     uri: str | None = Field(default=None, repr=False)
     warehouse: str | None = None
     properties: dict[str, Text] = Field(default_factory=dict, repr=False)
+    credentials: str | None = None
 
 
 class Mount(Checked):

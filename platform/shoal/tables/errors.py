@@ -75,3 +75,18 @@ class CatalogRefusedError(CatalogUnavailableError):
 
 class StorageError(InfrastructureError):
     """A file could not be read or written: no space left, no permission, a file that is gone."""
+
+
+class StorageRefusedError(StorageError):
+    """The storage answered, and said no: keys that may not read or write there, a bucket that is not there.
+
+    Trying again would not help. ``values`` holds ``bucket``, and ``table`` where it is known.
+    """
+
+
+class CredentialsExpiredError(StorageRefusedError):
+    """The keys of the storage have expired, and no others came in their place in time."""
+
+
+class StorageUnavailableError(StorageError):
+    """The storage did not answer, or asked to slow down, for as long as it was tried. Run it again later."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.catalogs.reaching import reach
 from shoal.tables.errors import TableNotFoundError
 
 
@@ -22,7 +23,7 @@ def list_tables(namespace: str | None = None, *, catalog: CatalogSettings | None
     """
     settled = catalogs.settings(catalog)
     opened = catalogs.catalog(settled)
-    names = catalogs.reach(settled, "list the tables", lambda: catalogs.table_names(opened))
+    names = reach(settled, "list the tables", lambda: catalogs.table_names(opened))
     if namespace is None:
         return names
     return [name for name in names if name.startswith(f"{namespace.removeprefix(f'{settled.name}.')}.")]

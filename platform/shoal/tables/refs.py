@@ -22,6 +22,7 @@ from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
+from shoal.tables.storage import told
 
 _ID = re.compile(r"-?\d{1,19}")
 """A snapshot's id, as text."""
@@ -269,8 +270,10 @@ def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int
 
 
 def _manage(name: str, action: Any, table: Table) -> None:
+    what = f"The metadata of {name} could not be written, and nothing was changed"
     try:
-        action(table.manage_snapshots()).commit()
+        with told(what, table.location(), io=table.io, table=name):
+            action(table.manage_snapshots()).commit()
     except CommitFailedException as error:
         raise ConflictError(
             f"Someone else changed {name} at the same moment: {error}", hint="Nothing was done. Try again."

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.tables.writing.write import WriteResult
+    from shoal.tables.writing.result import WriteResult
 
 _MOST = 20  # files that a table shows
 

@@ -12,7 +12,8 @@ import contextlib
 import secrets
 
 from shoal.errors import InfrastructureError
-from shoal.tables.catalogs.opening import CatalogSettings, catalog, reach
+from shoal.tables.catalogs.opening import CatalogSettings, catalog
+from shoal.tables.catalogs.reaching import reach
 
 
 def prove(given: CatalogSettings) -> None:

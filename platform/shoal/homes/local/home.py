@@ -316,6 +316,7 @@ class LocalHome:
             "SHOAL_CATALOG_URI": catalog.uri,
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
+            "SHOAL_CATALOG_CREDENTIALS": catalog.credentials,
         }
 
 

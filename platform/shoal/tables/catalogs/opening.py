@@ -13,26 +13,26 @@ import difflib
 import importlib.util
 import json
 import os
-import random
 import re
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from shoal.errors import MissingExtraError, UsageError
-from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, TableNotFoundError
+from shoal.tables.catalogs.reaching import reach
+from shoal.tables.credentials import CREDENTIALS, IMPLEMENTATION, TIMEOUT, on_s3
+from shoal.tables.errors import TableNotFoundError
 from shoal.tables.naming import is_name, no_settings, unreadable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+    from pyiceberg.io import FileIO
     from pyiceberg.table import Table
 
-T = TypeVar("T")
 Identifier = tuple[str, ...]
 
 _SECRET = re.compile(r"secret|password|token|credential|access-key|session|sas|account-key", re.IGNORECASE)
@@ -59,7 +59,12 @@ class CatalogSettings:
     properties: Mapping[str, str] = field(default_factory=dict)
     """Further PyIceberg properties, such as ``s3.endpoint``."""
     timeout: float = 30.0
-    """Seconds for which a catalog that is locked or down is tried before :class:`CatalogUnavailableError`."""
+    """Seconds for which a catalog that is locked or down is tried before :class:`CatalogUnavailableError`, and S3
+    that is down or asks to slow down before :class:`StorageUnavailableError`."""
+    credentials: str = ""
+    """A file with the keys of S3, in the form of AWS's own credentials file. It is read again when it changes, so
+    that a job outlives its keys; every process looks at its own copy. Default: keys are among ``properties``, or
+    where the AWS SDK finds them."""
 
     @property
     def kind(self) -> str:
@@ -92,13 +97,12 @@ class CatalogSettings:
         shown = {k: "***" if is_secret(k) else v for k, v in sorted(self.properties.items())}
         return (
             f"CatalogSettings(name={self.name!r}, uri={self.shown_uri!r}, warehouse={self.warehouse!r}, "
-            f"properties={shown!r}, timeout={self.timeout!r})"
+            f"properties={shown!r}, timeout={self.timeout!r}, credentials={self.credentials!r})"
         )
 
     def __hash__(self) -> int:
-        return hash(
-            (self.name, self.uri, self.warehouse, tuple(sorted(self.properties.items())), self.timeout)
-        )
+        properties = tuple(sorted(self.properties.items()))
+        return hash((self.name, self.uri, self.warehouse, properties, self.timeout, self.credentials))
 
 
 def without_password(uri: str) -> str:
@@ -133,7 +137,8 @@ def settings(
     explicit: CatalogSettings | None = None, *, uri: str | None = None, warehouse: str | None = None
 ) -> CatalogSettings:
     """The catalog in force: arguments, else ``SHOAL_CATALOG_URI`` / ``SHOAL_CATALOG_WAREHOUSE`` /
-    ``SHOAL_CATALOG_PROPERTIES`` (a JSON object), else what :func:`use` was given, else the default.
+    ``SHOAL_CATALOG_CREDENTIALS`` / ``SHOAL_CATALOG_PROPERTIES`` (a JSON object), else what :func:`use` was given,
+    else the default.
 
     Settled field by field; an ``explicit`` settings object with a URI is taken as it is. Touches no file.
     """
@@ -158,7 +163,13 @@ def settings(
                 hint='For example: {"s3.endpoint": "http://..."}',
             ) from error
     return _complete(
-        replace(base, uri=chosen_uri or base.uri, warehouse=chosen_warehouse, properties=properties)
+        replace(
+            base,
+            uri=chosen_uri or base.uri,
+            warehouse=chosen_warehouse,
+            properties=properties,
+            credentials=env.get("SHOAL_CATALOG_CREDENTIALS") or base.credentials,
+        )
     )
 
 
@@ -170,7 +181,8 @@ def _complete(given: CatalogSettings) -> CatalogSettings:
         uri = f"sqlite:///{folder / 'catalog.db'}"
     elif (file := replace(given, uri=uri).sqlite_file) and not file.is_absolute():
         uri = f"sqlite:///{file.absolute()}"
-    settled = replace(given, uri=uri)
+    credentials = str(Path(given.credentials).expanduser().absolute()) if given.credentials else ""
+    settled = replace(given, uri=uri, credentials=credentials)
     _check_endpoint(given.properties.get("s3.endpoint", ""))
     if not warehouse:
         if (file := settled.sqlite_file) is not None:
@@ -211,7 +223,8 @@ def _make_folders(given: CatalogSettings) -> None:
 def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     """What ``pyiceberg.catalog.load_catalog`` is told."""
     types = {"sqlite": "sql", "postgresql": "sql", "rest": "rest", "hive": "hive"}
-    properties = {"type": types[given.kind], "uri": given.uri, **given.properties}
+    properties = {"type": types[given.kind], "uri": given.uri, **storage_properties(given)}
+    properties = {**implementation(given.warehouse, properties), **properties}
     if given.warehouse:
         properties["warehouse"] = given.warehouse
     if given.kind == "sqlite":
@@ -224,6 +237,27 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     if given.kind == "postgresql":
         properties["uri"] = _with_driver(given.uri)
     return properties
+
+
+def storage_properties(given: CatalogSettings) -> dict[str, str]:
+    """The further properties, with what our own access to S3 has to know."""
+    properties = {TIMEOUT: f"{given.timeout:g}", **given.properties}
+    if given.credentials:
+        properties[CREDENTIALS] = given.credentials
+    return properties
+
+
+def access(given: CatalogSettings) -> FileIO:
+    """Access to the files of the warehouse."""
+    from pyiceberg.io import load_file_io
+
+    return load_file_io(pyiceberg_properties(given), given.warehouse)
+
+
+def implementation(location: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """Which class gives access to files, where nobody said so: our own for S3, PyIceberg's choice elsewhere."""
+    ours = on_s3(location) or any(name.startswith("s3.") for name in properties)
+    return {"py-io-impl": IMPLEMENTATION} if ours else {}
 
 
 def _with_driver(uri: str) -> str:
@@ -275,63 +309,6 @@ def _load(settled: CatalogSettings) -> Catalog:
         if "already exists" not in str(error):
             raise
         return load_catalog(settled.name, **pyiceberg_properties(settled))
-
-
-def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
-    """Run ``action`` against the catalog; while the catalog is locked or down, try again until ``timeout``.
-
-    Only for actions that may be repeated. Raises :class:`CatalogUnavailableError` with the time tried.
-    """
-    import requests
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
-    start, wait = time.monotonic(), 0.05
-    while True:
-        try:
-            return action()
-        except (OperationalError, InterfaceError, requests.ConnectionError, ConnectionError) as error:
-            tried_for = time.monotonic() - start
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            if (hint := _refusal(reason)) is not None:
-                raise CatalogRefusedError(
-                    f"Could not {doing}: the catalog {given.shown_uri} refused it ({reason}).",
-                    hint=hint,
-                    tried_for=tried_for,
-                    kind=given.kind,
-                ) from error
-            if tried_for + wait > given.timeout:
-                raise CatalogUnavailableError(
-                    f"Could not {doing}: the catalog {given.shown_uri} did not answer "
-                    f"for {tried_for:.1f} s ({reason}).",
-                    hint="Does another process hold a lock on it?"
-                    if given.kind == "sqlite"
-                    else "Is its server running, and can this machine reach it?",
-                    tried_for=tried_for,
-                ) from error
-        time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-        wait = min(wait * 2, 1.0)
-
-
-# What a database says when it is there and will not: by its words, for a connection that was never made has
-# no code. A server that speaks another language is tried until the timeout, as before.
-_REFUSALS = (
-    (r"authentication failed|no password supplied", "Check the user and password in the catalog's URI."),
-    (r'database ".*" does not exist', "Create the database first, or correct its name in the catalog's URI."),
-    (r'role ".*" does not exist|no pg_hba\.conf entry', "Ask the database's administrator for access."),
-    (
-        r"permission denied",
-        "This user needs the right to use, and at the first use to create, the catalog's tables.",
-    ),
-    (r"unable to open database file", "Check that the catalog's folder exists and may be written."),
-)
-
-
-def _refusal(reason: str) -> str | None:
-    """What to do about a refusal that trying again would not change; None for anything else."""
-    for pattern, hint in _REFUSALS:
-        if re.search(pattern, reason):
-            return hint
-    return None
 
 
 def identifier(name: str, given: CatalogSettings) -> Identifier:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from shoal.tables.errors import StorageError, TableChangedError
+from shoal.tables.errors import StorageError
 from shoal.tables.pyiceberg_private import (
     DataFile,
     DataFileContent,
@@ -29,13 +29,18 @@ from shoal.tables.pyiceberg_private import (
     read_deletes,
 )
 from shoal.tables.pyiceberg_private import bitmaps as decode
+from shoal.tables.reading.fragments import file_format, opened
 from shoal.tables.reading.plan import DeleteFile
+from shoal.tables.storage import read_error
 
+_FORMAT = file_format()
 _MAGIC = b"\xd1\xd3\x39\x64"
 
 
-def kept_rows(deletes: Sequence[DeleteFile], path: str, rows: int, io: FileIO) -> pa.BooleanArray:
-    """True for every row of the data file ``path`` (of ``rows`` rows) that is not deleted.
+def kept_rows(
+    deletes: Sequence[DeleteFile], path: str, rows: int, io: FileIO, table: str = "the table"
+) -> pa.BooleanArray:
+    """True for every row of the data file ``path`` (of ``rows`` rows) of ``table`` that is not deleted.
 
     Raises :class:`StorageError` for a delete file that is damaged, :class:`TableChangedError` for one that is
     gone.
@@ -45,11 +50,8 @@ def kept_rows(deletes: Sequence[DeleteFile], path: str, rows: int, io: FileIO) -
         try:
             for positions in _positions(delete, path, io):
                 keep[positions] = False
-        except FileNotFoundError as error:
-            raise TableChangedError(
-                f"A delete file vanished while the table was read: {delete.path}",
-                hint="Was the table dropped, or its snapshot expired, by someone else? Read it anew.",
-            ) from error
+        except OSError as error:
+            raise read_error(error, delete.path, "delete file", table, io) from error
         except IndexError as error:
             raise _damaged(delete, f"it deletes rows that {path} ({rows} rows) does not have") from error
     return pa.array(keep)
@@ -59,8 +61,8 @@ def _positions(delete: DeleteFile, path: str, io: FileIO) -> Iterator[Any]:
     if delete.format == "PUFFIN":
         yield from _from_puffin(delete, path, io)
     elif delete.format == "PARQUET":
-        with io.new_input(delete.path).open() as stream:
-            fragment = ds.ParquetFileFormat().make_fragment(stream)
+        # One of them may hold the positions of thousands of data files.
+        with opened(delete.path, getattr(delete, "size", 0), io, _FORMAT, keep=True) as fragment:
             # Delete files are sorted by path, so row groups of other data files are not even read.
             found = fragment.to_table(columns=["pos"], filter=ds.field("file_path") == path)
         yield found.column("pos").to_numpy()

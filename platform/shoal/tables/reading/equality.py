@@ -17,8 +17,9 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan
 from pyiceberg.table.snapshots import Snapshot
 
-from shoal.tables.errors import NotSupportedError, StorageError
+from shoal.tables.errors import NotSupportedError
 from shoal.tables.pyiceberg_private import DataFile, DataFileContent, FileIO, Planner, TableMetadata
+from shoal.tables.storage import storage_error, told
 
 APPLY = (
     "CALL shoal.system.rewrite_data_files(table => '{name}', "
@@ -34,7 +35,11 @@ def refuse(metadata: TableMetadata, io: FileIO, snapshot_id: int | None, name: s
     snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
     summary = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary else {}
     count = int(summary.get("total-equality-deletes") or 0)
-    if snapshot is not None and count and not _idle(metadata, io, snapshot):
+    if snapshot is None or not count:
+        return
+    with told(f"A metadata file of {name} could not be read", metadata.location, io=io, table=name):
+        idle = _idle(metadata, io, snapshot)
+    if not idle:
         raise _refusal(f"The table {name} has {count} equality deletes", name)
 
 
@@ -58,10 +63,9 @@ def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
                 lambda entry: entry.data_file.content != DataFileContent.EQUALITY_DELETES,
             )
         )
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"A metadata file of the table is gone: {error}",
-            hint="Was the snapshot expired, or the table dropped, in the meantime?",
+    except OSError as error:
+        raise storage_error(
+            error, scan.table_metadata.location, "A metadata file of the table could not be read", io=scan.io
         ) from error
 
 

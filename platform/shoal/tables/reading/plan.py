@@ -51,6 +51,8 @@ class DeleteFile:
 
     path: str
     format: str
+    size: int = 0
+    """Bytes, by its manifest; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Piece:
     """Estimated bytes in memory, all columns."""
     nans: bool = True
     """There may be NaN in the columns that the filter looks at."""
+    size: int = 0
+    """Bytes of the file (of all of it), by its manifest; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> 
         return 0 if snapshot_id is None else None
     try:
         manifests = snapshot.manifests(io)
-    except FileNotFoundError:
+    except OSError:
         return None  # the plan will say what is wrong
     total = 0
     for manifest in manifests:
@@ -240,7 +244,7 @@ def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> It
     if file.content != DataFileContent.DATA:
         raise NotSupportedError(f"{file.file_path} is no data file.")
     deletes = tuple(
-        DeleteFile(d.file_path, str(d.file_format.value))
+        DeleteFile(d.file_path, str(d.file_format.value), d.file_size_in_bytes)
         for d in sorted(task.delete_files, key=lambda d: d.file_path)
     )
     weight = file.record_count * row_width
@@ -260,6 +264,7 @@ def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> It
             deletes=deletes,
             exact=exact,
             weight=weight * (1.0 if len(spans) == 1 else share),
+            size=file.file_size_in_bytes,
         )
 
 

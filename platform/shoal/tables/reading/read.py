@@ -15,10 +15,11 @@ from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
+from shoal.tables.keys import hold_secrets
 from shoal.tables.reading import equality
 from shoal.tables.reading.filters import Filters, as_expression
 from shoal.tables.reading.plan import PARTITION_SIZE, pack_metadata
-from shoal.tables.reading.scan import ScanContext, public_properties
+from shoal.tables.reading.scan import ScanContext
 from shoal.tables.reading.source import Source, frame_of
 from shoal.tables.refs import AsOf, resolve
 from shoal.tables.types.dtypes import Backend
@@ -74,7 +75,7 @@ def read_table(
         table=name,
         row_filter=row_filter,
         backend=dtype_backend,
-        io_properties=public_properties(dict(table.io.properties)),
+        io_properties=hold_secrets(dict(table.io.properties)),
     )
     source = Source(table.metadata, table.io, context, schema_id, snapshot_id, after, size, wanted)
     return _frame_of(source, wanted)

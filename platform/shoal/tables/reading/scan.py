@@ -7,20 +7,17 @@ credentials that were sent to it (they come from the worker's own surroundings).
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 from pyiceberg.schema import prune_columns
 
-from shoal.tables.catalogs import opening as catalog
-from shoal.tables.errors import NotSupportedError, StorageError, TableChangedError
+from shoal.tables.errors import NotSupportedError, StorageError
+from shoal.tables.keys import file_io
 from shoal.tables.pyiceberg_private import (
     AlwaysTrue,
     BooleanExpression,
@@ -35,14 +32,18 @@ from shoal.tables.pyiceberg_private import (
     column_projection_values,
     extract_field_ids,
     file_schema_of,
-    load_file_io,
     schema_to_pyarrow,
     to_requested_schema,
 )
 from shoal.tables.reading.deletes import kept_rows
+from shoal.tables.reading.fragments import file_format, opened
 from shoal.tables.reading.plan import Piece, unpack_metadata
 from shoal.tables.reading.proof import ArrowFilter, arrow_filter
+from shoal.tables.storage import read_error, renewing
 from shoal.tables.types.dtypes import Backend, to_pandas
+
+# Text is read straight into the type that pandas keeps it in; a cast afterwards would copy it.
+_FORMAT = file_format(binary_type=pa.large_binary(), list_type=pa.LargeListType)
 
 
 @dataclass(frozen=True)
@@ -54,47 +55,6 @@ class ScanContext:
     row_filter: BooleanExpression
     backend: Backend
     io_properties: dict[str, str] = field(default_factory=dict, repr=False)
-
-
-_Items = tuple[tuple[str, str], ...]
-
-# The secrets of catalogs that this process opened, by what was sent of their properties. Tasks of this process
-# use them; other processes find theirs in their own environment, as no graph carries them.
-_opened: dict[_Items, _Items] = {}
-
-
-def _items(properties: Mapping[str, str]) -> _Items:
-    return tuple(sorted(properties.items()))
-
-
-def public_properties(properties: Mapping[str, str]) -> dict[str, str]:
-    """The storage properties that may travel in a graph: all but the secret ones and the catalog's URI."""
-    public = {
-        k: v for k, v in properties.items() if not catalog.is_secret(k) and k not in ("uri", "warehouse")
-    }
-    # Two catalogs on one server may have keys of their own: what is sent tells them apart, without a secret.
-    place = f"{catalog.without_password(properties.get('uri', ''))} {properties.get('warehouse', '')}"
-    public["shoal.catalog"] = hashlib.sha256(place.encode()).hexdigest()[:16]
-    _opened[_items(public)] = _items({k: v for k, v in properties.items() if catalog.is_secret(k)})
-    return public
-
-
-@lru_cache(maxsize=16)
-def _file_io(location: str, shipped: _Items, secrets: _Items, pid: int) -> FileIO:
-    return load_file_io({**dict(secrets), **dict(shipped)}, location)
-
-
-def file_io(location: str, shipped: dict[str, str]) -> FileIO:
-    """Access to the table's files: what was sent, and the secrets that this process has for it.
-
-    Asked anew each time: a key that was replaced meanwhile makes a new one.
-    """
-    key = _items(shipped)
-    secrets = _opened.get(key)
-    if secrets is None:
-        found = catalog.settings().properties
-        secrets = _items({k: v for k, v in found.items() if catalog.is_secret(k)})
-    return _file_io(location, key, secrets, os.getpid())
 
 
 def read_partition(
@@ -143,18 +103,27 @@ def _read_piece(
             f"{piece.path} is {piece.format}, and only Parquet is read.",
             hint="Rewrite the table's files with Spark: CALL shoal.system.rewrite_data_files(...).",
         )
+
+    def read() -> pa.Table:
+        size = getattr(piece, "size", 0)  # a plan of an older version has none
+        try:
+            with opened(piece.path, size, io, _FORMAT, keep=piece.span is not None) as fragment:
+                _look_at(fragment, piece, context)
+                return _read_parquet(fragment, piece, metadata, io, projected, target, context)
+        except OSError as error:
+            raise read_error(error, piece.path, "data file", context.table, io) from error
+
+    return renewing(io, read)
+
+
+def _look_at(fragment: Any, piece: Piece, context: ScanContext) -> None:
+    """Fetch its footer, if that is not at hand."""
     try:
-        with io.new_input(piece.path).open() as stream:
-            return _read_parquet(stream, piece, metadata, io, projected, target, context)
-    except FileNotFoundError as error:
-        raise TableChangedError(
-            f"A data file of {context.table} vanished while it was read: {piece.path}",
-            hint="Was the table dropped, or its snapshot expired, by someone else? Read it anew.",
-        ) from error
-    except PermissionError as error:
+        _ = fragment.metadata
+    except pa.ArrowInvalid as error:
         raise StorageError(
-            f"No permission to read {piece.path}: {error}",
-            hint="Credentials are taken from the worker's surroundings, never sent: does it have them?",
+            f"The data file {piece.path} of {context.table} is damaged: {error}",
+            hint="Restore it, or go back to a snapshot before it: shoal.rollback().",
         ) from error
 
 
@@ -165,7 +134,7 @@ def _file_schema(physical: bytes, packed: bytes) -> Schema:
 
 
 def _read_parquet(
-    stream: Any,
+    fragment: Any,
     piece: Piece,
     metadata: TableMetadata,
     io: FileIO,
@@ -173,12 +142,6 @@ def _read_parquet(
     target: pa.Schema,
     context: ScanContext,
 ) -> pa.Table:
-    # Text is read straight into the type that pandas keeps it in; a cast afterwards would copy it.
-    file_format = ds.ParquetFileFormat(
-        read_options=ds.ParquetReadOptions(binary_type=pa.large_binary(), list_type=pa.LargeListType),
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True),
-    )
-    fragment = file_format.make_fragment(stream)
     if piece.span is not None:
         start, end = piece.span
         groups = [i for i, at in enumerate(_row_group_starts(fragment.metadata)) if start <= at < end]
@@ -225,7 +188,7 @@ def _read_parquet(
     needed = columns if not late else list(dict.fromkeys([*columns, *_roots(bound, file_schema)]))
     table = fragment.to_table(schema=physical, columns=needed, filter=early, batch_size=2**31 - 1)
     if piece.deletes:
-        table = table.filter(kept_rows(piece.deletes, piece.path, table.num_rows, io))
+        table = table.filter(kept_rows(piece.deletes, piece.path, table.num_rows, io, context.table))
     for part in late:
         table = table.filter(part)
     table = table.select(columns)

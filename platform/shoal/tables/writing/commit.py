@@ -38,6 +38,7 @@ from shoal.tables.errors import (
 from shoal.tables.pyiceberg_private import (
     CommitFailedException,
     DataFile,
+    FileIO,
     TableMetadata,
     append_producer,
     discard_manifests,
@@ -45,6 +46,7 @@ from shoal.tables.pyiceberg_private import (
     io_of,
     overwrite_producer,
 )
+from shoal.tables.storage import renewing, storage_error
 from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.sweep import delete_manifests, sweep_creation
 
@@ -124,11 +126,12 @@ def commit(request: CommitRequest, given: CatalogSettings) -> Landed:
     nothing landed. Raises :class:`CommitUnknownError` when nobody can say: the files must stay.
     """
     start, wait, unknown, tries = time.monotonic(), 0.02, False, 0
+    io = catalogs.access(given)
     while True:
         tries += 1
         late = time.monotonic() - start > request.seconds
         try:
-            return _attempt(request, given)
+            return renewing(io, lambda: _told_attempt(request, given, io))
         except (CommitFailedException, ValidationException, TableAlreadyExistsError) as error:
             if late:
                 raise ConflictError(
@@ -159,11 +162,10 @@ def commit(request: CommitRequest, given: CatalogSettings) -> Landed:
                 ) from error
             if late:
                 raise _unknown(request, error) from error
-        except OSError as error:
-            # Of the manifests or the metadata, all of which come before the catalog is changed.
+        except StorageError as error:
             if unknown:
                 raise _unknown(request, error) from error
-            raise _no_space(request, error) from error
+            raise
         time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 1.7, 1.0)
 
@@ -181,6 +183,17 @@ def _no_space(request: CommitRequest, error: Exception) -> StorageError:
         f"The commit to {request.name} could not be written: {error}",
         hint="Nothing was written: the table is as it was. Is there space, and permission to write?",
     )
+
+
+def _told_attempt(request: CommitRequest, given: CatalogSettings, io: FileIO) -> Landed:
+    try:
+        return _attempt(request, given)
+    except OSError as error:
+        if isinstance(error, _UNKNOWN):
+            raise
+        # Of the manifests or the metadata, all of which come before the catalog is changed.
+        what = f"The commit to {request.name} could not be written, and the table is as it was"
+        raise storage_error(error, request.base.location, what, io=io, table=request.name) from error
 
 
 def _unknown(request: CommitRequest, error: Exception) -> CommitUnknownError:
@@ -318,9 +331,7 @@ def _same_shape(one: TableMetadata, other: TableMetadata) -> bool:
     )
 
 
-def _remember(
-    request: CommitRequest, transaction: Transaction, metadata: TableMetadata, snapshot_id: int
-) -> None:
+def _remember(request: CommitRequest, transaction: Transaction, metadata: TableMetadata, snapshot_id: int) -> None:
     if not request.remember:
         return
     runs = {k: v for k, v in metadata.properties.items() if k.startswith(RUN_PROPERTY)}

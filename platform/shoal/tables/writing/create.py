@@ -28,8 +28,10 @@ from shoal.errors import UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import StorageError, TableExistsError
+from shoal.tables.catalogs.reaching import reach
+from shoal.tables.errors import TableExistsError
 from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema, io_of
+from shoal.tables.storage import storage_error
 from shoal.tables.types.partitioning import PartitionField, check_sortable, parse_field, parse_sorts
 from shoal.tables.types.schemas import check_columns, frame_schema, new_table_schema, refuse_alike_by_case
 from shoal.tables.writing.sweep import sweep_creation
@@ -66,10 +68,9 @@ def create_table(
     try:
         return transaction.commit_transaction()
     except OSError as error:
-        raise StorageError(
-            f"The metadata of {name} could not be written: {error}",
-            hint="Nothing was made. Is there space, and permission to write to the warehouse?",
-        ) from error
+        where, io = transaction.table_metadata.location, io_of(transaction)
+        what = f"The metadata of {name} could not be written, and nothing was made"
+        raise storage_error(error, where, what, io=io, table=name) from error
     except (TableAlreadyExistsError, CommitFailedException) as error:
         # PyIceberg says the one or the other: it saw the table when it looked, or when it was to make its own.
         sweep_creation(io_of(transaction), transaction.table_metadata)
@@ -136,7 +137,7 @@ def staged(
                     hint="Are its name (namespace.table) and properties= right?",
                 ) from error
 
-        return catalogs.reach(settled, f"make the table {name}", begin)
+        return reach(settled, f"make the table {name}", begin)
 
     return start
 

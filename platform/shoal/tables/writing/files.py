@@ -27,6 +27,7 @@ from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
 from shoal.tables.arguments import number
 from shoal.tables.errors import TypeNotSupportedError
+from shoal.tables.keys import file_io
 from shoal.tables.pyiceberg_private import (
     DataFile,
     FileIO,
@@ -38,8 +39,7 @@ from shoal.tables.pyiceberg_private import (
     schema_to_pyarrow,
 )
 from shoal.tables.reading.plan import unpack_metadata
-from shoal.tables.reading.scan import file_io
-from shoal.tables.storage import storage_error
+from shoal.tables.storage import renewing, storage_error
 from shoal.tables.types.fit import fit
 from shoal.tables.types.partitioning import split
 from shoal.tables.writing.attempts import go_on, part_of
@@ -113,7 +113,9 @@ def write_partition(
     reached(WritePoint.WORKER_BEFORE_FILE)
     schema = unpack_metadata(context.metadata).schema()
     try:
-        written = write_stream(iter([fit(frame, schema, context.table, position)]), context)
+        table = fit(frame, schema, context.table, position)
+        io = file_io(unpack_metadata(context.metadata).location, context.io_properties)
+        written = renewing(io, lambda: write_stream(iter([table]), context))
     except _NOT_FIT as error:
         raise TypeNotSupportedError(
             f"Partition {position} of the frame could not be stored in {context.table}: {error}",
@@ -156,7 +158,8 @@ def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Writ
                 raise
     except BaseException as error:
         if isinstance(error, OSError):
-            raise storage_error(error, context.data_path, "could not be written") from error
+            what = f"A file of {context.table} could not be written"
+            raise storage_error(error, context.data_path, what, io=io, table=context.table) from error
         if not isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
             # A panic of Rust code is no Exception, and would end the worker's thread without an answer.
             raise RuntimeError(f"Writing a partition of {context.table} panicked: {error}") from error
@@ -201,7 +204,8 @@ def _write_files(
         path = _path(metadata, data_path, record)
         output = io.new_output(path)
         try:
-            with output.create(overwrite=False) as sink:
+            # Nobody else has this name, and looking whether it is there would be two requests.
+            with output.create(overwrite=True) as sink:
                 nans: Counter[int] = Counter()
                 writer = pq.ParquetWriter(
                     sink, arrow_schema, **_writer_options(following, metadata.properties)

@@ -18,6 +18,7 @@ from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
 
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.catalogs.reaching import reach
 from shoal.tables.writing.sweep import sweep
 from shoal.tables.writing.write import write_table
 
@@ -38,7 +39,7 @@ def staged(frame: Any, *, catalog: CatalogSettings | None = None) -> Iterator[st
     settled = catalogs.settings(catalog)
     opened = catalogs.catalog(settled)
     with suppress(NamespaceAlreadyExistsError):
-        catalogs.reach(settled, "make a namespace", lambda: opened.create_namespace((NAMESPACE,)))
+        reach(settled, "make a namespace", lambda: opened.create_namespace((NAMESPACE,)))
     _drop_old(settled)
     name = f"{NAMESPACE}.t_{int(time.time())}_{uuid.uuid4().hex}"
     try:
@@ -56,7 +57,7 @@ def _drop(name: str, settled: CatalogSettings) -> None:
     ident = catalogs.identifier(name, settled)
     with suppress(NoSuchTableError):
         table = opened.load_table(ident)
-        catalogs.reach(settled, f"drop {name}", lambda: opened.drop_table(ident))
+        reach(settled, f"drop {name}", lambda: opened.drop_table(ident))
         sweep(table.io, table.location(), ())
 
 

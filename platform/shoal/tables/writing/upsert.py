@@ -79,6 +79,7 @@ def pieces_of(files: Sequence[DataFile]) -> tuple[Piece, ...]:
             deletes=(),
             exact=True,
             weight=0.0,
+            size=f.file_size_in_bytes,
         )
         for f in files
     )
