@@ -50,9 +50,13 @@ class S3Server:
         catalog needs to be this user."""
         secret = f"hidden-{secrets.token_hex(8)}"
         self._admin("create-user", "--access", name, "--secret", secret, "--role", "user")
+        self.own(bucket, name)
+        return {**self.properties, "s3.access-key-id": name, "s3.secret-access-key": secret}
+
+    def own(self, bucket: str, name: str) -> None:
+        """Give a bucket to a user."""
         self.bucket(bucket)
         self._admin("change-bucket-owner", "--bucket", bucket, "--owner", name)
-        return {**self.properties, "s3.access-key-id": name, "s3.secret-access-key": secret}
 
     def remove_account(self, name: str) -> None:
         self._admin("delete-user", "--access", name)

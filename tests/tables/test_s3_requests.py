@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +42,13 @@ def noise(rows: int, columns: int) -> pa.Table:
 
 
 @pytest.fixture
-def wide(lake: CatalogSettings) -> Iterator[str]:
+def wide(lake: CatalogSettings) -> str:
     """A table of one file with all row groups."""
     data = noise(GROUPS * ROWS, COLUMNS)
     properties = {"write.parquet.row-group-limit": str(ROWS)}
     shoal.create_table("counted.wide", data, properties=properties, catalog=lake)
     shoal.write_table(data, "counted.wide", catalog=lake)
-    yield "counted.wide"
+    return "counted.wide"
 
 
 def bare(lake: CatalogSettings, path: str, columns: list[str] | None) -> pa.Table:

@@ -67,7 +67,7 @@ def file_io(location: str, shipped: Mapping[str, str]) -> FileIO:
     with _lock:
         secrets = _held.get(key)
     if secrets is None:
-        own = catalog.storage_properties(catalog.settings())
+        own = catalog.settings().for_storage
         secrets = _items({name: value for name, value in own.items() if catalog.is_secret(name)})
     return _file_io(location, key, secrets, os.getpid())
 

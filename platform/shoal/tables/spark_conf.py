@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 
-from shoal.tables.catalogs.opening import CatalogSettings, settings, storage_properties
+from shoal.tables.catalogs.opening import CatalogSettings, settings
 from shoal.tables.credentials import current_keys
 
 ICEBERG_VERSION = "1.11.0"
@@ -83,7 +83,7 @@ def _storage(settled: CatalogSettings) -> dict[str, str]:
     """S3: endpoint and credentials are spelled alike on both sides, region and path style are not."""
     if not settled.warehouse.startswith(("s3://", "s3a://", "s3n://")):
         return {}
-    given = {**settled.properties, **current_keys(storage_properties(settled))}
+    given = {**settled.properties, **current_keys(settled.for_storage)}
     same = {
         k: v for k, v in given.items() if k in ("s3.endpoint", "s3.access-key-id", "s3.secret-access-key")
     }

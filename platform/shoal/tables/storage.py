@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -90,6 +90,12 @@ _MEANINGS: tuple[_Meaning, ...] = (
         "Check s3.endpoint in the catalog's properties, and that the server is running.",
     ),
     (
+        r"checksums? mismatch|ChecksumMismatch",
+        StorageError,
+        "it is damaged, as its checksum says",
+        "Restore it, or go back to a snapshot before it: shoal.rollback().",
+    ),
+    (
         r"INTERNAL_FAILURE|InternalError|HTTP status 5\d\d",
         StorageUnavailableError,
         "the server failed",
@@ -98,6 +104,9 @@ _MEANINGS: tuple[_Meaning, ...] = (
 )
 # A path in an error's words may hold anything that is looked for: it is random in part.
 _PATHS = re.compile(r"(?:key|bucket|path|file|object) '[^']*'|'[^']*/[^']*'|s3[an]?://\S+")
+_BUCKET = re.compile(r"in bucket '([^']+)'|s3[an]?://([^/\s]+)/|does not exist '([^/']+)/")
+RENEWALS = 5
+"""How often one action goes through new keys: more often, the keys are not what is wrong."""
 _DIAGNOSIS = "shoal-nothing-is-here"
 
 
@@ -111,14 +120,15 @@ def storage_error(
     """
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return StorageError(
-            f"{what}: no space is left at {location} ({error})",
+            f"No space is left at {location}. {what}: {error}",
             hint="Free some and run it again; the table is as it was, and this task's files are deleted.",
         )
     if on_s3(location):
         return _of_s3(error, location, what, io, table)
-    if isinstance(error, FileNotFoundError):
+    if is_gone(error):
         return StorageError(
-            f"{what}: there is no {location} ({error})", hint="Was it deleted or moved by someone else?"
+            f"{what}, for it is gone: {error}",
+            hint="Was its snapshot expired, or the table dropped, by someone else?",
         )
     return StorageError(
         f"{what} at {location}: {error}", hint="Does the worker have permission (and credentials) for it?"
@@ -154,8 +164,12 @@ def is_gone(error: Exception) -> bool:
 
 
 def _of_s3(error: Exception, location: str, what: str, io: FileIO | None, table: str) -> StorageError:
-    bucket = urlsplit(location).netloc
     words = _words(error)
+    # A table's files may be in another bucket than the catalog's warehouse, which may be all that is known.
+    said = _BUCKET.search(words)
+    bucket = next(filter(None, said.groups())) if said is not None else urlsplit(location).netloc
+    if bucket != urlsplit(location).netloc:
+        location = f"s3://{bucket}"
     found = _meaning(words)
     # A request for a file's head is answered with a number alone, and one for no file looks like one for no bucket.
     vague = found is None or "HEAD" in words.upper() or is_gone(error)
@@ -168,8 +182,8 @@ def _of_s3(error: Exception, location: str, what: str, io: FileIO | None, table:
         return kind(f"{what} in the bucket {bucket}: {meaning} ({location}: {words}).", hint=hint, **known)
     if is_gone(error):
         return StorageError(
-            f"{what} in the bucket {bucket}: {location} is not there ({words}).",
-            hint="Was the table dropped, or its snapshot expired, by someone else?",
+            f"{what} in the bucket {bucket}, for it is gone: {words}",
+            hint="Was its snapshot expired, or the table dropped, by someone else?",
             **known,
         )
     return StorageError(f"{what} at {location}: {words}", hint="The server's own log says more.", **known)
@@ -210,17 +224,18 @@ def renewing(io: FileIO, action: Callable[[], T]) -> T:
 
     For actions that may be repeated. Keys that expired are waited for as long as the catalog's timeout says.
     """
-    for _ in range(_RENEWALS):
+    for _ in range(RENEWALS):
         used = keys_used(io)
         try:
             return action()
-        except CredentialsExpiredError:
-            if not await_other_keys(io.properties, used, wait=True):
-                raise
-        except StorageRefusedError:
-            if not await_other_keys(io.properties, used, wait=False):
+        except StorageRefusedError as error:
+            if not others_came(error, io.properties, used):
                 raise
     return action()
 
 
-_RENEWALS = 5  # how often one action goes through new keys: more often, the keys are not what is wrong
+def others_came(error: Exception, properties: Mapping[str, str], used: Mapping[str, str]) -> bool:
+    """Whether there are other keys now than those that ``error`` is about."""
+    if not isinstance(error, StorageRefusedError):
+        return False
+    return await_other_keys(properties, used, wait=isinstance(error, CredentialsExpiredError))

@@ -80,6 +80,12 @@ class CatalogSettings:
         return kinds[scheme]
 
     @property
+    def for_storage(self) -> dict[str, str]:
+        """The further properties, with what our own access to S3 has to know."""
+        properties = {TIMEOUT: f"{self.timeout:g}", **self.properties}
+        return {**properties, CREDENTIALS: self.credentials} if self.credentials else properties
+
+    @property
     def shown_uri(self) -> str:
         """The URI without its password."""
         return without_password(self.uri)
@@ -223,7 +229,7 @@ def _make_folders(given: CatalogSettings) -> None:
 def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     """What ``pyiceberg.catalog.load_catalog`` is told."""
     types = {"sqlite": "sql", "postgresql": "sql", "rest": "rest", "hive": "hive"}
-    properties = {"type": types[given.kind], "uri": given.uri, **storage_properties(given)}
+    properties = {"type": types[given.kind], "uri": given.uri, **given.for_storage}
     properties = {**implementation(given.warehouse, properties), **properties}
     if given.warehouse:
         properties["warehouse"] = given.warehouse
@@ -236,14 +242,6 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
         properties["uri"] = url.render_as_string(hide_password=False)
     if given.kind == "postgresql":
         properties["uri"] = _with_driver(given.uri)
-    return properties
-
-
-def storage_properties(given: CatalogSettings) -> dict[str, str]:
-    """The further properties, with what our own access to S3 has to know."""
-    properties = {TIMEOUT: f"{given.timeout:g}", **given.properties}
-    if given.credentials:
-        properties[CREDENTIALS] = given.credentials
     return properties
 
 

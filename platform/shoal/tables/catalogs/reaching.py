@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from shoal.tables.credentials import current_keys
 from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
     import requests
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    start, wait = time.monotonic(), 0.05
+    start, wait, renewals = time.monotonic(), 0.05, 0
     while True:
+        used = current_keys(given.for_storage) if given.credentials else {}
         try:
             return action()
         except (OperationalError, InterfaceError, requests.ConnectionError, ConnectionError) as error:
@@ -53,7 +55,11 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
                     tried_for=tried_for,
                 ) from error
         except OSError as error:
-            raise _of_files(given, doing, error) from error
+            told = _of_files(given, doing, error)
+            renewals += 1
+            if not (given.credentials and renewals < 5 and _others_came(given, told, used)):
+                raise told from error
+            continue
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 2, 1.0)
 
@@ -67,6 +73,12 @@ def _of_files(given: CatalogSettings, doing: str, error: OSError) -> Exception:
     from shoal.tables.storage import storage_error
 
     return storage_error(error, given.warehouse, f"Could not {doing}", io=access(given))
+
+
+def _others_came(given: CatalogSettings, error: Exception, used: dict[str, str]) -> bool:
+    from shoal.tables.storage import others_came
+
+    return others_came(error, given.for_storage, used)
 
 
 # What a database says when it is there and will not: by its words, for a connection that was never made has

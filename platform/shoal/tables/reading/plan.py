@@ -34,6 +34,7 @@ from shoal.tables.pyiceberg_private import (
 )
 from shoal.tables.reading.equality import files_of
 from shoal.tables.reading.proof import whole_file, without_nans
+from shoal.tables.storage import renewing
 
 PARTITION_SIZE = 128 * 2**20
 """Bytes of a partition in memory, by default: as Dask's habit is, some 100 MB."""
@@ -202,7 +203,7 @@ def make_plan(
         if since is not None
         else Scan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
     )
-    tasks = files_of(scan)
+    tasks = renewing(io, lambda: files_of(scan))
     weights = column_weights(schema, tasks)
     whole = whole_file(schema, pinned.specs(), row_filter)
     no_nans = without_nans(schema, pinned.specs(), row_filter)
