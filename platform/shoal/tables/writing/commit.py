@@ -331,7 +331,9 @@ def _same_shape(one: TableMetadata, other: TableMetadata) -> bool:
     )
 
 
-def _remember(request: CommitRequest, transaction: Transaction, metadata: TableMetadata, snapshot_id: int) -> None:
+def _remember(
+    request: CommitRequest, transaction: Transaction, metadata: TableMetadata, snapshot_id: int
+) -> None:
     if not request.remember:
         return
     runs = {k: v for k, v in metadata.properties.items() if k.startswith(RUN_PROPERTY)}

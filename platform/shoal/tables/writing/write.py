@@ -25,7 +25,7 @@ from shoal.tables.errors import CommitUnknownError, ConflictError
 from shoal.tables.keys import hold_secrets
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
-from shoal.tables.writing.commit import Landed, CommitRequest, commit, find_landed
+from shoal.tables.writing.commit import CommitRequest, Landed, commit, find_landed
 from shoal.tables.writing.files import WriteContext, Written, delete_files, write_frame, write_partition
 from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.prepare import Job, prepare
