@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,7 @@ from distributed import Client, Security
 
 import shoal
 from shoal.engines.certificate import make_certificate
+from shoal.engines.dask.worker import limit
 from shoal.machine.modules import UserModuleWarning
 from shoal.model.cluster import Reason
 
@@ -172,6 +175,23 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert "was restarted: its process had ended" in status()["note"]
     assert (first.poll(), second.poll()) == (None, None)
 
+    # Over its memory it is ended, and started again, by that nanny too.
+    def grow() -> None:
+        def fill() -> None:
+            kept = []
+            while True:
+                kept.append(b"x" * 10**7)
+                time.sleep(0.01)
+
+        threading.Thread(target=fill, daemon=True).start()
+
+    grow.__module__ = "__main__"  # by value: the workers do not have this module
+    client.run(grow, workers=[next(iter(client.run(os.getpid)))])
+    eventually(lambda: status()["restarts"] == 2 and status()["workers"] == 2, 20, "it was restarted")
+    assert re.search(r"worker w-\d was restarted: it used [45]\d\d MB of its 500 MB", status()["note"])
+    assert status()["peak_memory"] > 400e6
+    assert (first.poll(), second.poll()) == (None, None)
+
     # Another one comes.
     cluster._home.scale(cluster.id, 3)
     eventually(lambda: cluster.record.plan.workers == 3, 20, "it was granted")
@@ -190,7 +210,7 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert [each.poll() for each in programs.values()] == [None, None]
     assert names() == set(programs)
     assert sum(client.gather(held)) == 204, "nothing was lost"
-    assert status()["restarts"] == 1, "to be retired is no loss"
+    assert status()["restarts"] == 2, "to be retired is no loss"
 
     # A pod is told to end, as by a node that is drained: its results move, and its head says that it left.
     (drained, process), (other, _) = programs.items()
@@ -288,3 +308,16 @@ def test_a_worker_that_waits_for_its_scheduler_ends_when_told(pods: Pods, eventu
     eventually(lambda: "looks for the scheduler" in pods.log("w-0"), 30)
     worker.terminate()
     assert worker.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "there", "limits"),
+    [
+        ("a machine with much more", 64_000_000_000, 1_000_000_000),
+        ("a pod of just as much: the nanny is in it, too", 1_000_000_000, 936_000_000),
+        ("a pod with room for the nanny", 1_064_000_000, 1_000_000_000),
+        ("far too little: half of it, whatever comes", 100_000_000, 500_000_000),
+    ],
+)
+def test_a_worker_leaves_room_for_its_nanny(what: str, there: int, limits: int) -> None:
+    assert limit(1_000_000_000, there) == limits, what

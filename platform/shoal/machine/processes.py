@@ -25,6 +25,16 @@ import psutil
 MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
 LEDGER = "SHOAL_LEDGER"  # and the URL of the ledger that knows it in this one
 AHEAD = "SHOAL_AHEAD"  # a head that was started before its decision: the pid of who decides
+# What the environment of a process has to say from its first moment on if Dask's workers are its forks. These are
+# Dask's own values (distributed.nanny.pre-spawn-environ, and the seed by which all its workers hash alike); one
+# worker is one process with its own threads, under which libraries must not start more.
+FORKS_WORKERS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "PYTHONHASHSEED": "6640",
+}
 _START_TOLERANCE = 2.0  # s; psutil derives the start from the boot time, which clock changes move
 
 

@@ -36,7 +36,6 @@ class Arriving:
     """The workers of one scheduler that somebody else starts. All methods run on its loop."""
 
     def __init__(self, site: Site, scheduler: Any) -> None:
-        self._limit = int(site.plan.groups[0].there.memory)
         self._scheduler = scheduler
         self._wanted = site.plan.workers
         self._changing = asyncio.Lock()
@@ -177,7 +176,7 @@ class Arriving:
             return f"worker {name} was restarted: its process had ended"
         used = int(event.get("rss", 0))
         self._peak = max(self._peak, used)
-        return f"worker {name} was restarted: it used {used / 1e6:.0f} MB of its {self._limit / 1e6:.0f} MB"
+        return f"worker {name} was restarted: it used {used / 1e6:.0f} MB of its {worker.memory_limit / 1e6:.0f} MB"
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)

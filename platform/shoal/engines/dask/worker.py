@@ -25,19 +25,11 @@ from typing import Any
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError, UsageError
 from shoal.machine.addresses import POD_IP
 from shoal.machine.logs import set_up
-from shoal.machine.processes import MARK
+from shoal.machine.processes import FORKS_WORKERS, MARK
 
 _log = logging.getLogger("shoal.engines")
-# What is read only when a process starts, and workers are forked. These are Dask's own values
-# (distributed.nanny.pre-spawn-environ, and the seed by which all its workers hash alike).
-_FROM_THE_START = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-    "PYTHONHASHSEED": "6640",
-    "PYTHONUNBUFFERED": "1",
-}
+_FROM_THE_START = FORKS_WORKERS | {"PYTHONUNBUFFERED": "1"}
+_BESIDE = 64_000_000  # bytes that its nanny takes, and what else is there besides the worker
 _AGAIN = 1.0  # s between tries to reach the scheduler
 _TRY = 5.0  # s of one
 _MOVE = 4.0  # s that results get to move away before it ends
@@ -161,6 +153,14 @@ def _settle(scratch: Path) -> None:
     os.environ.setdefault("HOME", str(scratch))
 
 
+def limit(asked: int, there: int) -> int:
+    """What the worker's process may take of the memory that is there for all of its pod (bytes).
+
+    Where that is all there is, the kernel would end the pod before the nanny ends the worker.
+    """
+    return max(min(asked, there - _BESIDE), asked // 2)
+
+
 class _Worker:
     """A nanny and what ends it."""
 
@@ -187,6 +187,7 @@ class _Worker:
 
     async def _serve(self) -> None:
         from distributed import Nanny
+        from distributed.system import memory_limit
 
         from shoal.engines.dask.security import WORKER_SETUP, security
 
@@ -206,7 +207,7 @@ class _Worker:
             security=tls,
             name=settings.name,
             nthreads=max(1, int(settings.cores)),
-            memory_limit=settings.memory,
+            memory_limit=limit(settings.memory, memory_limit()),
             local_directory=str(settings.scratch),
             resources={"GPU": settings.gpus} if settings.gpus else None,
             preload=[WORKER_SETUP],

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
-from shoal.machine.processes import AHEAD, LEDGER, MARK
+from shoal.machine.processes import AHEAD, FORKS_WORKERS, LEDGER, MARK
 from shoal.project.folders import FILE, find
 
 _GONE = 5.0  # s that a killed process gets to be gone
@@ -30,14 +30,6 @@ _GONE = 5.0  # s that a killed process gets to be gone
 _FIXED = (MARK, LEDGER, "SHOAL_DATA")
 # One worker is one process with its own threads: libraries must not start more under them.
 _EVERY_HEAD = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-# What is read only when a process starts, and workers are forked. These are Dask's own values
-# (distributed.nanny.pre-spawn-environ, and the seed by which all its workers hash alike).
-_DASK_HEAD = {
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-    "PYTHONHASHSEED": "6640",
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ _waiting: dict[str, _Early] = {}
 
 def settings(engine: str) -> dict[str, str]:
     """What the environment of a head of this engine has to say from its first moment on."""
-    return _EVERY_HEAD | (_DASK_HEAD if engine == "dask" else {})
+    return _EVERY_HEAD | (FORKS_WORKERS if engine == "dask" else {})
 
 
 def command(cluster_id: str, engine: str, *more: str) -> list[str]:
