@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.engines.port import Sample
 from shoal.engines.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
+from shoal.head.effort import Effort
+from shoal.machine.measure import Tree
 from shoal.model.cluster import Reason
 from shoal.model.workload import Timeouts
 from shoal.units import Seconds
@@ -107,3 +111,16 @@ def test_what_keeps_leaving_is_brought_back_later_and_later_and_what_left_long_a
     assert pauses[-1] == 60
     assert losses.wait(now + 1000) == 0
     assert losses.lost(now + 1000).wait(now + 1000) == 0
+
+
+def test_a_thread_on_another_machine_is_work_as_one_here_is() -> None:
+    effort = Effort(Tree("c", os.getpid()), TIMEOUTS, Sample(elsewhere={"w-0/7": 5.0}), 0)
+    window = TIMEOUTS.idle / 4
+    rests, spins = Sample(elsewhere={"w-0/7": 5.1}), Sample(elsewhere={"w-0/7": 5.1 + window})
+    assert (look := effort.added(rests, window)) is not None
+    assert not look.busy
+    assert (look := effort.added(spins, 2 * window)) is not None
+    assert look.busy
+    assert effort.added(None, 3 * window) is None
+    assert (look := effort.added(spins, 4 * window)) is not None
+    assert not look.busy, "it ended"
