@@ -21,15 +21,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from distributed import Client, Security
 
 import shoal
 from shoal.engines.certificate import make_certificate
+from shoal.engines.dask import arriving
+from shoal.engines.dask.host import DaskHost
 from shoal.engines.dask.worker import limit
+from shoal.engines.port import Sample, Site
 from shoal.machine.modules import UserModuleWarning
 from shoal.model.cluster import Reason
+from shoal.model.stand import Stand
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
+from shoal.units import Bytes, Seconds
 
 Eventually = Callable[..., Any]
 
@@ -292,7 +299,9 @@ def test_who_does_not_have_the_certificate_is_refused(stand: Path, pods: Pods, t
         ({"SHOAL_START_LIMIT": "1"}, "no scheduler at tls://127.0.0.1:"),
         ({"SHOAL_WORKER_NAME": ""}, "SHOAL_WORKER_NAME is not set"),
         ({"SHOAL_WORKER_MEMORY": "1 GB"}, "SHOAL_WORKER_MEMORY is '1 GB': no number"),
+        ({"SHOAL_WORKER_CORES": "inf"}, "SHOAL_WORKER_CORES is 'inf': no number"),
         ({"SHOAL_SCHEDULER": "tcp://127.0.0.1:8786"}, "SHOAL_SCHEDULER is 'tcp://127.0.0.1:8786'"),
+        ({"SHOAL_SCHEDULER": "tls://127.0.0.1"}, "SHOAL_SCHEDULER is 'tls://127.0.0.1'"),
         ({"SHOAL_CERTIFICATE": "/nowhere"}, "the cluster's certificate cannot be read"),
         ({"SHOAL_SCRATCH": "/proc/scratch"}, "cannot write in /proc/scratch"),
     ],
@@ -308,6 +317,56 @@ def test_a_worker_that_waits_for_its_scheduler_ends_when_told(pods: Pods, eventu
     eventually(lambda: "looks for the scheduler" in pods.log("w-0"), 30)
     worker.terminate()
     assert worker.wait(10) == 0
+    # Also while it still loads what it needs.
+    early = pods.start("w-1")
+    eventually(lambda: (pods.folder / "w-1" / "tmp").exists(), 30)
+    early.terminate()
+    assert early.wait(10) == 0
+    assert pods.log("w-1") == ""
+
+
+def test_more_than_wanted_are_retired_only_once_it_is_sure_that_nobody_wanted_them(
+    pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """A home may start workers for a wish of which its head has not heard yet."""
+    monkeypatch.setattr(arriving, "_SETTLE", 4.0)
+    size = Size(1, Bytes(500_000_000))
+    times = Timeouts(idle=Seconds(60), no_client=Seconds(60), max=Seconds(60))
+    plan = Plan("small", Engine.DASK, "guest", size, (Group("default", 1, 1, 3, size, size),), times)
+    stand = Stand(port=pods.port, certificate=pods.certificate, own_workers=False)
+    with dask.config.set({"distributed.worker.preload": []}):  # which it sets for its process
+        host = DaskHost(Site(pods.cluster, plan, tmp_path, "token", stand=stand))
+        programs = {name: pods.start(name) for name in ("w-0", "w-1")}
+        try:
+            host.start(lambda *_: None, time.monotonic() + 30)
+
+            def look() -> Sample:
+                return host.observe() or Sample()
+
+            eventually(lambda: look().workers == 2, 30, "both came")
+            began = time.monotonic()
+            eventually(lambda: look().retired, 30, "one is told")
+            assert time.monotonic() - began > 2
+            (name,) = look().retired
+            assert programs.pop(name).wait(20) == 0
+            assert (look().workers, look().note) == (1, "")
+            # Under its name another one comes: that is none that may be ended.
+            host.scale(2)
+            pods.start(name)
+            eventually(lambda: look().workers == 2, 30)
+            assert look().retired == ()
+        finally:
+            host.stop()
+
+
+def test_what_its_environment_breaks_is_told_with_its_traceback(stand: Path, pods: Pods) -> None:
+    pods.up(stand, "w-0")
+    assert pods.start("w-1", DASK_DISTRIBUTED__NANNY__PRELOAD="no_such_module").wait(30) == 1
+    assert "worker w-1 failed" in pods.log("w-1")
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in pods.log("w-1")
+    assert pods.start("w-2", SHOAL_POD_IP="203.0.113.1").wait(30) == 1, "an address of another machine"
+    assert "worker w-2 does not start: " in pods.said("w-2")
+    assert "Cannot assign requested address" in pods.said("w-2")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -140,6 +141,7 @@ def _serve(head: int, listener: socket.socket, alive_r: int, alive_w: int) -> No
     code = 1
     try:
         die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how its parent takes it is not how a worker does
         os.close(alive_w)
         if os.getppid() != head:
             os._exit(0)  # it was gone before the kernel was asked

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
+import re
 import signal
 import sys
 import time
@@ -39,6 +41,8 @@ _ABSENT = 30.0  # s that its process may be missing
 _DEATHS = 5  # of its process within the time below: then it gives up
 _DEATHS_WITHIN = 60.0  # s
 _BY_SCHEDULER = "scheduler-"  # how Dask's reasons begin when a scheduler closes a worker
+_LOST = "connection-broken"  # how they end when it is gone
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,16 @@ class WorkerSettings:
                 )
             return environment[name]
 
-        def number(name: str, default: str | None = None) -> float:
+        def number(name: str, default: str = "") -> float:
             text = environment.get(name) or default or said(name)
-            try:
-                return float(text)
-            except ValueError:
-                raise UsageError(f"{name} is {text!r}: no number", hint="Give a number.") from None
+            with contextlib.suppress(ValueError):
+                if math.isfinite(found := float(text)) and found >= 0:
+                    return found
+            raise UsageError(f"{name} is {text!r}: no number", hint="Give a number, without a unit.")
 
         said(MARK)
         scheduler, folder = said("SHOAL_SCHEDULER"), Path(said("SHOAL_CERTIFICATE"))
-        if not scheduler.startswith("tls://"):
+        if not re.fullmatch(r"tls://[^/\s]+:\d+", scheduler):
             raise UsageError(f"SHOAL_SCHEDULER is {scheduler!r}", hint="Only tls://HOST:PORT is spoken to.")
         try:
             certificate, key = (folder / "tls.crt").read_text(), (folder / "tls.key").read_text()
@@ -111,12 +115,16 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in _FROM_THE_START.items()):
         os.environ.update(_FROM_THE_START)
         os.execv(sys.executable, [sys.executable, "-P", "-m", "shoal.engines.dask.worker"])  # noqa: S606
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))  # until there is something that has to be closed
     set_up(sys.stdout)
     code = 1
     try:
         code = _live(WorkerSettings.read(os.environ))
     except ShoalError as error:
         _log.error("%s. %s", error.message.rstrip("."), error.hint)
+    except Exception:  # a fault of ours or of Dask: the line above the traceback says whose worker this was
+        _log.exception("worker %s failed", os.environ.get("SHOAL_WORKER_NAME"))
     finally:
         sys.stdout.flush()
         os._exit(code)  # a thread of user code that does not end must not keep it alive
@@ -172,7 +180,7 @@ class _Worker:
 
     async def run(self) -> int:
         """Until it is to end; its exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._told.set)
         told = asyncio.ensure_future(self._told.wait())
         life = asyncio.ensure_future(self._serve())
@@ -226,8 +234,10 @@ class _Worker:
             why = watch.result()
         elif self._reason.startswith(_BY_SCHEDULER):
             return
+        elif self._reason.endswith(_LOST):
+            why = f"it lost its scheduler at {settings.scheduler}"
         else:
-            why = f"it lost its scheduler at {settings.scheduler} ({self._reason or 'no reason was told'})"
+            why = f"it was closed ({self._reason or 'no reason was told'})"
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._nanny.close(timeout=_CLOSE), 2 * _CLOSE)
         raise InfrastructureError(f"worker {settings.name} ends: {why}", hint="Its home starts another one.")
