@@ -223,7 +223,7 @@ def assert_real(worker_pids: list[int], writers: list[str], jvm_pid: int) -> Non
     if len(writers) < 2:
         raise WrongResultError(f"nyc.flights was written by {writers}; expected were two workers")
     if jvm_pid <= 0 or jvm_pid in (os.getpid(), *worker_pids):
-        raise WrongResultError(f"Spark ran in process {jvm_pid}, which is no JVM of its own")
+        raise WrongResultError(f"Spark ran in process {jvm_pid}, which is not a JVM of its own")
 
 
 def assert_history(before: dict[str, Any], after: dict[str, Any]) -> None:

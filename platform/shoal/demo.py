@@ -85,7 +85,7 @@ def load_flow(file: Path) -> Any:
     """The flow object of the file, without touching ``sys.path``."""
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
-        raise NotFoundError(f"{file} is no Python file")
+        raise NotFoundError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
@@ -108,7 +108,7 @@ def _quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(SERVER_START))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, is no news there.
+    # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, does not belong there.
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
     from prefect.settings import PREFECT_HOME
 
@@ -145,8 +145,8 @@ def _connect() -> None:
             client.hello().raise_for_status()
     except (httpx.HTTPError, RuntimeError) as error:  # the latter: its own API did not start
         raise InfrastructureError(
-            f"the demo waited in vain for {_connect_to()}: {error}",
-            hint="Start that server, or do without it: unset PREFECT_API_URL (see `prefect config view`).",
+            f"the demo timed out waiting for {_connect_to()}: {error}",
+            hint="Start that server, or run without it: unset PREFECT_API_URL (see `prefect config view`).",
         ) from error
     _end_with_this_process([p.pid for p in psutil.Process().children() if _SERVER in p.cmdline()])
 

@@ -87,7 +87,7 @@ class CapacityError(RefusedError):
 
 
 class InfrastructureError(ShoalError):
-    """A part that Shoal stands on failed: a head, a store, Java, the disk."""
+    """Something that Shoal depends on failed: a head, a store, Java, the disk."""
 
 
 class ClusterEndedError(InfrastructureError):
@@ -103,7 +103,7 @@ class DeadlineError(InfrastructureError):
 
 
 class StaleRecordError(InfrastructureError):
-    """Somebody else wrote in between. Nothing was changed; look again and decide anew."""
+    """Somebody else wrote in between. Nothing was changed; look again and decide again."""
 
 
 class OutcomeUnknownError(InfrastructureError):

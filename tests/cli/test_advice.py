@@ -86,6 +86,6 @@ def test_toys_teach_nothing_about_real_input() -> None:
 
 
 def test_advice_is_bound_to_the_input_that_was_seen() -> None:
-    assert "(input of a size not told)" in advise("etl", [RUN] * 3).why
+    assert "(input size unknown)" in advise("etl", [RUN] * 3).why
     seen = [replace(RUN, data=Bytes(size * GB)) for size in (2, 5, 3)]
     assert "with at most 5 GB of input" in advise("etl", seen).why

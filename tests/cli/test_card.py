@@ -76,9 +76,9 @@ def test_a_card_warns_before_the_end_and_tells_when_a_queued_one_starts() -> Non
         assert "shoal extend nightly +1h" in shown
     assert "ends in 10 min," not in card.text(CLUSTER, HISTORY, STATUS, 160.0)
     waits = replace(CLUSTER, state=State.QUEUED, report={"latest": 700.0})
-    assert "starts at the latest" in card.text(waits, HISTORY, None, 160.0)
-    assert "starts at the latest" in card.html(waits, HISTORY, None, 160.0)
-    assert "starts at the latest" not in card.text(waits, HISTORY, None, 800.0)
+    assert "at the latest" in card.text(waits, HISTORY, None, 160.0)
+    assert "at the latest" in card.html(waits, HISTORY, None, 160.0)
+    assert "at the latest" not in card.text(waits, HISTORY, None, 800.0)
 
 
 def test_a_price_is_told_as_it_grows() -> None:

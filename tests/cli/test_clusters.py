@@ -112,7 +112,7 @@ def test_why_walks_to_health(shoal: Any, nightly: dict[str, Any]) -> None:
 
 
 def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert "shoal head" in shoal("logs", "nightly", "-n", "2000").out
+    assert "the head is running" in shoal("logs", "nightly", "-n", "2000").out
     assert len(shoal("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3
 
 
@@ -125,7 +125,7 @@ def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, night
     assert "shoal extend nightly +" in too_short.err
     refused = shoal("extend", "nightly", "+3h")
     assert refused.code == 3
-    assert "a cluster may have 4 h of life: tier standard" in refused.err
+    assert "the limit per cluster is 4 h of life: tier standard" in refused.err
 
 
 def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dic
         memory = next(row for row in shoal("quota", "-o", "json").json["totals"] if row["what"] == "memory")
         assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 4 * 10**9)
         assert "2 GB queued" in shoal("quota").out
-        assert re.search(r"starts at the latest \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
+        assert re.search(r"starts by \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
         assert re.search(r"at the latest \d\d", " ".join(shoal("why", "third", COLUMNS="250").out.split()))
     finally:
         shoal("down", "second", "third", "--yes")

@@ -117,14 +117,11 @@ def test_an_error_is_json_for_whoever_asked_for_json(shoal: Any) -> None:
 def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: Any) -> None:
     answer = shoal("up", "small", "--workers", "4", "--yes")
     assert answer.code == 3
-    assert "needs 4 workers; a cluster may have 3 workers" in answer.err
+    assert "requests 4 workers; the limit per cluster is 3 workers" in answer.err
     assert "policies/tiers.yaml:2" in answer.err
     urgent = shoal("up", "small", "--priority", "3", "--queue", "--yes")
     assert urgent.code == 3
-    assert (
-        "needs priority 3; it may have at most priority 2: tier standard (policies/tiers.yaml:3)"
-        in urgent.err
-    )
+    assert "requests priority 3; the limit is priority 2: tier standard (policies/tiers.yaml:3)" in urgent.err
 
 
 def test_plan_says_sizes_reasons_and_quota_before_and_after(shoal: Any) -> None:
@@ -228,16 +225,16 @@ def test_folders_that_cannot_be_written_are_told(bare: Any) -> None:
     assert {"data folder", "ledger"} <= {check["check"] for check in failed}
 
 
-def test_doctor_names_a_mend_for_whatever_it_finds(bare: Any) -> None:
+def test_doctor_names_a_fix_for_whatever_it_finds(bare: Any) -> None:
     empty = bare.folder / "empty"
     empty.mkdir()
     answer = bare("doctor", "-o", "json", PATH=str(empty), JAVA_HOME="")
     assert answer.code == 4
     checks = {check["check"]: check for check in answer.json["checks"]}
     assert checks["Java"]["result"] == "failed"
-    assert "openjdk-17" in checks["Java"]["mend"]
-    assert all(check["mend"] for check in checks.values() if check["result"] != "ok")
-    assert list(checks["Java"]) == ["check", "result", "said", "mend", "seconds"]
+    assert "openjdk-17" in checks["Java"]["fix"]
+    assert all(check["fix"] for check in checks.values() if check["result"] != "ok")
+    assert list(checks["Java"]) == ["check", "result", "said", "fix", "seconds", "mend"]
 
 
 def test_init_makes_a_project_that_works_and_overwrites_nothing(bare: Any) -> None:
@@ -259,7 +256,7 @@ def test_init_that_cannot_finish_leaves_nothing(bare: Any) -> None:
     (bare.folder / "new" / "policies").write_text("in the way")
     answer = bare("init", "new")
     assert answer.code == 4
-    assert "nothing was made" in answer.err
+    assert "nothing was created" in answer.err
     assert [path.name for path in (bare.folder / "new").iterdir()] == ["policies"]
 
 

@@ -94,7 +94,7 @@ def test_a_cluster_stands_where_its_reason_says(
             assert other.outcome is Outcome.PENDING
     if outcome is Outcome.FAILED:
         assert "because" in step.said
-        assert step.mend
+        assert step.fix
 
 
 def test_phases_of_a_start_have_their_times() -> None:

@@ -36,7 +36,7 @@ def test_the_exit_code_of_a_detached_script_is_wherever_its_end_is_told(shoal: A
     why = shoal("why", bad, "-o", "json").json
     assert why["exit_code"] == 7
     last = why["steps"][-1]
-    assert (last["outcome"], last["mend"]) == ("failed", f"shoal logs {bad}")
+    assert (last["outcome"], last["fix"]) == ("failed", f"shoal logs {bad}")
     assert shoal("report", bad, "-o", "json").json["exit_code"] == 7
     for command in (["ls", "--all"], ["why", bad], ["report", bad]):
         assert "script failed: exit code 7" in " ".join(shoal(*command, COLUMNS="200").out.split())
@@ -62,7 +62,7 @@ def test_logs_are_the_scripts_output_and_the_engines_for_who_asks(shoal: Any, ba
     assert "distributed.scheduler" not in shoal("logs", bad, "--workers", "--level", "info").out
     quiet = shoal("logs", bad, "--level", "warning")
     assert "INFO" not in quiet.out
-    assert "shoal head" in quiet.out
+    assert "the head is running" in quiet.out
     assert f"shoal logs {bad} --level info" in quiet.err
 
 
@@ -137,3 +137,40 @@ def test_a_script_that_was_killed_is_no_success(shoal: Any, eventually: Callable
     shoal("down", "killed")
     waited = shoal("wait", "killed", "--timeout", "60 s")
     assert waited.code not in (0, 2), waited
+
+
+WRONG = """
+import shoal
+
+def parse(text):
+    return int(text)
+
+def main():
+    with shoal.dask("small") as cluster:
+        cluster.client.submit(parse, "twelve").result()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_error_in_a_script_shows_the_scripts_own_frames(shoal: Any) -> None:
+    shoal.write("wrong.py", WRONG)
+    short = shoal("submit", "wrong.py", "-t", "small", "-w", "1", "--name", "wrong")
+    assert short.code == 1, short
+    text = short.err[short.err.index("Traceback") :]
+    assert "ValueError: invalid literal for int() with base 10: 'twelve'" in text
+    assert [line.split(", ")[-1] for line in text.splitlines() if line.startswith("  File ")] == [
+        "in <module>",
+        "in main",
+        "in parse",
+    ]
+    assert "of Shoal and its engines left out; SHOAL_LOG=debug shows all" in text
+    called = shoal("submit", "wrong.py:main", "-t", "small", "-w", "1", "--name", "wrong")
+    assert called.code == 1, called
+    files = [line for line in called.err.splitlines() if line.startswith("  File ")]
+    assert [line.split(", ")[-1] for line in files] == ["in main", "in parse"]
+    whole = shoal("submit", "wrong.py", "-t", "small", "-w", "1", "--name", "wrong", SHOAL_LOG="debug")
+    assert whole.code == 1
+    assert "distributed" in whole.err[whole.err.index("Traceback") :]
+    assert "left out" not in whole.err

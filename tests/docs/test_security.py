@@ -12,7 +12,7 @@ _CLAIM = re.compile(r"^- (?P<said>.+?) `(?P<file>tests/[\w/]+\.py)::(?P<name>tes
 
 
 def claims() -> list[str]:
-    held = PAGE.split("## What is held\n")[1].split("\n## ")[0]
+    held = PAGE.split("## What is protected\n")[1].split("\n## ")[0]
     return [line for line in held.splitlines() if line.startswith("- ")]
 
 
@@ -32,6 +32,6 @@ def test_each_claim_names_a_test_that_exists() -> None:
 
 
 def test_what_is_not_held_is_said() -> None:
-    not_held = PAGE.split("## What is not held\n")[1]
+    not_held = PAGE.split("## What is not protected\n")[1]
     for word in ("root", "same Unix user", "Quotas are cooperation", "nuisance"):
         assert word in not_held

@@ -310,7 +310,7 @@ class PlayedHome(LocalHome):
         if cluster.id not in self.played.begun:
             self.played.begun[cluster.id] = elapsed
             tx.update(cluster.id, head={"played": True})
-            starting = Phase(State.STARTING, Reason.HEAD_STARTING, "the head runs")
+            starting = Phase(State.STARTING, Reason.HEAD_STARTING, "the head is running")
             return told(tx, cluster, Pulse(phase=starting))
         pulse = Pulse(elapsed - self.played.begun[cluster.id])
         if due(pulse, cluster.plan.timeouts) is not None:

@@ -160,7 +160,7 @@ def test_whoever_asks_knows_by_the_id_whether_the_cluster_is_new(world: World) -
 def test_another_plan_under_a_live_name_is_refused_with_both_side_by_side(
     world: World, asked: dict[str, Any], what: str, requested: str, existing: str
 ) -> None:
-    """Nobody computes on another size than was asked for without a word."""
+    """Nobody computes on another size than was was asked for unnoticed."""
     world.ask("one")
     with pytest.raises(UsageError, match=f"{what} +{requested} +{existing}") as refusal:
         world.ask("one", **asked)
@@ -262,9 +262,7 @@ def test_a_range_starts_with_as_many_as_fit_and_says_so(world: World) -> None:
 
 
 def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: World) -> None:
-    with pytest.raises(
-        NeverFitsError, match=r"priority 3; it may have at most priority 2: tier standard \(.*:"
-    ):
+    with pytest.raises(NeverFitsError, match=r"priority 3; the limit is priority 2: tier standard \(.*:"):
         world.ask("urgent", priority=3)
     asked = prepare("small", engine="dask", workers=1, priority=2, project=world.project)
     rushed = replace(asked.workload, priority=3)

@@ -198,6 +198,6 @@ def test_workers_that_die_at_once_are_not_started_without_end(project: Path, eve
 
         with pytest.raises(Exception):  # noqa: B017, PT011 - the worker that is asked dies
             client.run_on_scheduler(plant, plugin=dumps(Ends()), wait=True)
-        eventually(lambda: "tried again in" in cluster.record.message, 120, "the pause is told")
+        eventually(lambda: "trying again in" in cluster.record.message, 120, "the pause is told")
         assert cluster.report().restarts < 30
         assert cluster.record.state is State.READY

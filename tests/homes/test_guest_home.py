@@ -83,7 +83,7 @@ def test_shoal_dask_and_its_handle_work_on_it(guest: Path, marked: Marked, event
         eventually(lambda: (cluster._home.status(cluster.id) or {})["ends_in"]["reason"], 30)
         again = pickle.loads(pickle.dumps(cluster))
         assert (again.owns, again.record.id) == (False, cluster.id)
-        assert "the head runs" in cluster.logs()
+        assert "the head is running" in cluster.logs()
         assert shoal.connect("one", project=guest).record.id == cluster.id
         assert "one" in cluster._repr_html_()
     assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
@@ -141,7 +141,7 @@ def test_every_command_works_on_it(
     assert "2 h" in command("extend", "four", "2h")
     assert "2 workers" in command("scale", "four", "2")
     assert "four" in command("quota")
-    assert "the head runs" in command("logs", "four", "--head")
+    assert "the head is running" in command("logs", "four", "--head")
     checks = {each["check"]: each["result"] for each in json.loads(command("doctor", "-o", "json"))["checks"]}
     assert checks["guest's folder"] == "ok"
     assert "ledger" not in checks, "that is another home's"

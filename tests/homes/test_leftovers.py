@@ -66,7 +66,7 @@ def test_a_daemon_with_a_cleared_environment_ends_with_its_cluster(project: Path
 def test_nothing_is_there_5_s_after_a_kill_with_nobody_calling(
     project: Path, eventually: Eventually, killed: str
 ) -> None:
-    """README: kill the head with -9, and no process of it is there five seconds later, a daemon's included."""
+    """README: kill the head with -9, and none of its processes is left five seconds later, a daemon's included."""
     handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
     head = psutil.Process(handle.record.head["pid"])
     guard = head.parent()

@@ -42,7 +42,9 @@ def test_whoever_finds_a_cluster_by_name_leaves_it_running_and_reads_so(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.split() == [detached.id, "False", "3"], done.stderr
-    assert "desk is there already: attached to it, and it stays when this is closed" in done.stderr
+    assert (
+        "desk already exists: attached to it, and it keeps running when this handle is closed" in done.stderr
+    )
     assert "shoal down desk" in done.stderr
     assert "dropped" not in done.stderr
     assert detached.record.state is State.READY

@@ -99,7 +99,7 @@ def test_names() -> None:
     assert identifier("shoal.nyc.flights", given) == ("nyc", "flights")
     assert identifier("a.b.c", given) == ("a", "b", "c")
     for bad in ("flights", "nyc.", "", ".x", "nyc. flights", None):
-        with pytest.raises(UsageError, match="is no table name"):
+        with pytest.raises(UsageError, match="is not a table name"):
             identifier(bad, given)  # type: ignore[arg-type]
 
 

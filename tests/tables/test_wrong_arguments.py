@@ -1,7 +1,7 @@
 """Whatever nonsense a public function of tables is given, it says so with a ShoalError, and makes nothing.
 
 The table of nonsense is broad on purpose: most of it came back as an error of pandas, Arrow or PyIceberg, three
-calls below the one who could mend it.
+calls below the one who could fix it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_a_refusal_names_limit_holders_source_and_three_ways_on(planned: Planned
         notes={"id-nightly": "idle 41 min"},
     )
     assert str(decision.error()) == (
-        "etl-2 needs 28 GB of memory; you hold 28 GB of 42 GB (explore; nightly, idle 41 min): "
+        "etl-2 requests 28 GB of memory; you hold 28 GB of 42 GB (explore; nightly, idle 41 min): "
         "tier standard (policies/tiers.yaml:3)\n"
         "  Free what you hold:  shoal down explore\n"
         "  Shrink it:           workers=1 fits now (--workers 1)\n"
@@ -102,7 +102,7 @@ def test_a_team_may_be_full_while_the_user_is_not(planned: Planned, standard: Li
     theirs, names = holding(("theirs", planned("etl", workers=2)))
     decision = decide(of("mine", planned("etl", workers=2)), limits, Account(), theirs, names=names)
     assert decision.message == (
-        "mine needs 28 GB of memory; team growth holds 28 GB of 42 GB (theirs): team growth (t:1)"
+        "mine requests 28 GB of memory; team growth holds 28 GB of 42 GB (theirs): team growth (t:1)"
     )
     assert decision.free == ()  # it is not the user's to end
     assert "shoal down" not in decision.hint
@@ -114,7 +114,7 @@ def test_the_machine_may_be_full_while_quota_is_not(planned: Planned, standard: 
     place = Capacity(Machine(cores=2, memory=Bytes(5 * GB)), Account({"id-other": real(two)}))
     decision = decide(of("mine", two), standard, Account(), place=place, names={"id-other": "other"})
     assert decision.reason is Reason.WAITING_FOR_CAPACITY
-    assert decision.message.startswith("mine needs 3 GB of memory; the machine holds 3 GB of 5 GB (other)")
+    assert decision.message.startswith("mine requests 3 GB of memory; the machine holds 3 GB of 5 GB (other)")
     assert isinstance(decision.error(), CapacityError)
     assert decision.workers == 1
     small = Capacity(Machine(memory=Bytes(2 * GB)))
@@ -230,7 +230,7 @@ def test_what_runs_around_it_is_in_the_way_whatever_else_ends(planned: Planned, 
     one, three = planned("etl", workers=1), planned("etl", workers=3)
     shortage = beside(Claim("", "second", three), standard, {"first": one})[0]
     assert (shortage.what, shortage.never) == ("memory", False)
-    assert "second needs 42 GB of memory; you hold 14 GB of 42 GB (etl-1)" in shortage.sentence(
+    assert "second requests 42 GB of memory; you hold 14 GB of 42 GB (etl-1)" in shortage.sentence(
         "second", {"first": "etl-1"}
     )
     assert beside(Claim("", "second", one), standard, {"first": one}) == ()
@@ -256,5 +256,5 @@ def test_a_priority_above_the_limit_never_fits_and_one_below_does(planned: Plann
     assert decide(Claim("1", "a", plan, 2), strict, Account()).verdict is Verdict.ADMIT
     refused = decide(Claim("1", "a", plan, 3), strict, Account())
     assert refused.verdict is Verdict.REFUSE
-    assert "a needs priority 3; it may have at most priority 2: team x" in refused.message
+    assert "a requests priority 3; the limit is priority 2: team x" in refused.message
     assert decide(Claim("1", "a", plan, 5), wide, Account()).verdict is Verdict.ADMIT

@@ -45,7 +45,7 @@ def ends(reason: Reason, seconds: float) -> dict[str, object]:
         (None, "one hour more: shoal extend nightly +1h"),
         (12.0, "one hour more: shoal extend nightly +1h"),
         (4.5, "30 min more: shoal extend nightly +30min"),
-        (4.0, "which is all that your tier gives"),
+        (4.0, "the most that your tier allows"),
     ],
 )
 def test_to_extend_is_advised_only_where_it_would_work(may_last: float | None, said: str) -> None:
@@ -68,7 +68,7 @@ def test_to_extend_is_advised_only_where_it_would_work(may_last: float | None, s
             "ends in 15 min, its maximum lifetime (4 h); one hour more: shoal extend nightly +1h",
         ),
         (Reason.IDLE, 241, ""),
-        (Reason.IDLE, 239, "ends in 4 min unless it gets something to compute: idle for most of 20 min"),
+        (Reason.IDLE, 239, "ends in 4 min unless it gets work: idle for most of 20 min"),
         (Reason.CLIENT_GONE, 25, ""),
         (Reason.CLIENT_GONE, 24, "ends in 24 s unless a client connects: without one for most of 2 min"),
     ],
@@ -89,14 +89,14 @@ def test_of_what_is_not_known_or_does_not_run_nothing_is_said() -> None:
 def test_the_latest_start_is_said_only_of_what_waits_and_only_while_it_is_ahead() -> None:
     waits = cluster(State.QUEUED, latest=NOW + 600)
     assert latest_start(waits) == NOW + 600
-    assert starts(waits, NOW) == "starts at the latest 09:40"
+    assert starts(waits, NOW) == "starts by 09:40 at the latest"
     assert starts(waits, NOW + 601) == ""
     assert starts(cluster(State.QUEUED, latest=None), NOW) == ""
     assert starts(cluster(State.QUEUED), NOW) == ""
     assert starts(cluster(State.READY, latest=NOW + 600), NOW) == ""
     assert clock(NOW + 86400, NOW) == "2026-03-03 09:30"
     soon = replace(waits, report={"latest": time.time() + 600})
-    assert line(soon).startswith("nightly: Queued (waits; starts at the latest ")
+    assert line(soon).startswith("nightly: Queued (waits; starts by ")
     assert line(cluster(State.QUEUED)) == "nightly: Queued (waits)"
 
 

@@ -39,7 +39,7 @@ BOTH = {Scope.TEAM: LITTLE, Scope.USER: LITTLE}
 STOP = End(Reason.STOPPED_BY_USER, "enough")
 PERIODS = Periods(*map(Seconds, (1, 2, 3, 4, 30, 300, 50, 60)))
 DAY = 24 * 3600
-STARTS = Phase(State.STARTING, Reason.HEAD_STARTING, "the head runs")
+STARTS = Phase(State.STARTING, Reason.HEAD_STARTING, "the head is running")
 SERVES = Phase(State.READY, Reason.SERVING, "2 workers ready")
 
 

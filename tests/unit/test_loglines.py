@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal.cli.loglines import Filter, Level
 
-HEAD = "2026-11-29 02:22:09,123 - shoal.head - INFO - the head runs (pid 7)"
+HEAD = "2026-11-29 02:22:09,123 - shoal.head - INFO - the head is running (pid 7)"
 SCHEDULER = "2026-11-28 22:32:52,585 - distributed.scheduler - INFO - State start"
 WORKER = "2026-11-28 22:32:52,779 - distributed.worker - INFO - Start worker at: tls://127.0.0.1:1"
 WARNING = "2026-11-28 22:32:53,000 - distributed.worker.memory - WARNING - Unmanaged memory use is high"

@@ -115,14 +115,14 @@ def test_bounds_that_contradict_each_other_are_a_fault(folder: Folder) -> None:
     ("text", "fault"),
     [
         ("a: [1\nb: 2\n", r"clusters/etl.yaml:2: is not YAML"),
-        (ETL + "head: {cores: 1, memory: 1 GB}\n", r"etl.yaml:5: head: is there twice \(first in line 4\)"),
+        (ETL + "head: {cores: 1, memory: 1 GB}\n", r"etl.yaml:5: head: appears twice \(first on line 4\)"),
         (ETL + "packages: &p [a]\nmounts: *p\n", r"etl.yaml:6: is not YAML: aliases"),
         ("", r"etl.yaml:1: workers: is missing"),
-        ("just text", r"etl.yaml:1: 'just text' is written there; write a mapping with the keys"),
+        ("just text", r"etl.yaml:1: 'just text' was found there; write a mapping with the keys"),
         (ETL.replace("min: 2", "min: '2'"), r"etl.yaml:3: workers.min: '2' is not a whole number"),
         (ETL.replace("dask:", "ray:"), r"etl.yaml:2: engines.ray: 'ray' is not one of them; write 'dask' or"),
         (ETL + "sizing: {throughput_per_core: 0 MB/s}\n", r"etl.yaml:5: sizing.throughput_per_core: is 0"),
-        (ETL.replace("{image: shoal-dask}", ""), r"etl.yaml:2: engines.dask: nothing is written there"),
+        (ETL.replace("{image: shoal-dask}", ""), r"etl.yaml:2: engines.dask: nothing was found there"),
     ],
 )
 def test_a_broken_template_says_where_and_what(folder: Folder, text: str, fault: str) -> None:
@@ -197,8 +197,8 @@ def test_contradicting_limits_are_said_by_file_and_line(folder: Folder) -> None:
     )
     assert faults_of(root) == [
         "policies/teams.yaml:3: idle.weight: 0 is too small; write more than 0.0",
-        "policies/teams.yaml:4: rich.budget: nothing holds spending to it in this version, and a limit that "
-        "does not hold is none; take it out; totals and max_duration bound what can be spent",
+        "policies/teams.yaml:4: rich.budget: this version does not enforce budgets, and a limit that is not "
+        "enforced is misleading; remove it; totals and max_duration bound what can be spent",
         "policies/users.yaml:5: alice.memory: 200 GB is more than all of team 'growth' may have "
         "(140 GB, policies/teams.yaml:2); lower it, or raise the team's",
     ]

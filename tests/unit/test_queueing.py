@@ -205,7 +205,7 @@ class TestAnswers:
     def test_what_can_never_fit_is_refused_at_once(self, policy: Policy) -> None:
         outcomes = run([wait("wide", "ann", 10), wait("big", "ann", 9)], policy, place(50))
         assert [outcome.verdict for outcome in outcomes.values()] == [Verdict.REFUSE] * 2
-        assert "a cluster may have 9 workers" in outcomes["wide"].message
+        assert "the limit per cluster is 9 workers" in outcomes["wide"].message
         assert outcomes["big"].message == "big is larger than the machine"
 
     def test_an_unknown_user_is_refused_and_holds_up_nobody(self, policy: Policy) -> None:
@@ -232,7 +232,7 @@ class TestAnswers:
         large = explain(outcomes["large"], limits, Books(), full, {"a": "nightly", "b": "explore"})
         assert large.reason is Reason.WAITING_FOR_CAPACITY
         assert large.message.startswith(
-            "large needs 30 GB of memory; the machine holds 30 GB of 40 GB (nightly; "
+            "large requests 30 GB of memory; the machine holds 30 GB of 40 GB (nightly; "
         )
         small = explain(outcomes["small"], limits, Books(), full, {"large": "backfill-2013"})
         assert small.message == "small is queued behind backfill-2013, which needs more than is free"

@@ -80,7 +80,7 @@ def test_a_phase_says_how_long_how_much_and_of_what() -> None:
         "phase": "read-back, dask",
         "took": "36 s",
         "of it starting": "4 s",
-        "peak memory (fullest worker)": "600 MB (25%)",
+        "peak worker memory": "600 MB (25%)",
         "held": "2 workers, 8 cores, 28 GB",
         "price or hours": "0.020 worker-hours",
         "quota used": "1 of 3 clusters, 28 GB of 42 GB of memory, 2 of 3 workers",

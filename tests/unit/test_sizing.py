@@ -47,7 +47,7 @@ def workers(of: Plan) -> tuple[int, int, int]:
         ),
         ({"data": "1 MB"}, (2, 2, 10), "starts with 2"),
         ({"data": "1 PB"}, (2, 10, 10), "with 10 it takes longer and spills to scratch disk"),
-        ({"data": "25 GB", "workers": 3}, (3, 3, 3), "3 workers: as requested (25 GB of input take 75 GB"),
+        ({"data": "25 GB", "workers": 3}, (3, 3, 3), "3 workers: as requested (25 GB of input takes 75 GB"),
     ],
 )
 def test_how_many_workers(
@@ -102,7 +102,7 @@ def test_a_bigger_worker_leaves_room_for_fewer(planned: Planned) -> None:
 
 def test_an_upper_bound_asked_for_is_lowered_but_a_lower_one_is_refused(planned: Planned) -> None:
     assert workers(planned("etl", workers="2-10")) == (2, 2, 3)
-    with pytest.raises(NeverFitsError, match="etl needs 4 workers; a cluster may have 3 workers"):
+    with pytest.raises(NeverFitsError, match="etl requests 4 workers; the limit per cluster is 3 workers"):
         planned("etl", workers="4-10")
 
 
@@ -117,7 +117,7 @@ def test_what_was_asked_for_over_the_tier_is_refused_with_every_limit(planned: P
 
 
 def test_one_worker_too_big_for_the_tier_is_refused(planned: Planned) -> None:
-    with pytest.raises(NeverFitsError, match="needs 50 GB of memory; you may have 42 GB of memory"):
+    with pytest.raises(NeverFitsError, match="requests 50 GB of memory; your limit is 42 GB of memory"):
         planned("etl", memory="50 GB")
 
 

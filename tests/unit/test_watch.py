@@ -1,4 +1,4 @@
-"""When a cluster ends by itself, as a table of moments."""
+"""When a cluster ends on its own, as a table of moments."""
 
 from __future__ import annotations
 

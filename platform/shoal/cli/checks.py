@@ -1,8 +1,8 @@
-"""Checks: one thing each, proved or not, with what mends it. What ``doctor`` and ``validate`` are made of.
+"""Checks: one thing each, proved or not, with what fixes it. What ``doctor`` and ``validate`` are made of.
 
-Why it exists: a failure that does not name its mend costs an afternoon.
+Why it exists: a failure that does not name its fix costs an afternoon.
 
-What it must not do: stop at the first failure, or hide an error that is no ShoalError.
+What it must not do: stop at the first failure, or hide an error that is not a ShoalError.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _MARKS = {OK: ("✓", "green"), WARN: ("!", "yellow"), FAIL: ("✗", "red")}
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. ``mend``: the command or step that mends it (empty when ok)."""
+    """What one check found. ``fix``: the command or step that fixes it (empty when ok)."""
 
     check: str
     result: str
     said: str
-    mend: str = ""
+    fix: str = ""
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"mend": self.fix}  # as it was called in 0.1.0
 
 
 def run(checks: Iterable[Check], *, show: bool) -> list[Finding]:
@@ -52,15 +52,15 @@ def run(checks: Iterable[Check], *, show: bool) -> list[Finding]:
 def _one(name: str, prove: Callable[[], str]) -> Finding:
     begin = time.monotonic()
 
-    def found(result: str, said: str, mend: str = "") -> Finding:
-        return Finding(name, result, said, mend, round(time.monotonic() - begin, 3))
+    def found(result: str, said: str, fix: str = "") -> Finding:
+        return Finding(name, result, said, fix, round(time.monotonic() - begin, 3))
 
     try:
         return found(OK, prove())
     except Warned as warned:
-        return found(WARN, warned.said, warned.mend)
+        return found(WARN, warned.said, warned.fix)
     except Failed as failed:
-        return found(FAIL, failed.said, failed.mend)
+        return found(FAIL, failed.said, failed.fix)
     except ShoalError as error:
         return found(FAIL, error.message, error.hint or "shoal doctor")
     except Exception as error:  # other people's libraries fail in their own ways, and each is a finding
@@ -73,8 +73,8 @@ def _show(finding: Finding) -> None:
     mark, colour = _MARKS[finding.result]
     line = Text.assemble((f"{mark} ", colour), (finding.check, "bold"), ": ", finding.said)
     out().print(line, soft_wrap=not out().is_terminal)
-    if finding.mend:  # a command, to paste: it stays whole
-        out().print(Text(f"    fix: {finding.mend}", colour), soft_wrap=True)
+    if finding.fix:  # a command, to paste: it stays whole
+        out().print(Text(f"    fix: {finding.fix}", colour), soft_wrap=True)
 
 
 def failed(findings: Iterable[Finding]) -> int:

@@ -40,7 +40,7 @@ def _width(stream: Any) -> int | None:
 
 
 class _Trimmed:
-    """A stream that is no terminal: blanks that only pad a table's last column are left out."""
+    """A stream that is not a terminal: blanks that only pad a table's last column are left out."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -106,12 +106,12 @@ def _reason(row: Mapping[str, Any], now: float | None = None) -> Text:
     said = f"{row['reason']}: {row['message'].splitlines()[0]}" if row["message"] else row["reason"]
     if row["latest_start"]:
         at = datetime.fromisoformat(row["latest_start"]).timestamp()
-        said += f"; starts at the latest {clock(at, now or time.time())}"
+        said += f"; starts by {clock(at, now or time.time())} at the latest"
     return Text(said)
 
 
 def countdown(status: Mapping[str, Any] | None) -> str:
-    """When it ends by itself if nothing changes, and why: ``"18 min (Idle)"``."""
+    """When it ends on its own if nothing changes, and why: ``"18 min (Idle)"``."""
     if not status or status["ends_in"] is None:
         return ""
     return f"{left(float(status['ends_in']))} ({status['ends_reason']})"
@@ -253,8 +253,8 @@ def steps(cluster: Cluster, found: Sequence[Step]) -> RenderableType:
         mark, colour = _OUTCOMES[step.outcome]
         style = "dim" if step.outcome is Outcome.PENDING else ""
         table.add_row(Text(mark, colour), Text(step.stage.value, "bold"), Text(step.said, style))
-        if step.mend:
-            table.add_row("", "", Text(f"do: {step.mend}", colour))
+        if step.fix:
+            table.add_row("", "", Text(f"fix: {step.fix}", colour))
     title = Text.assemble((cluster.name, "bold"), f": {cluster.state}, {cluster.reason}")
     return Group(title, table)
 

@@ -54,7 +54,7 @@ def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> An
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-Answer = Annotated[Output, _option("-o", "--output", help="How to answer: a stable schema with json.")]
+Answer = Annotated[Output, _option("-o", "--output", help="Output format; json has a stable schema.")]
 Target = Annotated[
     str | None, _option("--target", help="One of `targets:` in shoal.yaml (or SHOAL_TARGET).", panel=_PLACE)
 ]
@@ -66,23 +66,25 @@ ProjectFolder = Annotated[
         panel=_PLACE,
     ),
 ]
-Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask.")]
+Yes = Annotated[bool, _option("-y", "--yes", help="Do not ask for confirmation.")]
 Name = Annotated[
     str | None,
     _option(
         "--name",
-        help="Name of the cluster; a live one of that name is used, and stays, if it is what is asked for.",
+        help="Name of the cluster. A live one of that name is reused, and left running, if it matches the request.",
     ),
 ]
 Verbose = Annotated[bool, _option("-v", "--verbose", help="Show the whole plan, with its reasons.")]
 DryRun = Annotated[bool, _option("--dry-run", help="Only show what would be started.")]
 Detach = Annotated[
-    bool, _option("--detach", help="Live on without a client, until idle or its maximum lifetime.")
+    bool, _option("--detach", help="Keep running without a client, until idle or at its maximum lifetime.")
 ]
 Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
 Priority = Annotated[
     int | None,
-    _option("--priority", min=-10, max=10, help="While it waits: the higher goes first within your team."),
+    _option(
+        "--priority", min=-10, max=10, help="Priority in the queue: the higher goes first within your team."
+    ),
 ]
 TemplateArgument = Annotated[
     str | None,
@@ -111,13 +113,11 @@ Packages = Annotated[
     _option("--package", help="A pip requirement for the workers; may be repeated.", panel=_SIZE),
 ]
 MaxDuration = Annotated[
-    str | None, _option("--max-duration", help="Longest life, such as '2 h'.", panel=_SIZE)
+    str | None, _option("--max-duration", help="Maximum lifetime, such as '2 h'.", panel=_SIZE)
 ]
-Idle = Annotated[
-    str | None, _option("--idle", help="End after this long with nothing to compute.", panel=_SIZE)
-]
+Idle = Annotated[str | None, _option("--idle", help="End after this long without work.", panel=_SIZE)]
 NoClient = Annotated[
-    str | None, _option("--no-client", help="End after this long with no client.", panel=_SIZE)
+    str | None, _option("--no-client", help="End after this long without a client.", panel=_SIZE)
 ]
 
 

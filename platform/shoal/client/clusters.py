@@ -118,7 +118,7 @@ def up(
     _given_up: threading.Event | None = None,
     **options: Any,
 ) -> DaskCluster | SparkCluster:
-    """Plan, admit, start and wait until Ready. ``detach``: it lives on without a client, until idle.
+    """Plan, admit, start and wait until Ready. ``detach``: it keeps running without a client, until idle.
 
     Under the ``name`` of your live cluster this attaches to it, and it does not end with the handle; UsageError
     where that one is not what is asked for.
@@ -205,7 +205,7 @@ def _granted(home: Home, asked: Request) -> Cluster:
                 raise DeadlineError(
                     f"waited {_END_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
                     f"({cluster.reason}: {cluster.message})",
-                    hint=f"Choose another name, or look what it does: {command('why', asked.name)}",
+                    hint=f"Choose another name, or see what it is doing: {command('why', asked.name)}",
                 )
             time.sleep(_POLL)
     return cluster
@@ -214,9 +214,9 @@ def _granted(home: Home, asked: Request) -> Cluster:
 def _found(cluster: Cluster) -> str:
     times = cluster.plan.timeouts
     return (
-        f"{cluster.name} is there already: attached to it, and it stays when this is closed.\n"
+        f"{cluster.name} already exists: attached to it, and it keeps running when this handle is closed.\n"
         f"  It ends after {times.idle} idle or {times.no_client} without a client; "
-        f"now: {command('down', cluster.name)}"
+        f"to end it now: {command('down', cluster.name)}"
     )
 
 
@@ -258,7 +258,7 @@ def prepare(
 
 
 def describe(plan: Plan, *, detach: bool = False) -> str:
-    """The plan in two or three lines: size, price, what a limit lowered, when it ends by itself.
+    """The plan in two or three lines: size, price, what a limit lowered, when it ends on its own.
 
     ``detach``: it does not end for want of a client.
     """
@@ -272,9 +272,9 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
     really = [plan.reasons["here"]] if "here" in plan.reasons else []
     times = plan.timeouts
     alone = "" if detach else f"{times.no_client} without a client, "
-    ends = f"ends after {times.idle} idle, {alone}{times.max} in all"
+    ends = f"ends after {times.idle} idle, {alone}{times.max} in total"
     return "\n  ".join(
-        [f"{head}; {price}", *really, *lowered(plan), f"{ends}; why each: shoal plan {plan.template}"]
+        [f"{head}; {price}", *really, *lowered(plan), f"{ends}; reasons: shoal plan {plan.template}"]
     )
 
 
@@ -284,7 +284,7 @@ def open_project(folder: str | Path | None = None, target: str | None = None) ->
     if project.faults and project.faults not in _told:
         _told.add(project.faults)
         lines = "\n".join(f"  {fault}" for fault in project.faults)
-        print(f"Warning: left out, for what is wrong there:\n{lines}", file=sys.stderr)
+        print(f"Warning: ignored because of errors:\n{lines}", file=sys.stderr)
     wire(project)
     return project
 

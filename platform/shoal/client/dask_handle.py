@@ -116,7 +116,7 @@ class DaskCluster(ClusterHandle):
     def scheduler_address(self) -> NoReturn:
         """UsageError: ``distributed.Client(cluster)`` asks for it, and would be a client that knows less."""
         raise UsageError(
-            "a Shoal cluster comes with its client, Client(cluster) makes no other one",
+            "a Shoal cluster already has a client; Client(cluster) does not make another",
             hint="Use cluster.client. It is Dask's default client while the cluster is open.",
         )
 

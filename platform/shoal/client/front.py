@@ -71,6 +71,10 @@ def _start(
 
         set_up_if_asked()
     attach = os.environ.get(ATTACH)
+    if attach:
+        from shoal.client.traces import shorten
+
+        shorten()
     early = nullcontext() if attach else ahead(engine, options.get("project"), options.get("target"))
     with early as cluster_id:
         from shoal.client.clusters import opened

@@ -116,7 +116,7 @@ class ClusterHandle(ABC):
                     return self
                 self._raise_if_ended(cluster)
                 if given_up is not None and given_up.is_set():
-                    raise ClusterEndedError(f"{cluster.name} was given up while it started")
+                    raise ClusterEndedError(f"{cluster.name} was abandoned while starting")
                 now = time.monotonic()
                 if cluster.state is State.QUEUED and now - asked < QUEUE_WAIT:
                     begin = now
@@ -141,10 +141,10 @@ class ClusterHandle(ABC):
         return self
 
     def extend(self, longest: str) -> Self:
-        """Let it live longer, inside what your tier gives: ``"6 h"`` from its admission on, or ``"+1 h"`` more.
+        """Extend its maximum lifetime, up to your tier's limit: to ``"6 h"`` from its admission, or by ``"+1 h"``.
 
         NeverFitsError where the tier gives less, UsageError where it has lived that long already (it would end at
-        once), UnitError for what is no time.
+        once), UnitError for what is not a time.
         """
         self._cluster = self._home.extend(self.id, self.record.plan.timeouts.longest(longest))
         return self
@@ -163,7 +163,7 @@ class ClusterHandle(ABC):
         self._home.note_exit(self.id, code)
 
     def release(self) -> None:
-        """From now on the cluster lives on without this handle, until its own timeouts."""
+        """From now on the cluster keeps running without this handle, until its own timeouts."""
         if self._finalizer is not None:
             self._finalizer.detach()
             self._finalizer = None
@@ -186,7 +186,7 @@ class ClusterHandle(ABC):
             if time.monotonic() - begin > STOP_WAIT:
                 raise DeadlineError(
                     f"{self.name} has not ended {STOP_WAIT:.0f} s after it was asked to",
-                    hint=f"It ends by itself; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
+                    hint=f"It will end on its own; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
                 )
             time.sleep(_POLL)
         if self._shown is not None:
@@ -349,7 +349,7 @@ def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
     # Python hides a ResourceWarning by default; whoever forgot `with` has to see it, too.
     print(
         f"shoal: {text}. Use `with shoal.dask(...) as cluster:`, or shoal.up(..., detach=True) for one that "
-        "lives on.",
+        "keeps running.",
         file=sys.stderr,
         flush=True,
     )

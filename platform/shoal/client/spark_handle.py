@@ -43,7 +43,7 @@ class _Link:
     lost: bool = False
 
     def said(self) -> str:
-        return f"the server of {self.cluster!r} has closed this Spark session; the cluster itself runs"
+        return f"the server of {self.cluster!r} has closed this Spark session; the cluster itself is still running"
 
     def lose(self) -> SessionLostError:
         self.lost = True
@@ -68,7 +68,7 @@ class SparkCluster(ClusterHandle):
 
     @property
     def session(self) -> SparkSession:
-        """A Spark Connect session, opened at the first use, and anew once it was stopped or its server lost it."""
+        """A Spark Connect session, opened at the first use, and again once it was stopped or its server lost it."""
         if self._session is not None and os.getpid() == self._process:
             self._renew_if_lost(self._session)
         if self._session is None:

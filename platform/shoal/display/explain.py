@@ -51,7 +51,7 @@ class Step:
     stage: Stage
     outcome: Outcome
     said: str
-    mend: str = ""
+    fix: str = ""
 
 
 # Where a cluster stands when it stopped for one of these reasons.
@@ -65,7 +65,7 @@ _STOPPED_AT = {
     Reason.HEAD_CRASHED: Stage.HEALTH,
     Reason.HEAD_LOST: Stage.HEALTH,
 }
-_MENDS = {
+_FIXES = {
     Stage.POLICY: "ask for less (shoal quota shows your limits), or have them raised in policies/",
     Stage.QUOTA: "shoal quota shows who holds it; shoal down NAME frees it; --queue waits for it",
     Stage.CAPACITY: "shoal quota shows what runs on the machine; ask for fewer or smaller workers",
@@ -134,19 +134,21 @@ def _passed(
             return (
                 f"{cluster.owner} holds {', '.join(parts)} now"
                 if parts
-                else f"{cluster.owner} holds nothing now"
+                else f"{cluster.owner} currently holds nothing"
             )
         case Stage.QUOTA:
             return "it was within the limits"
         case Stage.CAPACITY:
             group = cluster.plan.groups[0]
             cores = count(group.there.cores, "core")
-            return f"the place had room for {group.count} x {cores}, {group.there.memory}"
+            return f"there was room for {group.count} x {cores}, {group.there.memory}"
         case Stage.IMAGE:
             if cluster.plan.packages:
                 return f"{', '.join(cluster.plan.packages)} installed for the workers"
             local = cluster.plan.target == "local"
-            return "no image needed: workers use this Python" if local else f"{cluster.plan.image} is there"
+            return (
+                "no image needed: workers use this Python" if local else f"{cluster.plan.image} is available"
+            )
         case Stage.START_UP:
             return _start_up(cluster, history)
         case Stage.HEALTH:
@@ -170,13 +172,13 @@ def _now(
     status: Mapping[str, Any] | None,
     unresponsive: str,
 ) -> Step:
-    mend = _MENDS[stage].format(logs=command("logs", cluster.name))
+    fix = _FIXES[stage].format(logs=command("logs", cluster.name))
     if unresponsive and not cluster.state.ended:
         return Step(
             stage, Outcome.FAILED, f"{cluster.message}, but {unresponsive}", command("down", cluster.name)
         )
     if cluster.state in (State.REFUSED, State.FAILED):
-        return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", mend)
+        return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", fix)
     if cluster.state is State.STOPPED and cluster.exit_code is not None:
         if cluster.exit_code == 0:
             return Step(stage, Outcome.ENDED, script_end(0))
@@ -186,7 +188,7 @@ def _now(
     if cluster.state is State.READY:
         return Step(stage, Outcome.NOW, _health(cluster, status))
     if cluster.state is State.QUEUED:
-        return Step(stage, Outcome.NOW, f"queued: {cluster.message}", mend)
+        return Step(stage, Outcome.NOW, f"queued: {cluster.message}", fix)
     before = _start_up(cluster, history) if len(history) > 1 else ""
     return Step(stage, Outcome.NOW, f"{before + '; then ' if before else ''}{cluster.message}")
 
@@ -201,7 +203,7 @@ def _health(cluster: Cluster, status: Mapping[str, Any] | None) -> str:
     said_.append(count(status.get("clients", 0), "client") + " connected")
     if status.get("limit"):
         peak, limit = Bytes(status.get("peak_memory", 0)), Bytes(status["limit"])
-        said_.append(f"fullest worker {peak} of {limit}")
+        said_.append(f"peak worker memory {peak} of {limit}")
     ends = status.get("ends_in")
     if ends:
         said_.append(f"ends in {Seconds(round(ends['seconds']))} if nothing changes ({ends['reason']})")

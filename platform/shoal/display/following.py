@@ -43,7 +43,7 @@ def speaker() -> Callable[[str], None] | None:
 
 
 class Follower:
-    """Warns by ``say``, until :meth:`end`; once per reason, and anew only if the end had moved away."""
+    """Warns by ``say``, until :meth:`end`; once per reason, and again only if the end had moved away."""
 
     def __init__(self, home: Home, cluster_id: str, say: Callable[[str], None]) -> None:
         self._home, self._id, self._say = home, cluster_id, say

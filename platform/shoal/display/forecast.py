@@ -1,6 +1,6 @@
 """What can be said ahead of time: when a queued cluster starts at the latest, and that one is about to end.
 
-Why it exists: people plan by it, and nobody may lose work because a limit of time came without a word. The
+Why it exists: people plan by it, and nobody may lose work because a limit of time came without warning. The
 same sentences are shown by ``ls``, by cards in notebooks and in the logs of flows.
 
 What it must not do: guess (where nothing is known it says nothing), look anything up, or show anything.
@@ -26,7 +26,7 @@ EARLIEST = Seconds(15 * 60)
 def latest_start(cluster: Cluster) -> float | None:
     """When it starts at the latest (seconds since the epoch); None where that cannot be told.
 
-    It holds by the longest lives of what runs now, as long as nobody extends one or comes before it.
+    It holds if what runs now uses its whole lifetime, and nobody is extended or goes first.
     """
     return cluster.turn.latest
 
@@ -36,7 +36,7 @@ def starts(cluster: Cluster, now: float) -> str:
     latest = latest_start(cluster)
     if latest is None or latest <= now:
         return ""
-    return f"starts at the latest {clock(latest, now)}"
+    return f"starts by {clock(latest, now)} at the latest"
 
 
 def clock(at: float, now: float) -> str:
@@ -66,14 +66,14 @@ def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
     most = limit(reason, cluster.plan.timeouts)
     ends = f"ends in {left(float(ends_in['seconds']))}"
     if reason is Reason.IDLE:
-        return f"{ends} unless it gets something to compute: idle for most of {most}"
+        return f"{ends} unless it gets work: idle for most of {most}"
     if reason is Reason.CLIENT_GONE:
         return f"{ends} unless a client connects: without one for most of {most}"
     said = f"{ends}, its maximum lifetime ({most})"
     given = cluster.plan.may_last
     more = 3600.0 if given is None else min(3600.0, float(given) - float(most))
     if more < 60:
-        return f"{said}, which is all that your tier gives"
+        return f"{said}, the most that your tier allows"
     asked = "one hour more" if more == 3600 else f"{left(more)} more"
     return f"{said}; {asked}: {command('extend', cluster.name, f'+{more / 60:.0f}min' if more < 3600 else '+1h')}"
 

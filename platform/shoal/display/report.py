@@ -71,7 +71,7 @@ class Report:
         rows = [
             ("took", escape(f"{self.lived} ({phases})")),
             ("cost", escape(self.cost)),
-            ("memory", escape(f"fullest worker {self.peak_worker_memory} of {self.worker_memory_limit}")),
+            ("memory", escape(f"peak worker memory {self.peak_worker_memory} of {self.worker_memory_limit}")),
             ("cpu", f"{bar(self.cpu_share, '#5b8db8')} {self.cpu_share:.0%}"),
             ("ended", escape(self.end)),
         ]
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def memory_share(self) -> float:
-        """The fullest worker's peak over its limit."""
+        """The peak memory of any one worker over its limit."""
         return self.peak_worker_memory / self.worker_memory_limit if self.worker_memory_limit else 0.0
 
     @property

@@ -25,7 +25,7 @@ COLUMNS = (
     "phase",
     "took",
     "of it starting",
-    "peak memory (fullest worker)",
+    "peak worker memory",
     "held",
     "price or hours",
     "quota used",

@@ -53,7 +53,7 @@ def by_address(host: str, workers: Set[addresses.Address], own: Set[addresses.Ad
 
 @dataclass(frozen=True)
 class _Owner:
-    """Who holds the other end, since when that is known, and core-seconds when it was last heard of."""
+    """Who holds the other end, since when that is known, and core-seconds at its last heartbeat."""
 
     pid: int | None
     looked: float

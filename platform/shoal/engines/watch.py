@@ -103,7 +103,7 @@ class Peer:
     """What is known of the process at the other end of a connection.
 
     ``inside``: it is of the cluster itself, such as a worker whose task uses a client. ``stopped``: it is
-    suspended (Ctrl-Z, SIGSTOP). ``silent``: seconds since it was last heard of; None: it need not say anything.
+    suspended (Ctrl-Z, SIGSTOP). ``silent``: seconds since its last heartbeat; None: it need not say anything.
     ``worked``: core-seconds that it used in those; None: cannot be known from here.
     """
 

@@ -49,9 +49,9 @@ class Observation:
     """What is seen of one cluster besides its record.
 
     Of its processes: ``head``; ``owner``: the ledger that a FOREIGN head belongs to; ``remains``: whether anything of
-    it still runs besides the head (None: cannot tell); ``silent``: seconds since its head was heard of; ``lived``:
-    seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its head tells
-    of it; ``last``: why a head that is GONE was ending.
+    it still runs besides the head (None: cannot tell); ``silent``: seconds since the last heartbeat of its head;
+    ``lived``: seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its
+    head tells of it; ``last``: why a head that is GONE was ending.
 
     Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now.
 

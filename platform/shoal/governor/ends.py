@@ -30,7 +30,7 @@ class Sentence(StrEnum):
     HEADLESS = "no head appeared within {limit}"
     COPY = "this ledger is a copy: the head{pid} belongs to {owner}, and is left alone"
     HUNG = "its head did not end within {limit} and was killed"
-    SIGNALLED = "its head was told to end by a signal"
+    SIGNALLED = "its head was terminated by a signal"
     CUT_OFF = "it could not reach the ledger for {limit}: {error}"
     FORGOTTEN = "its record is gone from the ledger"
     OVER = "its record says that it ended"
@@ -44,7 +44,7 @@ class End(NamedTuple):
 
     @property
     def state(self) -> State:
-        """Failed where a part broke that Shoal stands on, else Stopped."""
+        """Failed where infrastructure broke, else Stopped."""
         return State.FAILED if self.reason in FAILURES else State.STOPPED
 
 

@@ -1,12 +1,12 @@
 """The life of one cluster, as a pure function: what is recorded and what is seen -> what to do next.
 
 Why it exists: governors crash between any two steps, replies get lost, two governors work at once. So each
-step is worked out anew from what stands written and what is seen, is safe to do twice, and is done only if
+step is worked out again from what stands written and what is seen, is safe to do twice, and is done only if
 nobody wrote in between. What is unknown is not failed.
 
 The order of writes keeps three promises at every moment, whoever dies in between:
  - a cluster counts in every account before it is Admitted, and until nothing of it is left;
- - an account is lowered for a cluster only when that cluster has ended, or after its record was written anew,
+ - an account is lowered for a cluster only when that cluster has ended, or after its record was written again,
    so that whoever is just raising it fails instead;
  - nothing is started for a cluster that is not Admitted.
 
@@ -173,7 +173,7 @@ def _resize(cluster: Cluster, seen: Observation) -> list[Action]:
         return [Move(cluster.state, cluster.reason, cluster.message, workers=target)]
     over = [scope for scope in seen.charged if seen.charged[scope] != seen.by_plan.get(scope)]
     if over and cluster.workers <= now_has:
-        # The record anew first: whoever raises the account at this moment fails then.
+        # The record again first: whoever raises the account at this moment fails then.
         lowered = [Charge(scope, seen.by_plan[scope]) for scope in reversed(Scope) if scope in over]
         return [Move(cluster.state, cluster.reason, cluster.message, workers=now_has), *lowered]
     return []

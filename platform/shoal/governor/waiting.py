@@ -18,7 +18,7 @@ from shoal.quota.admission import Verdict
 from shoal.quota.queueing import TurnResult, admitted
 from shoal.units import Seconds
 
-_NEWS = 30.0  # s by which a time that was told must be wrong to be told anew
+_NEWS = 30.0  # s by which a time that was told must be wrong to be told again
 
 
 def in_the_queue(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
@@ -62,7 +62,7 @@ def waits(outcome: TurnResult) -> tuple[Reason, str, dict[str, float | None]]:
     """The reason, the sentence and the report of a cluster that waits in the queue.
 
     The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
-    epoch), by the longest lives of what runs now and if nobody's turn comes before; None where that is open.
+    epoch), if what runs now uses its whole lifetime and nobody goes first; None where that is open.
     """
     report = plain(QueueStatus(outcome.place, outcome.latest))
     if outcome.behind is not None and not outcome.short:

@@ -107,7 +107,7 @@ class Head:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
         plan = self._cluster.plan
         deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or self._desk.periods.start)
-        self._desk.say(Reason.HEAD_STARTING, f"the head runs (pid {os.getpid()})")
+        self._desk.say(Reason.HEAD_STARTING, f"the head is running (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         if plan.packages:
             self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")

@@ -229,7 +229,7 @@ class Desk(Protocol):
         ...
 
     def look(self) -> Cluster:
-        """Read the record anew; InfrastructureError where it cannot be read now."""
+        """Read the record again; InfrastructureError where it cannot be read now."""
         ...
 
     def resize(self, workers: int) -> None:

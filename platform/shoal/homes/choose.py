@@ -32,7 +32,7 @@ def open_home(project: Project) -> Home:
         home: Home = brought(project)
         return home
     raise UsageError(
-        f"target {project.target.name!r} has home {name!r}: not in this version",
+        f"target {project.target.name!r} has home {name!r}, which this version does not have",
         hint="Use a target with `home: local` (--target local).",
     )
 

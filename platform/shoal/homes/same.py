@@ -1,7 +1,7 @@
 """Whether a live cluster is what somebody asks for under its name.
 
 Why it exists: whoever asks under a name in use gets what was asked for, or is told what is there instead; nobody
-computes on a cluster of another size without a word.
+computes on a cluster of another size unnoticed.
 
 What it must not do: look anything up; records and requests come in as values.
 """
@@ -31,12 +31,12 @@ def same_or_refused(known: Cluster, ask: Request) -> Cluster:
     ways = [
         ("Use it as it is:", f'shoal.connect("{ask.name}")'),
         ("Keep both:", "choose another name"),
-        ("Replace it:", f"{command('down', ask.name)}, then ask again"),
+        ("Replace it:", f"{command('down', ask.name)}, then try again"),
     ]
     if [what for what, *_ in different] == ["workers"] and known.plan.engine is Engine.DASK:
         ways.insert(0, ("Resize it:", command("scale", ask.name, str(ask.plan.workers))))
     raise UsageError(
-        f"you have a live cluster named {ask.name!r}, and it is not what was requested:\n{table}",
+        f"you have a live cluster named {ask.name!r}, and it differs from what was requested:\n{table}",
         hint="\n".join(f"  {what:17}{how}" for what, how in ways),
         name=ask.name,
         differences={what: {"requested": asked, "existing": there} for what, asked, there in different},
@@ -97,7 +97,7 @@ def _parts(wanted: Group, there: Group) -> Iterator[Difference]:
     yield "memory per worker", str(wanted.size.memory), str(there.size.memory)
     if wanted.size == there.size:
         yield (
-            "really per worker",
+            "actual size per worker",
             _size(wanted.there.cores, wanted.there.memory),
             _size(there.there.cores, there.there.memory),
         )

@@ -1,1 +1,1 @@
-"""What Shoal stands on, proved and made."""
+"""What Shoal depends on, checked and built."""

@@ -313,4 +313,4 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
-        raise BuildError(f"{command[0]} {command[1]} ended with {done.returncode}:\n{tail}")
+        raise BuildError(f"{command[0]} {command[1]} exited with {done.returncode}:\n{tail}")

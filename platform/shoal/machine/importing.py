@@ -1,7 +1,7 @@
 """Makes what a user's process can import importable in this one, and as new as there.
 
 Why it exists: Dask's scheduler and workers and Spark's Python workers unpickle functions by the name of their
-module, in processes that started elsewhere and live on while that module is edited.
+module, in processes that started elsewhere and keep running while that module is edited.
 
 What it must not do: replace a module of Python's or an installed one, whatever the user's files are called.
 """
@@ -138,7 +138,7 @@ def _forget(name: str) -> None:
 
 
 def _load_again(versions: Mapping[str, Version]) -> list[str]:
-    """Execute these anew, in place, each after those of them that it imports; what failed, as sentences."""
+    """Execute these again, in place, each after those of them that it imports; what failed, as sentences."""
     old = {name: sys.modules[name] for name in versions}
     finder = _Again({name: (old[name], version.file) for name, version in versions.items()})
     said = []
@@ -163,7 +163,7 @@ def _load_again(versions: Mapping[str, Version]) -> list[str]:
 
 
 class _Again(importlib.abc.MetaPathFinder):
-    """Finds modules that are to be executed anew: an import of one executes it into the object it was."""
+    """Finds modules that are to be executed again: an import of one executes it into the object it was."""
 
     def __init__(self, modules: Mapping[str, tuple[ModuleType, str]]) -> None:
         self._modules = modules

@@ -18,7 +18,7 @@ from shoal.errors import InfrastructureError
 
 # Spark 4.1 supports Java 17 and 21 (https://spark.apache.org/docs/4.1.0/, "Downloading").
 SUPPORTED = (17, 21)
-_MEND = "Install a Java 17 (Debian: `apt install openjdk-17-jre-headless`), or set JAVA_HOME to one."
+_MEND = "Install Java 17 (Debian: `apt install openjdk-17-jre-headless`), or set JAVA_HOME to one."
 
 
 class JavaError(InfrastructureError):
@@ -44,7 +44,7 @@ def find_java() -> Java:
     found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     where = f"JAVA_HOME={home}" if home else "PATH"
     if not found or not Path(found).is_file():
-        raise JavaError(f"Spark needs a Java 17, and there is none ({where})", hint=_MEND)
+        raise JavaError(f"Spark needs Java 17, and none was found ({where})", hint=_MEND)
     ask = [found, "-XX:-UsePerfData", "-version"]  # its counters would be a folder below /tmp, open to all
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
@@ -54,5 +54,5 @@ def find_java() -> Java:
     version = int(match[1]) if match else 0
     if version not in SUPPORTED:
         said = version or (answer.stderr or answer.stdout).strip().splitlines()[:1]
-        raise JavaError(f"Spark needs a Java 17, and {found} ({where}) is {said}", hint=_MEND)
+        raise JavaError(f"Spark needs Java 17, and {found} ({where}) is {said}", hint=_MEND)
     return Java(Path(found), version)

@@ -22,12 +22,12 @@ _NAMES = ("127.0.0.1", "localhost", "::1")
 def get_json(url: str, token: str, timeout: float) -> Any:
     """What an address of this machine answers, with ``token`` as bearer.
 
-    OSError when it does not answer within ``timeout`` seconds, or not with 200; ValueError when that is no JSON,
+    OSError when it does not answer within ``timeout`` seconds, or not with 200; ValueError when that is not JSON,
     or the address is not a loopback one: nothing is sent there.
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or not ip_address(parts.hostname).is_loopback:
-        raise ValueError(f"{parts.scheme}://{parts.netloc} is no loopback address")
+        raise ValueError(f"{parts.scheme}://{parts.netloc} is not a loopback address")
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     try:
         connection.request("GET", parts.path, headers={"Authorization": f"Bearer {token}"})

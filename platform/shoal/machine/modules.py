@@ -1,7 +1,7 @@
 """The user's own modules: which they are, where they lie, and what of them is not as it was.
 
 Why it exists: what a function needs at home it needs on the workers, as it is here now: a module is found there
-where it was found here, and one that was edited and reloaded here is executed anew there.
+where it was found here, and one that was edited and reloaded here is executed again there.
 
 What it must not do: know an engine, send anything, or let a file of the user stand in for a module of Python's
 standard library or of an installed package.

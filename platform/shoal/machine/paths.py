@@ -135,7 +135,7 @@ def make_private(folder: Path) -> Path:
             free = f"; {shutil.disk_usage(existing).free / 1e9:.1f} GB free there"
         raise InfrastructureError(
             f"cannot write in {folder}: {error.strerror}{free}",
-            hint="Free space or rights there, or point SHOAL_DATA at another folder.",
+            hint="Free some space or fix the permissions there, or point SHOAL_DATA at another folder.",
             folder=str(folder),
         ) from error
     return folder

@@ -9,19 +9,19 @@ from collections.abc import Callable
 
 
 class Warned(Exception):
-    """Not as it should be, and one can work nevertheless. ``mend``: the command or step that fixes it."""
+    """Not as it should be, and one can work nevertheless. ``fix``: the command or step that fixes it."""
 
-    def __init__(self, said: str, mend: str) -> None:
+    def __init__(self, said: str, fix: str) -> None:
         super().__init__(said)
-        self.said, self.mend = said, mend
+        self.said, self.fix = said, fix
 
 
 class Failed(Exception):
-    """Proved wrong. ``mend``: the command or step that fixes it."""
+    """Proved wrong. ``fix``: the command or step that fixes it."""
 
-    def __init__(self, said: str, mend: str) -> None:
+    def __init__(self, said: str, fix: str) -> None:
         super().__init__(said)
-        self.said, self.mend = said, mend
+        self.said, self.fix = said, fix
 
 
 Check = tuple[str, Callable[[], str]]

@@ -54,5 +54,5 @@ def read(kind: type[T], data: Any) -> T:
 def _read_amount(kind: type, value: Any) -> Any:
     """An amount (Bytes, Seconds) of a bare number, as :func:`plain` leaves it."""
     if not isinstance(value, (int, float)):
-        raise msgspec.ValidationError(f"{value!r} is no number")
+        raise msgspec.ValidationError(f"{value!r} is not a number")
     return kind(value)

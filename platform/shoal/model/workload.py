@@ -78,7 +78,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """When a cluster ends by itself: nothing computed, no client connected, whole life."""
+    """When a cluster ends on its own: nothing computed, no client connected, whole life."""
 
     idle: Seconds
     no_client: Seconds

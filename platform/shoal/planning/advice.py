@@ -90,20 +90,20 @@ def advise(template: str, runs: Sequence[PastRun], now: Bytes | None = None) -> 
     left_out = tuple(f"{run.name}: {run.fault}" for run in runs if run.fault is not None)
     now = now or (clean[-1].asked if clean else None)
     if len(clean) < LEAST_RUNS:
-        why = f"{count(len(clean), 'clean run')} of {template}; advice takes {LEAST_RUNS}"
+        why = f"{count(len(clean), 'clean run')} of {template}; advice needs {LEAST_RUNS}"
         return Advice(template, None, now, None, len(clean), why, left_out)
     peak = max(run.peak for run in clean)
     if peak < IDLE:
         why = (
-            f"the fullest worker of {len(clean)} clean runs held next to nothing ({peak}, about what an idle one "
-            f"takes): nothing follows from that for real input"
+            f"peak worker memory over {len(clean)} clean runs was next to nothing ({peak}, about what an idle worker "
+            f"takes): too little to size real input from"
         )
         return Advice(template, None, now, peak, len(clean), why, left_out)
     wanted = max(LEAST_MEMORY, Bytes(peak * HEADROOM))
     enough = next((step for step in STEPS if step >= wanted), None)
-    basis = f"the fullest worker of {len(clean)} clean runs{_input(clean)} reached {peak}"
+    basis = f"peak worker memory over {len(clean)} clean runs{_input(clean)} was {peak}"
     if enough is None or now is None or enough >= now:
-        why = f"{basis}; {now} leaves less than {HEADROOM:g} times that to give back"
+        why = f"{basis}; {now} is not more than {HEADROOM:g} times that needs, so there is nothing to save"
         return Advice(template, None, now, peak, len(clean), why, left_out)
     why = f"{basis}: {enough} would have held it with {enough / peak:.1f}x headroom instead of {now}"
     return Advice(template, enough, now, peak, len(clean), why, left_out, _price(clean, enough, now))
@@ -112,9 +112,7 @@ def advise(template: str, runs: Sequence[PastRun], now: Bytes | None = None) -> 
 def _input(runs: Sequence[PastRun]) -> str:
     """What the advice is bound to: the largest input that was seen, where all of them told theirs."""
     told = [run.data for run in runs if run.data is not None]
-    return (
-        f", with at most {max(told)} of input," if len(told) == len(runs) else " (input of a size not told)"
-    )
+    return f", with at most {max(told)} of input," if len(told) == len(runs) else " (input size unknown)"
 
 
 def _price(runs: Sequence[PastRun], enough: Bytes, now: Bytes) -> Money | None:

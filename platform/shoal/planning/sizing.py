@@ -122,15 +122,15 @@ def _really(data: Bytes | None, template: Template, workers: int, there: Size, t
     """What will really be there, and whether the data can be done with it."""
     room = Bytes(workers * there.memory)
     each = f"{count(there.cores, 'core')} and {there.memory}"
-    said_ = f"really on {target}: {count(workers, 'worker')} of {each}, {room} in all"
+    said_ = f"actual size on {target}: {count(workers, 'worker')} of {each}, {room} in total"
     if data is None:
         return said_
     grown = Bytes(data * template.sizing.expansion)
     if grown <= room:
-        return f"{said_}; {data} of input take {grown} in memory, which fits"
+        return f"{said_}; {data} of input takes {grown} in memory, which fits"
     return (
-        f"{said_}; {data} of input take {grown} in memory, {grown / room:.2g} times that: what can be done part by "
-        f"part is done, a join, sort or shuffle of all of it spills to disk or runs out of memory"
+        f"{said_}; {data} of input takes {grown} in memory, {grown / room:.2g} times that: what works "
+        f"partition by partition runs; a join, sort or shuffle of all of it spills to disk or runs out of memory"
     )
 
 
@@ -193,7 +193,7 @@ def _by_data(data: Bytes | None, template: Template, size: Size) -> tuple[int | 
     for_time = math.ceil(data / (sizing.throughput_per_core * size.cores * sizing.target))
     needed = max(1, for_memory, for_time)
     return needed, (
-        f"{data} of input take {grown} in memory (x {sizing.expansion:g}), so "
+        f"{data} of input takes {grown} in memory (x {sizing.expansion:g}), so "
         f"{count(max(1, for_memory), 'worker')} of {size.memory}; done in {sizing.target} at "
         f"{sizing.throughput_per_core}/s per core takes {count(max(1, for_time), 'worker')}"
     )

@@ -90,7 +90,7 @@ def _block(
             yield handle
         return
     role = role or template
-    options.setdefault("queue", True)  # nobody sits before a flow: it waits its turn instead of failing
+    options.setdefault("queue", True)  # nobody watches a flow: it queues instead of failing
     name = options.pop("name", None) or cluster_name(run.flow_run_id, role, run.task_key)
     options["tags"] = run.tags | dict(options.get("tags") or {})
     with _claimed(name, role):
@@ -119,7 +119,7 @@ def _obtain(
     run: Run,
     options: dict[str, Any],
 ) -> tuple[_Handle, Limits]:
-    """Adopt, replace or start. A cluster that ends just as it is adopted is started anew."""
+    """Adopt, replace or start. A cluster that ends just as it is adopted is started again."""
     asked = {key: value for key, value in options.items() if key not in ("quiet", "progress", "tags")}
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)

@@ -1,6 +1,6 @@
 """What to do about a cluster that an earlier attempt of the same flow run left. Pure, but for ``clear``.
 
-Why it exists: a crashed attempt's cluster lives on until its no-client time. The retry takes it over when it
+Why it exists: a crashed attempt's cluster keeps running until its no-client time. The retry takes it over when it
 is what it would start itself, and ends it otherwise, so that the run never holds two.
 
 What it must not do: touch clusters of any other name.

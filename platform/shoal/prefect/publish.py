@@ -49,7 +49,7 @@ def publish_report(
 ) -> RunReport:
     """:func:`run_report` of this run, also as a markdown artifact under ``key`` (a-z, 0-9 and dashes)."""
     if not re.fullmatch(r"[a-z0-9-]+", key):
-        raise UsageError(f"key={key!r} is no artifact key", hint="Lower-case letters, digits and dashes.")
+        raise UsageError(f"key={key!r} is not an artifact key", hint="Lower-case letters, digits and dashes.")
     report = run_report(project=project, target=target)
     publish(key, report.markdown(), "What the clusters of this run took")
     return report

@@ -82,8 +82,8 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     ``default_target:`` in the file. A ``clusters/``, ``policies/`` or ``images/`` that is not there is
     taken from the shipped defaults.
 
-    ``tolerant``: a fault in ``clusters/`` or ``images/`` is no error before its template is asked for; what runs can
-    be looked at and ended without them.
+    ``tolerant``: a fault in ``clusters/`` or ``images/`` is not an error before its template is asked for; what runs
+    can be looked at and ended without them.
 
     Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
     without a ``shoal.yaml``.

@@ -71,8 +71,8 @@ class Caps(Checked):
     @classmethod
     def _not_held(cls, value: object) -> None:
         raise ContradictionError(
-            "nothing holds spending to it in this version, and a limit that does not hold is none",
-            hint="take it out; totals and max_duration bound what can be spent",
+            "this version does not enforce budgets, and a limit that is not enforced is misleading",
+            hint="remove it; totals and max_duration bound what can be spent",
         )
 
 

@@ -65,7 +65,7 @@ class Sizing(Checked):
 
 
 class TimeoutSettings(Checked):
-    """When a cluster ends by itself. Defaults: idle 20 min, no client 2 min, at most 4 h."""
+    """When a cluster ends on its own. Defaults: idle 20 min, no client 2 min, at most 4 h."""
 
     idle: Seconds = Seconds(20 * 60)
     no_client: Seconds = Seconds(2 * 60)

@@ -152,7 +152,7 @@ def _build(
             if name in data:
                 first = lines[here]
                 notes.append(
-                    Fault(file, line, dotted(here), f"is there twice (first in line {first})", "keep one")
+                    Fault(file, line, dotted(here), f"appears twice (first on line {first})", "keep one")
                 )
                 continue
             lines[here] = line
@@ -212,7 +212,7 @@ def _say(detail: ErrorDetails, kind: Any, path: Path_) -> tuple[str, str]:
         case "model_type" | "dict_type" | "model_attributes_type":
             known = _keys(_model_at(kind, path))
             keys = f" with the keys {', '.join(known)}" if known else ""
-            return f"{shown if value is not None else 'nothing'} is written there", f"write a mapping{keys}"
+            return f"{shown if value is not None else 'nothing'} was found there", f"write a mapping{keys}"
         case _:
             return f"{shown}: {detail['msg'][0].lower()}{detail['msg'][1:]}", ""
 

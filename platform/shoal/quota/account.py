@@ -281,15 +281,19 @@ class Shortage:
 
     def sentence(self, name: str, names: Mapping[str, str]) -> str:
         """Who needs what, and what is in the way; ``names`` says what to call clusters, by id."""
-        needs = f"{name} needs {said(self.what, self.asked)}"
+        needs = f"{name} requests {said(self.what, self.asked)}"
         you, machine = self.scope == "you", self.scope == "the machine"
         if self.never:
             if self.what == "priority":
-                may = "it may have at most"
+                may = "the limit is"
             elif self.what in ("workers", "head", "duration"):
-                may = "a cluster may have"
+                may = "the limit per cluster is"
+            elif machine:
+                may = f"{self.scope} has"
+            elif not self.limit:
+                may = "you may have" if you else f"{self.scope} may have"
             else:
-                may = "you may have" if you else f"{self.scope} has" if machine else f"{self.scope} may have"
+                may = "your limit is" if you else f"the limit of {self.scope} is"
             return f"{needs}; {may} {said(self.what, self.limit)}: {self.source}"
         hold = "you hold" if you else f"{self.scope} holds"
         share = f"{written(self.what, self.held)} of {written(self.what, self.limit)}"

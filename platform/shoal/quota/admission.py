@@ -232,8 +232,8 @@ def lasting(cluster: Cluster, longest: Seconds, limits: Limits, now: float) -> P
         more = command("extend", cluster.name, f"+{longest}".replace(" ", ""))
         raise UsageError(
             f"{cluster.name} has lived {lived} already, and may live {cluster.plan.timeouts.max}: with {longest} "
-            "in all it would end at once",
-            hint=f"`{more}` lets it live {longest} longer; `{command('down', cluster.name)}` ends it.",
+            "in total it would end at once",
+            hint=f"`{more}` extends it by {longest}; `{command('down', cluster.name)}` ends it.",
             lived=float(lived),
             longest=float(longest),
         )

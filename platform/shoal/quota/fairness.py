@@ -8,7 +8,7 @@ The rules:
     share x seconds; the share is the dominant one: of memory, cores and GPUs, the one of which a cluster
     takes the largest part (Ghodsi et al., Dominant Resource Fairness, NSDI 2011). What runs counts ahead with
     half of the life it has left. Users without a team are together one team of weight 1.
- 2. Nobody saves up while asking for nothing: whoever comes anew starts with what the one ahead of all others
+ 2. Nobody saves up while asking for nothing: whoever comes again starts with what the one ahead of all others
     was served (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
  3. Within a team: the higher priority first, then the user who was served least, by the same measure.
  4. Within a user: the higher priority first, then the older request.
@@ -113,7 +113,7 @@ class Order:
         )
 
     def _lift(self, keys: Sequence[_Key], all_of_them: Iterable[Account]) -> None:
-        """Whoever comes anew starts level with those who have been waiting, or else with the last turn."""
+        """Whoever comes again starts level with those who have been waiting, or else with the last turn."""
         # Something was admitted to them after their oldest request here: they never stopped asking.
         asking = [key for key in keys if self._accounts[key].last > self._since[key]]
         if asking:

@@ -81,7 +81,7 @@ class TurnResult:
 
     ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
-    ``latest``: when it starts at the latest, by the longest lives of what runs; None where that cannot be
+    ``latest``: when it starts at the latest, if what runs uses its whole lifetime; None where that cannot be
     told. ``workers``: it is admitted with so many, fewer than its plan says. ``message``: why it is refused.
     ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
     """

@@ -49,7 +49,9 @@ def size(given: object, what: str) -> int:
     except (ValueError, OverflowError):
         value = 0
     if value < 1 or isinstance(given, bool):
-        raise UsageError(f"{what}={given!r} is no size.", hint='For example "128 MiB", or a number of bytes.')
+        raise UsageError(
+            f"{what}={given!r} is not a size.", hint='For example "128 MiB", or a number of bytes.'
+        )
     return int(value)
 
 
@@ -58,7 +60,7 @@ def properties(given: object) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise UsageError(f"properties={given!r} is no mapping.", hint='For example {"owner": "nyc"}.')
+        raise UsageError(f"properties={given!r} is not a mapping.", hint='For example {"owner": "nyc"}.')
     for key, value in given.items():
         if not isinstance(key, str) or value is None or not isinstance(value, (str, int, float)):
             raise UsageError(
@@ -76,7 +78,7 @@ def number(found: Mapping[str, str], key: str, default: int) -> int:
         return default
     if not text.strip().isdigit() or int(text) < 1:
         raise UsageError(
-            f"The table's property {key} is {text!r}, which is no whole number above 0.",
+            f"The table's property {key} is {text!r}, which is not a whole number above 0.",
             hint=f"Set it again, or take it out; without it, it is {default}.",
         )
     return int(text)
@@ -101,7 +103,7 @@ def check_names(given: Sequence[object], what: str = "column") -> None:
             raise UsageError(f"The name {name!r} cannot be stored: it holds half a character.") from None
         if name in seen:
             raise UsageError(
-                f"The {what} {name!r} is there more than once.",
+                f"The {what} {name!r} appears more than once.",
                 hint="Drop or rename one; a named index becomes a column too: df.reset_index(drop=True).",
             )
         seen.add(name)
@@ -138,7 +140,7 @@ def mapped_schema(given: Mapping[Any, Any]) -> pa.Schema:
     for name, kind in given.items():
         if not isinstance(kind, pa.DataType):
             raise UsageError(
-                f"The type of {name!r} is {kind!r}, which is no Arrow type.",
+                f"The type of {name!r} is {kind!r}, which is not an Arrow type.",
                 hint="For example {'id': pyarrow.int64()}.",
             )
     return pa.schema([pa.field(name, kind) for name, kind in given.items()])

@@ -1,6 +1,6 @@
 """The keys of S3: where they stand, and which are in force now.
 
-Why it exists: a job that runs for hours outlives its keys. A file with them, which whoever renews them writes anew,
+Why it exists: a job that runs for hours outlives its keys. A file with them, which whoever renews them writes again,
 is looked at whenever a file of a table is opened.
 
 What it must not do: show a key, or import what opens files (a command that asks for a catalog's name needs it not).

@@ -43,7 +43,7 @@ def hold_secrets(properties: Mapping[str, str]) -> dict[str, str]:
         for name, value in properties.items()
         if not catalog.is_secret(name)
         and name not in ("uri", "warehouse")
-        # A worker of an older version would look for the class in vain.
+        # A worker of an older version would not find the class.
         and (name, value) != ("py-io-impl", IMPLEMENTATION)
     }
     # Two catalogs on one server may have keys of their own: what is sent tells them apart, without a secret.
@@ -61,7 +61,7 @@ def hold_secrets(properties: Mapping[str, str]) -> dict[str, str]:
 def file_io(location: str, shipped: Mapping[str, str]) -> FileIO:
     """Access to the table's files: what was sent, and the secrets that this process has for it.
 
-    Asked anew each time: a key that was replaced meanwhile makes a new one.
+    Asked again each time: a key that was replaced meanwhile makes a new one.
     """
     key = _items(shipped)
     with _lock:

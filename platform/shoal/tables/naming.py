@@ -34,6 +34,6 @@ def unreadable(name: str, error: Exception) -> NotSupportedError:
     )
     return NotSupportedError(
         f"The metadata of {name} holds what PyIceberg {pyiceberg.__version__} cannot read: {reason}.",
-        hint="A variant or geometry column is such. Spark reads it, and can copy the other columns: "
+        hint="Variant and geometry columns are examples. Spark reads it, and can copy the other columns: "
         f"CREATE TABLE ... AS SELECT ... FROM shoal.{name}",
     )

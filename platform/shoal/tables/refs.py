@@ -130,7 +130,7 @@ def resolve(
 def check_branch(table: Table, name: str, branch: str) -> None:
     """Raise :class:`SnapshotNotFoundError` if there is no such branch, :class:`UsageError` if it is a tag."""
     if not isinstance(branch, str):
-        raise UsageError(f"branch={branch!r} is no name.", hint=f"Its names: {_refs(table)}.")
+        raise UsageError(f"branch={branch!r} is not a name.", hint=f"Its names: {_refs(table)}.")
     ref = table.metadata.refs.get(branch)
     if ref is None and branch != "main":
         raise _missing(table, name, f"branch {branch!r}")
@@ -152,12 +152,12 @@ def _snapshot(table: Table, name: str, given: object) -> Snapshot:
             raise _missing(table, name, f"snapshot, tag or branch {given!r}")
         return found
     try:
-        number = operator.index(given)  # type: ignore[arg-type] # what is no whole number says so
+        number = operator.index(given)  # type: ignore[arg-type] # what is not a whole number says so
     except TypeError:
         number = None
     if number is None or isinstance(given, bool):
         raise UsageError(
-            f"{given!r} ({type(given).__name__}) is no snapshot.",
+            f"{given!r} ({type(given).__name__}) is not a snapshot.",
             hint=f"Give an id of shoal.snapshots({name!r}), a whole number, or the name of a tag.",
         )
     found = table.metadata.snapshot_by_id(number)
@@ -179,7 +179,7 @@ def _missing(table: Table, name: str, what: str) -> SnapshotNotFoundError:
 
 
 def _instant(as_of: AsOf) -> pd.Timestamp:
-    bad = UsageError(f"as_of={as_of!r} is no time.", hint='For example "2026-11-21 12:00" (UTC).')
+    bad = UsageError(f"as_of={as_of!r} is not a time.", hint='For example "2026-11-21 12:00" (UTC).')
     if not isinstance(as_of, (str, dt.date, np.datetime64)):
         raise bad  # a number, which pandas would take for nanoseconds
     try:
@@ -250,7 +250,7 @@ def branch(
 
 def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int:
     if not isinstance(ref, str) or not ref.strip():
-        raise UsageError(f"{ref!r} is no name.", hint='For example "before-upsert".')
+        raise UsageError(f"{ref!r} is not a name.", hint='For example "before-upsert".')
     if _ID.fullmatch(ref) and table.metadata.snapshot_by_id(int(ref)) is not None:
         raise UsageError(
             f"{ref!r} is a snapshot's id in {name}: as a name it would mean two things.",

@@ -79,7 +79,7 @@ _MATTERS = (
 @lru_cache(maxsize=32)
 def _connection(_pid: int, items: tuple[tuple[str, str], ...], bucket: str) -> Any:
     """One connection per set of properties: a new one for each table would open sockets, and begin to count its
-    tries, anew."""
+    tries, again."""
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
     given = dict(items)

@@ -141,7 +141,7 @@ def read_error(error: OSError, path: str, what: str, table: str, io: FileIO) -> 
     if type(told) is StorageError and is_gone(error):
         return TableChangedError(
             f"A {what} of {table} vanished while it was read: {path}",
-            hint="Was the table dropped, or its snapshot expired, by someone else? Read it anew.",
+            hint="Was the table dropped, or its snapshot expired, by someone else? Read it again.",
         )
     return told
 

@@ -32,7 +32,7 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-15:])
-        raise ClusterError(f"{' '.join(command[:3])} ended with {done.returncode}:\n{tail}")
+        raise ClusterError(f"{' '.join(command[:3])} exited with {done.returncode}:\n{tail}")
     return done.stdout
 
 
@@ -57,7 +57,7 @@ def storage() -> Iterator[None]:
 
 
 def _base() -> str:
-    """The base image, made once: Debian 12 with Python 3.11 and a Java 17."""
+    """The base image, made once: Debian 12 with Python 3.11 and Java 17."""
     name = _base_name()
     if subprocess.run(
         ["buildah", "inspect", "--type=image", name], capture_output=True, check=False

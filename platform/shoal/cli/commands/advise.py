@@ -42,7 +42,9 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     name: o.ClusterName,
-    html: Annotated[Path | None, typer.Option("--html", help="Write it there, with a picture.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the report to this HTML file, with a chart.")
+    ] = None,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -98,7 +100,7 @@ def advise(
         return
     out().print(f"{template}: {found.why}.", markup=False, soft_wrap=True)
     for line in found.left_out:
-        out().print(f"  left out: {line}", markup=False, soft_wrap=True)
+        out().print(f"  ignored: {line}", markup=False, soft_wrap=True)
     if found.memory is None:
         return
     price = f", about {found.price} a run" if found.price is not None else ""

@@ -39,8 +39,10 @@ def _default(context: typer.Context, output: o.Answer = o.Output.TEXT) -> None:
 
 
 def ls(
-    namespace: Annotated[str | None, typer.Argument(metavar="[NAMESPACE]", help="Only of this one.")] = None,
-    names: Annotated[bool, typer.Option("--names", help="Only names; looks at no table.")] = False,
+    namespace: Annotated[
+        str | None, typer.Argument(metavar="[NAMESPACE]", help="Only tables of this namespace.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="Names only; opens no table.")] = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

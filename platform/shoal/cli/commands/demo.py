@@ -41,7 +41,7 @@ def demo(
     open_home(request.project).held(request.user)
     prices = request.project.prices
     if prices is not None and not confirm(
-        "It starts a Dask and a Spark cluster for some minutes, at the target's prices. Go on?",
+        "It starts a Dask and a Spark cluster for some minutes, at the target's prices. Continue?",
         yes=yes,
         unattended="this would start clusters that cost money",
     ):

@@ -1,4 +1,4 @@
-"""``shoal doctor``: every connection proved, each failure with the command that mends it.
+"""``shoal doctor``: every connection proved, each failure with the command that fixes it.
 
 Why it exists: what is wrong with a machine shows here in a second, instead of in a stack trace a minute
 after a start.

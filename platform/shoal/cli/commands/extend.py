@@ -1,6 +1,6 @@
-"""``shoal extend``: let a cluster live longer, inside what the policy gives.
+"""``shoal extend``: extend a cluster's lifetime, within the policy.
 
-Why it exists: a run that takes longer than planned should not have to start anew.
+Why it exists: a run that takes longer than planned should not have to start again.
 
 What it must not do: decide whether it may (the home does).
 """
@@ -15,8 +15,8 @@ from shoal.cli import options as o
 
 EXAMPLES = """\b
 Examples:
-  shoal extend nightly 6h             # in all, from its admission on
-  shoal extend nightly +1h            # one hour more than it has
+  shoal extend nightly 6h             # in total, counted from admission
+  shoal extend nightly +1h            # an hour more than now
 """
 
 
@@ -31,13 +31,15 @@ def extend(
     ],
     longest: Annotated[
         str,
-        typer.Argument(metavar="DURATION", help="Its whole life, from its admission on; +1h: so much more."),
+        typer.Argument(
+            metavar="DURATION", help="The total lifetime, counted from admission; +1h adds an hour."
+        ),
     ],
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Extend a cluster's lifetime, up to your tier's limit: DURATION in all, from its admission on."""
+    """Extend a cluster's lifetime, up to your tier's limit: to DURATION in total, counted from admission."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import find, open_project
@@ -49,4 +51,4 @@ def extend(
     if output is o.Output.JSON:
         write_json(views.cluster_view(cluster, home.status(cluster.id)))
         return
-    out().print(f"{cluster.name} may live {cluster.plan.timeouts.max} in all", markup=False)
+    out().print(f"{cluster.name}: the maximum lifetime is now {cluster.plan.timeouts.max}", markup=False)

@@ -32,12 +32,14 @@ def add_to(app: typer.Typer) -> None:
 
 def build(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Which (default: all).")
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Which image (default: all).")
     ] = None,
     tool: Annotated[
-        str, typer.Option("--tool", help="buildah, docker or podman (default: what is there).")
+        str, typer.Option("--tool", help="buildah, docker or podman (default: the first that is installed).")
     ] = "",
-    base: Annotated[str, typer.Option("--base", help="Another base image than the Containerfile's.")] = "",
+    base: Annotated[
+        str, typer.Option("--base", help="Base image to use instead of the Containerfile's.")
+    ] = "",
     again: Annotated[bool, typer.Option("--again", help="Build even if nothing changed.")] = False,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

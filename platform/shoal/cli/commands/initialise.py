@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Where; made if it is not there.")
+        Path, typer.Argument(metavar="FOLDER", help="The folder; created if it does not exist.")
     ] = Path(),
     images: Annotated[
         bool,
@@ -41,7 +41,7 @@ def init(
             "--images", help="Also images/ with its Containerfiles, to build images for Kubernetes."
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be made.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be created.")] = False,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Make a project folder with the default templates, policies and targets; overwrite nothing."""
@@ -49,7 +49,9 @@ def init(
     from shoal.project.loading import defaults
 
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", hint="Name a folder, or one that is not there yet.")
+        raise UsageError(
+            f"{folder} is not a folder", hint="Name a folder, or a path that does not exist yet."
+        )
     shipped = defaults()
     files = _files(shipped, (*PARTS, "images") if images else PARTS)
     kept = [name for name in files if os.path.lexists(folder / name)]
@@ -59,7 +61,7 @@ def init(
             _copy(shipped, folder, fresh)
         except OSError as error:
             raise InfrastructureError(
-                f"cannot write {error.filename or folder}: {error.strerror}; nothing was made",
+                f"cannot write {error.filename or folder}: {error.strerror}; nothing was created",
                 hint="Choose a folder that you may write to.",
             ) from error
     if output is o.Output.JSON:
@@ -76,7 +78,7 @@ def init(
     out().print(
         f"\nNext: {'' if here else f'cd {shlex.quote(str(folder))}; '}shoal doctor; shoal plan etl"
         if fresh
-        else "\nEverything was there.",
+        else "\nEverything was already there.",
         markup=False,
     )
 

@@ -48,8 +48,10 @@ def logs(
         Level | None,
         typer.Option("--level", help="Least level of the engine's lines (default: warning)."),
     ] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, help="How many lines, counted from the end.")
+    ] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until it ends.")] = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

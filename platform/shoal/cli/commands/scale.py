@@ -1,6 +1,6 @@
 """``shoal scale``: another number of workers for a cluster that runs.
 
-Why it exists: a cluster of the wrong size is resized, not started anew.
+Why it exists: a cluster of the wrong size is resized, not started again.
 
 What it must not do: decide whether it may grow (admission does).
 """
@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 def scale(
     name: o.ClusterName,
-    workers: Annotated[int, typer.Argument(metavar="WORKERS", help="How many it is to have.")],
+    workers: Annotated[int, typer.Argument(metavar="WORKERS", help="How many workers it should have.")],
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

@@ -43,13 +43,13 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A Python file, or FILE:FUNCTION.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="The script's own.")
+        list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="The script's own arguments.")
     ] = None,
     template: o.TemplateOption = None,
     asked: dict[str, Any] = o.NOTHING,
     name: o.Name = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return at once; `shoal logs` shows the output.")
+        bool, typer.Option("--detach", help="Return immediately; `shoal logs` shows the output.")
     ] = False,
     queue: o.Queue = False,
     priority: o.Priority = None,
@@ -143,7 +143,10 @@ def _script(text: str) -> tuple[Path, str | None]:
 def _command(file: Path, function: str | None, arguments: list[str]) -> list[str]:
     if function is None:
         return [sys.executable, str(file), *arguments]
-    call = f"import runpy, sys; runpy.run_path(sys.argv.pop(1))[{function!r}](*sys.argv[1:])"
+    call = (
+        "import runpy, sys; from shoal.client.traces import shorten; shorten(); "
+        f"runpy.run_path(sys.argv.pop(1))[{function!r}](*sys.argv[1:])"
+    )
     return [sys.executable, "-c", call, str(file), *arguments]
 
 

@@ -31,10 +31,12 @@ def add_to(app: typer.Typer) -> None:
 def top(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Only this one.", autocompletion=o.complete_clusters),
+        typer.Argument(metavar="[NAME]", help="Only this cluster.", autocompletion=o.complete_clusters),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="One look; also where there is no terminal.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between looks.")] = 2.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print once and exit; works without a terminal.")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between updates.")] = 2.0,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

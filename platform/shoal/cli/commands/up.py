@@ -24,7 +24,7 @@ Examples:
 UP_EXAMPLES = """\b
 Examples:
   shoal up etl --data '25 GB' --name nightly
-  shoal up analytics --detach        # lives on without a client, until it is idle
+  shoal up analytics --detach        # keeps running without a client, until it is idle
   shoal up etl --dry-run             # what it would be, and whether it fits
 \b
 Then in Python:
@@ -66,7 +66,7 @@ def up(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Start a cluster and wait until it is Ready. It ends by itself when nobody uses it."""
+    """Start a cluster and wait until it is Ready. It ends on its own when nobody uses it."""
     from shoal.client.clusters import prepare, start
     from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
@@ -96,7 +96,7 @@ def up(
     waits = timeouts.idle if detach else Seconds(min(timeouts.idle, timeouts.no_client))
     if record.state is State.QUEUED:
         out().print(
-            f"{name} is Queued: {record.message}\n  It starts by itself.  Look: shoal why {name}",
+            f"{name} is Queued: {record.message}\n  It starts on its own.  See: shoal why {name}",
             markup=False,
         )
         return

@@ -53,7 +53,13 @@ def why(
     steps = explain(cluster, history, status, limits, home.held(cluster.owner), hung)
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
-        write_json(view | {"steps": [vars(step) for step in steps], "history": views.history_view(history)})
+        write_json(
+            view
+            | {
+                "steps": [vars(step) | {"mend": step.fix} for step in steps],
+                "history": views.history_view(history),
+            }
+        )
         return
     from shoal.cli import layout as tables
     from shoal.display.forecast import starts
@@ -63,5 +69,6 @@ def why(
         out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
     if ahead := starts(cluster, time.time()):
         out().print(
-            f"It {ahead}, by the longest lives of what runs, if nobody comes before it.", markup=False
+            f"It {ahead}, assuming that running clusters use their whole lifetimes and nobody goes first.",
+            markup=False,
         )

@@ -87,7 +87,7 @@ class Arriving:
 
     @property
     def retired(self) -> tuple[str, ...]:
-        """Names of those that were retired: exactly they may be ended. One of that name that came anew is not."""
+        """Names of those that were retired: exactly they may be ended. One of that name that came again is not."""
         return tuple(self._retired)[-_NAMES:]
 
     @property

@@ -210,6 +210,6 @@ class DaskHost:
             return future.result(left)
         except FutureTimeoutError:
             future.cancel()
-            raise DeadlineError(f"waited {left:.0f} s for {what}", hint="Look at the log.") from None
+            raise DeadlineError(f"waited {left:.0f} s for {what}", hint="See the log.") from None
         except OSError as error:
             raise InfrastructureError(f"while waiting for {what}: {error}") from error

@@ -127,7 +127,7 @@ class Workers:
             self._losses = self._losses.lost(time.monotonic())
             pause = self._losses.wait(time.monotonic())
             again = f"in {pause:.0f} s" if pause else "now"
-            self._tell(f"workers do not start, tried again {again}: {error}")
+            self._tell(f"workers do not start, trying again {again}: {error}")
 
     async def _change(self) -> None:
         async with self._changing:

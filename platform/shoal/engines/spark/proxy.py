@@ -1,7 +1,7 @@
 """A TLS relay in front of Spark Connect that counts connections and bytes.
 
 Why it exists: a port of 127.0.0.1 is open to every user of the machine. Only who holds the cluster's key gets
-through, and only to the cluster's own JVM; who cannot show it is no client. Open connections are the clients, and
+through, and only to the cluster's own JVM; who cannot show it is not a client. Open connections are the clients, and
 bytes tell work from idleness: while a query runs, Spark Connect reports progress at least every 2 s, and an idle
 client sends nothing at all. So neither Spark's UI nor its log is needed to know whether a cluster is in use.
 

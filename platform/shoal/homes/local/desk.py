@@ -1,7 +1,7 @@
 """The local home's desk: what a head reports is written into the ledger, and what it asks for is decided there.
 
 Why it exists: a ledger may be away: its server restarts, its disk is full, another process holds its lock. On one
-machine nobody needs a lease to see that a head lives, so it lives on for as long as it takes, and its own limits
+machine nobody needs a lease to see that a head lives, so it keeps running for as long as it takes, and its own limits
 still hold; on several machines it ends before the others count it as gone. What could not be written is in the
 head's own copy, in which whoever finds it gone reads why it ended.
 

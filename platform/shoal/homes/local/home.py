@@ -268,12 +268,12 @@ class LocalHome:
         if cluster.state.ended or not head or of_another(head, self.ledger.place):
             return ""
         if is_stopped(head):
-            return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` lets it go on"
+            return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` resumes it"
         silent = since(head, cluster.usage.beat or head.get("since"))
         if cluster.state is State.QUEUED or silent is None or silent < LOCAL.quiet:
             return ""
         answers = self.status(cluster.id) is not None
-        said = "answers, but has told the ledger nothing" if answers else "has not been heard of"
+        said = "answers, but has not updated the ledger" if answers else "has sent no heartbeat"
         return f"its head (pid {head['pid']}) {said} for {Seconds(round(silent))}"
 
     def held(self, owner: str) -> Account:

@@ -25,7 +25,7 @@ from shoal.homes.local.turns import turn
 from shoal.machine import paths
 
 _log = logging.getLogger("shoal.homes")
-_REPLACED = 3  # times that the file may be replaced while a writer waits for its turn
+_REPLACED = 3  # times that the file may be replaced while a writer is queued
 _BUSY = ("locked", "busy", "lock timeout", "deadlock")
 
 
@@ -184,15 +184,15 @@ class Ledger:
                         kept = f"it is kept as {rebuild.keep_aside(self._file)}"
                 raise BrokenLedgerError(
                     f"the ledger {self} is damaged ({text}); {kept}",
-                    hint="Try again: a new one is made from what the running clusters wrote down.",
+                    hint="Try again: a new one is rebuilt from the records that running clusters keep.",
                 ) from error
             if any(word in text for word in _BUSY):
                 holder = frozen.described(self._store.locks) if isinstance(self._store, SqliteFile) else ""
                 raise InfrastructureError(
                     f"the ledger {self} stayed locked for {self._wait:.0f} s"
                     + (f", by {holder}" if holder else f": {text}"),
-                    hint="Try again. A process that holds it and does not go on can be ended: its "
-                    "transaction is undone.",
+                    hint="Try again. A process that holds it and hangs can be killed: its "
+                    "transaction is rolled back.",
                     away=True,
                 ) from error
             raise InfrastructureError(

@@ -25,7 +25,7 @@ class LocalPeriods(Periods):
     stopped, after which it is killed. ``abandoned``: of a transaction whose client does nothing, after which a server
     ends it; ``statement``: that one statement may take there.
     ``dying``: that a killed process may take to be gone; ``leaving``: after a cluster's end, in which its last
-    processes may still be on their way out. ``quiet``: without a word from a head, after which people are told.
+    processes may still be on their way out. ``quiet``: without news from a head, after which people are told.
     """
 
     lock: Seconds

@@ -21,7 +21,7 @@ from shoal.homes.local.stores import StoreConnection
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 _LIBPQ = ("psycopg2", "psycopg", "psycopg2cffi")
-# A server, or a network, that is gone without a word is noticed in half a minute.
+# A server, or a network, that is silently gone is noticed in half a minute.
 _NETWORK = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -88,7 +88,7 @@ class Server:
         self._engine.dispose()
 
     def after_fork_in_child(self) -> None:
-        """Forget the parent's connections, without a word to the server."""
+        """Forget the parent's connections, without telling the server."""
         self._engine.dispose(close=False)
 
 

@@ -2,7 +2,7 @@
 
 Why it exists: SQLite lets whoever comes at the right moment in, and its waiters sleep longer the longer they
 wait, so that under load some starve. The kernel keeps those who wait for a lock file in a line, wakes the
-first when it is given back, and costs nobody a look in vain.
+first when it is given back, and costs nobody a wasted look.
 
 What it must not do: protect anything by itself; SQLite's own lock does.
 """

@@ -2,7 +2,7 @@
 
 Why it exists: a detached request is admitted with no command running and nobody looking. Whoever frees
 something lets the queue move; this only looks whether it was moved. The first waiter of a project also sees
-to it that what died without a word is found.
+to it that what died silently is found.
 
 What it must not do: import an engine, the pure core or an ORM: a hundred may wait on one machine.
 """

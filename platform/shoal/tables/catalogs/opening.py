@@ -74,7 +74,7 @@ class CatalogSettings:
         kinds |= {"http": "rest", "https": "rest", "thrift": "hive"}
         if scheme not in kinds:
             raise UsageError(
-                f"The catalog's URI starts with {scheme!r}, which names no catalog that is known here.",
+                f"The catalog's URI starts with {scheme!r}, which is not a supported kind of catalog.",
                 hint="Use sqlite:///PATH, postgresql+psycopg2://..., https://... or thrift://...",
             )
         return kinds[scheme]
@@ -319,7 +319,8 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
         parts = parts[1:]
     if len(parts) < 2 or not all(map(is_name, parts)):
         raise UsageError(
-            f"{name!r} is no table name.", hint='A table is named "namespace.table", such as "nyc.flights".'
+            f"{name!r} is not a table name.",
+            hint='A table is named "namespace.table", such as "nyc.flights".',
         )
     return parts
 

@@ -66,7 +66,7 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
         expression = _from_lists(filters)
     else:
         raise FilterError(
-            f"{filters!r} ({type(filters).__name__}) is no filter.",
+            f"{filters!r} ({type(filters).__name__}) is not a filter.",
             hint="Give text (\"delay > 0\"), tuples ([('delay', '>', 0)]) or a PyIceberg expression.",
         )
     check_columns(
@@ -132,7 +132,7 @@ def _from_lists(filters: Sequence[Any]) -> BooleanExpression:
 def _predicate(item: Any) -> Any:
     if not (isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str)):
         raise FilterError(
-            f"{item!r} is no (column, operator, value).", hint='For example ("dep_delay", ">", 0).'
+            f"{item!r} is not (column, operator, value).", hint='For example ("dep_delay", ">", 0).'
         )
     column, operator, value = item
     value = plain(value)
@@ -140,7 +140,7 @@ def _predicate(item: Any) -> Any:
         case "in" | "not in" as known:
             if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
                 raise FilterError(
-                    f"{item!r}: {value!r} is no list of values.", hint='For example ("a", "in", [1, 2]).'
+                    f"{item!r}: {value!r} is not a list of values.", hint='For example ("a", "in", [1, 2]).'
                 )
             values = [_comparable(item, plain(v)) for v in value]
             return _new.In(column, values) if known == "in" else _new.NotIn(column, values)
@@ -151,7 +151,7 @@ def _predicate(item: Any) -> Any:
         case known if known in _OPERATORS:
             return _OPERATORS[known](column, _comparable(item, value))
     raise FilterError(
-        f"{operator!r} is no operator of a filter.",
+        f"{operator!r} is not an operator that filters know.",
         hint=f"Known: {', '.join([*_OPERATORS, 'in', 'not in', 'is'])}",
     )
 
@@ -169,7 +169,7 @@ def _comparable(item: Any, value: Any) -> Any:
             return value
     except (TypeError, ValueError) as error:
         raise FilterError(
-            f"{item!r}: {value!r} ({type(value).__name__}) is nothing that a column is compared with.",
+            f"{item!r}: {value!r} ({type(value).__name__}) cannot be compared with a column.",
             hint="Values are numbers, text, booleans, dates, times, UUIDs or bytes.",
         ) from error
     raise FilterError(

@@ -24,7 +24,7 @@ from shoal.tables.credentials import on_s3
 from shoal.tables.pyiceberg_private import FileIO
 
 HOLE = 256 * 2**10
-"""Bytes between two columns that are fetched along rather than asked for anew: a request takes as long as these."""
+"""Bytes between two columns that are fetched along rather than asked for again: a request takes as long as these."""
 LARGEST = 32 * 2**20
 """Bytes of one request at most. A process makes as many at once as Arrow has threads for it: 8, unless
 ``pyarrow.set_io_thread_count`` says otherwise."""

@@ -104,7 +104,7 @@ def _rewrite(expression: Any, schema: Schema, *, negated: bool) -> BooleanExpres
         case ex.UnboundPredicate():
             return _predicate(~expression if negated else expression, schema)
     raise FilterError(
-        f"{expression!r} is no filter on columns by name.",
+        f"{expression!r} is not a filter on named columns.",
         hint='For example pyiceberg.expressions.EqualTo("carrier", "AA").',
     )
 
@@ -146,7 +146,7 @@ def _type_of(name: str, schema: Schema) -> iceberg.IcebergType:
             continue  # a name with a dot in it
         if not isinstance(above, iceberg.StructType):
             raise FilterError(
-                f"{name!r} is inside {'.'.join(parts[:i])!r}, which is {above}: a row has many of it.",
+                f"{name!r} is inside {'.'.join(parts[:i])!r}, which is {above}: a row may hold many of them.",
                 hint="Read the column, and filter the frame.",
             )
     return schema.find_type(name)
@@ -211,7 +211,7 @@ def _placed(literal: Literal[Any], name: str, kind: iceberg.PrimitiveType) -> Pl
         value = _as_given(literal)
         example = _in_form(value, kind) or _WRITTEN.get(type(kind))
         raise FilterError(
-            f"{value!r} is no value of {name!r}, which is {kind}.",
+            f"{value!r} is not a value of {name!r}, which is {kind}.",
             hint=f"In a text filter it is written like this: {name} = {example}"
             if example
             else "Give such values in tuples, or in a PyIceberg expression.",
@@ -266,14 +266,14 @@ def place(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Place:
             return DateLiteral(value // _DAY), int(value % _DAY > 0)
         case iceberg.DateType() | iceberg.TimeType() | iceberg.TimestampType() | iceberg.TimestamptzType():
             if number:
-                raise TypeError(f"{value!r} is no {kind}")
+                raise TypeError(f"{value!r} is not a {kind}")
         case iceberg.BooleanType() | iceberg.IntegerType() | iceberg.LongType() | iceberg.DecimalType():
             if isinstance(literal, StringLiteral):
-                raise TypeError(f"the text {value!r} is no {kind}")
+                raise TypeError(f"the text {value!r} is not a {kind}")
         case iceberg.FloatType() | iceberg.DoubleType() if isinstance(literal, StringLiteral):
-            raise TypeError(f"the text {value!r} is no {kind}")
+            raise TypeError(f"the text {value!r} is not a {kind}")
         case iceberg.StringType() if not isinstance(literal, StringLiteral):
-            raise TypeError(f"{value!r} is no text")
+            raise TypeError(f"{value!r} is not text")
     converted: Any = literal.to(kind)
     if isinstance(converted, AboveMax):
         return None, 1

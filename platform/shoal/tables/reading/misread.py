@@ -171,7 +171,7 @@ class _Reader:
         else:
             self.stop(
                 _COMPARISON,
-                "Filters know no functions: read the column, and filter the frame."
+                "Filters do not support functions: read the column, and filter the frame."
                 if self.now.text == "("
                 else "",
             )

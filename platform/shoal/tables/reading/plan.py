@@ -121,7 +121,7 @@ def pack_metadata(metadata: TableMetadata, schema_id: int) -> bytes:
             "properties": {k: v for k, v in metadata.properties.items() if not k.startswith("shoal.run.")},
         }
     )
-    # By its base class: metadata of version 3 refuses to be written, and this is no metadata file.
+    # By its base class: metadata of version 3 refuses to be written, and this is not a metadata file.
     return zlib.compress(IcebergBaseModel.model_dump_json(slim, by_alias=True).encode())
 
 
@@ -243,7 +243,7 @@ def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> 
 def _split(task: FileScanTask, exact: bool, row_width: float, target: int) -> Iterator[Piece]:
     file = task.file
     if file.content != DataFileContent.DATA:
-        raise NotSupportedError(f"{file.file_path} is no data file.")
+        raise NotSupportedError(f"{file.file_path} is not a data file.")
     deletes = tuple(
         DeleteFile(d.file_path, str(d.file_format.value), d.file_size_in_bytes)
         for d in sorted(task.delete_files, key=lambda d: d.file_path)

@@ -59,7 +59,7 @@ def parse_field(text: str) -> PartitionField:
 
 def _bad(text: object) -> UsageError:
     return UsageError(
-        f"{text!r} is no partition field.",
+        f"{text!r} is not a partition field.",
         hint='Use "column", "year(c)", "month(c)", "day(c)", "hour(c)", "bucket(16, c)" or "truncate(4, c)".',
     )
 

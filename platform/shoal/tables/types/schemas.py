@@ -48,7 +48,7 @@ def frame_schema(meta: pd.DataFrame) -> pa.Schema:
             )
         series: Any = meta[name]
         if isinstance(series, pd.DataFrame):
-            raise UsageError(f"The column {name!r} is there more than once.")
+            raise UsageError(f"The column {name!r} appears more than once.")
         dtype = series.dtype
         if pd.api.types.is_object_dtype(dtype):
             unknown.append(name)
@@ -57,7 +57,7 @@ def frame_schema(meta: pd.DataFrame) -> pa.Schema:
             fields.append(pa.field(name, _arrow_of(dtype)))
         except (pa.ArrowException, TypeError, NotImplementedError) as error:
             raise TypeNotSupportedError(
-                f"The column {name!r} has the type {dtype}, which has no place in a table.", column=name
+                f"The column {name!r} has the type {dtype}, which a table cannot store.", column=name
             ) from error
     if unknown:
         raise TypeNotSupportedError(

@@ -303,7 +303,7 @@ def _check_still(request: CommitRequest, now: TableMetadata) -> None:
     base = request.base
     if now.table_uuid != base.table_uuid:
         raise TableChangedError(
-            f"The table {request.name} was dropped and made anew while rows were written for it.",
+            f"The table {request.name} was dropped and recreated while rows were written for it.",
             hint="Nothing was written. Run it again if the new table is meant.",
         )
     if now.current_schema_id != base.current_schema_id:
@@ -316,7 +316,7 @@ def _check_still(request: CommitRequest, now: TableMetadata) -> None:
     if now.default_spec_id != base.default_spec_id:
         raise TableChangedError(
             f"The partitioning of {request.name} was changed by someone else while rows were written for it.",
-            hint="Nothing was written. Run it again: the files will be cut anew.",
+            hint="Nothing was written. Run it again: the files will be split again.",
         )
 
 

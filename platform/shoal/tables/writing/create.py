@@ -95,7 +95,7 @@ def as_schema(given: Any) -> pa.Schema | Schema:
     if isinstance(given, dd.DataFrame):
         return frame_schema(make_meta(given))
     raise UsageError(
-        f"{type(given).__name__} is no schema.",
+        f"{type(given).__name__} is not a schema.",
         hint="Give a pyarrow.Schema, {'column': pyarrow type}, or a frame.",
     )
 

@@ -161,7 +161,7 @@ def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Writ
             what = f"A file of {context.table} could not be written"
             raise storage_error(error, context.data_path, what, io=io, table=context.table) from error
         if not isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
-            # A panic of Rust code is no Exception, and would end the worker's thread without an answer.
+            # A panic of Rust code is not an Exception, and would end the worker's thread without an answer.
             raise RuntimeError(f"Writing a partition of {context.table} panicked: {error}") from error
         raise
     return written

@@ -141,7 +141,8 @@ def _frame(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
         return (), arguments.arrow_schema(df.schema)
     if not isinstance(df, (pd.DataFrame, dd.DataFrame)):
         raise UsageError(
-            f"{type(df).__name__} is no frame.", hint="Give a Dask or pandas DataFrame, or a pyarrow.Table."
+            f"{type(df).__name__} is not a DataFrame or table.",
+            hint="Give a Dask or pandas DataFrame, or a pyarrow.Table.",
         )
     meta: pd.DataFrame = make_meta(df) if isinstance(df, dd.DataFrame) else df
     names = tuple(cast("str", n) for n in meta.index.names if n is not None)

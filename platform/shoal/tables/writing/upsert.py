@@ -124,7 +124,7 @@ def refuse_duplicates(
     for key in keys:
         if table.column(key).null_count:
             raise DuplicateKeysError(
-                f"The key {key!r} is null in {table.column(key).null_count} rows, and null is no key.",
+                f"The key {key!r} is null in {table.column(key).null_count} rows, and a key must not be null.",
                 hint=f"Leave those rows out: df[df[{key!r}].notnull()].",
                 examples=[],
             )
@@ -136,7 +136,7 @@ def refuse_duplicates(
         shown = ", ".join(str(e[0] if len(e) == 1 else e) for e in examples)
         raise DuplicateKeysError(
             f"{twice.num_rows} keys ({', '.join(keys)}) are in the frame more than once, such as {shown}.",
-            hint="Which row is meant? Choose one each, for example df.drop_duplicates(subset=keys).",
+            hint="Keep one row per key, for example df.drop_duplicates(subset=keys).",
             examples=examples,
         )
 
