@@ -89,7 +89,7 @@ def test_a_script_submitted_to_a_live_cluster_leaves_it_running(shoal: Any, nigh
     shoal.write("clean.py", SCRIPT)
     answer = shoal("submit", "clean.py", "-t", "small", "-w", "1", "--name", "nightly")
     assert (answer.code, answer.out) == (0, "nightly 6\n"), answer
-    assert "attached to it, and it stays" in answer.err
+    assert "attached to it, and it keeps running" in answer.err
     assert nightly["id"] in {row["id"] for row in shoal("ls", "-o", "json").json}
 
 
@@ -117,8 +117,8 @@ def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
 
 
 def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert "may live 2 h in all" in shoal("extend", "nightly", "+1h").out
-    assert "may live 1 h 30 min in all" in shoal("extend", "nightly", "90 min").out
+    assert "maximum lifetime is now 2 h" in shoal("extend", "nightly", "+1h").out
+    assert "maximum lifetime is now 1 h 30 min" in shoal("extend", "nightly", "90 min").out
     too_short = shoal("extend", "nightly", "0.001 s")
     assert too_short.code == 2
     assert "nightly has lived" in too_short.err
@@ -153,7 +153,9 @@ def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dic
         assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 4 * 10**9)
         assert "2 GB queued" in shoal("quota").out
         assert re.search(r"starts by \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
-        assert re.search(r"at the latest \d\d", " ".join(shoal("why", "third", COLUMNS="250").out.split()))
+        assert re.search(
+            r"starts by \d\d:\d\d at the latest", " ".join(shoal("why", "third", COLUMNS="250").out.split())
+        )
     finally:
         shoal("down", "second", "third", "--yes")
 

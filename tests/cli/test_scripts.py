@@ -61,7 +61,7 @@ def test_logs_are_the_scripts_output_and_the_engines_for_who_asks(shoal: Any, ba
     assert "three is 3" not in engine
     assert "distributed.scheduler" not in shoal("logs", bad, "--workers", "--level", "info").out
     quiet = shoal("logs", bad, "--level", "warning")
-    assert "INFO" not in quiet.out
+    assert "distributed.scheduler - INFO" not in quiet.out
     assert "the head is running" in quiet.out
     assert f"shoal logs {bad} --level info" in quiet.err
 

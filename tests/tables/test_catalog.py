@@ -59,7 +59,7 @@ def test_hook_may_be_asked_each_time() -> None:
 def test_a_server_needs_a_warehouse() -> None:
     with pytest.raises(UsageError, match="does not say where the tables' files go"):
         settings(uri="postgresql+psycopg2://u@h/db")
-    with pytest.raises(UsageError, match="names no catalog"):
+    with pytest.raises(UsageError, match="not a supported kind of catalog"):
         settings(uri="mysql://h/db")
 
 

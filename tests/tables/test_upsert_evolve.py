@@ -176,7 +176,7 @@ def test_evolving_fails_whole(name: str) -> None:
             errors.ValueNotRepresentableError,
             "row 0",
         ),
-        ("not a frame", UsageError, "is no frame"),
+        ("not a frame", UsageError, "is not a DataFrame"),
         (pd.DataFrame({1: [1]}), UsageError, "mode"),
     ],
 )
