@@ -47,6 +47,11 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
         "what a graph needs is sent before it, and futures of a cluster that ended are told why",
         {"_graph_to_futures", "_run", "_start"},
     ),
+    "client/dask_current.py": (
+        "distributed",
+        "each thread and task computes in the cluster of its own block, as with Dask's own clients",
+        {"_current_client"},
+    ),
     "client/dask_ending.py": (
         "distributed",
         "distributed waits for ever, or says CommClosedError, when its scheduler is gone for good",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal.client.dask_ending import TellingClient
+from shoal.errors import ShoalError
 from shoal.machine import modules
 from shoal.machine.spawned import as_of_main
 
@@ -37,8 +38,14 @@ class Client(TellingClient):
             self._said = await self._tell(code)
 
     def _graph_to_futures(self, *args: Any, **options: Any) -> Any:
+        self.refuse_if_ended()
         self._bring()
-        return super()._graph_to_futures(*args, **options)
+        try:
+            return super()._graph_to_futures(*args, **options)
+        except ShoalError:
+            # Dask notes the futures before it sends the graph: the same call again would wait for those.
+            self.refuse_if_ended()
+            raise
 
     async def ask_workers(self, function: Callable[[], Any]) -> dict[str, Any]:
         """What a function of ours gives on each worker; nothing of one that fails. Needs no code of the user's."""

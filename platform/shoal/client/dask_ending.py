@@ -3,6 +3,9 @@
 Why it exists: a cluster ends for a reason (idle, its maximum lifetime, told to, killed), and whoever waits for a
 result has to read that one, at once.
 
+A client whose cluster has ended stays what it was, also Dask's default client, until its user closes it: work that
+was meant for the cluster is refused, and never done by this process instead.
+
 What it must not do: know homes. It follows private corners of ``distributed``: ``Client._reconnect``, ``_shutdown``
 and ``_close``. Where a version has them no more, this is a plain client, and the handle's ``with`` block tells the
 reason.
@@ -11,21 +14,22 @@ reason.
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import dask
-import distributed
 from distributed import Client
 
+from shoal.client.dask_current import forget_scheduler, note_scheduler
 from shoal.errors import ClusterEndedError, ShoalError
 
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
 _POLL = 0.1
 _GOODBYE = {"close-client", "close-stream"}
+_ENDED = "ended"  # a status of ours: its cluster is gone, and its user has not closed it
 
 
 class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
@@ -37,24 +41,40 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
     ) -> None:
         self._why = why
         self._told: ShoalError | None = None
+        note_scheduler()
         super().__init__(*arguments, **options)
 
     def sync(self, func: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """As Dask's; what fails since the cluster has ended fails with the reason."""
         try:
             return super().sync(func, *arguments, **options)
-        except ClusterEndedError:
-            raise
         except Exception as error:
-            if self._told is not None:
-                raise self._told from error
-            raise
+            if self._told is None:
+                raise
+            if isinstance(error, ShoalError):
+                raise self._again() from error.__cause__
+            raise self._again() from error
+
+    def refuse_if_ended(self) -> None:
+        """Raise why nothing can be computed any more, and forget what was asked for since: nobody answers it."""
+        if self._told is not None:
+            self.futures.clear()
+            raise self._again()
+
+    def scheduler_info(self, *arguments: Any, **options: Any) -> Any:
+        self.refuse_if_ended()
+        return super().scheduler_info(*arguments, **options)
 
     def _send_to_scheduler(self, message: dict[str, Any]) -> None:
         if self._told is None or message["op"] in _GOODBYE:
             super()._send_to_scheduler(message)
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
-            raise self._told
+            raise self._again()
+
+    def _again(self) -> ShoalError:
+        """A new one each time: an error that is raised holds the frames it went through, and all that is in them."""
+        assert self._told is not None
+        return copy.copy(self._told)
 
     def tell_scheduler(self, message: dict[str, Any]) -> None:
         """Send a message, and wait for nothing."""
@@ -85,7 +105,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         try:
             await super()._close(fast=fast)
         finally:
-            _forget_scheduler()
+            forget_scheduler()
 
     async def _shutdown(self) -> None:
         """As Dask's; whatever is asked of it from then on fails with the reason."""
@@ -109,16 +129,6 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             await super()._reconnect()
             return
         self._fail(told)
-        self.status = "connecting"  # as Dask's own has it: what follows closes it
         self.scheduler_comm = None
-        await self._close(fast=True)
-
-
-def _forget_scheduler() -> None:
-    """Dask puts back the scheduler that it found when a client was opened. Where clients overlap that is the one of
-    another client, also when that is closed by then, and nothing could be computed without a client."""
-    try:
-        distributed.default_client()
-    except ValueError:
-        if dask.config.get("scheduler", None) in ("dask.distributed", "distributed"):
-            dask.config.config.pop("scheduler", None)
+        self.status = _ENDED
+        await self.rpc.close()  # calls that still wait for an answer fail

@@ -23,7 +23,7 @@ from shoal.display.computing import DaskBar
 from shoal.errors import UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import VERSIONS, differences, versions, warn
-from shoal.model.cluster import Cluster
+from shoal.model.cluster import Cluster, State
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +34,10 @@ _COMPARE = 5.0  # s that workers get to tell their versions
 
 
 class DaskCluster(ClusterHandle):
-    """A Dask cluster. ``client`` is the default client of this process while it is open."""
+    """A Dask cluster. ``client`` is the default client of this process while it is open.
+
+    In a ``with`` or ``async with`` block it is that of the block's thread or task, whichever other clusters are open.
+    """
 
     _engine_errors = frozenset({"dask", "distributed", "tornado", "asyncio", "concurrent"})
     _habits = MappingProxyType(
@@ -52,6 +55,7 @@ class DaskCluster(ClusterHandle):
         self._client: Client | None = None
         self._bar: DaskBar | None = None
         self._leaving: weakref.finalize[Any, Any] | None = None
+        self._entered = False  # a block of its own is open
 
     @property
     def client(self) -> Client:
@@ -62,7 +66,28 @@ class DaskCluster(ClusterHandle):
             warn(differences(versions(), client.sync(_theirs, client)))
             if self.progress:
                 self._bar = DaskBar(client, self.name)
+            if self._entered:
+                self._compute_here(client)
         return self._client
+
+    def _enter_block(self) -> None:
+        # One that waits for its turn in the queue has nothing to connect to yet.
+        if self._client is not None or self.record.state is not State.QUEUED:
+            self._compute_here(self.client)
+        self._entered = True
+
+    def _compute_here(self, client: Client) -> None:
+        """What this context computes goes to this client, whatever others of the process have open."""
+        from shoal.client.dask_current import enter
+
+        enter(client)
+
+    def _leave_block(self) -> None:
+        self._entered = False
+        if self._client is not None:
+            from shoal.client.dask_current import leave
+
+            leave(self._client)
 
     def _connection(self, **more: Any) -> Client:
         from distributed import Security
@@ -138,7 +163,10 @@ class DaskCluster(ClusterHandle):
         client, self._client = self._client, None
         self._stay()
         if client is not None:
+            from shoal.client.dask_current import leave
+
             client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
+            leave(client)
             _abandoned.append(client)
 
     def _disconnect(self) -> None:

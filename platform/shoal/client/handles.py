@@ -173,6 +173,7 @@ class ClusterHandle(ABC):
         if self._closed:
             return
         self._closed = True
+        self._leave_block()
         with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
             self._disconnect()
         if self._finalizer is None:
@@ -193,11 +194,20 @@ class ClusterHandle(ABC):
             self._shown.settle(self._cluster, self.report())
 
     def __enter__(self) -> Self:
+        try:
+            self._enter_block()
+        except BaseException as error:
+            told = self._told(error)
+            self.close()
+            if told is not None:
+                raise told from error
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave_block()
         told = self._told(error)
         self.close()
         if told is not None:
@@ -207,6 +217,7 @@ class ClusterHandle(ABC):
         """Connect, with nothing that blocks the event loop; ``client`` is an asynchronous one then."""
         try:
             await self._open_in_loop()
+            self._enter_block()
         except BaseException as error:
             await in_thread(self.close)
             if (told := self._told(error)) is not None:
@@ -217,6 +228,7 @@ class ClusterHandle(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave_block()
         await self._leave_loop()
         await in_thread(self.__exit__, kind, error, trace)
 
@@ -282,6 +294,12 @@ class ClusterHandle(ABC):
     @abstractmethod
     def open(self) -> None:
         """Connect now instead of at the first use."""
+
+    def _enter_block(self) -> None:  # noqa: B027 - Spark has no default session of a block
+        """What is computed in this context from now on is computed by this cluster."""
+
+    def _leave_block(self) -> None:  # noqa: B027
+        """And now no more. Harmless where it was left before."""
 
     async def _open_in_loop(self) -> None:
         await in_thread(self.open)
