@@ -337,8 +337,13 @@ def test_more_than_wanted_are_retired_only_once_it_is_sure_that_nobody_wanted_th
     with dask.config.set({"distributed.worker.preload": []}):  # which it sets for its process
         host = DaskHost(Site(pods.cluster, plan, tmp_path, "token", stand=stand))
         programs = {name: pods.start(name) for name in ("w-0", "w-1")}
+
+        def say(reason: Reason, _message: str) -> None:
+            if reason is Reason.WORKERS_STARTING:
+                time.sleep(4)  # both come before they are waited for
+
         try:
-            host.start(lambda *_: None, time.monotonic() + 30)
+            host.start(say, time.monotonic() + 30)
 
             def look() -> Sample:
                 return host.observe() or Sample()

@@ -96,10 +96,10 @@ class Arriving:
         return self._hosts.keys()
 
     async def reach(self, wanted: int) -> None:
-        """From now on this many: the surplus is retired, what is missing is waited for."""
-        self._wanted = wanted
-        # Who waits may give up; what was begun is finished.
-        await asyncio.shield(asyncio.ensure_future(self._retire()))
+        """From now on this many. Of fewer than before the surplus is retired; what is missing is waited for."""
+        fewer, self._wanted = wanted < self._wanted, wanted
+        if fewer:  # who waits may give up; what was begun is finished
+            await asyncio.shield(asyncio.ensure_future(self._retire()))
         while self._wanted == wanted and len(list(self._there())) < wanted:
             await self._arrivals.next()
 
