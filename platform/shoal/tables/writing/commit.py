@@ -265,11 +265,12 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     except (CommitFailedException, TableAlreadyExistsError):
         # Someone else made the table first. The metadata and the manifests of ours bear ids of their own, by
         # which no sweep of that table would find them.
-        sweep_creation(io_of(transaction), metadata)
         theirs = catalogs.load(request.name, given)
-        ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
-        if ours is not None and theirs.metadata.snapshot_by_id(snapshot_id) is None:
-            delete_manifests(theirs.io, ours)
+        if theirs.metadata.table_uuid != metadata.table_uuid:
+            sweep_creation(io_of(transaction), metadata)
+            ours = transaction.table_metadata.snapshot_by_id(snapshot_id)
+            if ours is not None:
+                delete_manifests(theirs.io, ours)
         raise
     reached(WritePoint.CLIENT_AFTER_SWAP)
     return Landed(snapshot_id if request.files else 0, replayed=False, table=table)

@@ -73,9 +73,12 @@ def create_table(
         raise storage_error(error, where, what, io=io, table=name) from error
     except (TableAlreadyExistsError, CommitFailedException) as error:
         # PyIceberg says the one or the other: it saw the table when it looked, or when it was to make its own.
+        there = catalogs.load(name, settled)
+        if there.metadata.table_uuid == transaction.table_metadata.table_uuid:
+            return there  # an answer was lost, and the request sent again
         sweep_creation(io_of(transaction), transaction.table_metadata)
         if exist_ok:
-            return catalogs.load(name, settled)
+            return there
         raise TableExistsError(
             f"The table {name} exists already.",
             hint="exist_ok=True takes it as it is; write_table appends to it.",

@@ -2,14 +2,15 @@
 
 Why it exists: a task that Dask ran twice, a worker that was killed, a try that lost the race to its own retry
 all leave files that nothing refers to. Every try writes under a folder of its own, so what is left over is
-found by listing that folder. What it must not do: delete a file whose commit may have landed.
+found by listing that folder. What it must not do: delete a file whose commit may have landed, or one that any
+snapshot of a table refers to, whoever wrote it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -23,11 +24,19 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
+from shoal.errors import ShoalError
 
-def run_folder(metadata: TableMetadata, key: str) -> str:
-    """Where all tries of a run write."""
+
+def run_folder(metadata: TableMetadata, branch: str, key: str, *, new: bool = False) -> str:
+    """Where all tries of a run write: a folder of this table, branch and key alone.
+
+    ``new``: the table is made by the run itself. Each try would give it another uuid, so this folder is known by
+    the branch and the key alone, and swept by :func:`sweep_new`. Up to 0.1 all folders were known by the key alone:
+    those are never swept.
+    """
     base = metadata.properties.get("write.data.path") or f"{metadata.location.rstrip('/')}/data"
-    return f"{base.rstrip('/')}/run-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+    run = "\0".join(("" if new else str(metadata.table_uuid), branch, key))
+    return f"{base.rstrip('/')}/run-{hashlib.sha256(run.encode()).hexdigest()[:20]}"
 
 
 def sweep(io: FileIO, folder: str, keep: Collection[str]) -> int:
@@ -47,6 +56,65 @@ def sweep(io: FileIO, folder: str, keep: Collection[str]) -> int:
     return deleted
 
 
+def sweep_run(table: Table, load: Callable[[], Table], folder: str, keep: Collection[str] = ()) -> int:
+    """Delete every file under a run's folder that nothing in the table refers to; count the deleted.
+
+    ``load`` gives the table as it is now; it is asked only if there is anything but ``keep``, which is what the run
+    itself has just put into the table. What cannot be listed, looked up or deleted is left.
+    """
+    kept = {_bare(path) for path in keep}
+    deleted = 0
+    with suppress(OSError, ValueError, ShoalError):
+        left = [path for path in _files(table.io, folder) if _bare(path) not in kept]
+        if left:
+            now = load()  # after the listing: what was listed and has landed since is in it
+            if now.metadata.table_uuid != table.metadata.table_uuid:
+                return 0  # renamed or dropped meanwhile
+            kept = _referred(now)
+        for path in left:
+            if _bare(path) not in kept:
+                with suppress(OSError):
+                    table.io.delete(path)
+                    deleted += 1
+        _remove_empty(table.io, folder)
+    return deleted
+
+
+def sweep_new(table: Table, load: Callable[[], Table], folder: str, keep: Collection[str] = ()) -> int:
+    """:func:`sweep_run` of the folder of a run that made the table.
+
+    A table that was renamed or dropped stays where it was, and may have been made by a run of the same key. So nothing
+    is deleted where another table has, or had, its metadata.
+    """
+    with suppress(OSError, ValueError):
+        if _alone(table):
+            return sweep_run(table, load, folder, keep)
+    return 0
+
+
+def _alone(table: Table) -> bool:
+    folder = table.metadata_location.rsplit("/", 1)[0]
+    if _bare(folder) != _bare(f"{table.location().rstrip('/')}/metadata"):
+        return False  # a catalog that puts metadata elsewhere, so nobody can say
+    known = {_bare(entry.metadata_file) for entry in table.metadata.metadata_log}
+    known.add(_bare(table.metadata_location))
+    return all(
+        _owner(table.io, path) == table.metadata.table_uuid
+        for path in _files(table.io, folder)
+        if "metadata.json" in path.rsplit("/", 1)[1] and _bare(path) not in known
+    )
+
+
+def _referred(table: Table) -> set[str]:
+    """Every data and delete file that any snapshot of the table refers to, on whatever branch."""
+    manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
+    return {
+        _bare(entry.data_file.file_path)
+        for manifest in manifests.values()
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+    }
+
+
 def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> None:
     """Delete the manifests of tries that did not become this snapshot, which has landed.
 
@@ -57,15 +125,21 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
         return
     folder = snapshot.manifest_list.rsplit("/", 1)[0]
     kept = snapshot.manifest_list.rsplit("/", 1)[1]
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         names = {path.rsplit("/", 1)[1]: path for path in _files(io, folder)}
-        for name, path in names.items():
+        left: dict[str, str] = {}
+        for name in names:
             if name.startswith(f"snap-{snapshot_id}-") and name != kept:
                 attempt = name.removesuffix(".avro").split("-", 3)[3]
-                for other, found in names.items():
-                    if other == name or other.startswith(f"{attempt}-m"):
-                        with suppress(OSError):
-                            io.delete(found if other != name else path)
+                left |= {n: p for n, p in names.items() if n == name or n.startswith(f"{attempt}-m")}
+        if left:
+            # A snapshot of this id that has expired, and was not forgotten by the snapshots made from it.
+            referred = {_bare(s.manifest_list) for s in metadata.snapshots}
+            referred |= {_bare(m.manifest_path) for s in metadata.snapshots for m in s.manifests(io)}
+        for path in left.values():
+            if _bare(path) not in referred:
+                with suppress(OSError):
+                    io.delete(path)
 
 
 _VERSION = re.compile(r"(?:^|/)(\d{5,})-[0-9a-f-]{36}[^/]*\.metadata\.json$")
@@ -174,11 +248,11 @@ def _remove_empty(io: FileIO, folder: str) -> None:
                 filesystem.delete_dir(found)
 
 
-def paths_of(table: Any, snapshot_id: int) -> list[str]:
-    """The data files that a snapshot added."""
+def paths_of(table: Table, snapshot_id: int) -> list[str]:
+    """The data files that a snapshot added; none if it has expired."""
     snapshot = table.metadata.snapshot_by_id(snapshot_id)
     if snapshot is None:
-        return [task.file.file_path for task in table.scan().plan_files()]
+        return []
     return [
         entry.data_file.file_path
         for manifest in snapshot.manifests(table.io)

@@ -16,12 +16,13 @@ from typing import Any, Literal
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
+from pyiceberg.table import Table
 
 from shoal.errors import ShoalError, UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import CommitUnknownError, ConflictError
+from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFoundError
 from shoal.tables.keys import hold_secrets
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
@@ -31,7 +32,15 @@ from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.prepare import Job, prepare
 from shoal.tables.writing.replace import all_of_it, these_files, these_partitions
 from shoal.tables.writing.result import WriteResult, result_of
-from shoal.tables.writing.sweep import paths_of, run_folder, sweep, sweep_manifests, sweep_metadata
+from shoal.tables.writing.sweep import (
+    paths_of,
+    run_folder,
+    sweep,
+    sweep_manifests,
+    sweep_metadata,
+    sweep_new,
+    sweep_run,
+)
 from shoal.tables.writing.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
@@ -101,13 +110,13 @@ def write_table(
     key = run_key or attempt
     found = find_landed(job.existing.metadata, branch, key) if run_key and job.existing is not None else None
     if found is not None:
-        sweep(job.io, run_folder(job.metadata, key), paths_of(job.existing, found))
+        _sweep(job.existing, settled, name, branch, key, paths_of(job.existing, found))
         sweep_manifests(job.io, job.existing.metadata, found)
         sweep_metadata(job.existing)
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
     if wanted_keys:
         check_keys(wanted_keys, job.metadata.schema(), job.columns)
-    folder = run_folder(job.metadata, key)
+    folder = run_folder(job.metadata, branch, key, new=job.existing is None)
     context = WriteContext(
         metadata=pack_metadata(job.metadata, job.metadata.current_schema_id),
         table=name,
@@ -147,9 +156,13 @@ def write_table(
         if mode == "upsert" and job.existing is not None:
             landed, rewritten = _upsert(job, request, written, context, wanted_keys, settled)
         else:
-            landed = commit(request, settled)
+            landed = _commit(request, settled)
     except CommitUnknownError:
         raise
+    except _UnsureError as unsure:
+        # The rows may be the table's, so the files are left; a try of the same run deletes them if they are not.
+        give_up(context.data_path)
+        raise unsure.cause from None
     except BaseException as error:
         give_up(context.data_path)
         delete_files(job.io, [w.data_file.file_path for w in written])
@@ -163,16 +176,64 @@ def write_table(
     if run_key is not None and landed.table is not None:
         sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
         sweep_metadata(landed.table)
-    if landed.replayed:
-        # Another try of this run was first. Its files are the table's, all others of the run are nobody's.
-        sweep(job.io, folder, paths_of(landed.table, landed.snapshot_id) if landed.table else ())
-        return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
     kept = [*written, *(w for r in rewritten for w in r.written)]
-    sweep(job.io, folder if run_key else context.data_path, [w.data_file.file_path for w in kept])
+    if landed.table is not None:
+        # Another try of this run may have been first: then its files are the table's, and these are nobody's.
+        own = [w.data_file.file_path for w in kept]
+        keep = paths_of(landed.table, landed.snapshot_id) if landed.replayed else own
+        sweep_run(landed.table, lambda: catalogs.load(name, settled), context.data_path, keep)
+        if run_key is not None:
+            _sweep(landed.table, settled, name, branch, key, keep)
+    if landed.replayed:
+        return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
     result = result_of(name, landed.snapshot_id, kept, time.monotonic() - started)
     return replace(
         result, rows=sum(w.rows for w in written), replaced_rows=sum(r.replaced for r in rewritten)
     )
+
+
+class _UnsureError(BaseException):
+    """A commit ended otherwise than by one of its own errors, which say whether anything landed."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _commit(request: CommitRequest, settled: CatalogSettings) -> Landed:
+    try:
+        return commit(request, settled)
+    except ShoalError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) and _certainly_not(request, settled):
+            raise
+        raise _UnsureError(error) from error
+
+
+def _certainly_not(request: CommitRequest, settled: CatalogSettings) -> bool:
+    """Whether the catalog answers, and the table holds nothing of this attempt."""
+    try:
+        snapshots = catalogs.load(request.name, settled).metadata.snapshots
+    except TableNotFoundError:
+        return True
+    except ShoalError:
+        return False
+    return all(s.summary is None or s.summary["shoal.attempt"] != request.attempt for s in snapshots)
+
+
+def _sweep(
+    table: Table, settled: CatalogSettings, name: str, branch: str, key: str, keep: Sequence[str]
+) -> None:
+    """Delete what tries of a run have left in its folders."""
+
+    def load() -> Table:
+        return catalogs.load(name, settled)
+
+    sweep_run(table, load, run_folder(table.metadata, branch, key), keep)
+    made_in = run_folder(table.metadata, branch, key, new=True)
+    if any(path.startswith(made_in) for path in keep):
+        sweep_new(table, load, made_in, keep)
 
 
 def _landed(name: str, settled: CatalogSettings, branch: str, key: str) -> int | None:
@@ -198,7 +259,7 @@ def _upsert(
         removal = these_files(table, [r.path for r in rewritten], request.name, request.branch)
         try:
             full = replace(request, files=[*request.files, *fresh], removal=removal)
-            return commit(full, settled), rewritten
+            return _commit(full, settled), rewritten
         except ConflictError:
             delete_files(job.io, [f.file_path for f in fresh])
             if again == UPSERT_TRIES - 1:
