@@ -52,7 +52,7 @@ def file(there: socket.socket) -> None:
 
 
 def tls(folder: str) -> Callable[[socket.socket], None]:
-    from shoal.engines.certificate import make_certificate
+    from shoal.machine.certificate import make_certificate
 
     pem = Path(folder, "own.pem")
     pem.write_text("".join(make_certificate("alice")))

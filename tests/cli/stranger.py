@@ -119,7 +119,7 @@ def connect_call(port: int) -> Any:
 
 
 def own_key() -> str:
-    from shoal.engines.certificate import make_certificate
+    from shoal.machine.certificate import make_certificate
 
     pem = os.path.join(tempfile.mkdtemp(), "own.pem")
     with open(pem, "w") as file:

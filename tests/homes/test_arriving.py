@@ -27,11 +27,11 @@ import pytest
 from distributed import Client, Security
 
 import shoal
-from shoal.engines.certificate import make_certificate
 from shoal.engines.dask import arriving
 from shoal.engines.dask.host import DaskHost
 from shoal.engines.dask.worker import limit
 from shoal.engines.port import Sample, Site
+from shoal.machine.certificate import make_certificate
 from shoal.machine.modules import UserModuleWarning
 from shoal.model.cluster import Reason
 from shoal.model.stand import Stand

@@ -268,7 +268,7 @@ def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: W
     rushed = replace(asked.workload, priority=3)
     with pytest.raises(NeverFitsError, match="at most priority 2"):  # whatever the client settled
         world.home.request(Request("urgent", world.home.user(), rushed, asked.plan))
-    assert world.ask("in time", priority=2).state.admitted
+    assert world.ask("in-time", priority=2).state.admitted
 
 
 def test_a_running_cluster_tells_its_status_and_an_ended_one_does_not(world: World) -> None:

@@ -317,7 +317,7 @@ def test_spark_hands_none_of_its_users_files_to_a_stranger(spark: shoal.SparkClu
 
     Also with ``spark.authenticate``: its file server answers before that is asked for.
     """
-    from shoal.engines.certificate import make_certificate
+    from shoal.machine.certificate import make_certificate
 
     secret = tmp_path / "id_ed25519"
     secret.write_text("PRIVATE")

@@ -81,6 +81,8 @@ COMMANDS = {
     "validate": "validate",
     "doctor": "doctor",
     "images": "images",
+    "render": "render",
+    "governor": "governor",
 }
 
 

@@ -12,7 +12,7 @@ from shoal.governor.ports import Snapshot
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.quota.account import Account
-from shoal.quota.admission import Capacity, Claim, Decision, Verdict
+from shoal.quota.admission import Capacity, Claim, Decision, Verdict, decide, with_workers
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 
@@ -38,6 +38,15 @@ def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
         outcome = TurnResult(outcome.ask, Verdict.REFUSE, message=cluster.message)
     limits = policy.limits_of(cluster.owner)
     return explain(outcome, limits, _books(snapshot), _place(snapshot), _names(snapshot))
+
+
+def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int) -> Decision:
+    """What admission says of a live cluster with ``workers`` instead of those that it has; the queue aside."""
+    claim = Claim(cluster.id, cluster.name, with_workers(cluster.plan, workers), cluster.workload.priority)
+    limits, books = policy.limits_of(cluster.owner), _books(snapshot)
+    user = books.users.get(limits.user, Account())
+    team = books.teams.get(limits.team, Account()) if limits.team is not None else None
+    return decide(claim, limits, user, team, _place(snapshot), _names(snapshot))
 
 
 def _books(snapshot: Snapshot) -> Books:

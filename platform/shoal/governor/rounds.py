@@ -201,11 +201,16 @@ class _Round:
 
     def _explained(self, cluster: Cluster, outcome: TurnResult) -> Decision | None:
         """The answer with its reasons, for a request that does not wait and cannot start."""
-        if outcome.verdict is not Verdict.WAIT or cluster.workload.queue:
+        if outcome.verdict is not Verdict.WAIT or cluster.workload.queue or self._about_to_free():
             return None
         limits = self._governor.policy.limits_of(cluster.owner)
         names = {key: record.name for key, (record, _) in self._snapshot.clusters.items()}
         return explain(outcome, limits, self._books(), self._place(), names)
+
+    def _about_to_free(self) -> bool:
+        """Whether an account holds something for a cluster that has ended: the next round knows what is free."""
+        ended = (its for its in self._charged if its in self._snapshot.clusters)
+        return any(self._snapshot.clusters[its][0].state.ended for its in ended)
 
     def _keys(self, cluster: Cluster) -> Mapping[Scope, str]:
         """Whose accounts the cluster counts in."""

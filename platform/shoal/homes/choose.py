@@ -10,11 +10,12 @@ What it must not do: anything else; or import a home that is not asked for.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from shoal.errors import UsageError
+from shoal.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from shoal.homes.base import Desk, Home
@@ -28,6 +29,11 @@ def open_home(project: Project) -> Home:
         from shoal.homes.local.home import LocalHome
 
         return LocalHome(project)
+    if name == "kubernetes":
+        with _extra():
+            from shoal.homes.kubernetes.home import KubernetesHome
+
+        return KubernetesHome(project)
     if (brought := _brought("shoal.homes", name)) is not None:
         home: Home = brought(project)
         return home
@@ -43,10 +49,72 @@ def open_desk(home: str, cluster_id: str) -> Desk:
         from shoal.homes.local.desk import LocalDesk
 
         return LocalDesk(cluster_id)
+    if home == "kubernetes":
+        with _extra():
+            from shoal.homes.kubernetes.desk import KubernetesDesk
+
+        return KubernetesDesk(cluster_id)
     if (brought := _brought("shoal.desks", home)) is not None:
         desk: Desk = brought(cluster_id)
         return desk
     raise UsageError(f"there is no home {home!r} here", hint="Install the package that brings it.")
+
+
+class Program(Protocol):
+    """A program that governs a place."""
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        ...
+
+    def stop(self) -> None:
+        """End soon; may be called by a signal."""
+        ...
+
+
+def govern(project: Project, health: int = 0) -> Program:
+    """What governs the project's target, to be run. ``health``: the port on which it tells whether it lives.
+
+    Raises:
+        UsageError: the target's home needs no program to govern it.
+    """
+    _only_kubernetes(project, "`shoal governor` is for Kubernetes: at home {home!r} whoever looks governs")
+    with _extra():
+        from shoal.homes.kubernetes.governing import governing_of
+
+        return governing_of(project, health)
+
+
+def manifests(project: Project, users: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The objects that the project's target needs before clusters can be asked for.
+
+    Raises:
+        UsageError: the target's home needs none.
+    """
+    _only_kubernetes(project, "`shoal render` is for Kubernetes: home {home!r} needs nothing prepared")
+    from shoal.homes.kubernetes.manifests import rendered
+
+    return rendered(project, users)
+
+
+def _only_kubernetes(project: Project, said: str) -> None:
+    if project.target.home != "kubernetes":
+        names = [name for name, each in project.targets.items() if each.home == "kubernetes"]
+        way = f"Use --target {' or '.join(names)}." if names else "Add a target with `home: kubernetes`."
+        raise UsageError(said.format(home=project.target.home), hint=way)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """MissingExtraError where what a home needs is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"home 'kubernetes' needs {error.name}, which is not installed",
+            hint="pip install 'shoal[kubernetes]'",
+            extra="kubernetes",
+        ) from error
 
 
 def _brought(group: str, name: str) -> Any:

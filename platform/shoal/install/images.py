@@ -37,7 +37,8 @@ JARS = (ICEBERG_RUNTIME, SQLITE_JDBC, POSTGRESQL_JDBC)
 LABEL = "dev.shoal.inputs"
 _KEEP = 7 * 24 * 3600.0  # s that a laid-out set of packages stays after another took its place
 # The extras of Shoal that an image carries, by the name of its folder; any other folder gets none.
-EXTRAS: Mapping[str, tuple[str, ...]] = {"shoal-dask": (), "shoal-spark": ("spark",)}
+_IN_PODS = ("pod", "postgresql", "s3")
+EXTRAS: Mapping[str, tuple[str, ...]] = {"shoal-dask": _IN_PODS, "shoal-spark": ("spark", *_IN_PODS)}
 COMMON = "shoal[s3]"  # what every image has: one layer that they share
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

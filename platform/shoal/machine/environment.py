@@ -46,6 +46,8 @@ def differences(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]
         others: dict[str, list[str]] = {}
         for worker, its in theirs.items():
             there = its.get(name, "not installed")
+            if name == "pyspark" and name not in its:
+                continue  # workers of Dask may well be without it; Spark's cannot be
             if _short(name, there) != _short(name, mine[name]):
                 others.setdefault(there, []).append(worker)
         for there, workers in sorted(others.items()):

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     REQUESTED = "Requested"
     WAITING_FOR_QUOTA = "WaitingForQuota"
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
+    GOVERNOR_AWAY = "GovernorAway"
     OVER_LIMIT = "OverLimit"
     ADMITTED = "Admitted"
     HEAD_STARTING = "HeadStarting"

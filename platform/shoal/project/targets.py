@@ -111,6 +111,20 @@ def _auto(value: Any) -> Any:
     return {} if value == "auto" else value
 
 
+class Cloud(Checked):
+    """Where on Kubernetes (``kubernetes:`` of a target whose home it is).
+
+    ``context``: of the kubeconfig (None: its current one, or the pod's own account). ``namespace``: that is asked in
+    (None: the context's). ``system``: where accounts and the governor are. ``namespaces``: those that the governor
+    looks after (empty: all).
+    """
+
+    context: str | None = None
+    namespace: str | None = None
+    system: str = "shoal-system"
+    namespaces: tuple[str, ...] = ()
+
+
 class Target(Checked):
     """One of ``targets:``.
 
@@ -118,8 +132,8 @@ class Target(Checked):
     (entry points of the group ``shoal.homes``).
     ``worker`` and ``head``: how big one really is there, at most (None: as asked for). ``machine``: what the
     place holds (None: not known here, as on Kubernetes). ``store``: the ledger's SQLAlchemy URL (None: SQLite
-    in the user's data folder). ``prices``: None where nobody said what an hour costs. ``images``: references
-    that differ here, by image name.
+    in the user's data folder). ``kubernetes``: where on Kubernetes. ``prices``: None where nobody said what an hour
+    costs. ``images``: references that differ here, by image name.
     """
 
     not_in_file: ClassVar[tuple[str, ...]] = ("name",)
@@ -132,6 +146,7 @@ class Target(Checked):
     store: str | None = Field(default=None, repr=False)
     catalog: Catalog | None = None
     prices: Prices | None = None
+    kubernetes: Cloud | None = None
     images: dict[str, str] = Field(default_factory=dict)
 
     def there(self, asked: Size, limit: SizeOf | None) -> Size:

@@ -69,7 +69,11 @@ def kube_node() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def kube_fleet() -> Iterator[Cluster]:
-    """A cluster of 20 simulated nodes, 1,000 pods each."""
+    """A cluster of 20 simulated nodes, 1,000 pods each; the one of SHOAL_TEST_FLEET_KUBECONFIG where that is set."""
+    existing = os.environ.get("SHOAL_TEST_FLEET_KUBECONFIG")
+    if existing:
+        yield existing_cluster(Path(existing))
+        return
     cluster = _start("fleet")
     yield cluster
     clusters.stop(cluster.name)

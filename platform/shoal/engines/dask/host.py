@@ -103,12 +103,12 @@ class DaskHost:
         import dask
         import distributed
 
-        from shoal.engines.certificate import make_certificate, name_of
         from shoal.engines.dask.arriving import Arriving
         from shoal.engines.dask.code import ClientsCode
         from shoal.engines.dask.dashboard import Guard, link, secret_of
         from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
+        from shoal.machine.certificate import make_certificate, name_of
 
         stand = self._site.stand
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.

@@ -151,7 +151,7 @@ class SparkHost:
 
     def _certificate(self) -> tuple[dict[str, str], ssl.SSLContext, str]:
         """What a client takes, what the relay takes, and the name in it; the JVM finds the same in a file."""
-        from shoal.engines.certificate import keystore, make_certificate, name_of
+        from shoal.machine.certificate import keystore, make_certificate, name_of
 
         name = name_of(self._site.cluster_id)
         certificate, key = make_certificate(name)

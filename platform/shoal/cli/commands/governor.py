@@ -1,0 +1,45 @@
+"""``shoal governor``: the program that governs the clusters of a Kubernetes.
+
+Why it exists: on Kubernetes nobody else looks; see ``homes.kubernetes.governing``.
+
+What it must not do: decide.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoal.cli import options as o
+
+EXAMPLES = """\b
+Examples:
+  shoal governor --target kubernetes
+  shoal governor --target kubernetes --health 8080
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("governor", epilog=EXAMPLES)(governor)
+
+
+def governor(
+    health: Annotated[
+        int, typer.Option("--health", help="Port for /healthz and /readyz (0: none).", min=0, max=65535)
+    ] = 0,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+) -> None:
+    """Admit, start and end the clusters of a Kubernetes, by this project's policies, until it is told to end."""
+    from shoal.homes.choose import govern
+    from shoal.project.loading import load
+
+    opened = load(Path(project) if project else None, target, tolerant=True)
+    governing = govern(opened, health)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: governing.stop())
+    governing.run()

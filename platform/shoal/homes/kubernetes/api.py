@@ -1,0 +1,295 @@
+"""The API server, as this home speaks to it: paths and plain objects, typed refusals, bounded retries.
+
+Why it exists: 429, 5xx and cut connections are everyday there. What only reads is tried again; a write that got no
+answer is of unknown outcome, and is looked up by whoever wrote it. Contexts, certificates and credential plugins are
+lightkube's, which reads expired ones anew.
+
+What it must not do: know any kind of object.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx2
+from lightkube.config.client_adapter import Client as connect
+from lightkube.config.client_adapter import ConnectionParams
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.core.exceptions import ConfigError as NoSuchConfig
+
+from shoal.errors import (
+    InfrastructureError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ShoalError,
+    StaleRecordError,
+    UsageError,
+)
+from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError, WatchOverError
+
+_log = logging.getLogger("shoal.homes")
+Object = dict[str, Any]
+_known: dict[tuple[int, str | None, str | None], Api] = {}
+_TRIES = 15.0  # s for which a read is tried again
+_PATCHES = {
+    "merge": "application/merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+    "json": "application/json-patch+json",
+}
+
+
+class Api:
+    """One account's view of one API server. Safe to use from several threads."""
+
+    def __init__(self, config: SingleConfig) -> None:
+        self.config = config
+        self.server = str(config.cluster.server)
+        limits = ConnectionParams(timeout=httpx2.Timeout(20, connect=5), trust_env=False)
+        self._http = connect(config, limits)
+        self._finalizer = weakref.finalize(self, self._http.close)
+
+    @classmethod
+    def of(cls, context: str | None = None) -> Api:
+        """By the usual rules: KUBECONFIG, ``~/.kube/config``, else the account of the pod that this runs in.
+
+        One for all in this process who ask for the same; a forked child makes its own.
+
+        Raises:
+            UsageError: no such file or context, or one that says too little.
+        """
+        key = os.getpid(), context, os.environ.get("KUBECONFIG")
+        if (known := _known.get(key)) is not None:
+            return known
+        try:
+            found = KubeConfig.from_env().get(context)
+        except (NoSuchConfig, OSError) as error:
+            raise UsageError(
+                f"no Kubernetes configuration: {error}",
+                hint="Set KUBECONFIG, or have ~/.kube/config; `kubectl config get-contexts` shows what is there.",
+            ) from error
+        if found is None:
+            raise UsageError(
+                f"the Kubernetes configuration has no context {context!r}"
+                if context
+                else "no current context",
+                hint="`kubectl config get-contexts` shows which there are.",
+            )
+        try:
+            return _known.setdefault(key, cls(found))
+        except (NoSuchConfig, OSError) as error:
+            raise UsageError(f"context {found.context_name!r} cannot be used: {error}") from error
+
+    def again(self) -> Api:
+        """Another one with connections of its own."""
+        return Api(self.config)
+
+    def close(self) -> None:
+        """Give its connections back; whoever waits on one of them fails."""
+        self._finalizer()
+
+    def get(self, path: str, **params: str) -> Object:
+        """One object; NotFoundError."""
+        return dict(self._read("GET", path, params))
+
+    def text(self, path: str, **params: str) -> str:
+        """What is no JSON, as a log: one try, since a node that is away stays away for a while."""
+        try:
+            return str(_answer("GET", path, self._http.request("GET", path, params=params)))
+        except (_AgainError, httpx2.HTTPError) as error:
+            raise InfrastructureError(f"GET {path}: {error}") from error
+
+    def list(self, path: str, **params: str) -> tuple[list[Object], str]:
+        """All objects, as they are now, and the version at which a watch goes on from there."""
+        items: list[Object] = []
+        params = {"limit": "500", **params}
+        while True:
+            page = self._read("GET", path, params)
+            items += page["items"]
+            if not (rest := page["metadata"].get("continue")):
+                return items, str(page["metadata"].get("resourceVersion", ""))
+            params["continue"] = rest
+
+    def version(self, path: str, **params: str) -> str:
+        """The version from which a watch tells all changes that come after now."""
+        page = self._read("GET", path, {"limit": "1", **params})
+        return str(page["metadata"]["resourceVersion"])
+
+    def create(self, path: str, body: Mapping[str, Any]) -> Object:
+        """A new object; StaleRecordError where one of that name is."""
+        return dict(self._write("POST", path, body, fieldValidation="Strict"))
+
+    def replace(self, path: str, body: Mapping[str, Any]) -> Object:
+        """The object as it is to be, if it still has the version that ``body`` says; else StaleRecordError."""
+        return dict(self._write("PUT", path, body, fieldValidation="Strict"))
+
+    def patch(self, path: str, body: Any, kind: str = "merge", **params: str) -> Object:
+        """Some of its fields. ``kind``: merge, json, or apply."""
+        return dict(self._write("PATCH", path, body, _PATCHES[kind], **params))
+
+    def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
+        """End an object, and in the background what it owns; nothing happens where it is gone.
+
+        ``uid``: of the one that is meant: another one of its name stays. ``grace``: seconds that it gets.
+        """
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            self._write("DELETE", path, options)
+        except (NotFoundError, StaleRecordError):
+            return
+
+    def watch(self, path: str, version: str, seconds: int = 60, **params: str) -> Iterator[Object]:
+        """Changes since that version, as they come; ends after some time. WatchOverError: list again."""
+        asked = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", **params}
+        asked["timeoutSeconds"] = str(seconds)
+        timeout = httpx2.Timeout(seconds + 10, connect=5)
+        try:
+            with self._http.stream("GET", path, params=asked, timeout=timeout) as answer:
+                if answer.status_code >= 400:
+                    raise WatchOverError(f"watch of {path}: {answer.status_code}")
+                for line in answer.iter_lines():
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise WatchOverError(f"watch of {path}: {event['object'].get('message')}")
+                    yield event
+        except (httpx2.HTTPError, httpx2.StreamError, RuntimeError, OSError, ValueError) as error:
+            raise WatchOverError(f"watch of {path}: {error}") from error
+
+    def _read(self, method: str, path: str, params: Mapping[str, str]) -> Any:
+        begin, pause = time.monotonic(), 0.1
+        while True:
+            try:
+                return _answer(method, path, self._http.request(method, path, params=dict(params)))
+            except (_AgainError, httpx2.HTTPError) as error:
+                if time.monotonic() - begin > _TRIES:
+                    raise InfrastructureError(
+                        f"the API server at {self.server} did not answer for {_TRIES:.0f} s: {error}",
+                        hint="`kubectl get --raw /readyz` asks it the same way.",
+                    ) from error
+                wait = error.after if isinstance(error, _AgainError) and error.after else pause
+                time.sleep(wait * _spread())
+                pause = min(2.0, pause * 2)
+
+    def _write(self, method: str, path: str, body: Any, kind: str = "application/json", **params: str) -> Any:
+        begin, pause = time.monotonic(), 0.1
+        while True:
+            try:
+                sent = self._http.request(
+                    method, path, content=json.dumps(body), params=params, headers={"Content-Type": kind}
+                )
+                return _answer(method, path, sent)
+            except httpx2.ConnectError as error:  # it was never sent
+                failed: Exception = error
+            except httpx2.HTTPError as error:
+                raise OutcomeUnknownError(
+                    f"{method} {path}: no answer from {self.server}: {error}"
+                ) from error
+            except _AgainError as error:
+                if not error.refused:
+                    raise OutcomeUnknownError(f"{method} {path}: {error}") from error
+                failed = error
+            if time.monotonic() - begin > _TRIES:
+                raise InfrastructureError(
+                    f"the API server at {self.server} did not take a change for {_TRIES:.0f} s: {failed}"
+                ) from failed
+            time.sleep(pause * _spread())
+            pause = min(2.0, pause * 2)
+
+
+def _spread() -> float:
+    """So that those who failed together do not come again together."""
+    return random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+class _AgainError(Exception):
+    """It may be tried again. ``refused``: it was surely not done."""
+
+    def __init__(self, text: str, *, refused: bool, after: float | None) -> None:
+        super().__init__(text)
+        self.refused, self.after = refused, after
+
+
+def _answer(method: str, path: str, answer: httpx2.Response) -> Any:
+    if answer.status_code < 400:
+        return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
+    try:
+        said = dict(answer.json())
+    except ValueError:
+        said = {}
+    text = str(said.get("message") or answer.text.strip() or answer.reason_phrase)
+    if answer.status_code == 429 or answer.status_code >= 500:
+        after = answer.headers.get("retry-after", "")
+        refused = answer.status_code == 429
+        raise _AgainError(
+            f"{answer.status_code} {text}", refused=refused, after=float(after) if after.isdigit() else None
+        )
+    raise _refusal(method, path, answer.status_code, str(said.get("reason", "")), text)
+
+
+def _refusal(method: str, path: str, code: int, reason: str, text: str) -> ShoalError:
+    if code == 404:
+        return NotFoundError(text, path=path)
+    if code == 409:
+        return StaleRecordError(text, reason=reason, path=path)
+    if code in (401, 403) and " cannot " not in text and code == 403:
+        return ObjectRefusedError(text, path=path)  # a policy or a quota, not a lack of rights
+    if code in (401, 403):
+        return RightsError(
+            text,
+            hint="`kubectl auth can-i` asks for one's rights; `kubectl config current-context` says as whom."
+            if code == 403
+            else "Log in again, as your cluster's `kubectl` does.",
+            verb=method,
+            path=path,
+        )
+    if code in (400, 422):
+        return ObjectRefusedError(text, path=path)
+    return InfrastructureError(f"{method} {path}: {code} {text}")
+
+
+class Woken:
+    """An event that watches set: whoever waits on it looks sooner than its own round would."""
+
+    def __init__(self, api: Api, paths: Mapping[str, Mapping[str, str]]) -> None:
+        self.event = threading.Event()
+        self._api = api.again()
+        self._over = threading.Event()
+        for path, params in paths.items():
+            threading.Thread(
+                target=self._follow, args=(path, params), name=f"watch {path}", daemon=True
+            ).start()
+
+    def stop(self) -> None:
+        """End the watches, and wake whoever waits."""
+        self._over.set()
+        self._api.close()
+        self.event.set()
+
+    def _follow(self, path: str, params: Mapping[str, str]) -> None:
+        version = ""
+        while not self._over.is_set():
+            try:
+                if not version:
+                    version = self._api.version(path, **params)
+                    self.event.set()
+                for event in self._api.watch(path, version, 60, **params):
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self.event.set()
+            except (ShoalError, RuntimeError) as error:  # RuntimeError: it was closed just now
+                if self._over.is_set():
+                    return
+                _log.debug("watch again: %s", error)
+                version = ""
+                time.sleep(_spread())

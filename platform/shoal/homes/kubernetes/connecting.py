@@ -1,0 +1,62 @@
+"""The way to a head: by its name inside of Kubernetes, else by a tunnel; and what lets in.
+
+Why it exists: a handle is told an address, and need not know where it itself runs.
+
+What it must not do: keep a secret longer than it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from shoal.errors import InfrastructureError
+from shoal.homes.kubernetes import tunnel
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.names import ACCESS, ENGINE_PORT, SECRET, STATUS_PORT, head_of
+from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.pods import Pass
+from shoal.machine.loopback import get_json
+from shoal.model.endpoint import Endpoint
+
+
+def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
+    """Where to connect to the cluster of this object, and with what.
+
+    Raises:
+        InfrastructureError: its pass is gone, or no tunnel can be opened.
+    """
+    its = _pass(api, found)
+    security = {
+        "tls_ca_file": its.certificate,
+        "tls_client_cert": its.certificate,
+        "tls_client_key": its.key,
+    }
+    host, port = _way(context, found, ENGINE_PORT)
+    return Endpoint(f"tls://{host}:{port}", its.token, "", security)
+
+
+def status(api: Api, context: str | None, found: Object, timeout: float) -> dict[str, Any]:
+    """What its head tells of itself now."""
+    host, port = _way(context, found, STATUS_PORT)
+    return dict(get_json(f"http://{host}:{port}/v1/status", _pass(api, found).token, timeout))
+
+
+def _pass(api: Api, found: Object) -> Pass:
+    metadata = found["metadata"]
+    data = api.get(SECRET.path(metadata["namespace"], ACCESS)).get("data", {})
+    if (its := Pass.of(data, metadata["uid"])) is None:
+        raise InfrastructureError(
+            f"{metadata['name']} cannot be connected to: its entries in Secret {ACCESS} are gone",
+            hint="It is ending, or somebody changed that Secret: end the cluster and ask for another one.",
+        )
+    return its
+
+
+def _way(context: str | None, found: Object, port: int) -> tuple[str, int]:
+    """Host and port by which a port of the head is reached from here."""
+    metadata = found["metadata"]
+    pod = head_of(metadata["name"])
+    if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        return f"{pod}.{metadata['namespace']}.svc", port
+    return "127.0.0.1", tunnel.local_port(context, metadata["namespace"], pod, metadata["uid"], port)

@@ -1,0 +1,202 @@
+"""The governor as a program: it looks, does what follows, and waits until something changed.
+
+Why it exists: on Kubernetes nobody else looks. It owes nothing to the round before, so it may be killed at any moment
+and started anew, and two of it do no harm.
+
+What it must not do: decide (``governor.rounds``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from shoal.errors import NotFoundError, ShoalError, StaleRecordError
+from shoal.governor.rounds import Governor, RoundPoint
+from shoal.homes.kubernetes.api import Api, Woken
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, REPORT
+from shoal.homes.kubernetes.periods import KUBERNETES
+from shoal.homes.kubernetes.place import Location
+from shoal.homes.kubernetes.store import ObjectStore
+from shoal.machine.logs import set_up
+from shoal.project.loading import Project, load
+
+_log = logging.getLogger("shoal.governor")
+_ROUNDS = 20  # without a pause, while there is something to do
+_TELLS = 10.0  # s between two renewals of its Lease
+_ALIVE = 60.0  # s that a round may take before it counts as stuck
+
+
+class GovernorProgram:
+    """Governs a place by a project's files, as they are at each round."""
+
+    def __init__(
+        self,
+        api: Api,
+        place: Location,
+        project: Callable[[], Project],
+        reached: Callable[[RoundPoint], None] | None = None,
+    ) -> None:
+        self._api, self._place, self._project = api, place, project
+        self._store = ObjectStore(api, place, project)
+        self._reached = reached or (lambda point: None)
+        self._over = threading.Event()
+        self._last = 0.0
+        self._told = -_TELLS
+        self._fault = "it has not looked yet"
+        self._woken: Woken | None = None
+        self._governor: Governor | None = None
+
+    def run(self) -> None:
+        """Until :meth:`stop`. What fails is logged and tried again in the next round."""
+        namespaces = self._place.namespaces or (None,)
+        watched: dict[str, dict[str, str]] = {}
+        for namespace in namespaces:
+            watched[CLUSTER.path(namespace)] = {}
+            watched[REPORT.path(namespace)] = {}
+            watched[POD.path(namespace)] = {"labelSelector": OF_CLUSTER}
+        watched[ACCOUNT.path(self._place.system)] = {}
+        self._woken = Woken(self._api, watched)
+        while not self._over.is_set():
+            self._woken.event.clear()
+            try:
+                self._tell_that_it_lives()
+                self.round()
+                self._fault, self._last = "", time.monotonic()
+            except ShoalError as error:
+                self._fault = str(error)
+                _log.warning("the round is tried again: %s", error)
+                self._over.wait(1.0)
+            self._woken.event.wait(KUBERNETES.look)
+
+    def round(self) -> int:
+        """One look and everything that follows from it, until nothing follows any more."""
+        done = 0
+        for _ in range(_ROUNDS):
+            policy = self._project().policy
+            if self._governor is None:
+                self._governor = Governor(self._store, policy, KUBERNETES, self._reached)
+            self._governor.policy = policy
+            now = self._governor.round()
+            self._store.tidy()
+            done += now
+            if not now:
+                break
+        return done
+
+    def _tell_that_it_lives(self) -> None:
+        """Its Lease tells people and `shoal doctor` that somebody governs; it is no lock."""
+        if time.monotonic() - self._told < _TELLS:
+            return
+        path = LEASE.path(self._place.system)
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        spec = {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}", "renewTime": now}
+        try:
+            self._api.patch(f"{path}/{GOVERNOR}", {"spec": spec})
+        except NotFoundError:
+            metadata = {"name": GOVERNOR, "namespace": self._place.system}
+            with contextlib.suppress(StaleRecordError):
+                self._api.create(
+                    path,
+                    {
+                        "apiVersion": LEASE.group_version,
+                        "kind": LEASE.name,
+                        "metadata": metadata,
+                        "spec": spec,
+                    },
+                )
+        self._told = time.monotonic()
+
+    def stop(self) -> None:
+        """End after the round that goes on."""
+        self._over.set()
+        if self._woken is not None:
+            self._woken.stop()
+
+    def healthy(self) -> bool:
+        """Whether it went round lately, or has just begun."""
+        return self._last == 0.0 or time.monotonic() - self._last < _ALIVE + KUBERNETES.look
+
+    @property
+    def fault(self) -> str:
+        """Why its last round failed; empty: it did not."""
+        return self._fault
+
+
+def serve_health(governing: GovernorProgram, host: str, port: int) -> ThreadingHTTPServer:
+    """``/healthz`` and ``/readyz``, for the kubelet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/healthz":
+                self._answer(
+                    200 if governing.healthy() else 503,
+                    "" if governing.healthy() else "no round ended lately",
+                )
+            elif self.path == "/readyz":
+                self._answer(503 if governing.fault else 200, governing.fault)
+            else:
+                self._answer(404, "only /healthz and /readyz are served")
+
+        def _answer(self, code: int, fault: str) -> None:
+            data = json.dumps({"ok": code == 200, "fault": fault}).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+class Files:
+    """A project's folder, read again when a file of it changed; the last good one stays in force."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._folder, self._target = folder, target
+        self._project = load(folder, target, tolerant=True)
+        self._stamp = self._look()
+
+    def __call__(self) -> Project:
+        stamp = self._look()
+        if stamp != self._stamp:
+            try:
+                self._project = load(self._folder, self._target, tolerant=True)
+            except ShoalError as error:
+                _log.error("the project's files are at fault, those before stay in force: %s", error)
+            self._stamp = stamp
+        return self._project
+
+    def _look(self) -> tuple[tuple[str, int, int], ...]:
+        parts = [self._folder / "shoal.yaml"]
+        for name in ("clusters", "policies", "images"):
+            parts += sorted((self._folder / name).glob("*.yaml"))
+        return tuple(
+            (str(each), (found := each.stat()).st_mtime_ns, found.st_size) for each in parts if each.exists()
+        )
+
+
+def governing_of(project: Project, health: int) -> GovernorProgram:
+    """For a project's target, by its files as they are from now on."""
+    place = Location.of(project.target)
+    governing = GovernorProgram(Api.of(place.context), place, Files(project.folder, project.target.name))
+    set_up(sys.stderr)
+    if health:
+        serve_health(governing, "0.0.0.0", health)  # noqa: S104 - the kubelet asks from outside of the pod
+    return governing

@@ -1,0 +1,382 @@
+"""Home ``kubernetes`` as handles and commands see it: a cluster is an object, and whoever asks writes a wish into it.
+
+Why it exists: what a person's process does. It makes, reads and wishes; the governor decides and does.
+
+What it must not do: govern.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import (
+    InfrastructureError,
+    NotFoundError,
+    QuotaExceededError,
+    RefusedError,
+    ShoalError,
+    StaleRecordError,
+)
+from shoal.governor.actions import Scope
+from shoal.governor.answers import grown, why_not, would
+from shoal.governor.ports import Key, Snapshot
+from shoal.homes.base import Request, Wrote, at_least_one, requested
+from shoal.homes.kubernetes import connecting
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
+from shoal.homes.kubernetes.names import (
+    ACCOUNT,
+    ASKED_AS,
+    CLUSTER,
+    HEAD,
+    LONGEST,
+    OF_CLUSTER,
+    POD,
+    ROLE,
+    WORKER,
+    account_of,
+    head_of,
+)
+from shoal.homes.kubernetes.objects import (
+    EndWish,
+    Object,
+    Spec,
+    Status,
+    account_read,
+    asked,
+    cluster_of,
+    created,
+    spec_of,
+    status_of,
+    unplanned,
+)
+from shoal.homes.kubernetes.periods import KUBERNETES
+from shoal.homes.kubernetes.place import Location, user_of
+from shoal.homes.kubernetes.sight import waits_for
+from shoal.homes.kubernetes.structure import written
+from shoal.homes.same import same_or_refused
+from shoal.model.checks import Check
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.endpoint import Endpoint
+from shoal.model.names import checked
+from shoal.project.loading import Project, load
+from shoal.quota.account import Account
+from shoal.quota.admission import Decision, Verdict, lasting
+from shoal.units import Seconds
+
+_LOOK = 0.1
+_AWAY = "no governor has answered yet"
+
+
+class KubernetesHome:
+    """The clusters of one namespace, which is one user's."""
+
+    name = "kubernetes"
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._place = Location.of(project.target)
+        self._names: dict[str, tuple[str, str, str]] = {}  # id -> namespace, name, uid
+
+    def __reduce__(self) -> tuple[Callable[..., KubernetesHome], tuple[Any, ...]]:
+        return _again, (self._project.folder, self._project.target.name)
+
+    @cached_property
+    def _api(self) -> Api:
+        return Api.of(self._place.context)
+
+    @cached_property
+    def _namespace(self) -> str:
+        return self._place.own(self._api)
+
+    @cached_property
+    def _user(self) -> str:
+        return user_of(self._api, self._namespace)
+
+    def user(self) -> str:
+        """Whose the namespace is that is asked in."""
+        return self._user
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    def request(self, ask: Request) -> Cluster:
+        """Make the object, and wait for the governor's answer."""
+        checked(ask.name)
+        found = self._granted(ask)
+        if isinstance(found, Cluster):
+            return found
+        begin = time.monotonic()
+        while True:
+            cluster = self._read(self._api.get(_path(found)))
+            if cluster.state is State.REFUSED:
+                raise self._refusal(cluster)
+            if cluster.state is not State.QUEUED:
+                return cluster
+            answered = cluster.reason not in (Reason.REQUESTED, Reason.GOVERNOR_AWAY)
+            if answered and ask.workload.queue:
+                return cluster
+            if time.monotonic() - begin > KUBERNETES.decide:
+                return cluster
+            time.sleep(_LOOK)
+
+    def _granted(self, ask: Request) -> Cluster | Object:
+        """The live cluster of that name if it is what is asked for, else a new object."""
+        times = ask.plan.timeouts
+        workload = ask.workload
+        if times.no_client >= times.max and workload.no_client is None:
+            workload = replace(workload, no_client=times.no_client)  # asked for with `detach`
+        spec = Spec(workload, ask.id or "", dict(ask.tags), str(self._project.folder))
+        for _ in range(10):
+            if (known := self._object(ask.name)) is not None:
+                cluster = self._read(known)
+                if not cluster.state.ended:
+                    return same_or_refused(self._settled(known), ask)
+                self._api.delete(_path(known), known["metadata"]["uid"])
+            try:
+                return self._api.create(CLUSTER.path(self._namespace), asked(ask.name, self._namespace, spec))
+            except StaleRecordError:
+                time.sleep(_LOOK)
+        raise InfrastructureError(
+            f"the name {ask.name!r} does not become free in namespace {self._namespace}",
+            hint=f"`kubectl get {CLUSTER.plural} {ask.name} -o yaml` shows what holds it.",
+        )
+
+    def _settled(self, found: Object) -> Cluster:
+        """The record once the governor has planned it, or as it is when that takes too long."""
+        begin = time.monotonic()
+        while (cluster := self._read(found)).reason is Reason.GOVERNOR_AWAY:
+            if time.monotonic() - begin > KUBERNETES.decide:
+                break
+            time.sleep(_LOOK)
+            found = self._api.get(_path(found))
+        return cluster
+
+    def _refusal(self, cluster: Cluster) -> ShoalError:
+        error: RefusedError = QuotaExceededError(cluster.message)
+        with contextlib.suppress(ShoalError):
+            error = why_not(self._snapshot(), self._project.policy, cluster).error()
+        error.args, error.message = (cluster.message,), cluster.message
+        return error
+
+    def would(self, ask: Request) -> Decision:
+        """By the accounts that may be read here, and this project's own policy."""
+        known = self.find(ask.name, ask.owner)
+        same = self._uid(known) if known is not None and not known.state.ended else ""
+        team = self._project.policy.limits_of(ask.owner).team
+        fresh = requested(ask, same, team, time.time(), str(self._project.folder))
+        return would(self._snapshot(), self._project.policy, fresh)
+
+    def held(self, owner: str) -> Account:
+        """Of an account that may not be read, nothing is known: it is empty then."""
+        account = self._accounts({(Scope.USER, owner)}).get((Scope.USER, owner), (Account(), 0))[0]
+        ids = {uid: cluster_id for cluster_id, (_, _, uid) in self._names.items()}
+        if set(account.admitted) - set(ids):
+            self.clusters()
+            ids = {uid: cluster_id for cluster_id, (_, _, uid) in self._names.items()}
+        return replace(account, admitted={ids.get(uid, uid): its for uid, its in account.admitted.items()})
+
+    def _snapshot(self) -> Snapshot:
+        team = self._project.policy.limits_of(self._user).team
+        keys: set[Key] = {(Scope.USER, self._user), *({(Scope.TEAM, team)} if team else ())}
+        if (machine := self._project.target.machine) is not None:
+            keys.add((Scope.PLACE, ""))
+        accounts = self._accounts(keys)
+        found, _ = self._api.list(CLUSTER.path(self._namespace))
+        clusters = {}
+        for each in found:
+            uid = each["metadata"]["uid"]
+            clusters[uid] = replace(self._read(each), id=uid), 0
+        ended = [uid for uid, (cluster, _) in clusters.items() if cluster.state.ended]  # about to be freed
+        for key, (account, version) in accounts.items():
+            accounts[key] = reduce(Account.without, ended, account), version
+        return Snapshot(time.time(), accounts, clusters, {}, {}, machine)
+
+    def _accounts(self, keys: Iterable[Key]) -> dict[Key, tuple[Account, int]]:
+        accounts: dict[Key, tuple[Account, int]] = {}
+        for scope, holder in keys:
+            with contextlib.suppress(NotFoundError, RightsError):
+                found = self._api.get(ACCOUNT.path(self._place.system, account_of(scope, holder)))
+                accounts[scope, holder] = account_read(found), 0
+        return accounts
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def get(self, cluster_id: str) -> Cluster:
+        return self._read(self._by_id(cluster_id))
+
+    def find(self, name: str, owner: str) -> Cluster | None:
+        if owner == self._user:
+            found = self._object(name) if len(name) <= LONGEST else None
+            return None if found is None else self._read(found)
+        named = [each for each in self.clusters(owner=owner, ended=True) if each.name == name]
+        return named[0] if named else None
+
+    def clusters(self, *, owner: str | None = None, ended: bool = False) -> list[Cluster]:
+        """Of all namespaces where that may be seen, else of one's own."""
+        found: list[Object] = []
+        if owner != self._user:
+            with contextlib.suppress(RightsError):
+                found, _ = self._api.list(CLUSTER.path())
+        found = found or self._api.list(CLUSTER.path(self._namespace))[0]
+        every = sorted((self._read(each) for each in found), key=lambda each: each.created, reverse=True)
+        return [each for each in every if owner in (None, each.owner) and (ended or not each.state.ended)]
+
+    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+        status = status_of(self._by_id(cluster_id))
+        return [] if status is None else [dict(vars(event)) for event in status.history]
+
+    def unresponsive(self, cluster: Cluster) -> str:
+        if cluster.reason is Reason.GOVERNOR_AWAY:
+            return f"{_AWAY}; `shoal doctor` looks for it"
+        return ""
+
+    def remains(self, cluster_id: str) -> bool:
+        return bool(self._pods(self._by_id(cluster_id)["metadata"]))
+
+    def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
+        roles = {Wrote.ANYBODY: (HEAD, WORKER), Wrote.HEAD: (HEAD,), Wrote.WORKERS: (WORKER,)}[wrote]
+        found = self._by_id(cluster_id)
+        metadata, status = found["metadata"], status_of(found)
+        parts = []
+        if status is not None and HEAD in roles:
+            parts += [f"{head_of(metadata['name'])} | {line}" for line in status.log]
+        for pod in self._pods(metadata):
+            if pod["metadata"]["labels"].get(ROLE) not in roles:
+                continue
+            name = pod["metadata"]["name"]
+            if (why := waits_for(pod)) is not None:
+                parts.append(f"{name}: {why}")
+                continue
+            try:
+                text = self._api.text(POD.path(metadata["namespace"], name, "log"), tailLines=str(lines))
+            except ShoalError as error:
+                parts.append(f"{name}: its log cannot be read: {error.message}")
+            else:
+                parts += [f"{name} | {line}" for line in text.splitlines()]
+        return "\n".join(parts[-lines:])
+
+    # -- wishes ------------------------------------------------------------------------------------------
+
+    def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
+        found = self._by_id(cluster_id)
+        if not self._read(found).state.ended and spec_of(found).stop is None:
+            with contextlib.suppress(ObjectRefusedError):  # somebody was quicker
+                self._wish(found, {"stop": written(EndWish(reason, message[:500]))})
+        return self.get(cluster_id)
+
+    def scale(self, cluster_id: str, workers: int) -> Cluster:
+        at_least_one(workers)
+        found = self._by_id(cluster_id)
+        cluster = replace(self._read(found), id=found["metadata"]["uid"])
+        if workers > cluster.plan.workers:
+            decision = grown(self._snapshot(), self._project.policy, cluster, workers)
+            if decision.verdict is not Verdict.ADMIT:
+                raise decision.error()
+        self._wish(found, {"replicas": workers})
+        begin = time.monotonic()
+        while (cluster := self.get(cluster_id)).plan.workers != workers:
+            if cluster.state.ended:
+                break
+            if time.monotonic() - begin > KUBERNETES.decide:
+                raise InfrastructureError(
+                    f"the governor did not give {cluster.name} {workers} workers within {KUBERNETES.decide:.0f} s",
+                    hint="The wish stands: `shoal why` tells what it waits for, `shoal doctor` looks for a governor.",
+                )
+            time.sleep(_LOOK)
+        return cluster
+
+    def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
+        found = self._by_id(cluster_id)
+        cluster = self._read(found)
+        limits = self._project.policy.limits_of(cluster.owner)
+        lasting(cluster, longest, limits, time.time())
+        self._wish(found, {"lifetime": float(longest)})
+        begin = time.monotonic()
+        while (cluster := self.get(cluster_id)).plan.timeouts.max != longest:
+            if time.monotonic() - begin > KUBERNETES.decide:
+                raise InfrastructureError(
+                    f"the governor did not let {cluster.name} live {longest} within {KUBERNETES.decide:.0f} s",
+                    hint="The policy that the governor goes by may give less: `shoal why` tells its state.",
+                )
+            time.sleep(_LOOK)
+        return cluster
+
+    def note_exit(self, cluster_id: str, code: int) -> None:
+        self._wish(self._by_id(cluster_id), {"exitCode": code})
+
+    def _wish(self, found: Object, spec: Object) -> None:
+        self._api.patch(_path(found), {"spec": spec}, fieldValidation="Strict")
+
+    # -- connecting --------------------------------------------------------------------------------------
+
+    def endpoint(self, cluster_id: str) -> Endpoint:
+        found = self._by_id(cluster_id)
+        cluster = self._read(found)
+        if cluster.state is not State.READY:
+            raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
+        return connecting.endpoint(self._api, self._place.context, found)
+
+    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+        try:
+            found = self._by_id(cluster_id)
+            if self._read(found).state is not State.READY:
+                return None
+            return connecting.status(self._api, self._place.context, found, timeout)
+        except (ShoalError, OSError, ValueError):
+            return None
+
+    def proofs(self) -> Iterable[Check]:
+        from shoal.homes.kubernetes.proofs import proofs
+
+        return proofs(lambda: self._api, self._place, lambda: self._namespace)
+
+    # -- objects -----------------------------------------------------------------------------------------
+
+    def _object(self, name: str) -> Object | None:
+        try:
+            return self._api.get(CLUSTER.path(self._namespace, name))
+        except NotFoundError:
+            return None
+
+    def _by_id(self, cluster_id: str) -> Object:
+        if (known := self._names.get(cluster_id)) is not None:
+            with contextlib.suppress(NotFoundError):
+                found = self._api.get(CLUSTER.path(known[0], known[1]))
+                if found["metadata"]["uid"] == known[2]:
+                    return found
+        found_, _ = self._api.list(CLUSTER.path(self._namespace), labelSelector=f"{ASKED_AS}={cluster_id}")
+        for each in found_ or self._api.list(CLUSTER.path(self._namespace))[0]:
+            if cluster_id in (each["metadata"]["uid"], each["spec"].get("id")):
+                return each
+        raise NotFoundError(f"there is no cluster {cluster_id!r} in namespace {self._namespace}")
+
+    def _read(self, found: Object) -> Cluster:
+        """The record as who asked knows it."""
+        metadata, spec, status = found["metadata"], spec_of(found), status_of(found)
+        its_id = spec.id or metadata["uid"]
+        self._names[its_id] = metadata["namespace"], metadata["name"], metadata["uid"]
+        now = created(found)
+        if status is None:
+            status = Status(State.QUEUED, Reason.GOVERNOR_AWAY, _AWAY, now, owner=self._user)
+        return cluster_of(found, status, spec, status.plan or unplanned(spec), its_id)
+
+    def _uid(self, cluster: Cluster) -> str:
+        return self._names[cluster.id][2]
+
+    def _pods(self, metadata: Object) -> list[Object]:
+        selector = f"{OF_CLUSTER}={metadata['uid']}"
+        return self._api.list(POD.path(metadata["namespace"]), labelSelector=selector)[0]
+
+
+def _path(found: Object) -> str:
+    return CLUSTER.path(found["metadata"]["namespace"], found["metadata"]["name"])
+
+
+def _again(folder: Path, target: str) -> KubernetesHome:
+    return KubernetesHome(load(folder, target))

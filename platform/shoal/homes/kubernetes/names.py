@@ -1,0 +1,78 @@
+"""What things are called on Kubernetes: the group and its kinds, labels, and the names of a cluster's objects.
+
+Why it exists: names are what is dear to change once clusters run, so each stands in one place.
+
+What it must not do: import a client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+GROUP = "shoal.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+LONGEST = 40  # characters of a cluster's name: what is derived from it stays within 63
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object: what it is called, in the plural, and where the API server has it ("" for the core)."""
+
+    name: str
+    plural: str
+    group_version: str = "v1"
+    short: str = ""
+
+    def path(self, namespace: str | None = None, name: str = "", sub: str = "") -> str:
+        """Its path: of all, of those in a namespace, or of one (``sub``: its subresource)."""
+        root = f"/apis/{self.group_version}" if "/" in self.group_version else f"/api/{self.group_version}"
+        parts = [root, *(["namespaces", namespace] if namespace else []), self.plural, name, sub]
+        return "/".join(part for part in parts if part)
+
+
+# `clusters` would collide with Cluster API and CloudNativePG in `kubectl get clusters`.
+CLUSTER = Kind("Cluster", "shoalclusters", API_VERSION, "shc")
+ACCOUNT = Kind("Account", "shoalaccounts", API_VERSION, "sha")
+REPORT = Kind("Report", "shoalreports", API_VERSION, "shr")
+OURS = (CLUSTER, ACCOUNT, REPORT)
+
+POD = Kind("Pod", "pods")
+SECRET = Kind("Secret", "secrets")
+SERVICE = Kind("Service", "services")
+NAMESPACE = Kind("Namespace", "namespaces")
+LEASE = Kind("Lease", "leases", "coordination.k8s.io/v1")
+
+# Labels. The cluster's uid marks all that is its own; a pod's role says which part it is.
+OF_CLUSTER = f"{GROUP}/cluster"
+ROLE = f"{GROUP}/role"
+SLOT = f"{GROUP}/slot"
+ASKED_AS = f"{GROUP}/asked-as"
+USER = f"{GROUP}/user"  # on a namespace: whose it is
+HEAD, WORKER = "head", "worker"
+
+ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster
+HEAD_ACCOUNT = "shoal-head"  # the service account of heads
+SYSTEM = "shoal-system"  # where accounts are, and the governor
+GOVERNOR = "shoal-governor"
+
+ENGINE_PORT, DASHBOARD_PORT, STATUS_PORT = 8786, 8787, 8788
+
+
+def head_of(cluster: str) -> str:
+    """The head's pod and its Service."""
+    return f"{cluster}-head"
+
+
+def worker_of(cluster: str, slot: int) -> str:
+    """A worker's pod. A name exists once, so a slot is never taken twice."""
+    return f"{cluster}-w-{slot}"
+
+
+def account_of(scope: str, holder: str) -> str:
+    """The object of an account: readable where it can be, unique by a hash (users may have any name)."""
+    plain = re.sub("[^a-z0-9]+", "-", holder.lower()).strip("-")[:30].strip("-")
+    mark = hashlib.sha256(f"{scope}/{holder}".encode()).hexdigest()[:10]
+    return "-".join(part for part in (scope, plain, mark) if part)

@@ -1,0 +1,52 @@
+"""Where on a Kubernetes a target is: its context, the namespace that is asked in, the one where accounts are.
+
+Why it exists: who asks, the governor and a head find the same objects by the same rules.
+
+What it must not do: read or write any object but namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.errors import NotFoundError
+from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.names import NAMESPACE, SYSTEM, USER
+from shoal.project.targets import Target
+
+if TYPE_CHECKING:
+    from shoal.homes.kubernetes.api import Api
+
+
+@dataclass(frozen=True)
+class Location:
+    """``namespaces``: those that are governed; empty: all that carry the label of a user."""
+
+    context: str | None = None
+    namespace: str | None = None
+    system: str = SYSTEM
+    namespaces: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, target: Target) -> Location:
+        """By the target's ``kubernetes:`` block; SHOAL_NAMESPACE stands over its namespace."""
+        said = target.kubernetes
+        chosen = os.environ.get("SHOAL_NAMESPACE") or (said.namespace if said else None)
+        if said is None:
+            return cls(namespace=chosen)
+        return cls(said.context, chosen, said.system, said.namespaces)
+
+    def own(self, api: Api) -> str:
+        """The namespace that is asked in: the target's, else the context's."""
+        return self.namespace or str(api.config.namespace)
+
+
+def user_of(api: Api, namespace: str) -> str:
+    """Whose a namespace is: its label says so, else it is its own."""
+    try:
+        labels = api.get(NAMESPACE.path(name=namespace))["metadata"].get("labels", {})
+    except (RightsError, NotFoundError):
+        return namespace
+    return str(labels.get(USER, namespace))

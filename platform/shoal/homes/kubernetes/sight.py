@@ -1,0 +1,161 @@
+"""What is seen of a cluster's pods, and what its head says, in the words of the governor; and what its workers need.
+
+Why it exists: everything that is concluded from pods is concluded here, from plain objects, without a server.
+
+What it must not do: import a client, or read a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shoal.governor.actions import Seen
+from shoal.governor.ends import End, Phase, Pulse, Sentence
+from shoal.governor.ports import Sight
+from shoal.homes.kubernetes.names import HEAD, ROLE, SLOT, WORKER
+from shoal.homes.kubernetes.objects import HeadReport, end_of
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.codec import plain
+from shoal.model.report import Usage
+from shoal.words import count
+
+Json = Mapping[str, Any]
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+_NEVER_IMAGE = ("ErrImageNeverPull", "InvalidImageName")
+
+
+def role(pod: Json) -> str:
+    """Which part of a cluster a pod is."""
+    return str(pod["metadata"].get("labels", {}).get(ROLE, ""))
+
+
+def over(pod: Json) -> bool:
+    """Whether nothing of it runs any more, and nothing will."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def going(pod: Json) -> bool:
+    """Whether it was told to end."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def sight(
+    cluster: Cluster, pods: Collection[Json], report: HeadReport | None, pull: float, now: float
+) -> Sight:
+    """What is seen of a cluster. ``pull``: seconds that an image may fail to be pulled."""
+    heads = [pod for pod in pods if role(pod) == HEAD]
+    said = report or HeadReport()
+    told = end_of(said.stop)
+    if not heads:
+        began = cluster.state not in (State.QUEUED, State.ADMITTED)
+        return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=told)
+    head = heads[0]
+    if over(head):
+        return Sight(Seen.GONE, True, last=told or _crash(head))
+    phase = _phase(said)
+    if (why := waits_for(head)) is not None:
+        phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head waits: {why}")
+        if told is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
+            told = End(Reason.IMAGE_PULL_FAILED, failed)
+    elif phase is not None:
+        waiting = [why for pod in pods if role(pod) == WORKER and (why := waits_for(pod)) is not None]
+        if waiting:
+            wait = count(len(waiting), "worker")
+            phase = phase._replace(message=f"{phase.message}; {wait} not started: {waiting[0]}"[:1000])
+        bad = [each for pod in pods if (each := _no_image(pod, now - cluster.since, pull)) is not None]
+        if told is None and bad and phase.state is State.STARTING:
+            told = End(Reason.IMAGE_PULL_FAILED, bad[0])
+    seen = Seen.UNKNOWN if head.get("status", {}).get("phase") == "Unknown" else Seen.ALIVE
+    return Sight(seen, True, pulse=Pulse(said=told, phase=phase))
+
+
+def seen_in(cluster: Cluster, pods: Iterable[Json], report: HeadReport | None) -> Cluster:
+    """The record with what its head says of workers and use, as far as that can be."""
+    if cluster.state not in (State.ADMITTED, State.STARTING, State.READY, State.STOPPING):
+        return cluster
+    there = sum(1 for pod in pods if role(pod) == WORKER and not over(pod))
+    if report is None:
+        return cluster
+    most = sum(group.maximum for group in cluster.plan.groups)
+    workers = max(0, min(report.workers, most))
+    if there > cluster.plan.workers:
+        workers = max(workers, min(there, most))  # what is being retired still holds its share
+    usage = replace(report.usage or Usage(), samples=(), exit_code=cluster.exit_code)
+    kept = {key: its for key, its in plain(usage).items() if its is not None}
+    return replace(cluster, workers=workers, report=kept, renewed_at=report.beat)
+
+
+def waits_for(pod: Json) -> str | None:
+    """Why a pod does not run yet, in a sentence; None where it does, or is just being started."""
+    status = pod.get("status", {})
+    if status.get("phase") not in (None, "Pending"):
+        return None
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"no node takes it: {condition.get('message', condition.get('reason', ''))}"
+    for container in status.get("containerStatuses", ()):
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in (*_NO_IMAGE, "CreateContainerConfigError", "CreateContainerError"):
+            return f"{waiting['reason']}: {waiting.get('message', container['image'])}"
+    return None
+
+
+def _no_image(pod: Json, since: float, pull: float) -> str | None:
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        waiting = container.get("state", {}).get("waiting", {})
+        failed = waiting.get("reason")
+        if failed in _NEVER_IMAGE or (failed in _NO_IMAGE and since > pull):
+            return f"image {container['image']!r} cannot be pulled: {waiting.get('message', failed)}"
+    return None
+
+
+def _phase(said: HeadReport) -> Phase | None:
+    known = {state.value: state for state in (State.STARTING, State.READY)}
+    if said.state not in known:
+        return None
+    text = "".join(each if each.isprintable() else " " for each in said.message)
+    return Phase(known[said.state], Reason(said.reason), text[:500])
+
+
+def _crash(head: Json) -> End | None:
+    """How a head's container ended, where its own report does not say why."""
+    status = head.get("status", {})
+    name = head["metadata"]["labels"].get("app.kubernetes.io/instance", "")
+    for container in status.get("containerStatuses", ()):
+        if ended := container.get("state", {}).get("terminated"):
+            how = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode')}"
+            return End(Reason.HEAD_CRASHED, f"{Sentence.CRASHED.format(pid='', name=name)} ({how})")
+    if status.get("reason"):
+        why = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+        return End(Reason.HEAD_LOST, f"its head's pod was ended ({why})")
+    return None
+
+
+@dataclass(frozen=True)
+class Tending:
+    """What a cluster's workers need: slots to fill, pods to end (name, uid)."""
+
+    make: tuple[int, ...] = ()
+    end: tuple[tuple[str, str], ...] = ()
+
+
+def tend(cluster: Cluster, pods: Collection[Json], report: HeadReport | None) -> Tending:
+    """What to do so that as many workers are there as the plan has: never one more, whatever a head says."""
+    if cluster.state not in (State.ADMITTED, State.STARTING, State.READY):
+        return Tending()
+    if not any(role(pod) == HEAD and not over(pod) and not going(pod) for pod in pods):
+        return Tending()  # it has none yet, or they end with it
+    workers = {int(pod["metadata"]["labels"][SLOT]): pod for pod in pods if role(pod) == WORKER}
+    alive = {slot: pod for slot, pod in workers.items() if not over(pod)}
+    ended = [pod for pod in workers.values() if over(pod) and not going(pod)]
+    surplus = len(alive) - cluster.plan.workers
+    if surplus > 0 and report is not None:
+        retired = [
+            pod for pod in alive.values() if pod["metadata"]["name"] in report.retired and not going(pod)
+        ]
+        ended += retired[: max(0, surplus - sum(going(pod) for pod in alive.values()))]
+    free = (slot for slot in range(len(workers) + cluster.plan.workers) if slot not in workers)
+    make = tuple(slot for slot, _ in zip(free, range(-surplus), strict=False)) if surplus < 0 else ()
+    return Tending(make, tuple((pod["metadata"]["name"], pod["metadata"]["uid"]) for pod in ended))

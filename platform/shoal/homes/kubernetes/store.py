@@ -1,0 +1,364 @@
+"""The API server as the governor's store: a snapshot, and single writes that fail if somebody else wrote.
+
+Why it exists: ``governor.rounds`` decides; this reads and does, in the order that it relies on. Everything is read
+anew in each round, from the API server itself and not from a watch's cache: what is freed or ended on old news
+could be held twice. Watches only say when to look.
+
+What it must not do: decide.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from shoal.errors import InfrastructureError, NotFoundError, ShoalError, StaleRecordError
+from shoal.governor.actions import Scope
+from shoal.governor.ends import End
+from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
+from shoal.homes.base import Request, requested
+from shoal.homes.kubernetes import names
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.objects import (
+    LINES,
+    HeadReport,
+    Object,
+    Spec,
+    Status,
+    account_object,
+    account_read,
+    cluster_of,
+    conditions,
+    created,
+    end_of,
+    last_lines,
+    report_object,
+    spec_of,
+    status_from,
+    status_of,
+    unplanned,
+)
+from shoal.homes.kubernetes.periods import KUBERNETES
+from shoal.homes.kubernetes.place import Location, user_of
+from shoal.homes.kubernetes.pods import Pass, head_pod, service, worker_pod
+from shoal.homes.kubernetes.sight import over, role, seen_in, sight, tend
+from shoal.homes.kubernetes.structure import read, written
+from shoal.machine.certificate import make_certificate, name_of
+from shoal.model.cluster import Cluster, Reason, State
+from shoal.planning.sizing import plan as size
+from shoal.project.loading import Project
+from shoal.quota.account import Account
+from shoal.quota.admission import lasting
+from shoal.units import Seconds
+
+_log = logging.getLogger("shoal.homes")
+_OWNERS = 60.0  # s for which it is remembered whose a namespace is
+_SWEEP = 60.0  # s between two looks for passes to clusters that are gone
+_PODS = {"labelSelector": OF_CLUSTER}
+
+
+class ObjectStore:
+    """What the governor of a place reads and writes. ``project`` gives templates, prices and policy as they are now."""
+
+    def __init__(self, api: Api, place: Location, project: Callable[[], Project]) -> None:
+        self._api, self._place, self._project = api, place, project
+        self._found: dict[str, Object] = {}
+        self._pods: dict[str, list[Object]] = {}
+        self._reports: dict[str, HeadReport] = {}
+        self._records: dict[str, Cluster] = {}
+        self._owners: dict[str, tuple[str, float]] = {}
+        self._accounts: dict[Key, Object] = {}
+        self._swept = 0.0
+        self._logs: dict[str, tuple[str, ...]] = {}
+
+    # -- what is decided on -----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Accounts first, records after them, pods and reports last: see ``governor.ports.Snapshot``."""
+        now = time.time()
+        accounts, _ = self._api.list(ACCOUNT.path(self._place.system))
+        self._accounts = {
+            (Scope(found["spec"]["scope"]), found["spec"]["holder"]): found for found in accounts
+        }
+        self._logs = {uid: log for uid, log in self._logs.items() if uid in self._found}
+        self._found = {found["metadata"]["uid"]: found for found in self._all(CLUSTER.path)}
+        self._pods = {}
+        for pod in self._all(POD.path, **_PODS):
+            self._pods.setdefault(pod["metadata"]["labels"][OF_CLUSTER], []).append(pod)
+        self._reports = {}
+        for found in self._all(REPORT.path):
+            owner = found["metadata"].get("ownerReferences", [{}])[0].get("uid", "")
+            try:
+                self._reports[owner] = read(HeadReport, found.get("said", {}))
+            except InfrastructureError as error:
+                _log.warning("the report of %s is left out: %s", found["metadata"]["name"], error)
+        self._records = {}
+        clusters: dict[str, tuple[Cluster, int]] = {}
+        sights: dict[str, Sight] = {uid: Sight(remains=True) for uid in self._pods if uid not in self._found}
+        wishes: dict[str, UserWishes] = {}
+        for uid, found in self._found.items():
+            try:
+                spec, status = spec_of(found), status_of(found)
+                cluster = self._record(found, spec, status)
+            except ShoalError as error:  # one that cannot be read does not stop the others
+                self._refuse(found, error)
+                continue
+            pods, report = self._pods.get(uid, []), self._reports.get(uid)
+            if not cluster.state.ended:
+                sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now)
+            elif pods:
+                sights[uid] = Sight(remains=True)
+            cluster = seen_in(cluster, pods, report)
+            self._records[uid] = cluster
+            clusters[uid] = cluster, _version(found)
+            wishes[uid] = _wishes(found, spec, cluster, report)
+        machine = self._project().target.machine
+        read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
+        return Snapshot(now, read_accounts, clusters, sights, wishes, machine)
+
+    def _all(self, path: Callable[[str | None], str], **params: str) -> Iterable[Object]:
+        for namespace in self._place.namespaces or (None,):
+            yield from self._api.list(path(namespace), **params)[0]
+
+    def _record(self, found: Object, spec: Spec, status: Status | None) -> Cluster:
+        uid = found["metadata"]["uid"]
+        if status is not None:
+            return cluster_of(found, status, spec, status.plan or unplanned(spec), uid)
+        project, owner = self._project(), self._owner(found["metadata"]["namespace"])
+        limits = project.policy.limits_of(owner)
+        workload = spec.workload
+        plan = size(workload, project.template(workload.template), limits, project.target)
+        request = Request(found["metadata"]["name"], owner, workload, plan, spec.tags)
+        fresh = requested(request, uid, limits.team, created(found), spec.project)
+        return replace(fresh, head={"namespace": found["metadata"]["namespace"]})
+
+    def _owner(self, namespace: str) -> str:
+        known = self._owners.get(namespace)
+        if known is None or time.monotonic() - known[1] > _OWNERS:
+            known = self._owners[namespace] = user_of(self._api, namespace), time.monotonic()
+        return known[0]
+
+    def _refuse(self, found: Object, error: ShoalError) -> None:
+        """One that asks for what makes no sense is told so, in its status."""
+        if found.get("status"):
+            _log.error("%s is left as it is: %s", found["metadata"]["name"], error)
+            return
+        now = time.time()
+        owner = self._owner(found["metadata"]["namespace"])
+        status = Status(State.REFUSED, Reason.OVER_LIMIT, str(error)[:1000], now, owner, ended_at=now)
+        try:
+            self._api.replace(_path(found, "status"), found | {"status": written(status)})
+        except ShoalError as again:
+            _log.debug("refused in the next round: %s", again)
+
+    # -- the writes -------------------------------------------------------------------------------------
+
+    def write_account(self, key: Key, account: Account, version: int) -> int:
+        """Replace it if it still has this version (0: there is none)."""
+        found = self._accounts.get(key)
+        if found is None or version == 0:
+            made = account_object(*key, self._place.system)
+            found = self._api.create(ACCOUNT.path(self._place.system), made)
+            version = _version(found)
+        metadata = found["metadata"] | {"resourceVersion": str(version)}
+        body = found | {"metadata": metadata, "status": written(account)}
+        self._accounts[key] = self._api.replace(
+            ACCOUNT.path(self._place.system, found["metadata"]["name"], "status"), body
+        )
+        return _version(self._accounts[key])
+
+    def write_cluster(self, cluster: Cluster, version: int) -> int:
+        """Replace its status if the object still has this version."""
+        found = self._found[cluster.id]
+        before = status_of(found) if found.get("status") else None
+        status = written(status_from(cluster, before, self._logs.get(cluster.id, ()))) | {
+            "conditions": conditions(cluster)
+        }
+        metadata = found["metadata"] | {"resourceVersion": str(version)}
+        new = self._api.replace(_path(found, "status"), found | {"metadata": metadata, "status": status})
+        self._found[cluster.id], self._records[cluster.id] = new, cluster
+        return _version(new)
+
+    def start_head(self, cluster_id: str) -> None:
+        """Its pass, its name, its report and its pod; what is there already stays."""
+        found, cluster = self._found[cluster_id], self._records[cluster_id]
+        namespace = found["metadata"]["namespace"]
+        self._give_pass(namespace, cluster_id)
+        for path, item in (
+            (REPORT.path(namespace), report_object(found)),
+            (SERVICE.path(namespace), service(cluster, found)),
+            (POD.path(namespace), head_pod(cluster, found)),
+        ):
+            self._made(path, item, found)
+
+    def stop_head(self, cluster_id: str) -> None:
+        """It reads in its record that it is to end; one that does not run yet cannot."""
+        for pod in self._pods.get(cluster_id, []):
+            if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
+                self._end(pod, None)
+
+    def kill_head(self, cluster_id: str) -> None:
+        """End it at once."""
+        for pod in self._pods.get(cluster_id, []):
+            if role(pod) == names.HEAD:
+                self._end(pod, 0)
+
+    def end_remains(self, cluster_id: str) -> None:
+        """All its pods, its name, and what lets in to it."""
+        pods = self._pods.get(cluster_id, [])
+        for pod in pods:
+            if role(pod) == names.HEAD and over(pod):
+                self._keep_log(cluster_id, pod)
+            self._end(pod, 1)
+        if (found := self._found.get(cluster_id)) is not None:
+            namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
+            self._api.delete(SERVICE.path(namespace, names.head_of(name)))
+            self._take_pass(namespace, cluster_id)
+
+    def _keep_log(self, cluster_id: str, pod: Object) -> None:
+        metadata = pod["metadata"]
+        path = POD.path(metadata["namespace"], metadata["name"], "log")
+        try:
+            self._logs[cluster_id] = last_lines(self._api.text(path, tailLines=str(LINES)))
+        except ShoalError as error:
+            _log.info("the log of %s is lost: %s", metadata["name"], error)
+
+    # -- what goes on beside a cluster's life -----------------------------------------------------------
+
+    def tidy(self) -> None:
+        """After a round: workers' pods, news of use, other lifetimes, and what is left of what ended."""
+        for uid, found in list(self._found.items()):
+            cluster = self._records.get(uid)
+            if cluster is None:
+                continue
+            try:
+                if cluster.state.ended:
+                    self._clear(found, cluster)
+                else:
+                    self._live_longer(found, cluster)
+                    self._note(found, self._records[uid])
+                    self._tend(found, self._records[uid])
+            except (StaleRecordError, NotFoundError) as error:
+                _log.debug("%s in the next round: %s", cluster.name, error)
+            except ShoalError as error:
+                _log.warning("%s is looked at again: %s", cluster.name, error)
+
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Now and then: passes to clusters whose object somebody deleted."""
+        if time.monotonic() - self._swept < _SWEEP:
+            return
+        self._swept = time.monotonic()
+        where = self._place.namespaces or {each["metadata"]["namespace"] for each in self._found.values()}
+        for namespace in where:
+            try:
+                there = self._api.get(SECRET.path(namespace, names.ACCESS)).get("data", {})
+                stale = {key.rpartition(".")[0] for key in there} - set(self._found)
+                for uid in stale - set(self._pods):
+                    self._take_pass(namespace, uid)
+            except ShoalError as error:
+                _log.debug("passes of %s are looked at again: %s", namespace, error)
+
+    def _tend(self, found: Object, cluster: Cluster) -> None:
+        pods = self._pods.get(cluster.id, [])
+        todo = tend(cluster, pods, self._reports.get(cluster.id))
+        namespace = found["metadata"]["namespace"]
+        for name, uid in todo.end:
+            self._api.delete(POD.path(namespace, name), uid, 5)
+        longest = cluster.plan.may_last
+        left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
+        for slot in todo.make:
+            self._made(POD.path(namespace), worker_pod(cluster, found, slot, left), found)
+
+    def _note(self, found: Object, cluster: Cluster) -> None:
+        """Write what its head says of it, on change of the workers' number, else now and then."""
+        before = status_of(found)
+        if before is None or cluster.state not in (State.ADMITTED, State.STARTING, State.READY):
+            return
+        news = before.workers != cluster.workers
+        seen = before.usage.seen if before.usage is not None else 0.0
+        if news or cluster.usage.seen - seen > KUBERNETES.report:
+            self.write_cluster(cluster, _version(self._found[cluster.id]))
+
+    def _live_longer(self, found: Object, cluster: Cluster) -> None:
+        """Another maximum lifetime, if the policy gives it."""
+        asked = spec_of(found).lifetime
+        if asked is None or cluster.state is State.QUEUED or asked == cluster.plan.timeouts.max:
+            return
+        limits = self._project().policy.limits_of(cluster.owner)
+        try:
+            plan = lasting(cluster, Seconds(asked), limits, time.time())
+        except ShoalError as error:
+            _log.info("%s does not live longer: %s", cluster.name, error)
+            return
+        self.write_cluster(replace(cluster, plan=plan), _version(self._found[cluster.id]))
+
+    def _clear(self, found: Object, cluster: Cluster) -> None:
+        """What an end may have left where somebody died over it."""
+        if cluster.id in self._reports:
+            self.end_remains(cluster.id)
+            self._api.delete(REPORT.path(found["metadata"]["namespace"], found["metadata"]["name"]))
+
+    def _give_pass(self, namespace: str, uid: str) -> None:
+        path = SECRET.path(namespace, names.ACCESS)
+        try:
+            there = self._api.get(path)
+        except NotFoundError:
+            metadata = {"name": names.ACCESS, "namespace": namespace}
+            try:
+                made = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+                there = self._api.create(SECRET.path(namespace), made)
+            except StaleRecordError:
+                there = self._api.get(path)
+        if Pass.of(there.get("data", {}), uid) is not None:
+            return
+        certificate, key = make_certificate(name_of(uid))
+        fresh = Pass(secrets.token_urlsafe(32), certificate, key)
+        version = {"resourceVersion": there["metadata"]["resourceVersion"]}
+        self._api.patch(path, {"metadata": version, "data": fresh.data(uid)})
+
+    def _take_pass(self, namespace: str, uid: str) -> None:
+        try:
+            there = self._api.get(SECRET.path(namespace, names.ACCESS))
+        except NotFoundError:
+            return
+        its = {key: None for key in there.get("data", {}) if key.startswith(f"{uid}.")}
+        if its:
+            self._api.patch(SECRET.path(namespace, names.ACCESS), {"data": its})
+
+    def _made(self, path: str, item: Object, owner: Object) -> None:
+        """Create it; one of that name that belongs to this cluster is as good, another one is waited for."""
+        try:
+            self._api.create(path, item)
+        except StaleRecordError:
+            there = self._api.get(f"{path}/{item['metadata']['name']}")
+            owners = [each.get("uid") for each in there["metadata"].get("ownerReferences", ())]
+            if owner["metadata"]["uid"] not in owners:
+                raise
+
+    def _end(self, pod: Object, grace: int | None) -> None:
+        metadata = pod["metadata"]
+        self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
+
+
+def _wishes(found: Object, spec: Spec, cluster: Cluster, report: HeadReport | None) -> UserWishes:
+    stop = end_of(spec.stop)
+    if "deletionTimestamp" in found["metadata"]:
+        stop = stop or End(Reason.STOPPED_BY_USER, "its object was deleted")
+    workers = spec.replicas
+    if workers is None and report is not None and report.wants is not None:
+        workers = max(1, min(report.wants, cluster.plan.groups[0].maximum))
+    return UserWishes(stop, workers)
+
+
+def _version(found: Object) -> int:
+    return int(found["metadata"]["resourceVersion"])
+
+
+def _path(found: Object, sub: str = "") -> str:
+    return CLUSTER.path(found["metadata"]["namespace"], found["metadata"]["name"], sub)

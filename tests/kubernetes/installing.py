@@ -1,0 +1,37 @@
+"""Puts rendered objects on an API server, as `kubectl apply --server-side` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from shoal.errors import NotFoundError
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.names import API_VERSION, OURS
+
+_PLURALS = {"Secret": "secrets", "ServiceAccount": "serviceaccounts", "Namespace": "namespaces"}
+
+
+def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
+    """Until they are there, and our kinds are served."""
+    for each in objects:
+        api.patch(_path(each), each, "apply", fieldManager="admin", force="true")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            served = {one["name"] for one in api.get(f"/apis/{API_VERSION}")["resources"]}
+        except NotFoundError:
+            served = set()
+        if {kind.plural for kind in OURS} <= served:
+            return
+        assert time.monotonic() < deadline, f"only {served} are served after 30 s"
+        time.sleep(0.1)
+
+
+def _path(each: dict[str, Any]) -> str:
+    version, kind, metadata = each["apiVersion"], each["kind"], each["metadata"]
+    plural = _PLURALS.get(kind, f"{kind.lower()}s")
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    where = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{root}{where}/{plural}/{metadata['name']}"

@@ -1,0 +1,271 @@
+"""Home ``kubernetes`` on a real kubelet: a person's clusters in pods, with the rights that they have and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.clusters import Cluster as Kubernetes
+from lightkube.config.kubeconfig import KubeConfig
+
+import shoal
+from shoal.client.clusters import open_project
+from shoal.errors import ClusterEndedError, NotFoundError
+from shoal.homes.choose import open_home
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
+from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.model.cluster import Reason, State
+
+from .installing import apply
+
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    # The image has Debian's Python 3.11; the patch of the one that runs the tests may differ.
+    pytest.mark.filterwarnings("ignore::shoal.machine.modules.UserModuleWarning"),  # tests' own modules
+]
+Eventually = Callable[..., Any]
+
+
+@dataclass
+class World:
+    """A project whose target is the node, with a governor that runs, as alice uses it."""
+
+    project: Path
+    namespace: str
+    admin: Api
+    alice: Api
+    governor: subprocess.Popen[bytes]
+
+    def left(self) -> list[str]:
+        """What of clusters is there, by kind and name, but for their records."""
+        found = []
+        for kind in (POD, SERVICE, REPORT):
+            listed, _ = self.admin.list(kind.path(self.namespace))
+            found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
+        entries = self.admin.get(SECRET.path(self.namespace, ACCESS)).get("data", {})
+        return found + [f"{ACCESS}/{entry}" for entry in entries]
+
+
+def api_of(kubeconfig: Path) -> Api:
+    config = KubeConfig.from_file(kubeconfig).get()
+    assert config is not None
+    return Api(config)
+
+
+@pytest.fixture(scope="module")
+def governed(
+    kube_node: Kubernetes,
+    kube_image: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+    small_project: Callable[[Path], Path],
+) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("kubernetes")
+    project = small_project(folder / "project")
+    mark = secrets.token_hex(3)
+    namespace, system = f"alice-{mark}", f"system-{mark}"
+    admin, alice = api_of(kube_node.kubeconfig), api_of(kube_node.kubeconfig_of("alice"))
+    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
+    image = kube_image("shoal-dask")
+    file = project / "shoal.yaml"
+    block = (
+        f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}]}}\n"
+        f"    images: {{shoal-dask: {image!r}}}"
+    )
+    text = file.read_text().replace("home: local", block, 1)
+    file.write_text(text.replace("{cores: 1, memory: 500 MB}", "{cores: 0.2, memory: 700 MB}"))
+    environment = {**os.environ, "KUBECONFIG": str(kube_node.kubeconfig), "SHOAL_LOG": "debug"}
+    log = folder / "governor.log"
+    command = [sys.executable, "-m", "shoal", "governor", "--project", str(project)]
+    with log.open("wb") as said:
+        governor = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+    world = World(project, namespace, admin, alice, governor)
+    try:
+        yield world
+        assert governor.poll() is None, log.read_text()[-3000:]
+    finally:
+        governor.terminate()
+        governor.wait(30)
+        print(log.read_text()[-5000:])
+        for each in admin.list(CLUSTER.path(namespace))[0]:
+            admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
+        for name in (namespace, system):
+            admin.delete(f"/api/v1/namespaces/{name}")
+        admin.close()
+        alice.close()
+
+
+@pytest.fixture
+def world(
+    governed: World,
+    kube_node: Kubernetes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> Iterator[World]:
+    """As alice, in a folder of her own; afterwards nothing but records is left."""
+    monkeypatch.setenv("KUBECONFIG", str(kube_node.kubeconfig_of("alice")))
+    monkeypatch.chdir(tmp_path)
+    yield governed
+    home = open_home(open_project(governed.project))
+    for cluster in home.clusters():
+        home.stop(cluster.id, Reason.STOPPED_BY_USER, "the test is over")
+    eventually(lambda: governed.left() == [], 60, "nothing but records is left")
+
+
+def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
+    world: World, eventually: Eventually
+) -> None:
+    with shoal.dask("small", workers=1, name="nightly", project=world.project, quiet=True) as cluster:
+        client = cluster.client
+        assert client.submit(sum, [1, 2]).result(60) == 3
+        assert client.gather(client.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
+        where = client.run(lambda: __import__("socket").gethostname())
+        assert set(where.values()) == {"nightly-w-0"}
+        cluster.scale(2)
+        assert len(client.scheduler_info()["workers"]) == 2
+        names = {pod["metadata"]["name"] for pod in world.admin.list(POD.path(world.namespace))[0]}
+        assert names == {"nightly-head", "nightly-w-0", "nightly-w-1"}
+        status = cluster._home.status(cluster.id, 10)
+        assert status is not None
+        assert (status["phase"], status["workers"], status["clients"]) == ("Ready", 2, 1)
+        cluster.scale(1)
+        eventually(lambda: len(world.admin.list(POD.path(world.namespace))[0]) == 2, 60, "one pod is gone")
+        assert client.submit(sum, [2, 3]).result(60) == 5, "the one that stays computes"
+        assert "nightly-head | " in cluster.logs()
+    assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+    assert cluster.report().worker_hours > 0
+    assert world.left() == []
+
+
+def test_the_record_is_an_object_that_kubectl_shows_and_scales(
+    world: World, kube_node: Kubernetes, eventually: Eventually
+) -> None:
+    def kubectl(*words: str) -> str:
+        line = [kube_node.kubectl()[0], f"--kubeconfig={kube_node.kubeconfig_of('alice')}"]
+        line += [f"--namespace={world.namespace}", *words]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    request = {
+        "apiVersion": "shoal.dev/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": "by-hand", "namespace": world.namespace},
+        "spec": {"workload": {"template": "small", "engine": "dask", "workers": 1, "queue": True}},
+    }
+    file = Path("request.yaml")
+    file.write_text(json.dumps(request))
+    kubectl("apply", "-f", str(file))
+    kubectl("wait", "--for=condition=Ready", "shoalclusters/by-hand", "--timeout=120s")
+    header, *rows = kubectl("get", "shc").splitlines()
+    assert header.split() == ["NAME", "ENGINE", "STATE", "REASON", "WORKERS", "AGE", "PRICE"]
+    (row,) = (row for row in rows if row.startswith("by-hand "))
+    assert row.split()[:5] == ["by-hand", "dask", "Ready", "Serving", "1"]
+    attached = shoal.connect("by-hand", project=world.project)
+    assert attached.client.submit(sum, [4, 4]).result(60) == 8
+    kubectl("scale", "shc/by-hand", "--replicas=2")
+    eventually(lambda: attached.record.workers == 2, 60, "two workers")
+    attached.close()
+    kubectl("delete", "shc/by-hand", "--wait=true")
+    eventually(lambda: world.left() == [], 60, "nothing is left of it")
+
+
+def test_a_head_that_is_killed_is_noticed_and_told(world: World, eventually: Eventually) -> None:
+    cluster = shoal.up("small", engine="dask", workers=1, name="lost", project=world.project, quiet=True)
+    with pytest.raises((OSError, ClusterEndedError)):
+        cluster.client.run_on_scheduler(lambda: __import__("os")._exit(3))
+    eventually(lambda: cluster.record.state.ended, 60, "its end is recorded")
+    assert cluster.record.state is State.FAILED
+    with pytest.raises(ClusterEndedError, match=r"exited unexpectedly.*exit code 3"):
+        cluster.raise_if_ended()
+    assert "lost-head | " in cluster.logs(), "its last lines are in its record"
+    cluster.close()
+
+
+def test_what_makes_no_sense_is_refused_with_the_reason_in_its_record(
+    world: World, eventually: Eventually
+) -> None:
+    home = open_home(open_project(world.project))
+    request = {
+        "apiVersion": "shoal.dev/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": "unknown", "namespace": world.namespace},
+        "spec": {"workload": {"template": "nowhere"}},
+    }
+    world.alice.create(CLUSTER.path(world.namespace), request)
+    eventually(lambda: home.find("unknown", "alice").state is State.REFUSED, 20, "it is refused")  # type: ignore[union-attr]
+    found = home.find("unknown", "alice")
+    assert found is not None
+    assert "nowhere" in found.message
+    world.alice.delete(CLUSTER.path(world.namespace, "unknown"))
+
+
+def test_alice_and_her_code_may_no_more_than_they_need(world: World) -> None:
+    with shoal.dask("small", workers=1, name="rights", project=world.project, quiet=True) as cluster:
+
+        def as_the_head() -> dict[str, int]:
+            """What the head's own token may do, tried from a task on the scheduler."""
+            import json as json_
+            import ssl
+            import urllib.error
+            import urllib.request
+            from pathlib import Path as Path_
+
+            folder = Path_("/var/run/secrets/kubernetes.io/serviceaccount")
+            token, here = (folder / "token").read_text(), (folder / "namespace").read_text()
+            context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+            root = f"/apis/shoal.dev/v1alpha1/namespaces/{here}"
+            tried = {
+                "own record": ("GET", f"{root}/shoalclusters/rights", None),
+                "its status": ("PATCH", f"{root}/shoalclusters/rights/status", {"status": {"workers": 99}}),
+                "its spec": ("PATCH", f"{root}/shoalclusters/rights", {"spec": {"replicas": 99}}),
+                "secrets": ("GET", f"/api/v1/namespaces/{here}/secrets", None),
+                "pods": ("GET", f"/api/v1/namespaces/{here}/pods", None),
+                "accounts": ("GET", "/apis/shoal.dev/v1alpha1/shoalaccounts", None),
+            }
+            answers = {}
+            for name, (method, path, body) in tried.items():
+                request = urllib.request.Request(
+                    f"https://kubernetes.default.svc{path}",
+                    method=method,
+                    data=None if body is None else json_.dumps(body).encode(),
+                    headers={
+                        "Authorization": f"Bearer {token}",
+                        "Content-Type": "application/merge-patch+json",
+                    },
+                )
+                try:
+                    with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                        answers[name] = answer.status
+                except urllib.error.HTTPError as error:
+                    answers[name] = error.code
+            return answers
+
+        answers = cluster.client.run_on_scheduler(as_the_head)
+        assert answers.pop("own record") == 200
+        assert set(answers.values()) == {403}, answers
+        on_worker = cluster.client.run(
+            lambda: __import__("os").path.exists("/var/run/secrets/kubernetes.io/serviceaccount/token")
+        )
+        assert list(on_worker.values()) == [False]
+    for path in (POD.path(world.namespace), SECRET.path(world.namespace), CLUSTER.path()):
+        if path == POD.path(world.namespace):
+            with pytest.raises(RightsError):
+                world.alice.create(path, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"}})
+        else:
+            with pytest.raises(RightsError):
+                world.alice.list(path)
+    with pytest.raises((RightsError, NotFoundError)):
+        world.alice.patch(CLUSTER.path(world.namespace, "rights", "status"), {"status": {"workers": 99}})
