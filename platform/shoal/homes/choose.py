@@ -126,14 +126,13 @@ def _brought(group: str, name: str) -> Any:
 
 
 def user_of(project: Project) -> str:
-    """Who is asking, by the project's home; the login name where this version does not have that home."""
+    """Who is asking, by the project's home; the login name where that home is not to be had here."""
     try:
-        home = open_home(project)
+        return open_home(project).user()
     except UsageError:
         from shoal.machine.people import login
 
         return login()
-    return home.user()
 
 
 def ahead(

@@ -1,0 +1,78 @@
+"""The how-to on Kubernetes, run as it stands: its files, its shell and its Python, on a real kubelet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster.clusters import Cluster as Kubernetes
+
+from ..docs.test_examples import blocks
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(600)]
+PAGE = "docs/how-to/kubernetes.md"
+SYSTEM, NAMESPACE = "shoal-system", "shoal-alice"
+
+
+def test_the_page_is_true(
+    kube_node: Kubernetes,
+    kube_image: Callable[[str], str],
+    tmp_path: Path,
+    small_project: Callable[[Path], Path],
+) -> None:
+    kubectl = Path(kube_node.kubectl()[0])
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{kubectl.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PATH": tools}
+    admin = environment | {"KUBECONFIG": str(kube_node.kubeconfig)}
+    alice = environment | {"KUBECONFIG": str(tmp_path / "config")}
+    folder = tmp_path / "project"
+    folder.mkdir()
+    image = kube_image("shoal-dask")
+    # Her kubeconfig, as an administrator hands it out: with her namespace in it.
+    config = kube_node.kubeconfig_of("alice").read_text()
+    (tmp_path / "config").write_text(config)
+
+    def run(text: str, env: dict[str, str]) -> str:
+        line = ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(
+            line, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    run(f"kubectl config set-context --current --namespace={NAMESPACE}", alice)
+    governor: subprocess.Popen[bytes] | None = None
+    said = ""
+    try:
+        for block in blocks(PAGE):
+            if block.kind == "yaml":
+                name = block.body.splitlines()[0].removeprefix("# ")
+                (folder / name).write_text(block.body.replace("shoal-dask:0.1.0", image))
+            elif block.kind == "python":
+                said += run(f"{sys.executable} - <<'END'\n{block.body}\nEND", alice)
+            elif block.body.strip() == "shoal governor":
+                with (tmp_path / "governor.log").open("wb") as log:
+                    words = [sys.executable, "-m", "shoal", "governor"]
+                    governor = subprocess.Popen(words, cwd=folder, env=admin, stdout=log, stderr=log)
+            elif "shoal render" in block.body:
+                run(block.body, admin)
+            else:
+                said += run(block.body, alice)
+        assert "42" in said
+        assert "nightly" in said
+        assert "governor" in said
+        deadline = time.monotonic() + 60
+        while left := run(f"kubectl get pods,services --namespace {NAMESPACE} -o name", admin).split():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.5)
+    finally:
+        if governor is not None:
+            governor.terminate()
+            governor.wait(30)
+            print((tmp_path / "governor.log").read_text()[-3000:])
+        run(f"kubectl delete namespace {NAMESPACE} {SYSTEM} --ignore-not-found", admin)
