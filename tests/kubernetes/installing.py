@@ -29,6 +29,14 @@ def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
         time.sleep(0.1)
 
 
+def remove(api: Api, namespace: str, system: str) -> None:
+    """A user's namespace, the governor's, and its rights; the kinds stay."""
+    for kind in ("clusterrolebindings", "clusterroles"):
+        api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{system}-governor")
+    for name in (namespace, system):
+        api.delete(f"/api/v1/namespaces/{name}")
+
+
 def _path(each: dict[str, Any]) -> str:
     version, kind, metadata = each["apiVersion"], each["kind"], each["metadata"]
     plural = _PLURALS.get(kind, f"{kind.lower()}s")

@@ -26,7 +26,7 @@ from shoal.homes.kubernetes.place import Location
 from ..homes.gaps import GAPS
 from ..homes.test_behaviour import *  # noqa: F403 - its tests are run here
 from ..homes.test_behaviour import World
-from .installing import apply
+from .installing import apply, remove
 from .played_heads import PlayedHeads
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -76,5 +76,4 @@ def world(
         thread.join()
         for each in admin.list(CLUSTER.path(namespace))[0]:
             admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
-        for name in (namespace, system):
-            admin.delete(f"/api/v1/namespaces/{name}")
+        remove(admin, namespace, system)

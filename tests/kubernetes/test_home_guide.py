@@ -76,3 +76,4 @@ def test_the_page_is_true(
             governor.wait(30)
             print((tmp_path / "governor.log").read_text()[-3000:])
         run(f"kubectl delete namespace {NAMESPACE} {SYSTEM} --ignore-not-found", admin)
+        run(f"kubectl delete clusterrole,clusterrolebinding {SYSTEM}-governor --ignore-not-found", admin)

@@ -26,7 +26,7 @@ from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE
 from shoal.model.cluster import Reason, State
 
-from .installing import apply
+from .installing import apply, remove
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -100,8 +100,7 @@ def governed(
         print(log.read_text()[-5000:])
         for each in admin.list(CLUSTER.path(namespace))[0]:
             admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
-        for name in (namespace, system):
-            admin.delete(f"/api/v1/namespaces/{name}")
+        remove(admin, namespace, system)
         admin.close()
         alice.close()
 

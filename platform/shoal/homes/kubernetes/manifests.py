@@ -39,14 +39,14 @@ def cluster_wide(system: str) -> list[Object]:
         _namespace(system, {}),
         _named("v1", "ServiceAccount", GOVERNOR, system),
         _role(
-            GOVERNOR,
+            f"{system}-governor",
             None,
             [
                 _rule([GROUP], [CLUSTER.plural, REPORT.plural], ["get", "list", "watch"]),
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
             ],
         ),
-        _binding(GOVERNOR, None, [_account(GOVERNOR, system)]),
+        _binding(f"{system}-governor", None, [_account(GOVERNOR, system)]),
         _role(
             GOVERNOR,
             system,
