@@ -59,6 +59,7 @@ def test_the_page_is_true(
                 with (tmp_path / "governor.log").open("wb") as log:
                     words = [sys.executable, "-m", "shoal", "governor"]
                     governor = subprocess.Popen(words, cwd=folder, env=admin, stdout=log, stderr=log)
+                run(f"kubectl wait --for=create lease/shoal-governor -n {SYSTEM} --timeout=60s", admin)
             elif "shoal render" in block.body:
                 run(block.body, admin)
             else:

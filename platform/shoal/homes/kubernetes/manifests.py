@@ -23,6 +23,7 @@ from shoal.homes.kubernetes.names import (
     HEAD_ACCOUNT,
     REPORT,
     USER,
+    account_of,
 )
 from shoal.homes.kubernetes.place import Location
 from shoal.project.loading import Project
@@ -60,8 +61,16 @@ def cluster_wide(system: str) -> list[Object]:
     ]
 
 
-def of_user(user: str, namespace: str, subjects: Iterable[Subject], system: str) -> list[Object]:
+def of_user(
+    user: str, namespace: str, subjects: Iterable[Subject], system: str, team: str | None = None
+) -> list[Object]:
     """A user's namespace, and who may do what in it. ``subjects``: whom of Kubernetes' the user is."""
+    people = list(subjects)
+    accounts = [
+        account_of("user", user),
+        *([account_of("team", team)] if team else []),
+        account_of("place", ""),
+    ]
     return [
         _namespace(
             namespace,
@@ -85,7 +94,17 @@ def of_user(user: str, namespace: str, subjects: Iterable[Subject], system: str)
                 _rule([""], ["pods/portforward"], ["create", "get"]),
             ],
         ),
-        _binding("shoal-user", namespace, list(subjects)),
+        _binding("shoal-user", namespace, people),
+        # What is held of their limits, and whether somebody governs.
+        _role(
+            f"shoal-user-{namespace}",
+            system,
+            [
+                _rule([GROUP], [ACCOUNT.plural], ["get"], accounts),
+                _rule(["coordination.k8s.io"], ["leases"], ["get"], [GOVERNOR]),
+            ],
+        ),
+        _binding(f"shoal-user-{namespace}", system, people),
         _role(
             HEAD_ACCOUNT,
             namespace,
@@ -166,8 +185,8 @@ def rendered(project: Project, users: Iterable[str]) -> list[Object]:
     system = Location.of(project.target).system
     found = cluster_wide(system)
     for user in users:
-        project.policy.limits_of(user)
-        found += of_user(user, namespace_of(user), [person(user)], system)
+        team = project.policy.limits_of(user).team
+        found += of_user(user, namespace_of(user), [person(user)], system, team)
     return found
 
 
