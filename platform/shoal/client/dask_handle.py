@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
-from shoal.display.computing import DaskBar
+from shoal.display.computing import DaskBar, shows
 from shoal.errors import UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import VERSIONS, differences, versions, warn
@@ -64,8 +64,8 @@ class DaskCluster(ClusterHandle):
             self._client = client = self._connection()
             self._leave_when_dropped(client)
             warn(differences(versions(), client.sync(_theirs, client)))
-            if self.progress:
-                self._bar = DaskBar(client, self.name)
+            if self.progress and (bar := shows(self.name, self._shown)) is not None:
+                self._bar = DaskBar(client, bar)
             if self._entered:
                 self._compute_here(client)
         return self._client

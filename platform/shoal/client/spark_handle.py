@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.client.channel import spark_session
 from shoal.client.handles import ClusterHandle, why_ended
-from shoal.display.computing import SparkBar
+from shoal.display.computing import SparkBar, shows
 from shoal.errors import ForkedError, SessionLostError, ShoalError, UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import differences, versions, warn
@@ -97,8 +97,8 @@ class SparkCluster(ClusterHandle):
             except BaseException:
                 self._disconnect()  # else pyspark would hand this session to whoever asks for one
                 raise
-            if self.progress:
-                self._bar = SparkBar(self.name)
+            if self.progress and (bar := shows(self.name, self._shown)) is not None:
+                self._bar = SparkBar(bar)
                 session.registerProgressHandler(self._bar)
             spark = differences({"pyspark": versions()["pyspark"]}, {"spark": {"pyspark": str(there)}})
             warn(spark + python)

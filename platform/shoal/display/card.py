@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from shoal.display.computing import Part, counted, most_left
 from shoal.display.forecast import starts, warning
 from shoal.display.picture import COLOURS, bar, box
 from shoal.display.report import Report, taken
@@ -65,8 +66,11 @@ def html(
     now: float,
     links: Mapping[str, str] | None = None,
     report: Report | None = None,
+    work: tuple[Sequence[Part], float] | None = None,
 ) -> str:
-    """The card in HTML. ``links`` are dashboards by name; ``report`` settles it once the cluster ended."""
+    """The card in HTML. ``links`` are dashboards by name; ``report`` settles it once the cluster ended. ``work``:
+    what is computed now, and for how many seconds.
+    """
     rows: list[tuple[str, str]] = []
     for what, value in facts(cluster, history, status, now):
         shown = escape(value)
@@ -81,6 +85,8 @@ def html(
         if what == "start":
             shown = _phase_bars(history, cluster, now)
         rows.append((what, shown))
+    if work is not None and not cluster.state.ended:
+        rows.append(("computes", _work(*work)))
     if links and not cluster.state.ended:
         anchors = (f'<a href="{escape(to)}" target="_blank">{escape(name)}</a>' for name, to in links.items())
         rows.append(("look", " · ".join(anchors)))
@@ -125,6 +131,13 @@ def _phase_bars(history: History, cluster: Cluster, now: float) -> str:
         f"{escape(str(entry['message']))} <span style='color:#999'>{Seconds(round(took, 1))}</span>"
         for entry, took in phases
     )
+
+
+def _work(parts: Sequence[Part], seconds: float) -> str:
+    done, total = counted(parts)
+    shown = f"{done:,} of {total:,} tasks, {Seconds(int(seconds))}"
+    left = most_left(parts)
+    return f"{bar(done / total if total else 0.0, '#5b8db8')} {escape(f'{shown}; {left}' if left else shown)}"
 
 
 def _cost(cluster: Cluster, now: float) -> str:

@@ -2,8 +2,8 @@
 
 Why it exists: between Ready and the last line a person would look at nothing, sometimes for an hour.
 
-What it must not do: be shown where nobody looks (pipes, notebooks, ``progress=False``, ``SHOAL_PROGRESS=0``),
-write to standard output, disturb the work, or keep a client alive.
+What it must not do: be shown where nobody looks (pipes, ``progress=False``, ``SHOAL_PROGRESS=0``), write to
+standard output, disturb the work, or keep a client alive. In a notebook the cluster's card shows it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from shoal.engines.dask.tasks import TASKS
 from shoal.units import Seconds
 
 _EVERY = 0.5  # s between looks
-_SLOW = 1.0  # s of work before anything is shown
+SLOW = 1.0  # s of work before anything is shown
 _FAILURES = 3  # looks in a row that may fail before it is given up: an older head does not tell
 _SHOWN = 4  # parts that are named
 
@@ -30,9 +30,48 @@ Part = tuple[str, int, int]  # what, how many are done, how many there are
 
 def wanted(progress: bool = True) -> bool:
     """Whether somebody looks, and has not said that nothing be shown."""
-    return (
-        progress and os.environ.get("SHOAL_PROGRESS", "1") not in ("0", "false", "no") and sys.stderr.isatty()
-    )
+    if not progress or os.environ.get("SHOAL_PROGRESS", "1") in ("0", "false", "no"):
+        return False
+    return sys.stderr.isatty() or _in_kernel()
+
+
+def _in_kernel() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from shoal.display.notebook import in_kernel
+
+    return in_kernel()
+
+
+class Shows(Protocol):
+    """What is told, from any thread, how far the work is."""
+
+    def show(self, parts: Sequence[Part]) -> None:
+        """Something is computed, and consists of these."""
+        ...
+
+    def clear(self) -> None:
+        """Nothing is computed any more."""
+        ...
+
+
+def shows(name: str, shown: object) -> Shows | None:
+    """Where it is shown: in the card that ``shown`` is, else on the terminal; None where there is neither."""
+    if (card := getattr(shown, "computing", None)) is not None:
+        found: Shows = card()
+        return found
+    return Bar(name) if sys.stderr.isatty() else None
+
+
+def counted(parts: Sequence[Part]) -> tuple[int, int]:
+    """How many tasks are done, and how many there are."""
+    return sum(part[1] for part in parts), sum(part[2] for part in parts)
+
+
+def most_left(parts: Sequence[Part]) -> str:
+    """Those with most left to do: ``"join 0/9, sum 1/2"``."""
+    left = sorted((part for part in parts if part[1] < part[2]), key=lambda part: part[1] - part[2])
+    return ", ".join(f"{what} {ready}/{of}" for what, ready, of in left[:_SHOWN])
 
 
 def said(name: str, parts: Sequence[Part], seconds: float, width: int) -> str:
@@ -41,11 +80,10 @@ def said(name: str, parts: Sequence[Part], seconds: float, width: int) -> str:
     >>> said("etl", [("sum", 3, 4), ("read", 4, 4)], 61, 80)
     'etl [#################...] 7 of 8 tasks, 1 min 1 s; sum 3/4'
     """
-    done, total = sum(part[1] for part in parts), sum(part[2] for part in parts)
+    done, total = counted(parts)
     full = 20 * done // total if total else 0
     bar = "#" * full + "." * (20 - full)
-    left = sorted((part for part in parts if part[1] < part[2]), key=lambda part: part[1] - part[2])
-    which = ", ".join(f"{what} {ready}/{of}" for what, ready, of in left[:_SHOWN])
+    which = most_left(parts)
     line = f"{name} [{bar}] {done:,} of {total:,} tasks, {Seconds(int(seconds))}"
     return f"{line}; {which}"[:width] if which else line[:width]
 
@@ -63,7 +101,7 @@ class Bar:
         now = time.monotonic()
         if self._begin is None:
             self._begin = now
-        if now - self._begin >= _SLOW:
+        if now - self._begin >= SLOW:
             width = shutil.get_terminal_size().columns - 1
             self._put(f"\r\x1b[2K{said(self._name, parts, now - self._begin, width)}\r")
             self._drawn = True
@@ -85,9 +123,9 @@ class Bar:
 class DaskBar:
     """Watches a client's work from a thread of its own, until :meth:`end`."""
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any, bar: Shows) -> None:
         self._client = weakref.ref(client)
-        self._bar, self._over = Bar(name), threading.Event()
+        self._bar, self._over = bar, threading.Event()
         self._known: dict[str, None] = {}
         threading.Thread(target=self._watch, name="shoal-progress", daemon=True).start()
 
@@ -137,8 +175,8 @@ async def _ask(client: Any, known: list[str]) -> Any:
 class SparkBar:
     """A progress handler of Spark Connect."""
 
-    def __init__(self, name: str) -> None:
-        self._bar, self._lock = Bar(name), threading.Lock()
+    def __init__(self, bar: Shows) -> None:
+        self._bar, self._lock = bar, threading.Lock()
         self._running: dict[str, list[Part]] = {}
 
     def __call__(

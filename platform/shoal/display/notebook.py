@@ -11,15 +11,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoal.display import card
+from shoal.display.computing import SLOW, Part
 from shoal.display.report import Report
 from shoal.homes.base import Home
 from shoal.model.cluster import Cluster
 
 _EVERY = 2.0  # s between looks while the cluster is in use
-_LEAST = 0.25  # s between two updates while it starts
+_LEAST = 0.25  # s between two updates while it starts or computes
 
 
 def in_kernel() -> bool:
@@ -38,6 +41,28 @@ class Card:
         self._shown = 0.0
         self._ended = threading.Event()
         self._lock = threading.Lock()
+        self._last: tuple[Cluster, Mapping[str, Any] | None, Mapping[str, str]] | None = None
+        self._parts: Sequence[Part] = ()
+        self._begun = 0.0
+
+    def computing(self) -> _Computing:
+        """What shows in this card how far the work is."""
+        return _Computing(self)
+
+    def work(self, parts: Sequence[Part]) -> None:
+        """What is computed now; nothing: nothing is."""
+        if not parts and not self._parts:
+            return
+        now = time.monotonic()
+        if not self._parts:
+            self._begun = now
+        self._parts = parts
+        if parts and (now - self._begun < SLOW or now - self._shown < _LEAST):
+            return
+        with self._lock:
+            last = None if self._ended.is_set() else self._last
+        if last is not None:
+            self._draw_in_use(*last)
 
     def show(self, cluster: Cluster) -> None:
         changed = self._note(cluster)
@@ -52,7 +77,9 @@ class Card:
         """The last state, which stays."""
         self._ended.set()
         self._note(cluster)
-        self._draw(card.html(cluster, self._history, None, time.time(), report=report))
+        with self._lock:
+            self._last, self._parts = None, ()
+        self._draw(card.html(cluster, self._history, None, time.time(), report=report), last=True)
 
     def __enter__(self) -> Card:
         return self
@@ -75,7 +102,15 @@ class Card:
             if over or cluster.state.ended:
                 break
             self._note(cluster)
-            self._draw(card.html(cluster, self._history, status, time.time(), links))
+            self._draw_in_use(cluster, status, links)
+
+    def _draw_in_use(
+        self, cluster: Cluster, status: Mapping[str, Any] | None, links: Mapping[str, str]
+    ) -> None:
+        self._last = cluster, status, links
+        parts, seconds = self._parts, time.monotonic() - self._begun
+        work = (parts, seconds) if parts and seconds >= SLOW else None
+        self._draw(card.html(cluster, self._history, status, time.time(), links, work=work))
 
     def _note(self, cluster: Cluster) -> bool:
         now = (cluster.state.value, cluster.message)
@@ -84,12 +119,28 @@ class Card:
         self._history.append({"state": now[0], "message": now[1], "at": cluster.since})
         return True
 
-    def _draw(self, html: str) -> None:
+    def _draw(self, html: str, *, last: bool = False) -> None:
         from IPython.display import HTML, display
 
         with self._lock:
+            if self._ended.is_set() and not last:
+                return  # the last state stays
             self._shown = time.monotonic()
             if self._display is None:
                 self._display = display(HTML(html), display_id=True)  # type: ignore[no-untyped-call]
             elif self._display is not None:
                 self._display.update(HTML(html))  # type: ignore[no-untyped-call]
+
+
+class _Computing:
+    """Draws how far the work is into a card, which it does not keep alive."""
+
+    def __init__(self, shown: Card) -> None:
+        self._card = weakref.ref(shown)
+
+    def show(self, parts: Sequence[Part]) -> None:
+        if (shown := self._card()) is not None:
+            shown.work(parts)
+
+    def clear(self) -> None:
+        self.show(())
