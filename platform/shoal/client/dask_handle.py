@@ -71,7 +71,7 @@ class DaskCluster(ClusterHandle):
         return self._client
 
     def _enter_block(self) -> None:
-        # One that waits for its turn in the queue has nothing to connect to yet.
+        # One that is queued has nothing to connect to yet.
         if self._client is not None or self.record.state is not State.QUEUED:
             self._compute_here(self.client)
         self._entered = True
