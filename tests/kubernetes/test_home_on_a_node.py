@@ -46,6 +46,7 @@ class World:
     namespace: str
     admin: Api
     alice: Api
+    start: Callable[[], subprocess.Popen[bytes]]
     governor: subprocess.Popen[bytes]
 
     def left(self) -> list[str]:
@@ -88,15 +89,18 @@ def governed(
     environment = {**os.environ, "KUBECONFIG": str(kube_node.kubeconfig), "SHOAL_LOG": "debug"}
     log = folder / "governor.log"
     command = [sys.executable, "-m", "shoal", "governor", "--project", str(project)]
-    with log.open("wb") as said:
-        governor = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-    world = World(project, namespace, admin, alice, governor)
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as said:
+            return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+
+    world = World(project, namespace, admin, alice, start, start())
     try:
         yield world
-        assert governor.poll() is None, log.read_text()[-3000:]
+        assert world.governor.poll() is None, log.read_text()[-3000:]
     finally:
-        governor.terminate()
-        governor.wait(30)
+        world.governor.terminate()
+        assert world.governor.wait(30) == 0, "told to end, it ends in good order"
         print(log.read_text()[-5000:])
         for each in admin.list(CLUSTER.path(namespace))[0]:
             admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
@@ -268,3 +272,18 @@ def test_alice_and_her_code_may_no_more_than_they_need(world: World) -> None:
                 world.alice.list(path)
     with pytest.raises((RightsError, NotFoundError)):
         world.alice.patch(CLUSTER.path(world.namespace, "rights", "status"), {"status": {"workers": 99}})
+
+
+def test_with_its_governor_killed_a_cluster_computes_and_ends_once_there_is_one_again(
+    world: World, eventually: Eventually
+) -> None:
+    cluster = shoal.up("small", engine="dask", workers=1, name="survives", project=world.project, quiet=True)
+    world.governor.kill()
+    world.governor.wait(10)
+    assert cluster.client.submit(sum, [1, 1]).result(60) == 2
+    home = open_home(open_project(world.project))
+    home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
+    world.governor = world.start()
+    eventually(lambda: cluster.record.state.ended, 60, "it ended")
+    assert cluster.record.message == "no longer needed"
+    cluster.close()

@@ -1,0 +1,94 @@
+"""A project at home ``kubernetes`` on simulated nodes: namespaces of its own, governors in threads, heads played."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cluster.clusters import Cluster as Kubernetes
+
+from shoal.client.clusters import open_project
+from shoal.governor.rounds import RoundPoint
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.governing import Files, GovernorProgram
+from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
+from shoal.homes.kubernetes.names import ACCESS, ACCOUNT, CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.place import Location
+
+from .installing import apply, remove
+from .played_heads import PlayedHeads
+
+
+class Killed(BaseException):
+    """A governor dies here; it has no time for anything else."""
+
+
+@dataclass
+class Simulated:
+    """The place, and who governs it."""
+
+    admin: Api
+    project: Path
+    namespace: str
+    system: str
+    governors: list[tuple[GovernorProgram, threading.Thread]] = field(default_factory=list)
+
+    def govern(self, reached: Callable[[RoundPoint], None] | None = None) -> threading.Thread:
+        """One governor more; its thread. ``reached`` is told every point after a write."""
+        place = Location(namespace=self.namespace, system=self.system, namespaces=(self.namespace,))
+        files = Files(self.project, open_project(self.project).target.name)
+        program = GovernorProgram(self.admin.again(), place, files, reached)
+
+        def run() -> None:
+            try:
+                program.run()
+            except Killed:
+                program.stop()
+
+        thread = threading.Thread(target=run, name="governor", daemon=True)
+        self.governors.append((program, thread))
+        thread.start()
+        return thread
+
+    def left(self) -> list[str]:
+        """What of clusters is there but for their records; and what accounts hold."""
+        found = []
+        for kind in (POD, SERVICE, REPORT):
+            listed, _ = self.admin.list(kind.path(self.namespace))
+            found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
+        entries = self.admin.get(SECRET.path(self.namespace, ACCESS)).get("data", {})
+        found += [f"{ACCESS}/{entry}" for entry in entries]
+        for account in self.admin.list(ACCOUNT.path(self.system))[0]:
+            found += [f"account/{uid}" for uid in account.get("status", {}).get("admitted", {})]
+        return found
+
+
+@contextmanager
+def simulated(
+    kube_fleet: Kubernetes, admin: Api, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Simulated]:
+    """Namespaces for alice and a governor, which the project's target names; heads are played until the end."""
+    mark = secrets.token_hex(3)
+    namespace, system = f"alice-{mark}", f"system-{mark}"
+    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
+    file = project / "shoal.yaml"
+    block = f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}}}"
+    file.write_text(file.read_text().replace("home: local", block, 1))
+    monkeypatch.setenv("KUBECONFIG", str(kube_fleet.kubeconfig))
+    heads = PlayedHeads(admin, namespace)
+    place = Simulated(admin, project, namespace, system)
+    try:
+        yield place
+    finally:
+        heads.stop()
+        for program, thread in place.governors:
+            program.stop()
+            thread.join()
+        for each in admin.list(CLUSTER.path(namespace))[0]:
+            admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
+        remove(admin, namespace, system)
