@@ -91,7 +91,7 @@ def test_usage_adds_up_what_runs_took(shoal: Any) -> None:
     text = shoal("ls", "--all").out
     for column in ("RESULT", "TOOK", "COST", "PEAK"):
         assert column in text.splitlines()[0]
-    assert "in all" in shoal("usage").out
+    assert "total" in shoal("usage").out
 
 
 def test_half_a_sum_is_no_sum() -> None:

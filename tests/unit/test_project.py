@@ -171,9 +171,18 @@ def test_what_governs_is_never_tolerated(folder: Folder) -> None:
 
 
 def test_a_file_that_would_never_be_read_is_a_fault(folder: Folder) -> None:
-    root = folder(etl=ETL)
+    root = folder(etl=ETL, users="default: {tier: standard}\n")
     (root / "clusters/team.yml").write_text(ETL)
-    assert faults_of(root) == ["clusters/team.yml:1: is not read; name it team.yaml"]
+    (root / "policies/team.yml").write_text("growth: {memory: 1 GB}\n")
+    known = "policies are in tiers.yaml, users.yaml and teams.yaml"
+    wrong = [
+        "clusters/team.yml:1: is not read; name it team.yaml",
+        f"policies/team.yml:1: is not read; {known}",
+    ]
+    assert faults_of(root) == wrong
+    assert [str(fault) for fault in project.load(root, tolerant=True).faults] == wrong, (
+        "told, and in nobody's way"
+    )
     assert list(project.load(root, tolerant=True).templates) == ["etl"]
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import shoal
 from shoal.client import traces
 from shoal.errors import UsageError
 from shoal.units import Bytes
@@ -80,3 +81,18 @@ def test_all_is_shown_to_who_debugs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOAL_LOG")
     traces.shorten()
     assert sys.excepthook is not sys.__excepthook__
+
+
+def test_a_refused_cluster_is_told_below_the_line_that_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines() -> list[str]:
+        with pytest.raises(UsageError) as caught:
+            shoal.dask("etl", n_workers=2)
+        trace, found = caught.value.__traceback__, []
+        while trace is not None:
+            found.append(trace.tb_frame.f_code.co_name)
+            trace = trace.tb_next
+        return found
+
+    assert lines() == ["lines", "dask"]
+    monkeypatch.setenv("SHOAL_LOG", "debug")
+    assert len(lines()) > 4

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.opening import Opening, entered_asynchronously
+from shoal.errors import ShoalError
 from shoal.homes.choose import ahead
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def dask(template: str = "etl", *, asynchronous: bool | None = None, **options: 
     """
     if asynchronous is None:
         asynchronous = entered_asynchronously(sys._getframe(1))
-    handle: DaskCluster = _opened("dask", template, options, asynchronous)
+    try:
+        handle: DaskCluster = _opened("dask", template, options, asynchronous)
+    except ShoalError as error:
+        raise brief(error)  # noqa: B904 - it is the same one
     return handle
 
 
@@ -53,8 +57,19 @@ def spark(template: str = "analytics", *, asynchronous: bool | None = None, **op
     """
     if asynchronous is None:
         asynchronous = entered_asynchronously(sys._getframe(1))
-    handle: SparkCluster = _opened("spark", template, options, asynchronous)
+    try:
+        handle: SparkCluster = _opened("spark", template, options, asynchronous)
+    except ShoalError as error:
+        raise brief(error)  # noqa: B904 - it is the same one
     return handle
+
+
+def brief(error: ShoalError) -> ShoalError:
+    """``error`` without the frames below the public call: what to do stands in it, not in them.
+
+    With SHOAL_LOG=debug they stay.
+    """
+    return error if os.environ.get("SHOAL_LOG", "").lower() == "debug" else error.with_traceback(None)
 
 
 def _opened(engine: str, template: str, options: dict[str, Any], asynchronous: bool) -> Any:

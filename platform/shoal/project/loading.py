@@ -28,7 +28,7 @@ from shoal.project.targets import Image, Machine, Mount, Prices, Target
 from shoal.project.templates import Template
 from shoal.project.yamlfile import Document, Fault, check, raise_faults, read
 from shoal.units import Bytes
-from shoal.words import did_you_mean
+from shoal.words import did_you_mean, listed
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ T = TypeVar("T")
 _SHARE_FOR_CLUSTERS = 0.8
 IMAGES = "images/images.yaml"
 _TOLERATED = ("clusters/", "images/")
+_UNREAD = "is not read"
 
 
 class _Settings(Checked):
@@ -96,7 +97,7 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     images = _images(root, faults)
     templates = _all_templates(root, settings, images, faults)
     policy = _policy(root, settings, faults)
-    tolerable = [fault for fault in faults if fault.file.startswith(_TOLERATED)] if tolerant else []
+    tolerable = [fault for fault in faults if _is_tolerable(fault)] if tolerant else []
     if len(tolerable) < len(faults):
         raise_faults(faults)
     if tolerable:
@@ -110,6 +111,11 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     return Project(
         root, chosen, settings.targets, templates, policy, settings.mounts, images, tuple(tolerable)
     )
+
+
+def _is_tolerable(fault: Fault) -> bool:
+    """Nothing that is read follows from it but its own template."""
+    return fault.file.startswith(_TOLERATED) or fault.wrong == _UNREAD
 
 
 def look_up(machine: Machine) -> Machine:
@@ -227,7 +233,7 @@ def _all_templates(
     folder = _part(root, "clusters")
     for path in sorted(folder.glob("*.yml")):
         if not path.with_suffix(".yaml").exists():
-            faults.append(Fault(f"clusters/{path.name}", 1, "", "is not read", f"name it {path.stem}.yaml"))
+            faults.append(Fault(f"clusters/{path.name}", 1, "", _UNREAD, f"name it {path.stem}.yaml"))
     for path in sorted(folder.glob("*.yaml")):
         document = read(path, f"clusters/{path.name}", faults)
         if document is None:
@@ -272,6 +278,10 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
                 continue
             for key in document.data:
                 parts[name][key] = check(kind, document, faults, at=(key,))
+    for path in sorted(folder.glob("*.y*ml")):
+        if path.name not in (files := [f"{name}.yaml" for name in kinds]):
+            right = f"policies are in {listed(files)}"
+            faults.append(Fault(f"policies/{path.name}", 1, "", _UNREAD, right))
     _references(documents, parts, faults)
     _contradictions(documents, parts, faults)
     where = {

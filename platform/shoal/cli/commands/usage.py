@@ -59,7 +59,7 @@ def usage(
     from shoal.cli import layout as tables
 
     table = tables.plain("TEMPLATE", "RUNS", "FAILED", "WORKER-HOURS", "COST", "PEAK MEMORY")
-    for row in [*groups, {"template": "in all", **total}]:
+    for row in [*groups, {"template": "total", **total}]:
         peak = "" if not row["peak_worker_memory"] else str(Bytes(row["peak_worker_memory"]))
         hours = f"{row['worker_hours']:.3g}"
         table.add_row(row["template"], str(row["runs"]), str(row["failed"]), hours, row["cost"] or "", peak)

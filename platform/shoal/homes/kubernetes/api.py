@@ -2,7 +2,7 @@
 
 Why it exists: 429, 5xx and cut connections are everyday there. What only reads is tried again; a write that got no
 answer is of unknown outcome, and is looked up by whoever wrote it. Contexts, certificates and credential plugins are
-lightkube's, which reads expired ones anew.
+lightkube's, which reads expired ones again.
 
 What it must not do: know any kind of object.
 """
@@ -100,7 +100,7 @@ class Api:
         return dict(self._read("GET", path, params))
 
     def text(self, path: str, **params: str) -> str:
-        """What is no JSON, as a log: one try, since a node that is away stays away for a while."""
+        """What is not JSON, as a log: one try, since a node that is away stays away for a while."""
         try:
             return str(_answer("GET", path, self._http.request("GET", path, params=params)))
         except (_AgainError, httpx2.HTTPError) as error:

@@ -179,7 +179,7 @@ class KubernetesDesk:
         return now != self._sent and time.monotonic() - self._sent_at > KUBERNETES.report
 
     def _keep_reading(self) -> None:
-        """Follow its own record; whatever breaks is begun anew."""
+        """Follow its own record; whatever breaks is begun again."""
         one = {"fieldSelector": f"metadata.name={self._name}"}
         while not self._over:
             try:

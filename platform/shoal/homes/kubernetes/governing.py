@@ -1,7 +1,7 @@
 """The governor as a program: it looks, does what follows, and waits until something changed.
 
 Why it exists: on Kubernetes nobody else looks. It owes nothing to the round before, so it may be killed at any moment
-and started anew, and two of it do no harm.
+and started again, and two of it do no harm.
 
 What it must not do: decide (``governor.rounds``).
 """
@@ -95,7 +95,7 @@ class GovernorProgram:
         return done
 
     def _tell_that_it_lives(self) -> None:
-        """Its Lease tells people and `shoal doctor` that somebody governs; it is no lock."""
+        """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
         if time.monotonic() - self._told < _TELLS:
             return
         path = LEASE.path(self._place.system)

@@ -1,7 +1,7 @@
 """The API server as the governor's store: a snapshot, and single writes that fail if somebody else wrote.
 
 Why it exists: ``governor.rounds`` decides; this reads and does, in the order that it relies on. Everything is read
-anew in each round, from the API server itself and not from a watch's cache: what is freed or ended on old news
+again in each round, from the API server itself and not from a watch's cache: what is freed or ended on old news
 could be held twice. Watches only say when to look.
 
 What it must not do: decide.
@@ -294,7 +294,7 @@ class ObjectStore:
         try:
             plan = lasting(cluster, Seconds(asked), limits, time.time())
         except ShoalError as error:
-            _log.info("%s does not live longer: %s", cluster.name, error)
+            _log.info("the lifetime of %s was not extended: %s", cluster.name, error)
             return
         self.write_cluster(replace(cluster, plan=plan), _version(self._found[cluster.id]))
 
