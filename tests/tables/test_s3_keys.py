@@ -179,7 +179,8 @@ def test_worker_processes_take_up_new_keys(
     monkeypatch.setenv("SHOAL_CATALOG_WAREHOUSE", lake.warehouse)
     monkeypatch.setenv("SHOAL_CATALOG_PROPERTIES", json.dumps(dict(lake.properties)))
     monkeypatch.setenv("SHOAL_CATALOG_CREDENTIALS", str(keys.path))
-    assert settings() == replace(lake, timeout=30.0), "the file is part of what the environment says"
+    monkeypatch.setenv("SHOAL_CATALOG_TIMEOUT", "20")
+    assert settings() == lake, "the file is part of what the environment says"
     frame = dd.from_pandas(ROWS, npartitions=4)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
@@ -228,12 +229,12 @@ def test_shoal_yaml_names_the_file_and_spark_gets_its_keys(
     (tmp_path / "shoal.yaml").write_text(
         "default_target: local\ntargets:\n  local:\n    home: local\n    catalog:\n"
         "      uri: postgresql://shoal@127.0.0.1/catalog\n      warehouse: s3://lake/w\n"
-        "      credentials: ${KEYS_OF_LAKE}\n"
+        "      credentials: ${KEYS_OF_LAKE}\n      timeout: 2 min\n"
     )
     monkeypatch.setenv("KEYS_OF_LAKE", str(file))
     found = catalog_of(load_project(tmp_path))
     assert found is not None
-    assert found.credentials == str(file)
+    assert (found.credentials, found.timeout) == (str(file), 120.0)
     conf = spark_conf(found)
     assert conf["spark.sql.catalog.shoal.s3.access-key-id"] == "k"
     assert conf["spark.sql.catalog.shoal.s3.secret-access-key"] == "s"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pickle
+import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pandas as pd
 import pytest
+import yaml
 
 import shoal
 from shoal.errors import UsageError
@@ -147,6 +153,53 @@ def test_a_server_that_stays_down_is_told_after_the_timeout(team: CatalogSetting
     assert not isinstance(told.value, CatalogRefusedError)
     assert "Is its server running" in told.value.hint
     assert "hidden" not in str(told.value)
+
+
+def _nobody(uri: str) -> str:
+    return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", uri)
+
+
+_DOCTOR: dict[str, tuple[dict[str, str], str | None, Any, str]] = {
+    "all is well": ({}, None, str, "a table was made, written, read and dropped"),
+    "a wrong secret": ({"s3.secret-access-key": "wrong"}, None, str, "refused these keys"),
+    "no such bucket": ({}, "s3://no-such-bucket/w", str, "no such bucket"),
+    "storage that nobody serves": ({"s3.endpoint": "http://127.0.0.1:1"}, None, str, "did not answer"),
+    "a database that nobody serves": ({}, None, _nobody, "did not answer for"),
+}
+
+
+@pytest.mark.parametrize("case", _DOCTOR)
+def test_doctor_proves_the_catalog_and_its_storage(
+    team: CatalogSettings, tmp_path: Path, s3: Any, case: str
+) -> None:
+    """As a person runs it, in a project folder that names the catalog."""
+    properties, warehouse, changed, said = _DOCTOR[case]
+    block = {
+        "uri": changed(team.uri),
+        "warehouse": warehouse or "s3://team/doctor",
+        "properties": {**team.properties, **properties},
+        "timeout": "2 s",
+    }
+    target = {"home": "local", "machine": "auto", "catalog": block}
+    (tmp_path / "shoal.yaml").write_text(
+        yaml.safe_dump({"default_target": "local", "targets": {"local": target}})
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")}
+    before = s3.objects("team"), catalog(team).list_namespaces()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("shoal")), "doctor", "-o", "json"],
+        cwd=tmp_path,
+        env={**environment, "SHOAL_DATA": str(tmp_path / "data"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    (found,) = [c for c in json.loads(done.stdout)["checks"] if c["check"] == "catalog"]
+    assert said in found["said"], found
+    assert found["result"] == ("ok" if case == "all is well" else "failed")
+    assert "hidden-" not in done.stdout + done.stderr
+    assert (s3.objects("team"), catalog(team).list_namespaces()) == before
 
 
 _BAD_STORAGE = {

@@ -22,6 +22,7 @@ def catalog_of(project: Project) -> CatalogSettings | None:
         warehouse=said.warehouse or "",
         properties=dict(said.properties),
         credentials=said.credentials or "",
+        timeout=float(said.timeout),
     )
 
 

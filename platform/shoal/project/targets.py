@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from shoal.errors import ContradictionError
 from shoal.model.workload import Group, Size
 from shoal.project.settings import Checked, Natural, Share, SizeOf, Text
-from shoal.units import Bytes, Money
+from shoal.units import Bytes, Money, Seconds
 
 GIB = 1024**3
 _HOMES = ("local", "kubernetes")  # those of Shoal itself; kubernetes may be planned for
@@ -72,12 +72,14 @@ class Catalog(Checked):
     """The Iceberg catalog: its URI, where its files lie, further properties. May hold secrets: no repr.
 
     ``credentials``: a file with S3's keys, in the form of AWS's own, which is read again when it changes.
+    ``timeout``: for how long a catalog or a storage that is down, or asks to slow down, is tried.
     """
 
     uri: str | None = Field(default=None, repr=False)
     warehouse: str | None = None
     properties: dict[str, Text] = Field(default_factory=dict, repr=False)
     credentials: str | None = None
+    timeout: Seconds = Seconds(30)
 
 
 class Mount(Checked):

@@ -317,6 +317,7 @@ class LocalHome:
             "SHOAL_CATALOG_WAREHOUSE": catalog.warehouse,
             "SHOAL_CATALOG_PROPERTIES": json.dumps(dict(catalog.properties)),
             "SHOAL_CATALOG_CREDENTIALS": catalog.credentials,
+            "SHOAL_CATALOG_TIMEOUT": f"{catalog.timeout:g}",
         }
 
 

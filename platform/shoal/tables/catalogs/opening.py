@@ -143,8 +143,8 @@ def settings(
     explicit: CatalogSettings | None = None, *, uri: str | None = None, warehouse: str | None = None
 ) -> CatalogSettings:
     """The catalog in force: arguments, else ``SHOAL_CATALOG_URI`` / ``SHOAL_CATALOG_WAREHOUSE`` /
-    ``SHOAL_CATALOG_CREDENTIALS`` / ``SHOAL_CATALOG_PROPERTIES`` (a JSON object), else what :func:`use` was given,
-    else the default.
+    ``SHOAL_CATALOG_CREDENTIALS`` / ``SHOAL_CATALOG_TIMEOUT`` (seconds) / ``SHOAL_CATALOG_PROPERTIES`` (a JSON
+    object), else what :func:`use` was given, else the default.
 
     Settled field by field; an ``explicit`` settings object with a URI is taken as it is. Touches no file.
     """
@@ -175,8 +175,18 @@ def settings(
             warehouse=chosen_warehouse,
             properties=properties,
             credentials=env.get("SHOAL_CATALOG_CREDENTIALS") or base.credentials,
+            timeout=_timeout(env.get("SHOAL_CATALOG_TIMEOUT"), base.timeout),
         )
     )
+
+
+def _timeout(text: str | None, otherwise: float) -> float:
+    try:
+        return float(text) if text else otherwise
+    except ValueError as error:
+        raise UsageError(
+            f"SHOAL_CATALOG_TIMEOUT is {text!r}, which is no number of seconds.", hint="For example 60."
+        ) from error
 
 
 def _complete(given: CatalogSettings) -> CatalogSettings:
