@@ -109,6 +109,18 @@ def test_row_groups_that_cannot_match_are_not_fetched(lake: CatalogSettings, wid
     assert len(proxy.of(ending=".parquet")) == 2, "the footer, and one row group's column"
 
 
+def test_another_filter_of_the_same_read_reads_no_manifest_again(
+    lake: CatalogSettings, wide: str, proxy: Any
+) -> None:
+    df = shoal.read_table(wide, catalog=lake)
+    assert df[df.id < 5].id.compute(scheduler="sync").tolist() == [0, 1, 2, 3, 4]
+    proxy.forget()
+    assert df[df.id < 3].id.compute(scheduler="sync").tolist() == [0, 1, 2]
+    assert len(df[df.id >= 0]) == len(df) == GROUPS * ROWS
+    assert not proxy.of(ending=".avro")
+    assert not proxy.of(ending=".json")
+
+
 def test_columns_that_lie_close_are_fetched_in_one_go(lake: CatalogSettings, proxy: Any) -> None:
     data = noise(2_000, 40)
     shoal.write_table(data, "counted.narrow", catalog=lake)

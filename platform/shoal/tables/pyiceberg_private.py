@@ -11,7 +11,7 @@ Written against PyIceberg 0.12.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +38,15 @@ from pyiceberg.io.pyarrow import (
     pyarrow_to_schema,
     schema_to_pyarrow,
 )
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestEntryStatus
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+)
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids, sanitize_column_names
 from pyiceberg.table import (
@@ -73,6 +81,7 @@ __all__ = [
     "DataFileContent",
     "FileFormat",
     "FileIO",
+    "KnownManifest",
     "Planner",
     "Record",
     "Scan",
@@ -193,8 +202,36 @@ class Planner(ManifestGroupPlanner):
         return lambda _: whole
 
 
+class KnownManifest:
+    """A manifest whose entries are read once, however many filters are planned with it."""
+
+    def __init__(self, manifest: ManifestFile) -> None:
+        self.manifest = manifest
+        self.entries: list[ManifestEntry] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.manifest, name)
+
+    def fetch_manifest_entry(self, io: FileIO, discard_deleted: bool = True) -> list[ManifestEntry]:
+        """The entries; of a planner, which wants none that are deleted."""
+        if self.entries is None or not discard_deleted:
+            found = self.manifest.fetch_manifest_entry(io, discard_deleted)
+            if not discard_deleted:
+                return found
+            self.entries = found
+        return self.entries
+
+
 class Scan(DataScan):
     """The files of a snapshot that may hold rows that pass a filter."""
+
+    known: Sequence[Any] | None = None
+    """The snapshot's manifests, where somebody has them."""
+
+    def plan_files(self) -> Iterable[FileScanTask]:
+        if self.known is not None:
+            return self._manifest_planner.plan_files(self.known)
+        return super().plan_files()
 
     @cached_property
     def _manifest_planner(self) -> ManifestGroupPlanner:

@@ -28,6 +28,7 @@ from shoal.tables.pyiceberg_private import (
     DataFile,
     DataFileContent,
     FileIO,
+    KnownManifest,
     Scan,
     Schema,
     TableMetadata,
@@ -39,6 +40,8 @@ from shoal.tables.storage import renewing
 PARTITION_SIZE = 128 * 2**20
 """Bytes of a partition in memory, by default: as Dask's habit is, some 100 MB."""
 
+KEPT_FILES = 5000
+"""Files of a snapshot at most whose manifest entries are kept for the next filter: some 5 KB each."""
 _TEXT_EXPANSION = 3.0
 """Bytes in memory per compressed byte of text. Zstandard gives 2-4 on ordinary columns; too high only makes
 partitions smaller."""
@@ -192,8 +195,12 @@ def make_plan(
     row_filter: BooleanExpression,
     partition_size: int,
     columns: Sequence[str] | None = None,
+    known: Sequence[Any] | None = None,
 ) -> tuple[ReadPlan, dict[str, float]]:
-    """Plan the read of a snapshot (``None``: of an empty table), and say what each column weighs."""
+    """Plan the read of a snapshot (``None``: of an empty table), and say what each column weighs.
+
+    ``known``: the snapshot's manifests, from :func:`manifests_of`; without it they are read.
+    """
     pinned = metadata.model_copy(update={"current_schema_id": schema_id})
     schema = pinned.schema()
     if snapshot_id is None:
@@ -203,6 +210,8 @@ def make_plan(
         if since is not None
         else Scan(pinned, io, row_filter=row_filter, snapshot_id=snapshot_id)
     )
+    if isinstance(scan, Scan):
+        scan.known = known
     tasks = renewing(io, lambda: files_of(scan))
     weights = column_weights(schema, tasks)
     whole = whole_file(schema, pinned.specs(), row_filter)
@@ -215,19 +224,28 @@ def make_plan(
     return ReadPlan(tuple(_pack(pieces, partition_size))), weights
 
 
-def count_rows(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> int | None:
+def manifests_of(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> list[Any] | None:
+    """A snapshot's manifests, to plan several filters with: what is read of one is kept, if it is not too much.
+
+    ``None`` if there is no such snapshot, or its list cannot be read: the plan will say what is wrong.
+    """
+    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    if snapshot is None:
+        return None
+    try:
+        manifests = snapshot.manifests(io)
+    except OSError:
+        return None
+    files = sum((m.added_files_count or 0) + (m.existing_files_count or 0) for m in manifests)
+    return [KnownManifest(m) for m in manifests] if files <= KEPT_FILES else list(manifests)
+
+
+def count_rows(manifests: Sequence[Any]) -> int | None:
     """Rows of a snapshot by its list of manifests, which is one small file however many files the table has.
 
     ``None`` if the list does not say: rows were deleted without rewriting their files, or the list is of
     format 1, where counts may be left out. https://iceberg.apache.org/spec/#manifest-lists
     """
-    snapshot = metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
-    if snapshot is None:
-        return 0 if snapshot_id is None else None
-    try:
-        manifests = snapshot.manifests(io)
-    except OSError:
-        return None  # the plan will say what is wrong
     total = 0
     for manifest in manifests:
         if manifest.content != ManifestContent.DATA:

@@ -25,7 +25,7 @@ from shoal.tables.pyiceberg_private import (
     schema_to_pyarrow,
 )
 from shoal.tables.reading.collector import paused
-from shoal.tables.reading.plan import ReadPlan, count_rows, make_plan, unpack_metadata
+from shoal.tables.reading.plan import ReadPlan, count_rows, make_plan, manifests_of, unpack_metadata
 from shoal.tables.reading.scan import ScanContext, read_partition
 from shoal.tables.types.dtypes import to_pandas
 
@@ -62,6 +62,7 @@ class Source:
             self.columns,
             context.backend,
         )
+        self._known: list[Any] | None = None
         self._plans: dict[str, tuple[ReadPlan, dict[str, float]]] = {}
 
     def plan(self, row_filter: BooleanExpression) -> tuple[ReadPlan, dict[str, float]]:
@@ -80,6 +81,7 @@ class Source:
                     row_filter=row_filter,
                     partition_size=self.partition_size,
                     columns=self.columns,
+                    known=self._manifests() if self.since is None else None,
                 )
         return self._plans[key]
 
@@ -88,10 +90,19 @@ class Source:
         if self.metadata is not None and self.io is not None and self.since is None:
             known = repr(row_filter) in self._plans
             if isinstance(row_filter, AlwaysTrue) and not known:
-                length = count_rows(self.metadata, self.io, self.snapshot_id)
+                manifests = self._manifests()
+                length = count_rows(manifests) if manifests is not None else None
+                if self.snapshot_id is None:
+                    return 0
                 if length is not None:
                     return length
         return self.plan(row_filter)[0].length
+
+    def _manifests(self) -> list[Any] | None:
+        """The snapshot's manifests, read once for all filters."""
+        if self._known is None and self.metadata is not None and self.io is not None:
+            self._known = manifests_of(self.metadata, self.io, self.snapshot_id)
+        return self._known
 
     def context_for(self, row_filter: BooleanExpression) -> ScanContext:
         """What the tasks of a plan for this filter have to know."""
@@ -112,7 +123,7 @@ class Source:
         return to_pandas(schema.empty_table(), self.context.backend)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "metadata": None, "io": None}
+        return {**self.__dict__, "metadata": None, "io": None, "_known": None}
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return ("shoal.tables.reading.source", *self.identity)
