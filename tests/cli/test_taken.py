@@ -113,11 +113,11 @@ def test_on_a_laptop_the_first_line_says_what_will_really_be_there(shoal: Any) -
     )  # fmt: skip
     first = big.out.splitlines()[0]
     assert first.startswith(
-        "Really on local: 3 workers of 1 core and 500 MB, 1.5 GB in all; 25 GB of input take 75 GB"
+        "Actual size on local: 3 workers of 1 core and 500 MB, 1.5 GB in total; 25 GB of input takes 75 GB"
     )
     assert "50 times that" in " ".join(big.out.split())
     assert "which fits" in small_.out.splitlines()[0]
-    assert no_data.out.startswith("Really on local: 1 worker of 1 core and 500 MB")
+    assert no_data.out.startswith("Actual size on local: 1 worker of 1 core and 500 MB")
     assert "Really" not in plain.out  # what was requested is what is there
     assert "Fits in your quota" in no_data.out
 

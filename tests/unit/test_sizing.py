@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -244,4 +246,25 @@ def test_what_a_limit_lowered_is_told_apart(planned: Planned) -> None:
     assert told == [
         "at most 3 workers, since tier standard (policies/tiers.yaml:3) gives 3 workers per cluster",
         "with 3 it takes longer and spills to scratch disk",
+    ]
+
+
+def test_a_reason_is_stored_as_its_sentence_and_keeps_its_parts_in_this_process(planned: Planned) -> None:
+    result = planned("etl", data="25 GB")
+    stored = json.loads(json.dumps(plain(result)))
+    assert all(type(reason) is str for reason in stored["reasons"].values()), "as 0.1.0 reads it"
+    assert lowered(pickle.loads(pickle.dumps(result))) == lowered(copy.deepcopy(result)) == lowered(result)
+    assert lowered(read(Plan, stored)) == []
+
+
+def test_words_of_a_policy_are_not_read_as_a_reason(on_kubernetes: Project) -> None:
+    """Whatever a limit's place is called: what was lowered is known, not looked for in the sentence."""
+    limits = on_kubernetes.policy.limits_of("somebody")
+    odd = {"workers": Limit(3, "tier a; with 3 (it) gives")}
+    template = on_kubernetes.template("etl")
+    result = plan(
+        ask("etl"), template, replace(limits, per_cluster={**limits.per_cluster, **odd}), on_kubernetes.target
+    )
+    assert lowered(result) == [
+        "at most 3 workers, since tier a; with 3 (it) gives gives 3 workers per cluster"
     ]

@@ -95,11 +95,29 @@ class Timeouts:
         return Seconds(self.max + more) if said.startswith("+") else more
 
 
+class Why(str):
+    """Why a number of a plan is as it is: a sentence. Stored as that alone.
+
+    ``lowered`` are the parts of it that say what a limit made smaller, by which limit, and what that costs; empty in
+    what was read from a store.
+    """
+
+    lowered: tuple[str, ...]
+
+    def __new__(cls, text: str, lowered: tuple[str, ...] = ()) -> Why:
+        made = super().__new__(cls, text)
+        made.lowered = lowered
+        return made
+
+    def __reduce__(self) -> tuple[type[Why], tuple[str, tuple[str, ...]]]:
+        return Why, (str(self), self.lowered)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every number of a cluster, settled, and why each. Made by ``sizing``, stored with the cluster.
 
-    ``head`` is what quota counts for the head, ``reasons`` one sentence per number, by its name
+    ``head`` is what quota counts for the head, ``reasons`` one sentence (:class:`Why`) per number, by its name
     (``"workers"``, ``"memory"``, ``"cores"``, ``"head"``, ``"timeouts"``, ``"price"``, …).
     ``head_there`` is how big the head really is at the target (None: as ``head``).
     ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the

@@ -9,11 +9,10 @@ What it must not do: do I/O, or look at what is running (``admission``).
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Why, Workload
 from shoal.planning.asking import check
 from shoal.project.policy import Limit, Limits
 from shoal.project.targets import Prices, Target
@@ -27,9 +26,7 @@ from shoal.words import count
 POD_PER_HEAP = 1.4
 
 
-SINCE = ", since "  # between what was lowered and the limit that lowered it
-SPILLS = "it takes longer and spills to scratch disk"
-_LOWERED = re.compile(rf"(?:at most|[a-z][a-z ]* lowered to) [^;]*?{SINCE}.*? gives [^;)]+|with \d+ {SPILLS}")
+_SPILLS = "it takes longer and spills to scratch disk"
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class _Range:
     minimum: int
     count: int
     maximum: int
-    reason: str
+    reason: Why
 
 
 def plan(
@@ -137,9 +134,9 @@ def _really(data: Bytes | None, template: Template, workers: int, there: Size, t
 def lowered(plan: Plan) -> list[str]:
     """What a limit made smaller than a template or an upper bound says, and which limit; and what that costs.
 
-    Sentences out of the plan's reasons: nobody should have to look for these among the others.
+    Parts of the plan's reasons: nobody should have to look for these among the others.
     """
-    return [found for reason in plan.reasons.values() for found in _LOWERED.findall(reason)]
+    return [part for why in plan.reasons.values() if isinstance(why, Why) for part in why.lowered]
 
 
 def _ceiling(limits: Limits, size: Size, gpus: int, scratch: Bytes) -> tuple[float, str]:
@@ -161,7 +158,7 @@ def _workers(workload: Workload, template: Template, limits: Limits, size: Size,
     if isinstance(workload.workers, int):
         note = f" ({by_data})" if needed and needed != workload.workers else ""
         n = workload.workers
-        return _Range(n, n, n, f"{count(n, 'worker')}: as requested{note}")
+        return _Range(n, n, n, Why(f"{count(n, 'worker')}: as requested{note}"))
 
     most, source = _ceiling(limits, size, gpus, template.scratch)
     if workload.workers is None:
@@ -174,13 +171,16 @@ def _workers(workload: Workload, template: Template, limits: Limits, size: Size,
         minimum = asked[0]
     # An upper bound is a permission, not a request: a limit lowers it, and says so.
     maximum = max(minimum, int(min(asked[1], most)))
+    lowered: tuple[str, ...] = ()
     if maximum < asked[1]:
-        reason += f"; at most {count(maximum, 'worker')}{SINCE}{source}"
+        lowered = (f"at most {count(maximum, 'worker')}, since {source}",)
+        reason += f"; {lowered[0]}"
     start = min(max(needed or minimum, minimum), maximum)
     reason += f"; starts with {start}" + (f": {by_data}" if by_data else "")
     if needed and needed > maximum:
-        reason += f"; with {maximum} {SPILLS}"
-    return _Range(minimum, start, maximum, reason)
+        lowered += (f"with {maximum} {_SPILLS}",)
+        reason += f"; {lowered[-1]}"
+    return _Range(minimum, start, maximum, Why(reason, lowered))
 
 
 def _by_data(data: Bytes | None, template: Template, size: Size) -> tuple[int | None, str]:
@@ -205,7 +205,8 @@ def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: from template {template.name}"
     if limit and head.memory > limit.value:
         head = Size(head.cores, Bytes(limit.value))
-        reasons["head"] += f"; memory of the head lowered to {head.memory}{SINCE}{limit.source} gives no more"
+        less = f"memory of the head lowered to {head.memory}, since {limit.source} gives no more"
+        reasons["head"] = Why(f"{reasons['head']}; {less}", (less,))
     return head
 
 
@@ -214,24 +215,24 @@ def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: d
     longest = default.max if workload.max_duration is None else workload.max_duration
     why = f"from template {template.name}" if workload.max_duration is None else "as requested"
     limit = limits.per_cluster.get("duration")
+    lowered: tuple[str, ...] = ()
     if workload.max_duration is None and limit and longest > limit.value:
         longest = Seconds(limit.value)
-        why += f"; maximum lifetime lowered to {longest}{SINCE}{limit.source} gives no more"
+        lowered = (f"maximum lifetime lowered to {longest}, since {limit.source} gives no more",)
+        why += f"; {lowered[0]}"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client
-    reasons["timeouts"] = (
-        f"ends after {longest} ({why}), {idle} with nothing to compute, {no_client} with no client"
-    )
+    told = f"ends after {longest} ({why}), {idle} with nothing to compute, {no_client} with no client"
+    reasons["timeouts"] = Why(told, lowered)
     return Timeouts(idle=idle, no_client=no_client, max=longest)
 
 
 def _fixed(wanted: _Range, *, ranged: bool) -> _Range:
     """One JVM cannot grow: Spark on a laptop reserves at the start what it may ever have."""
     n = wanted.maximum if ranged else wanted.count
-    reason = (
-        wanted.reason if wanted.minimum == wanted.maximum else f"{wanted.reason}; {n}, fixed for Spark here"
-    )
-    return _Range(n, n, n, reason)
+    if wanted.minimum == wanted.maximum:
+        return _Range(n, n, n, wanted.reason)
+    return _Range(n, n, n, Why(f"{wanted.reason}; {n}, fixed for Spark here", wanted.reason.lowered))
 
 
 def _one_jvm(workers: int, there: Size, head: Size, reasons: dict[str, str]) -> dict[str, str]:
