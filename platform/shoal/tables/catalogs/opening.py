@@ -185,7 +185,7 @@ def _timeout(text: str | None, otherwise: float) -> float:
         return float(text) if text else otherwise
     except ValueError as error:
         raise UsageError(
-            f"SHOAL_CATALOG_TIMEOUT is {text!r}, which is no number of seconds.", hint="For example 60."
+            f"SHOAL_CATALOG_TIMEOUT is {text!r}, which is not a number of seconds.", hint="For example 60."
         ) from error
 
 
