@@ -31,7 +31,7 @@ from shoal.homes.kubernetes.store import ObjectStore
 from shoal.machine.logs import set_up
 from shoal.project.loading import Project, load
 
-_log = logging.getLogger("shoal.governor")
+_log = logging.getLogger("shoal.homes")
 _ROUNDS = 20  # without a pause, while there is something to do
 _TELLS = 10.0  # s between two renewals of its Lease
 _ALIVE = 60.0  # s that a round may take before it counts as stuck
