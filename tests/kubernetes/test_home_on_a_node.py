@@ -149,6 +149,9 @@ def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
         assert "nightly-head | " in cluster.logs()
     assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
     assert cluster.report().worker_hours > 0
+    assert cluster.report().phases["Stopping"] < 8, (
+        "nothing was waited for that never ends: such a wait there takes ten seconds"
+    )
     assert world.left() == []
 
 

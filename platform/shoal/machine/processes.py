@@ -172,7 +172,7 @@ def marked(cluster_id: str, guard: int | None = None) -> list[int]:
     if guard is not None:
         others = {pid for pid, cluster in every.items() if cluster != cluster_id}
         found = (found | _below(guard, others)) - {guard}
-    return sorted(found)
+    return sorted(found - {1})  # the first process of a pod, which ends with its head
 
 
 def _below(ancestor: int, leave: set[int]) -> set[int]:

@@ -30,7 +30,7 @@ from shoal.model.report import Usage
 from shoal.model.stand import Stand
 from shoal.words import count
 
-_log = logging.getLogger("shoal.head")
+_log = logging.getLogger("shoal.homes")
 _WATCH = 240  # s of one watch
 _LAST = 10.0  # s that the last report gets
 
