@@ -118,7 +118,7 @@ def test_on_a_laptop_the_first_line_says_what_will_really_be_there(shoal: Any) -
     assert "50 times that" in " ".join(big.out.split())
     assert "which fits" in small_.out.splitlines()[0]
     assert no_data.out.startswith("Actual size on local: 1 worker of 1 core and 500 MB")
-    assert "Really" not in plain.out  # what was requested is what is there
+    assert "Actual size" not in plain.out  # what was requested is what is there
     assert "Fits in your quota" in no_data.out
 
 
