@@ -199,6 +199,11 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert status()["peak_memory"] > 400e6
     assert (first.poll(), second.poll()) == (None, None)
 
+    # Asked for by its client, it is no loss.
+    client.restart()
+    eventually(lambda: status()["note"].endswith("was restarted by its client"), 20, "it is told as that")
+    assert status()["restarts"] == 2
+
     # Another one comes.
     cluster._home.scale(cluster.id, 3)
     eventually(lambda: cluster.record.plan.workers == 3, 20, "it was granted")

@@ -22,7 +22,7 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
-from shoal.errors import ClusterEndedError, NeverFitsError
+from shoal.errors import ClusterEndedError, NeverFitsError, UnitError, UsageError, WorkloadError
 from shoal.homes.local import endpoints
 from shoal.machine import paths
 from shoal.model.cluster import Reason, State
@@ -220,10 +220,47 @@ def test_a_task_over_its_workers_memory_restarts_that_worker_and_the_cluster_liv
     assert "restarted" in cluster.report().line()
 
 
-def test_scaling_goes_through_admission(project: Path) -> None:
+def test_a_restart_that_its_client_asks_for_is_no_death_of_workers(
+    project: Path, eventually: Eventually
+) -> None:
+    """`client.restart()` was told as "its process had ended", and counted against the run."""
+    with shoal.dask("small", workers=2, project=project, quiet=True) as cluster:
+        before = set(cluster.client.run(os.getpid).values())
+        cluster.client.restart()
+        assert not before & set(cluster.client.run(os.getpid).values())
+        eventually(
+            lambda: cluster.record.message.endswith("was restarted by its client"), 20, "it is told as that"
+        )
+        assert cluster.report().restarts == 0
+        pid = next(iter(cluster.client.run(os.getpid).values()))
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: f"(pid {pid}) had ended" in cluster.record.message, 30, "a death is told as one")
+        assert cluster.report().restarts == 1
+
+
+def test_a_number_of_workers_that_is_none_is_refused_as_at_the_start(project: Path) -> None:
+    import numpy as np
+
+    with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
+        for wrong in (1.5, "two", None, True, float("nan"), "1-2", (1, 2), [1, 2], np.float64(1.5)):
+            with pytest.raises(WorkloadError, match=r"is not a number of workers|is a range"):
+                cluster.scale(wrong)  # type: ignore[arg-type]
+        for wrong in (5, 3600.5, None, True):
+            with pytest.raises(UnitError, match=r"has no unit|is not a duration"):
+                cluster.extend(wrong)  # type: ignore[arg-type]
+        assert (cluster.record.workers, cluster.record.state) == (1, State.READY)
+        cluster.scale(np.int64(2))
+        assert cluster.record.workers == 2
+        cluster.scale("1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="5 cannot be a cluster's name"):
+        shoal.dask("small", workers=1, name=5, project=project, quiet=True)
+
+
+def test_scaling_goes_through_admission(project: Path, eventually: Eventually) -> None:
     with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
         begin = time.monotonic()
         cluster.scale(3)
+        assert cluster.record.message == "3 workers ready"
         assert len(cluster.client.scheduler_info()["workers"]) == 3
         with pytest.raises(shoal.ShoalError, match="3"):
             cluster.scale(4)
@@ -231,6 +268,7 @@ def test_scaling_goes_through_admission(project: Path) -> None:
         time.sleep(1)
         cluster.scale(1)
         more = time.monotonic() - begin
+        eventually(lambda: cluster.record.message == "1 worker ready", 10, "it says so")
         assert len(cluster.client.scheduler_info(n_workers=-1)["workers"]) == 1
     report = cluster.report()
     assert report.workers == 1

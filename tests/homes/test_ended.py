@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,67 @@ def test_whoever_waits_for_a_result_reads_why_the_cluster_ended(shared_project: 
         ):
             with pytest.raises(ClusterEndedError, match=reason.value):
                 call()
+
+
+class Sleeper:
+    """An actor."""
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_whatever_waits_for_a_cluster_that_ends_reads_why(shared_project: Path, killed: bool) -> None:
+    """Only futures said it; queues, actors, `client.run` said CommClosedError, which a flow takes for its own."""
+    from distributed import Event, Queue, Variable
+
+    with started(shared_project) as cluster:
+        client = cluster.client
+        actor: Any = client.submit(Sleeper, actor=True).result(60)
+        calls: dict[str, Callable[[], Any]] = {
+            "run": lambda: client.run(time.sleep, 60),
+            "queue": lambda: Queue("q", client=client).get(),
+            "variable": lambda: Variable("v", client=client).get(),
+            "event": lambda: Event("e", client=client).wait(),
+            "workers": lambda: client.wait_for_workers(3),
+            "actor": lambda: actor.sleep(60).result(),
+            "future": lambda: client.submit(time.sleep, 61).result(),
+        }
+
+        def failure(call: Callable[[], Any]) -> BaseException | None:
+            try:
+                call()
+            except BaseException as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            waiting = {name: pool.submit(failure, call) for name, call in calls.items()}
+            time.sleep(2)  # all of them are asking
+            if killed:
+                os.kill(cluster.record.head["pid"], signal.SIGKILL)
+            else:
+                cluster._home.stop(cluster.id, Reason.STOPPED_BY_USER, "ended by `shoal down`")
+            found = {name: each.result(60) for name, each in waiting.items()}
+        found |= {f"{name} again": failure(call) for name, call in calls.items()}
+        found["info"] = failure(client.scheduler_info)
+        reason = Reason.HEAD_CRASHED if killed else Reason.STOPPED_BY_USER
+        assert {name: type(error) for name, error in found.items() if not _tells(error, reason)} == {}
+
+
+def _tells(error: BaseException | None, reason: Reason) -> bool:
+    return isinstance(error, ClusterEndedError) and error.values["reason"] == reason.value
+
+
+def test_a_lost_worker_is_no_end_of_its_cluster(shared_project: Path) -> None:
+    """A call that loses its worker fails as Dask has it, soon, and the cluster goes on."""
+    with started(shared_project) as cluster:
+        (pid,) = cluster.client.run(os.getpid).values()
+        begin = time.monotonic()
+        with pytest.raises(OSError, match="closed"):
+            cluster.client.run(os.kill, pid, signal.SIGKILL)
+        assert time.monotonic() - begin < 20
+        assert cluster.client.submit(sum, [1, 2]).result(60) == 3
 
 
 def test_a_cluster_that_was_idle_says_so_to_the_next_cell(

@@ -33,6 +33,7 @@ class Client(TellingClient):
 
     async def _start(self, *args: Any, **options: Any) -> None:
         await super()._start(*args, **options)
+        self.tell_actors()
         code = self._modules.look()
         if code is not None:
             self._said = await self._tell(code)
@@ -41,7 +42,10 @@ class Client(TellingClient):
         self.refuse_if_ended()
         self._bring()
         try:
-            return super()._graph_to_futures(*args, **options)
+            futures = super()._graph_to_futures(*args, **options)
+            if options.get("actors"):
+                self.actors.update(futures)
+            return futures
         except ShoalError:
             # Dask notes the futures before it sends the graph: the same call again would wait for those.
             self.refuse_if_ended()

@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 from distributed import Client
+from distributed.comm import CommClosedError
 
 from shoal.client.dask_current import forget_scheduler, note_scheduler
 from shoal.errors import ClusterEndedError, ShoalError
 
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
+_NOTICED = 1.0  # s in which a client notices that its own connection is lost, when another one is
 _POLL = 0.1
 _GOODBYE = {"close-client", "close-stream"}
 _ENDED = "ended"  # a status of ours: its cluster is gone, and its user has not closed it
@@ -41,19 +44,56 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
     ) -> None:
         self._why = why
         self._told: ShoalError | None = None
+        self.actors: set[Any] = set()  # keys of actors that this client made
         note_scheduler()
         super().__init__(*arguments, **options)
 
     def sync(self, func: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """As Dask's; what fails since the cluster has ended fails with the reason."""
+        """As Dask's; what fails because the cluster has ended, or since then, fails with the reason."""
         try:
-            return super().sync(func, *arguments, **options)
+            answer = super().sync(func, *arguments, **options)
         except Exception as error:
+            self._await_reason(error)
             if self._told is None:
                 raise
-            if isinstance(error, ShoalError):
-                raise self._again() from error.__cause__
-            raise self._again() from error
+            raise self._again() from (error.__cause__ if isinstance(error, ShoalError) else error)
+        return self._awaited(answer) if inspect.iscoroutine(answer) else answer
+
+    async def _awaited(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The same for what is awaited in the client's own loop."""
+        try:
+            return await work
+        except Exception as error:
+            await asyncio.to_thread(self._await_reason, error)
+            if self._told is None:
+                raise
+            raise self._again() from (error.__cause__ if isinstance(error, ShoalError) else error)
+
+    def _await_reason(self, error: Exception) -> None:
+        """Where a call lost its connection, so may the client have, a moment later: until it knows why, or lives."""
+        by_dask = isinstance(error, CommClosedError) or (type(error) is OSError and error.errno is None)
+        if not by_dask or self._why is None:
+            return
+        begin = time.monotonic()
+        while self._told is None and (waited := time.monotonic() - begin) < 2 * KNOWN:
+            if self.status == "closed" or (self.status == "running" and waited > _NOTICED):
+                return  # it was a worker that was lost
+            time.sleep(_POLL)
+
+    def tell_actors(self) -> None:
+        """Once connected: calls of actors fail with the reason, too. They do not go through :meth:`sync`."""
+        ask = self.scheduler.proxy
+
+        async def proxy(**message: Any) -> Any:
+            try:
+                return await ask(**message)
+            except Exception as error:
+                await asyncio.to_thread(self._await_reason, error)
+                if self._told is None:
+                    raise
+                return {"status": "error", "exception": self._again()}
+
+        self.scheduler.proxy = proxy
 
     def refuse_if_ended(self) -> None:
         """Raise why nothing can be computed any more, and forget what was asked for since: nobody answers it."""
@@ -96,8 +136,11 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
     def _fail(self, told: ShoalError) -> None:
         """All that is waited for, and whatever is asked from now on, fails with ``told``."""
         self._told = told
-        for state in list(self.futures.values()):
-            state.set_error(told, None)
+        for key, state in list(self.futures.items()):
+            if key in self.actors:
+                state.finish()  # else Dask refuses their calls for a reason of its own
+            else:
+                state.set_error(told, None)
         self.futures.clear()
 
     async def _close(self, fast: bool = False) -> None:

@@ -29,6 +29,7 @@ from shoal.homes.base import Home, dashboard_of
 from shoal.machine.crash import CrashPoint, reached
 from shoal.model.cluster import Cluster, Reason, State, script_end
 from shoal.model.workload import Plan
+from shoal.planning.asking import number_of_workers
 from shoal.words import count
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
@@ -128,7 +129,11 @@ class ClusterHandle(ABC):
                 time.sleep(_POLL if cluster.state is not State.QUEUED else 10 * _POLL)
 
     def scale(self, workers: int, timeout: float = 120.0) -> Self:
-        """To this many workers: through admission when it grows (QuotaExceededError), then waits for them."""
+        """To this many workers: through admission when it grows (QuotaExceededError), then waits for them.
+
+        WorkloadError for what is no number of workers; UsageError below 1.
+        """
+        workers = number_of_workers(workers)
         self._home.scale(self.id, workers)
         begin = time.monotonic()
         while (have := self.record.workers) != workers:

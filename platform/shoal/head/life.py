@@ -137,7 +137,8 @@ class Head:
         group = self._cluster.plan.groups[0]
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
-        restarts, had, retired = 0, self._cluster.plan.workers, frozenset[str]()
+        had, retired = self._cluster.plan.workers, frozenset[str]()
+        ready, told_of = self._look.workers, (self._look.restarts, self._look.note)
         while True:
             self._sleep()
             reached(CrashPoint.HEAD_SERVING)
@@ -152,10 +153,15 @@ class Head:
             self._ends_in = self._watch.ends_in(timeouts, self._since, now)
             if look is not None:
                 self._note(look)
-                if look.restarts > restarts:
+                if look.note and (news := (look.restarts, look.note)) != told_of:
                     with _tried_again("telling of a restart"):
                         self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
-                        restarts = look.restarts
+                        told_of = news
+                if look.workers not in (ready, 0) and look.workers == self._cluster.plan.workers:
+                    with _tried_again("telling how many workers there are"):
+                        said = f"{count(look.workers, 'worker')} ready"
+                        self._desk.say(Reason.SERVING, said, State.READY)
+                        ready = look.workers
                 if retired != (names := frozenset(look.retired)):
                     with _tried_again("telling who is retired"):
                         self._desk.retired(names)

@@ -20,9 +20,9 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 def checked(name: str) -> str:
     """``name``, if it can be a cluster's; else UsageError with one that can."""
-    if _LABEL.fullmatch(name) and len(name) <= LONGEST:
+    if isinstance(name, str) and _LABEL.fullmatch(name) and len(name) <= LONGEST:
         return name
-    instead = suggested(name)
+    instead = suggested(str(name))
     hint = "Use lower-case letters, digits and dashes"
     raise UsageError(
         f"{name!r} cannot be a cluster's name: it has to be a DNS label of at most {LONGEST} characters",

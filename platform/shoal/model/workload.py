@@ -89,10 +89,11 @@ class Timeouts:
         unlimited = self.no_client >= self.max
         return replace(self, max=longest, no_client=longest if unlimited else self.no_client)
 
-    def longest(self, said: str) -> Seconds:
+    def longest(self, said: str | Seconds) -> Seconds:
         """A maximum lifetime as people say it: ``"6 h"`` in all, or ``"+1 h"`` more than now. UnitError."""
-        more = Seconds.parse(said.removeprefix("+"))
-        return Seconds(self.max + more) if said.startswith("+") else more
+        if not isinstance(said, str) or not said.startswith("+"):
+            return Seconds.parse(said)
+        return Seconds(self.max + Seconds.parse(said[1:]))
 
 
 class Why(str):

@@ -86,6 +86,16 @@ def ask(
     return result
 
 
+def number_of_workers(value: object) -> int:
+    """One number, as ``workers=`` of :func:`ask` takes it; WorkloadError for a range and for what is no number."""
+    found = _workers(value)
+    if isinstance(found, int):
+        return found
+    raise WorkloadError(
+        f"{value!r} is a range", hint="A cluster that runs is scaled to one number, such as 3."
+    )
+
+
 # What people bring from Dask, Coiled and Spark, by our name for it.
 _SPELLINGS = {
     "workers": "n_workers num_workers worker_count nworkers executors num_executors instances",

@@ -18,6 +18,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from shoal.engines.dask import worker_usage
+from shoal.engines.dask.asked import AskedRestarts, told
 from shoal.engines.port import Site
 
 _BACK = 10.0  # s in which a worker that left may come back: its nanny starts it again
@@ -49,6 +50,7 @@ class Arriving:
         self._work: asyncio.Task[None] | None = None
         self._restarts = 0
         self._note = ""
+        self._asked = AskedRestarts(scheduler)
         self._cpu: dict[str, float] = {}
         self._peak = 0
         scheduler.add_plugin(self._arrivals)
@@ -159,6 +161,8 @@ class Arriving:
             self._away.pop(name, None)
             if before is None:
                 self._retired.pop(name, None)
+            elif before != worker.address and self._asked.take(name):
+                self._note = told(name)
             elif before != worker.address:
                 self._tell(self._why_again(name, before, worker))
         for name in [name for name in self._known if name not in there]:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from shoal.engines.dask.asked import AskedRestarts, told
 from shoal.engines.port import Site
 from shoal.engines.watch import Losses
 from shoal.errors import InfrastructureError
@@ -46,6 +47,7 @@ class Workers:
         self._absent: dict[str, float] = {}
         self._restarts = 0
         self._note = ""
+        self._asked = AskedRestarts(scheduler)
         self._cpu: dict[int, float] = {}
         self._peak = 0
         self._work: asyncio.Task[None] | None = None
@@ -194,6 +196,9 @@ class Workers:
                 continue
             self._pids[name] = pid
             if before is None:
+                continue
+            if self._asked.take(name):
+                self._note = told(name)
                 continue
             recent = [each for each in self._deaths.get(name, []) if now - each < _DEATHS_WITHIN]
             self._deaths[name] = [*recent, now]
