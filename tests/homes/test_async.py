@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -134,6 +135,32 @@ def test_only_an_async_with_makes_a_call_wait_for_its_block(shared_project: Path
     assert asyncio.run(main()) == (Opening, shoal.DaskCluster)
     with pytest.raises(TypeError, match="async with"), shoal.dask("small", asynchronous=True):
         pass
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cluster_without_a_block_closes_in_its_loop(shared_project: Path) -> None:
+    """`close()` there printed that a coroutine was never awaited; the connection stayed."""
+    ticks = Ticks()
+
+    async def main() -> None:
+        for name in ("awaited", "blocking"):
+            cluster = await shoal.dask(
+                "small", workers=1, name=name, project=shared_project, quiet=True, asynchronous=True
+            )
+            assert await cluster.client.submit(sum, [1, 2]) == 3
+            client = cluster.client
+            if name == "awaited":
+                async with ticks.counted():
+                    await cluster.aclose()
+            else:
+                cluster.close()
+                await asyncio.sleep(0.5)
+            assert client.status == "closed"
+            assert cluster.record.state is State.STOPPED
+
+    asyncio.run(main())
+    gc.collect()
+    assert ticks.longest < 1
 
 
 @pytest.mark.spark

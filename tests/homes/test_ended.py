@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.errors import ClusterEndedError, SessionLostError
+from shoal.errors import ClusterEndedError, SessionLostError, UsageError
 from shoal.machine import paths
 from shoal.model.cluster import Reason, State
 
@@ -200,6 +200,14 @@ def test_an_error_of_the_users_own_stays_that(shared_project: Path) -> None:
 
     with pytest.raises(ValueError, match="mine"):
         fail()
+
+
+def test_a_result_that_is_asked_for_after_the_end_of_the_block_says_so(shared_project: Path) -> None:
+    with started(shared_project) as cluster:
+        future, client = cluster.client.submit(sum, [1, 2]), cluster.client
+    for call in (future.result, lambda: client.submit(sum, [1, 2]), client.scheduler_info):
+        with pytest.raises(UsageError, match="this client is closed"):
+            call()
 
 
 @pytest.mark.spark

@@ -66,7 +66,7 @@ def test_a_spark_server_that_never_answers_is_given_up_with_its_last_words(
 
 
 @pytest.mark.spark
-def test_a_spark_server_that_is_killed_ends_its_cluster_with_its_last_words(
+def test_a_spark_server_that_is_killed_ends_its_cluster_which_says_so_in_one_line(
     empty_home: Path, marked: Callable[[], dict[int, str]], eventually: Callable[..., Any]
 ) -> None:
     with shoal.spark("analytics", name="shot", **SMALL) as cluster:
@@ -74,9 +74,11 @@ def test_a_spark_server_that_is_killed_ends_its_cluster_with_its_last_words(
         os.kill(jvm, signal.SIGKILL)
         eventually(lambda: cluster.record.state is State.FAILED, 20, "it is noted")
         assert cluster.record.reason is Reason.HEAD_CRASHED
-        assert "Spark Connect ended with exit code -9" in cluster.record.message
-        with pytest.raises(shoal.ShoalError, match=r"shot ended: HeadCrashed"):
+        assert cluster.record.message == "Spark's JVM was killed (signal 9); `shoal logs shot`"
+        with pytest.raises(shoal.ShoalError, match=r"shot ended: HeadCrashed") as caught:
             cluster.raise_if_ended()
+        assert str(caught.value).count("shoal logs") == 1
+        assert "Spark's JVM ended with -9" in cluster.logs()
     assert SparkSession.getActiveSession() is None, "nobody is handed the dead one"
     nothing_left(marked)
 

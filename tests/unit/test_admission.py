@@ -66,12 +66,12 @@ def test_a_refusal_names_limit_holders_source_and_three_ways_on(planned: Planned
         standard,
         account,
         names=names,
-        notes={"id-nightly": "idle 41 min"},
+        idle={"id-nightly": 41 * 60.0, "id-explore": 5.0},
     )
     assert str(decision.error()) == (
         "etl-2 requests 28 GB of memory; you hold 28 GB of 42 GB (explore; nightly, idle 41 min): "
         "tier standard (policies/tiers.yaml:3)\n"
-        "  Free what you hold:  shoal down explore\n"
+        "  Free what you hold:  shoal down nightly\n"
         "  Shrink it:           workers=1 fits now (--workers 1)\n"
         "  Wait for it:         queue=True (--queue)"
     )
@@ -85,6 +85,10 @@ def test_what_is_to_be_freed_is_as_little_as_can_be(planned: Planned, standard: 
     account, names = holding(("small", small), ("big", big))
     assert decide(of("new", small), standard, account, names=names).free == ("id-small",)
     assert decide(of("new", big), standard, account, names=names).free == ("id-big",)
+    idle = {"id-small": 120.0, "id-big": 3600.0}
+    assert decide(of("new", small), standard, account, names=names, idle=idle).free == ("id-big",)
+    idle = {"id-small": 3600.0, "id-big": 120.0}
+    assert decide(of("new", big), standard, account, names=names, idle=idle).free == ("id-big",)
     assert set(decide(of("new", planned("etl", workers=3)), standard, account).free) == {"id-small", "id-big"}
 
 

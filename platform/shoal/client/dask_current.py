@@ -8,7 +8,9 @@ What it must not do: know homes. It sets Dask's own context variable, as ``with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -42,8 +44,30 @@ def leave(client: Any) -> None:
 def note_scheduler() -> None:
     """Before a client is opened, which sets the configuration: keep what the user's own says."""
     said = dask.config.get("scheduler", None)
-    if said not in _DISTRIBUTED:
+    if isinstance(said, _Anew):
+        _restore()
+    elif said not in _DISTRIBUTED:
         _users["scheduler"] = said
+
+
+@dataclass(frozen=True)
+class _Anew:
+    """Computes in a forked child, by a client that is made with the first work."""
+
+    connect: Callable[[], Any]
+
+    def __call__(self, graph: Any, keys: Any, **options: Any) -> Any:
+        return self.connect().get(graph, keys, **options)
+
+
+def forked(client: Any, connect: Callable[[], Any]) -> None:
+    """In a forked child: this client is the parent's, and has no threads here. What went to it goes to one that
+    ``connect`` gives, as soon as something is computed."""
+    ours = client in (_current_client.get(), _default())
+    client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
+    leave(client)
+    if ours:
+        dask.config.set(scheduler=_Anew(connect))
 
 
 def forget_scheduler() -> None:
@@ -52,10 +76,19 @@ def forget_scheduler() -> None:
     Dask puts back the scheduler that it found when a client was opened. Where clients overlap that is the one of
     another client, also when that is closed by then, and nothing could be computed without a client.
     """
+    if _default() is None and dask.config.get("scheduler", None) in _DISTRIBUTED:
+        _restore()
+
+
+def _restore() -> None:
+    dask.config.config.pop("scheduler", None)
+    if (said := _users.get("scheduler")) is not None:
+        dask.config.set(scheduler=said)
+
+
+def _default() -> Any:
+    """The client of the process; a block's may be closed already."""
     try:
-        Context().run(distributed.default_client)  # of the process: a block's may be closed already
+        return Context().run(distributed.default_client)
     except ValueError:
-        if dask.config.get("scheduler", None) in _DISTRIBUTED:
-            dask.config.config.pop("scheduler", None)
-            if (said := _users.get("scheduler")) is not None:
-                dask.config.set(scheduler=said)
+        return None

@@ -26,13 +26,21 @@ from distributed import Client
 from distributed.comm import CommClosedError
 
 from shoal.client.dask_current import forget_scheduler, note_scheduler
-from shoal.errors import ClusterEndedError, ShoalError
+from shoal.errors import ClusterEndedError, ShoalError, UsageError
 
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
 _NOTICED = 1.0  # s in which a client notices that its own connection is lost, when another one is
 _POLL = 0.1
 _GOODBYE = {"close-client", "close-stream"}
 _ENDED = "ended"  # a status of ours: its cluster is gone, and its user has not closed it
+
+
+def closed() -> UsageError:
+    """For whoever still uses a client that its user has closed."""
+    return UsageError(
+        "this client is closed, and with it went the results that it had not fetched",
+        hint="Fetch them with `.result()` or `.compute()` before the cluster's block ends.",
+    )
 
 
 class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
@@ -149,6 +157,8 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             await super()._close(fast=fast)
         finally:
             forget_scheduler()
+            if self._told is None:
+                self._told = closed()
 
     async def _shutdown(self) -> None:
         """As Dask's; whatever is asked of it from then on fails with the reason."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
 from shoal.display.computing import DaskBar, shows
-from shoal.errors import UsageError
+from shoal.errors import ForkedError, UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import VERSIONS, differences, versions, warn
 from shoal.model.cluster import Cluster, State
@@ -163,10 +163,9 @@ class DaskCluster(ClusterHandle):
         client, self._client = self._client, None
         self._stay()
         if client is not None:
-            from shoal.client.dask_current import leave
+            from shoal.client.dask_current import forked
 
-            client.status = "closed"  # nobody waits for its loop: not at exit, not as the default client
-            leave(client)
+            forked(client, partial(_anew, weakref.ref(self), self.name))
             _abandoned.append(client)
 
     def _disconnect(self) -> None:
@@ -174,9 +173,15 @@ class DaskCluster(ClusterHandle):
             self._bar.end()
             self._bar = None
         self._stay()
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if client.asynchronous:  # in its own loop, where nobody can wait for it
+            from shoal.client.dask_ending import closed
+
+            client.leave(closed())
+        else:
+            client.close()
 
 
 def _left(client: Any, owned: weakref.finalize[Any, Any] | None, name: str, process: int) -> None:
@@ -189,6 +194,17 @@ def _left(client: Any, owned: weakref.finalize[Any, Any] | None, name: str, proc
             hint=f"Keep the handle for as long as its client is used: cluster = shoal.connect({name!r}).",
         )
     )
+
+
+def _anew(handle: weakref.ref[DaskCluster], name: str) -> Client:
+    """The client of a forked child, which has its parent's handle."""
+    cluster = handle()
+    if cluster is None or cluster._closed:
+        raise ForkedError(
+            f"this process is a forked child, and its handle on {name!r} is gone",
+            hint=f"Connect here: cluster = shoal.connect({name!r}).",
+        )
+    return cluster.client
 
 
 async def _theirs(client: Client) -> dict[str, dict[str, str]]:

@@ -198,6 +198,12 @@ class ClusterHandle(ABC):
         if self._shown is not None:
             self._shown.settle(self._cluster, self.report())
 
+    async def aclose(self) -> None:
+        """As :meth:`close`, without blocking the event loop; for handles that no ``async with`` closes."""
+        self._leave_block()
+        await self._leave_loop()
+        await in_thread(self.close)
+
     def __enter__(self) -> Self:
         try:
             self._enter_block()
@@ -333,9 +339,10 @@ def why_ended(home: Home, cluster_id: str) -> ClusterEndedError | None:
 def _ended(cluster: Cluster) -> ClusterEndedError | None:
     if not (cluster.state.ended or cluster.state is State.STOPPING):
         return None
+    where = f"`shoal logs {cluster.name}`"
     return ClusterEndedError(
         f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
-        hint=f"`shoal logs {cluster.name}` shows what it wrote.",
+        hint="" if where in cluster.message else f"{where} shows what it wrote.",
         reason=cluster.reason.value,
         cluster=cluster.id,
     )

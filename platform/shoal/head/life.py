@@ -143,7 +143,7 @@ class Head:
             self._sleep()
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
-                return Reason.HEAD_CRASHED, failure
+                return Reason.HEAD_CRASHED, f"{failure}; `shoal logs {self._cluster.name}`"
             if (told := engine.closed()) is not None:
                 return Reason.STOPPED_BY_USER, told
             look = engine.observe()

@@ -40,6 +40,7 @@ from shoal.quota.account import (
 from shoal.units import Seconds
 
 MACHINE = "the machine"
+_IDLE_WORTH_SAYING = 60.0  # s
 
 
 class Verdict(StrEnum):
@@ -139,19 +140,20 @@ def decide(
     team: Account | None = None,
     place: Capacity | None = None,
     names: Mapping[str, str] | None = None,
-    notes: Mapping[str, str] | None = None,
+    idle: Mapping[str, float] | None = None,
 ) -> Decision:
     """Whether ``ask`` may start now, for a user with ``limits``.
 
     ``user`` and ``team`` are the accounts as they stand; what they hold for this same cluster already is left
     out, so asking again (or for another size) gives the answer that the first time would have. ``names`` says
-    what to call other clusters in messages, by id (default: the id), ``notes`` what to say of them besides,
-    such as ``"idle 41 min"``.
+    what to call other clusters in messages, by id (default: the id), ``idle`` for how long they have computed
+    nothing, in seconds: of several whose end would make room, the one for the longest is proposed.
     """
     names = names or {}
     labels = dict(names)
-    for cluster, note in (notes or {}).items():
-        labels[cluster] = f"{names.get(cluster, cluster)}, {note}"
+    idle = {key: seconds for key, seconds in (idle or {}).items() if seconds >= _IDLE_WORTH_SAYING}
+    for cluster, seconds in idle.items():
+        labels[cluster] = f"{names.get(cluster, cluster)}, idle {Seconds(seconds)}"
     shortages = _shortages(ask, limits, user, team, place)
     if not shortages:
         return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{ask.name} is within every limit")
@@ -163,7 +165,7 @@ def decide(
         if never:
             hint = "Waiting would not help: ask for less. shoal quota shows your limits."
             return Ways((), workers, hint)
-        free = _to_free(ask, limits, user, team, place)
+        free = _to_free(ask, limits, user, team, place, idle)
         return Ways(free, workers, _ways_on(free, workers, names))
 
     if never:
@@ -256,9 +258,17 @@ def with_workers(plan: Plan, workers: int) -> Plan:
 
 
 def _to_free(
-    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
+    ask: Claim,
+    limits: Limits,
+    user: Account,
+    team: Account | None,
+    place: Capacity | None,
+    idle: Mapping[str, float],
 ) -> tuple[str, ...]:
-    """A smallest choice of the user's own clusters whose end makes room: one if one does, else several."""
+    """A smallest choice of the user's own clusters whose end makes room: one if one does, else several.
+
+    Of those that do alone, the one that is idle for the longest, else the smallest.
+    """
 
     def makes_room(clusters: Sequence[str]) -> bool:
         def less(account: Account) -> Account:
@@ -268,7 +278,7 @@ def _to_free(
         return not _shortages(ask, limits, less(user), less(team) if team else None, freed)
 
     own = sorted(user.without(ask.cluster).admitted.items(), key=lambda pair: (pair[1].memory, pair[0]))
-    for cluster, _ in own:
+    for cluster, _ in sorted(own, key=lambda pair: -idle.get(pair[0], 0.0)):  # keeps the order of size
         if makes_room([cluster]):
             return (cluster,)
     chosen: list[str] = []

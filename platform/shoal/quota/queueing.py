@@ -377,7 +377,7 @@ def explain(
     books: Books,
     place: Capacity | None = None,
     names: Mapping[str, str] | None = None,
-    notes: Mapping[str, str] | None = None,
+    idle: Mapping[str, float] | None = None,
 ) -> Decision:
     """``outcome`` with every reason and the ways on, for people.
 
@@ -391,7 +391,7 @@ def explain(
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None
     user = books.users.get(limits.user, Account())
-    decision = decide(ask, limits, user, team, place, names, notes)
+    decision = decide(ask, limits, user, team, place, names, idle)
     if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
         ahead = (names or {}).get(outcome.behind or "", outcome.behind)
         message = f"{ask.name} is queued behind {ahead}, which needs more than is free"

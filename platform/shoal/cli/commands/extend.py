@@ -7,9 +7,11 @@ What it must not do: decide whether it may (the home does).
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from shoal.cli import options as o
 
@@ -20,9 +22,23 @@ Examples:
 """
 
 
+class _Extend(TyperCommand):
+    """Takes ``-1h`` for what it was meant as, not for an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(re.match(r"-[\d.]", each) for each in args):
+            from shoal.errors import UsageError
+
+            raise UsageError(
+                f"shoal extend {' '.join(args)}: a lifetime is not negative",
+                hint="Write the total lifetime, such as 6h, or +1h for an hour more. `shoal down NAME` ends it now.",
+            )
+        return super().parse_args(ctx, args)
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("extend", epilog=EXAMPLES)(extend)
+    app.command("extend", cls=_Extend, epilog=EXAMPLES)(extend)
 
 
 def extend(

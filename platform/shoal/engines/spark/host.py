@@ -124,7 +124,11 @@ class SparkHost:
     def failure(self) -> str | None:
         if self._server is None or self._server.poll() is None:
             return None
-        return f"Spark Connect ended with exit code {self._server.returncode}:\n{self._tail()}"
+        code = self._server.returncode
+        _log.error("Spark's JVM ended with %s; the end of its log:\n%s", code, self._tail())
+        return (
+            f"Spark's JVM was killed (signal {-code})" if code < 0 else f"Spark's JVM exited with code {code}"
+        )
 
     def closed(self) -> str | None:
         """Never: a client of Spark Connect can end its session alone."""

@@ -34,9 +34,7 @@ from shoal.quota import admission
 from shoal.quota.account import Account, Amounts, amounts, real
 from shoal.quota.admission import Capacity, Decision, Verdict, with_workers
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
-from shoal.units import Seconds
 
-_IDLE_WORTH_SAYING = 60.0  # s
 _DEEDS: dict[type[Action], Deed] = {StopHead: Deed.TELL, KillHead: Deed.KILL, EndRemains: Deed.END}
 
 
@@ -179,9 +177,9 @@ class Governing:
         outcomes = admit(queue, books, self.project.policy, place, tx.now)
         outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
         names = {cluster.id: cluster.name for cluster in live}
-        notes = {c.id: _note(c) for c in live if _note(c)}
+        idle = {c.id: c.usage.idle for c in live}
         limits = self.project.policy.limits_of(asked.owner)
-        return explain(outcome, limits, books, place, names, notes), outcome
+        return explain(outcome, limits, books, place, names, idle), outcome
 
     def _is_over(self, tx: Transaction, cluster: Cluster) -> bool:
         """Whether a look would note that its head is not there any more."""
@@ -222,8 +220,3 @@ def _account(tx: Transaction, key: tuple[Scope, str], live: Iterable[Cluster]) -
 
 def _until(cluster: Cluster) -> float:
     return (cluster.admitted_at or cluster.created) + cluster.plan.timeouts.max
-
-
-def _note(cluster: Cluster) -> str:
-    idle = cluster.usage.idle
-    return f"idle {Seconds(idle)}" if idle >= _IDLE_WORTH_SAYING else ""
