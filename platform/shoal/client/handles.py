@@ -131,7 +131,7 @@ class ClusterHandle(ABC):
     def scale(self, workers: int, timeout: float = 120.0) -> Self:
         """To this many workers: through admission when it grows (QuotaExceededError), then waits for them.
 
-        WorkloadError for what is no number of workers; UsageError below 1.
+        WorkloadError for anything that is not a number of workers; UsageError below 1.
         """
         workers = number_of_workers(workers)
         self._home.scale(self.id, workers)

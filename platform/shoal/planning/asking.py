@@ -87,7 +87,7 @@ def ask(
 
 
 def number_of_workers(value: object) -> int:
-    """One number, as ``workers=`` of :func:`ask` takes it; WorkloadError for a range and for what is no number."""
+    """One number, as ``workers=`` of :func:`ask` takes it; WorkloadError for a range or anything else."""
     found = _workers(value)
     if isinstance(found, int):
         return found
