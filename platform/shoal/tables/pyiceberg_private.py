@@ -193,9 +193,17 @@ class Planner(ManifestGroupPlanner):
     def _build_metrics_evaluator(self) -> Callable[[DataFile], bool]:
         schema = self.table_metadata.schema()
         asked = _without_counts_of_fields(self.row_filter, schema)
-        return ManifestGroupPlanner(
+        evaluate = ManifestGroupPlanner(
             self.table_metadata, self.io, asked, self.case_sensitive, self.options
         )._build_metrics_evaluator()
+
+        def may_match(file: DataFile) -> bool:
+            try:
+                return evaluate(file)
+            except UnicodeDecodeError:
+                return True  # some writers cut the bound of a text inside a character
+
+        return may_match
 
     def _build_residual_evaluator(self, spec_id: int) -> Callable[[DataFile], ResidualEvaluator]:
         whole = UnpartitionedResidualEvaluator(self.table_metadata.schema(), self.row_filter)
@@ -350,6 +358,17 @@ class _Replace(_OverwriteFiles):
 
     def _validate_concurrency(self) -> None:
         raise CommitFailedException("The branch moved; the replacement has to be planned again.")
+
+    def _build_delete_files_partition_predicate(self) -> None:
+        # PyIceberg looks for the files in manifests of their partitions, for which it has no NaN, and half of the
+        # bits of other floating numbers: where there are some, in all manifests.
+        schema = self._transaction.table_metadata.schema()
+        specs = {file.spec_id for file in self._deleted_data_files}
+        misled = {i for i in specs if any(_misleads(field, schema) for field in self.spec(i).fields)}
+        if not misled:
+            super()._build_delete_files_partition_predicate()
+        for spec_id in misled and specs:
+            self.partition_filters[spec_id] = AlwaysTrue()
 
 
 def overwrite_producer(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from pyiceberg import expressions as ex
@@ -209,7 +209,8 @@ def exact_literal(value: Any, kind: iceberg.IcebergType) -> Any:
         case iceberg.DecimalType(precision=precision, scale=scale) if isinstance(value, Decimal):
             _, digits, exponent = value.as_tuple()
             fits = isinstance(exponent, int) and -exponent <= scale and len(digits) <= precision
-            return value.quantize(Decimal(1).scaleb(-scale)) if fits else None
+            with localcontext(prec=2 * precision + scale):  # by default it rounds to 28 digits, or refuses
+                return value.quantize(Decimal(1).scaleb(-scale)) if fits else None
         case iceberg.BooleanType():
             return value if type(value) is bool else None
     return None

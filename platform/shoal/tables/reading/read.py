@@ -61,7 +61,9 @@ def read_table(
     table = catalogs.load(name, settled)
     snapshot_id, schema_id = resolve(table, name, snapshot, as_of, branch)
     after = _since(table, name, since, snapshot_id)
-    if after is None:
+    if after is not None and after == snapshot_id:
+        after = snapshot_id = None  # nothing was added since
+    if after is None and snapshot_id is not None:
         equality.refuse(table.metadata, table.io, snapshot_id, name)
     schema = table.metadata.schema_by_id(schema_id)
     assert schema is not None, "a snapshot's schema is in its table"

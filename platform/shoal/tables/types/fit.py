@@ -6,7 +6,7 @@ nobody. What it must not do: change a value's meaning to make it fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,8 +20,13 @@ from shoal.tables.pyiceberg_private import schema_to_pyarrow
 from shoal.tables.types.dtypes import storable
 
 
-def fit(frame: pd.DataFrame | pa.Table, schema: Schema, table: str, number: int) -> pa.Table:
-    """The frame as Arrow with exactly the table's columns and types. Missing optional ones are null."""
+def fit(
+    frame: pd.DataFrame | pa.Table, schema: Schema, table: str, number: int, expected: Sequence[str] = ()
+) -> pa.Table:
+    """The frame as Arrow with exactly the table's columns and types. Missing optional ones are null.
+
+    ``expected``: columns that the whole frame has, so that each of its partitions has to have them.
+    """
     target = schema_to_pyarrow(schema, include_field_ids=False)
     names = list(frame.columns) if isinstance(frame, pd.DataFrame) else frame.column_names
     extra = [name for name in names if name not in target.names]
@@ -29,6 +34,13 @@ def fit(frame: pd.DataFrame | pa.Table, schema: Schema, table: str, number: int)
         raise SchemaMismatchError(
             f"Partition {number} of the frame has columns that the table {table} does not have: {extra}.",
             hint="Its partitions differ from its meta: does a function in map_partitions add columns?",
+        )
+    lacking = [name for name in expected if name not in names]
+    if lacking:
+        raise SchemaMismatchError(
+            f"Partition {number} of the frame written to {table} lacks columns that its meta has: {lacking}.",
+            hint="Its partitions differ from its meta: does a function in map_partitions drop columns?",
+            differences=[(name, "missing", f"partition {number} does not have it") for name in lacking],
         )
     arrays = []
     for wanted, column in zip(target, schema.fields, strict=True):

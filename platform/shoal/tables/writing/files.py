@@ -62,6 +62,8 @@ class WriteContext:
     """Where this attempt's files go; nothing else is in there."""
     index_names: tuple[str, ...] = ()
     """Names of index levels that are stored as columns."""
+    columns: tuple[str, ...] = ()
+    """What every partition has to have, index levels included."""
     sort: tuple[tuple[str, bool], ...] = ()
     io_properties: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -107,13 +109,13 @@ def write_partition(
 ) -> list[Written]:
     """Write one partition's files. If it fails, what it wrote is deleted again."""
     if isinstance(frame, pd.DataFrame) and context.index_names:
-        frame = frame.reset_index(list(context.index_names))
+        frame = frame.reset_index([name for name in context.index_names if name in frame.index.names])
     if len(frame) == 0:
         return []
     reached(WritePoint.WORKER_BEFORE_FILE)
     schema = unpack_metadata(context.metadata).schema()
     try:
-        table = fit(frame, schema, context.table, position)
+        table = fit(frame, schema, context.table, position, context.columns)
         io = file_io(unpack_metadata(context.metadata).location, context.io_properties)
         written = renewing(io, lambda: write_stream(iter([table]), context))
     except _NOT_FIT as error:

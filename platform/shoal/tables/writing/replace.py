@@ -7,14 +7,23 @@ do: read data files.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
 from pyiceberg.table import DataScan, Table
+from pyiceberg.types import DoubleType, FloatType
 
 from shoal.tables.errors import ConflictError, NotSupportedError
 from shoal.tables.pyiceberg_private import DataFile
 from shoal.tables.reading.equality import files_of
 
+REWRITE_ALL = (
+    "CALL shoal.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))"
+)
+"""Without the option Spark rewrites only files that are too small or too large, which may be none."""
 Scope = Callable[[DataFile], bool]
 
 
@@ -76,14 +85,61 @@ def these_partitions(
     if base.spec().is_unpartitioned():
         return all_of_it(base, name, branch)
     spec_id = base.spec().spec_id
-    chosen = {tuple(f.partition[i] for i in range(len(f.partition))) for f in written}
+    floats = _floating(base)
+    chosen = {tuple(_key(f.partition[i]) for i in range(len(f.partition))) for f in written}
 
     def scope(file: DataFile) -> bool:
         if file.spec_id != spec_id:
             raise NotSupportedError(
                 f"{name} holds files of an earlier partitioning, so no single partition can be replaced.",
-                hint="Rewrite it once with Spark: CALL shoal.system.rewrite_data_files('namespace.table').",
+                hint=f"Rewrite it once with Spark: {REWRITE_ALL.format(name=name)}",
             )
-        return tuple(file.partition[i] for i in range(len(file.partition))) in chosen
+        values = [file.partition[i] for i in range(len(file.partition))]
+        exact = [_by_bounds(file, floats[i]) if i in floats else None for i in range(len(values))]
+        held = tuple(_key(v if e is None else e) for v, e in zip(values, exact, strict=True))
+        for i in floats:
+            if exact[i] is None and held not in chosen and _may_be_rounded(held, i, chosen):
+                raise NotSupportedError(
+                    f"Whether a file of {name} is of a partition that this write replaces cannot be told: "
+                    f"partition values in manifests may be rounded, and the file has no statistics ({values}).",
+                    hint='Write with mode="overwrite", or to a table partitioned by another column.',
+                )
+        return held in chosen
 
     return _removal(base, name, branch, scope, "a partition that this write replaces")
+
+
+def _floating(table: Table) -> dict[int, int]:
+    """Where in a partition there are floating numbers, and the ids of their columns."""
+    found = {}
+    for i, part in enumerate(table.spec().fields):
+        column = next((f for f in table.schema().fields if f.field_id == part.source_id), None)
+        if column is not None and isinstance(column.field_type, (FloatType, DoubleType)):
+            found[i] = part.source_id
+    return found
+
+
+def _key(value: Any) -> Any:
+    """A partition's value as what it equals: NaN is one value, 0.0 and -0.0 are two, as in Iceberg's own library."""
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else value.hex()
+    return value
+
+
+def _by_bounds(file: DataFile, column: int) -> float | None:
+    """The one number that a file holds in a column. PyIceberg's manifests keep it in half its bits, bounds in all."""
+    low, high = (file.lower_bounds or {}).get(column), (file.upper_bounds or {}).get(column)
+    if low is None or low != high:
+        return None  # 0.0 has the bounds -0.0 and 0.0, and no half of its bits is lost
+    value: float = struct.unpack("<f" if len(low) == 4 else "<d", low)[0]
+    return None if math.isnan(value) else value
+
+
+def _may_be_rounded(held: tuple[Any, ...], at: int, chosen: Iterable[tuple[Any, ...]]) -> bool:
+    for key in chosen:
+        alike = all(a == b for i, (a, b) in enumerate(zip(held, key, strict=True)) if i != at)
+        if alike and None not in (key[at], held[at]) and "NaN" not in (key[at], held[at]):
+            number = float.fromhex(key[at])
+            if float(np.float32(number)).hex() == held[at]:
+                return True
+    return False

@@ -122,6 +122,7 @@ def write_table(
         table=name,
         data_path=f"{folder}/{attempt}",
         index_names=job.index_names,
+        columns=job.columns,
         sort=job.sort,
         io_properties=hold_secrets(dict(job.io.properties)),
     )

@@ -1,0 +1,126 @@
+"""Edges that ordinary jobs come to: nothing new, a partition unlike its meta, numbers and texts of unusual make."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dask.dataframe as dd
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.typedef import Record
+
+import shoal
+from shoal.tables import errors
+from shoal.tables.catalogs import opening as catalogs
+
+
+def ids(frame: Any) -> list[int]:
+    return sorted(frame.id.compute().tolist())
+
+
+def test_a_partition_that_lacks_a_column(name: str) -> None:
+    """It was written as nulls."""
+
+    def part(i: int) -> pd.DataFrame:
+        return pd.DataFrame({"a": [i], "b": [5]}) if i == 0 else pd.DataFrame({"a": [i]})
+
+    frame = dd.from_map(part, [0, 1], meta=part(0).iloc[:0])
+    with pytest.raises(errors.SchemaMismatchError, match=r"Partition 1 .* lacks .*\['b'\]") as caught:
+        shoal.write_table(frame, name)
+    assert caught.value.values["differences"] == [("b", "missing", "partition 1 does not have it")]
+    with pytest.raises(errors.TableNotFoundError):
+        shoal.read_table(name)
+    # A column that the whole frame lacks is another matter.
+    shoal.write_table(pa.table({"a": [1], "b": [2]}), name)
+    shoal.write_table(frame[["a"]], name, evolve=True)
+    assert len(shoal.read_table(name)) == 3
+
+
+def test_a_partition_that_lacks_an_index_level(name: str) -> None:
+    def part(i: int) -> pd.DataFrame:
+        frame = pd.DataFrame({"a": [i]}, index=pd.Index([i], name="k"))
+        return frame if i == 0 else frame.reset_index(drop=True)
+
+    frame = dd.from_map(part, [0, 1], meta=part(0).iloc[:0])
+    with pytest.raises(errors.SchemaMismatchError, match=r"Partition 1 .* lacks .*\['k'\]"):
+        shoal.write_table(frame, name)
+
+
+def test_nothing_new(name: str) -> None:
+    seen = shoal.write_table(pa.table({"id": [1], "x": ["a"]}), name).snapshot_id
+    new = shoal.read_table(name, since=seen)
+    assert (len(new), ids(new), list(new.columns)) == (0, [], ["id", "x"])
+    assert ids(new[new.x == "a"]) == []
+    assert len(shoal.read_table(name, since=seen, filters="x = 'a'")) == 0
+    assert len(shoal.read_table(name, since=seen, snapshot=seen)) == 0
+    shoal.write_table(pa.table({"id": [2], "x": ["b"]}), name)
+    assert ids(shoal.read_table(name, since=seen)) == [2]
+
+
+def test_a_decimal_of_all_its_digits(name: str) -> None:
+    """Python's decimals round to 28 digits unless told otherwise."""
+    big = Decimal("9999999999999999999999999999.9999999999")
+    values = pa.array([big, big.copy_negate(), Decimal("1.1")], pa.decimal128(38, 10))
+    shoal.write_table(pa.table({"id": [0, 1, 2], "d": values}), name)
+    df = shoal.read_table(name)
+    assert ids(df[df.d == big]) == [0]
+    assert ids(df[df.d < big]) == [1, 2]
+    assert ids(df[df.d.isin([big, big.copy_negate()])]) == [0, 1]
+    assert ids(df[df.d == Decimal("1.10000000000000000000000000000000000")]) == [2]
+    assert ids(shoal.read_table(name, filters=[("d", "in", [big])])) == [0]
+
+
+@pytest.mark.parametrize("partition_by", [None, "truncate(3, s)"])
+def test_a_bound_that_was_cut_inside_a_character(name: str, partition_by: str | None) -> None:
+    """As some writers did: such a bound says nothing."""
+    text = '{"name":"John O\u2019Hara'
+    rows = pa.table({"id": [1], "s": [text]})
+    shoal.create_table(name, rows.schema, partition_by=partition_by or ())
+    table = catalogs.load(name)
+    path = Path(table.location().removeprefix("file://"), "data", "theirs.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows.cast(schema_to_pyarrow(table.schema())), path)
+    file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=f"file://{path}",
+        file_format=FileFormat.PARQUET,
+        partition=Record(text[:3]) if partition_by else Record(),
+        record_count=1,
+        file_size_in_bytes=os.path.getsize(path),
+        column_sizes={},
+        value_counts={2: 1},
+        null_value_counts={2: 0},
+        nan_value_counts=None,
+        lower_bounds={2: b'{"name":"John O\xe2'},
+        upper_bounds={2: b'{"name":"John P\xe2'},
+        split_offsets=None,
+        equality_ids=None,
+        sort_order_id=None,
+        key_metadata=None,
+    )
+    file.spec_id = 0
+    with table.transaction() as change, change.update_snapshot().fast_append() as append:
+        append.append_data_file(file)
+    df = shoal.read_table(name)
+    for found, filters in (
+        ([1], "s > 'a'"),
+        ([1], "s like '{%'"),
+        ([1], "s not like 'a%'"),
+        ([1], "s not in ('q', 'r')"),
+        ([1], f"s = '{text}'"),
+        ([], "s = 'q'"),
+        ([], "s in ('q', 'r')"),
+        ([], "s <= 'q'"),
+        ([1], "s is not null"),
+    ):
+        assert ids(shoal.read_table(name, filters=filters)) == found, filters
+    assert ids(df[df.s == text]) == ids(df[df.s > "a"]) == ids(df[df.s.str.startswith("{")]) == [1]
+    assert ids(df[df.s == "q"]) == []
+    assert shoal.write_table(rows, name, mode="upsert", keys="s").replaced_rows == 1
