@@ -124,3 +124,70 @@ def test_a_bound_that_was_cut_inside_a_character(name: str, partition_by: str | 
     assert ids(df[df.s == text]) == ids(df[df.s > "a"]) == ids(df[df.s.str.startswith("{")]) == [1]
     assert ids(df[df.s == "q"]) == []
     assert shoal.write_table(rows, name, mode="upsert", keys="s").replaced_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("filters", "said", "hint"),
+    [
+        ('"a.b" = 4', "character 1", "a.b"),
+        ('"my a.b" > 4', "character 1", '"my a".b'),
+        ("`a.b` = 4", "character 1", '"a column" = 1'),
+        ("s = 'x\ny'", "character 5", r"[('column', '==', 'x\ny')]"),
+        ('"q""q" = 1', "character 1", """[('q"q', '==', 1)]"""),
+        ('id > 1 and "q\\q', "character", "as in SQL"),
+    ],
+)
+def test_a_filter_that_cannot_be_read(name: str, filters: str, said: str, hint: str) -> None:
+    """It was told by the insides of the parser."""
+    shoal.write_table(pa.table({"id": [1], "a.b": [4], "my a.b": [5], 'q"q': [1], "s": ["x\ny"]}), name)
+    with pytest.raises(errors.FilterError) as caught:
+        shoal.read_table(name, filters=filters)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+    assert not any(word in str(caught.value) for word in ("W:(", "Group", "Expected {"))
+    assert len(str(caught.value)) < 300
+
+
+def test_what_the_hints_say_can_be_read(name: str) -> None:
+    shoal.write_table(pa.table({"id": [1], "a.b": [4], "my a.b": [5], 'q"q': [1], "s": ["x\ny"]}), name)
+    given: list[Any] = ["a.b = 4", '"my a".b > 4', [("s", "==", "x\ny")], [('q"q', "==", 1)]]
+    for filters in given:
+        assert ids(shoal.read_table(name, filters=filters)) == [1], filters
+
+
+def test_a_column_of_nulls_alone(name: str) -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": [None, None]})
+    with pytest.raises(errors.TypeNotSupportedError, match="All values of 'b' are null") as caught:
+        shoal.write_table(frame, name)
+    assert "df.astype({'b': 'string[pyarrow]'})" in caught.value.hint
+    shoal.write_table(frame.astype({"b": "string[pyarrow]"}), name)
+    assert shoal.read_table(name).b.isnull().all().compute()
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.date32()]
+)
+def test_a_time_too_far_off_is_a_wrong_value(name: str, kind: pa.DataType) -> None:
+    """It was told as a wrong type."""
+    far = {pa.timestamp("s"): 2**40, pa.date32(): 2**25}.get(kind, 2**40 * 1_000_000)
+    rows = pa.table(
+        {"id": [0, 1], "at": pa.array([0, far], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)}
+    )
+    with pytest.raises(
+        errors.ValueNotRepresentableError, match=r"row 1 of partition 0 .*outside 1 to 9999"
+    ) as caught:
+        shoal.write_table(rows, name)
+    assert (caught.value.values["column"], caught.value.values["row"]) == ("at", 1)
+    shoal.write_table(rows.slice(0, 1), name)
+    assert ids(shoal.read_table(name)) == [0]
+
+
+def test_a_partition_whose_folder_has_too_long_a_name(name: str) -> None:
+    rows = pa.table({"id": [1], "s": ["x" * 300]})
+    with pytest.raises(errors.StorageError, match="too long") as caught:
+        shoal.write_table(rows, name, partition_by="s")
+    assert '"write.object-storage.partitioned-paths": "false"' in caught.value.hint
+    flat = {"write.object-storage.enabled": "true", "write.object-storage.partitioned-paths": "false"}
+    shoal.create_table(name, rows.schema, partition_by="s", properties=flat)
+    shoal.write_table(rows, name)
+    assert ids(shoal.read_table(name, filters=[("s", "==", "x" * 300)])) == [1]

@@ -11,8 +11,10 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 import shoal
+from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.errors import ConflictError
 from shoal.tables.writing import points, write
 from shoal.tables.writing.points import WritePoint
 
@@ -136,6 +138,84 @@ def test_a_file_of_an_earlier_version_is_kept(name: str, monkeypatch: pytest.Mon
     shoal.branch(name, "c")
     assert not put(3, name, run_key="k", branch="c").replayed
     assert (rows(name), rows(name, branch="b"), rows(name, branch="c")) == ([1], [1, 2], [1, 3])
+
+
+def test_after_a_rollback_a_run_is_written_again(name: str) -> None:
+    """It said that its rows were there."""
+    first = put(0, name).snapshot_id
+    loaded = put(1, name, run_key="load")
+    for again in (2, 3):
+        shoal.rollback(name, first)
+        result = put(again, name, run_key="load")
+        assert (result.replayed, rows(name)) == (False, [0, again])
+        assert put(9, name, run_key="load").snapshot_id == result.snapshot_id
+    shoal.rollback(name, loaded.snapshot_id)
+    assert put(9, name, run_key="load").snapshot_id == loaded.snapshot_id
+    assert rows(name) == [0, 1]
+    assert rows(name, snapshot=result.snapshot_id) == [0, 3]
+
+
+def test_a_rollback_whose_snapshots_expire(name: str, catalog: Catalog) -> None:
+    """Nothing but its property tells of a run whose snapshot has expired, so a rollback keeps that right."""
+    first = put(0, name).snapshot_id
+    loaded = put(1, name, run_key="load").snapshot_id
+    shoal.rollback(name, first)
+    shoal.rollback(name, loaded)
+    before = put(2, name).snapshot_id
+    catalog.load_table(name).maintenance.expire_snapshots().by_id(loaded).commit()
+    assert put(9, name, run_key="load").replayed
+    other = put(3, name, run_key="other").snapshot_id
+    shoal.rollback(name, before)
+    catalog.load_table(name).maintenance.expire_snapshots().by_id(other).commit()
+    assert not put(4, name, run_key="other").replayed
+    assert rows(name) == [0, 1, 2, 4]
+
+
+def test_a_branch_that_starts_anew(name: str, catalog: Catalog) -> None:
+    put(0, name)
+    shoal.branch(name, "b")
+    put(1, name, run_key="k", branch="b")
+    catalog.load_table(name).manage_snapshots().remove_branch("b").commit()
+    shoal.branch(name, "b")
+    assert not put(2, name, run_key="k", branch="b").replayed
+    assert (rows(name), rows(name, branch="b")) == ([0], [0, 2])
+
+
+def test_a_past_that_has_expired(name: str, catalog: Catalog) -> None:
+    """A snapshot kept by a tag, of a past with a hole: the run's rows may be there, and are not written twice."""
+    put(0, name)
+    loaded = put(1, name, run_key="k").snapshot_id
+    shoal.tag(name, "kept")
+    middle = put(2, name).snapshot_id
+    put(3, name)
+    catalog.load_table(name).maintenance.expire_snapshots().by_id(middle).commit()
+    again = put(9, name, run_key="k")
+    assert (again.replayed, again.snapshot_id, rows(name)) == (True, loaded, [0, 1, 2, 3])
+
+
+def test_a_try_that_its_own_runs_rollback_overtook(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The try that landed has deleted this one's files."""
+    first = put(0, name).snapshot_id
+
+    def meanwhile(reached: WritePoint) -> None:
+        if reached is WritePoint.CLIENT_AFTER_FILES:
+            monkeypatch.setattr(points, "hook", None)
+            put(1, name, run_key="k")
+            shoal.rollback(name, first)
+
+    monkeypatch.setattr(points, "hook", meanwhile)
+    with pytest.raises(ConflictError, match="was rolled back meanwhile"):
+        put(2, name, run_key="k")
+    assert rows(name) == [0]
+    assert not put(2, name, run_key="k").replayed
+    assert rows(name) == [0, 2]
+
+
+def test_an_empty_key_is_refused(name: str) -> None:
+    """It was as good as none."""
+    for key in ("", " "):
+        with pytest.raises(UsageError, match="is empty"):
+            put(1, name, run_key=key)
 
 
 @pytest.mark.parametrize("point", [WritePoint.CLIENT_AFTER_SWAP, WritePoint.CLIENT_BEFORE_SWAP])

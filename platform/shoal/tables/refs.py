@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import operator
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 from shoal.tables.storage import told
+from shoal.tables.writing.runs import properties_after
 
 _ID = re.compile(r"-?\d{1,19}")
 """A snapshot's id, as text."""
@@ -195,7 +199,8 @@ def rollback(name: str, snapshot: int | str, *, catalog: CatalogSettings | None 
     """Make a snapshot (its id, or a tag) that was the table's current state once that again.
 
     Later ones stay in its history until they expire, so a rollback can be undone: roll back to the snapshot that
-    was the current one. A snapshot that was only ever a branch's is refused.
+    was the current one. A snapshot that was only ever a branch's is refused. What a ``run_key`` wrote since then is
+    written again when it is run again.
 
     Raises :class:`SnapshotNotFoundError`, :class:`ConflictError` if someone else wrote meanwhile.
     """
@@ -211,8 +216,14 @@ def rollback(name: str, snapshot: int | str, *, catalog: CatalogSettings | None 
             f"Snapshot {target} never was the current state of {name}: it is a branch's.",
             hint=f"shoal.history({name!r}) shows which snapshots were.",
         )
-    # Not PyIceberg's `rollback_to_snapshot`, which goes to ancestors alone, so never forward again.
-    _manage(name, lambda manage: manage.set_current_snapshot(snapshot_id=target), table)
+    forgotten, again = properties_after(table.metadata, target)
+    with _managing(name, table), table.transaction() as change:
+        # Not PyIceberg's `rollback_to_snapshot`, which goes to ancestors alone, so never forward again.
+        ManageSnapshots(change).set_current_snapshot(snapshot_id=target).commit()
+        if forgotten:
+            change.remove_properties(*forgotten)
+        if again:
+            change.set_properties(again)
 
 
 def _once_current(table: Table) -> set[int]:
@@ -270,10 +281,16 @@ def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int
 
 
 def _manage(name: str, action: Any, table: Table) -> None:
+    with _managing(name, table):
+        action(table.manage_snapshots()).commit()
+
+
+@contextmanager
+def _managing(name: str, table: Table) -> Iterator[None]:
     what = f"The metadata of {name} could not be written, and nothing was changed"
     try:
         with told(what, table.location(), io=table.io, table=name):
-            action(table.manage_snapshots()).commit()
+            yield
     except CommitFailedException as error:
         raise ConflictError(
             f"Someone else changed {name} at the same moment: {error}", hint="Nothing was done. Try again."

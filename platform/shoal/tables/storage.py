@@ -123,6 +123,12 @@ def storage_error(
             f"No space is left at {location}. {what}: {error}",
             hint="Free some and run it again; the table is as it was, and this task's files are deleted.",
         )
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG or "File name too long" in str(error):
+        return StorageError(
+            f"{what}, for a folder's name would be too long: {location}. Folders are named by the partition's values.",
+            hint="Partition by less of the column, such as truncate(16, c), or make the table with properties="
+            '{"write.object-storage.enabled": "true", "write.object-storage.partitioned-paths": "false"}.',
+        )
     if on_s3(location):
         return _of_s3(error, location, what, io, table)
     if is_gone(error):

@@ -27,6 +27,12 @@ APPLY = (
 )
 """Rewrites every data file that has deletes, as of now: with the sequence number that the files began with, the
 deletes would still seem to concern files that were written meanwhile."""
+REWRITE_ALL = "CALL shoal.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))"
+"""Rewrites every file as the table is now. Without the option Spark rewrites files of an unfit size alone, if any."""
+TO_PARQUET = (
+    f"ALTER TABLE shoal.{{name}} SET TBLPROPERTIES ('write.format.default' = 'parquet'); {REWRITE_ALL}"
+)
+"""As long as the property says otherwise, Spark would rewrite them as what they are."""
 
 
 def refuse(metadata: TableMetadata, io: FileIO, snapshot_id: int | None, name: str) -> None:
@@ -43,8 +49,8 @@ def refuse(metadata: TableMetadata, io: FileIO, snapshot_id: int | None, name: s
         raise _refusal(f"The table {name} has {count} equality deletes", name)
 
 
-def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
-    """The data files of a scan, each with what is deleted in it.
+def files_of(scan: DataScan | IncrementalAppendScan, name: str = "namespace.table") -> list[FileScanTask]:
+    """The data files of a scan, each with what is deleted in it. ``name``: the table's, for errors.
 
     Raises :class:`NotSupportedError` for equality deletes, :class:`StorageError` for metadata that is gone.
     """
@@ -55,7 +61,7 @@ def files_of(scan: DataScan | IncrementalAppendScan) -> list[FileScanTask]:
             raise
         snapshot = scan.snapshot() if isinstance(scan, DataScan) else None
         if snapshot is None or not _idle(scan.table_metadata, scan.io, snapshot):
-            raise _refusal("The table has equality deletes", "namespace.table") from error
+            raise _refusal(f"The table {name} has equality deletes", name) from error
         planner = Planner(scan.table_metadata, scan.io, scan.row_filter, scan.case_sensitive)
         return list(
             planner.plan_files(

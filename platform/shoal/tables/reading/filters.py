@@ -87,9 +87,15 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
 def _misread(text: str, error: Exception) -> FilterError:
     mistake = find_mistake(text)
     if mistake is None:
-        reason = str(error)
-        short = reason if len(reason) < 200 else f"{reason[:190]} ..."
-        return FilterError(f"The filter {text!r} cannot be read: {short}", hint=EXAMPLE)
+        place = getattr(error, "loc", None)
+        if not isinstance(place, int):
+            reason = str(error)
+            short = reason if len(reason) < 200 else f"{reason[:190]} ..."
+            return FilterError(f"The filter {text!r} cannot be read: {short}", hint=EXAMPLE)
+        # The parser's own words are its grammar.
+        return FilterError(
+            f"The filter {text!r} cannot be read at character {place + 1}.", hint=EXAMPLE, at=place + 1
+        )
     return FilterError(
         f"The filter {text!r} cannot be read at character {mistake.at}: found {mistake.found}, "
         f"expected {mistake.expected}.",

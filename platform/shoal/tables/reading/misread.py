@@ -179,6 +179,21 @@ class _Reader:
     def column(self) -> None:
         while True:
             name = self.now
+            if (
+                name.kind == "quoted"
+                and self.then.kind == "quoted"
+                and self.then.at == name.at + len(name.text)
+            ):
+                tuples = name.text[1:-1] + self.then.text[:-1]
+                self.stop(
+                    "a column without quotes in its name", f"Use the form of tuples: [({tuples!r}, '==', 1)]."
+                )
+            if name.kind == "quoted" and "." in name.text:
+                bare = name.text[1:-1].split(".")
+                words = [w if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", w) else f'"{w}"' for w in bare]
+                self.stop("a column whose dots are outside the quotes", f"Write it as {'.'.join(words)}.")
+            if name.text == "`":
+                self.stop(_START, 'Columns are quoted with double quotes: "a column" = 1.')
             if name.kind == "quoted" or (name.kind == "word" and name.lower not in _WORDS):
                 self._next += 1
             else:
@@ -206,6 +221,11 @@ class _Reader:
 
     def value(self) -> None:
         now = self.now
+        if now.kind == "text" and ("\n" in now.text or "\r" in now.text):
+            inside = now.text[1:-1].replace("''", "'")
+            self.stop(
+                "a text without line breaks", f"Use the form of tuples: [('column', '==', {inside!r})]."
+            )
         if now.kind in ("text", "real", "whole") or now.lower in ("true", "false"):
             self._next += 1
             return

@@ -196,6 +196,7 @@ def make_plan(
     partition_size: int,
     columns: Sequence[str] | None = None,
     known: Sequence[Any] | None = None,
+    name: str = "namespace.table",
 ) -> tuple[ReadPlan, dict[str, float]]:
     """Plan the read of a snapshot (``None``: of an empty table), and say what each column weighs.
 
@@ -212,7 +213,7 @@ def make_plan(
     )
     if isinstance(scan, Scan):
         scan.known = known
-    tasks = renewing(io, lambda: files_of(scan))
+    tasks = renewing(io, lambda: files_of(scan, name))
     weights = column_weights(schema, tasks)
     whole = whole_file(schema, pinned.specs(), row_filter)
     no_nans = without_nans(schema, pinned.specs(), row_filter)

@@ -36,6 +36,7 @@ from shoal.tables.pyiceberg_private import (
     to_requested_schema,
 )
 from shoal.tables.reading.deletes import kept_rows
+from shoal.tables.reading.equality import TO_PARQUET
 from shoal.tables.reading.fragments import file_format, opened
 from shoal.tables.reading.plan import Piece, unpack_metadata
 from shoal.tables.reading.proof import ArrowFilter, arrow_filter
@@ -100,8 +101,8 @@ def _read_piece(
 ) -> pa.Table:
     if piece.format != "PARQUET":
         raise NotSupportedError(
-            f"{piece.path} is {piece.format}, and only Parquet is read.",
-            hint="Rewrite the table's files with Spark: CALL shoal.system.rewrite_data_files(...).",
+            f"{piece.path} of {context.table} is {piece.format}, and only Parquet is read.",
+            hint=f"Rewrite the table's files with Spark: {TO_PARQUET.format(name=context.table)}",
         )
 
     def read() -> pa.Table:

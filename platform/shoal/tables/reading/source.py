@@ -82,6 +82,7 @@ class Source:
                     partition_size=self.partition_size,
                     columns=self.columns,
                     known=self._manifests() if self.since is None else None,
+                    name=self.context.table,
                 )
         return self._plans[key]
 

@@ -6,6 +6,7 @@ nobody. What it must not do: change a value's meaning to make it fit.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def fit(
             array = _cast(frame.column(wanted.name), wanted.type, column.field_type, wanted.name, number)
         else:
             array = _from_pandas(frame[wanted.name], wanted.type, column.field_type, number)
+        _check_years(array, wanted.name, number)
         if column.required and array.null_count:
             row = pc.index(pc.is_null(array), True).as_py()
             raise _misfit(
@@ -101,6 +103,32 @@ def _cast(array: Any, wanted: pa.DataType, kind: iceberg.IcebergType, name: str,
         raise _misfit(
             name, number, row, array[row].as_py() if row is not None else None, str(error)
         ) from error
+
+
+_YEARS = {
+    "date": ((dt.date.min - dt.date(1970, 1, 1)).days, (dt.date.max - dt.date(1970, 1, 1)).days),
+    "us": (-62_135_596_800_000_000, 253_402_300_799_999_999),
+}
+"""Days, and microseconds, from 1970 to the first and the last of the years that Python's own dates have."""
+
+
+def _check_years(array: Any, name: str, number: int) -> None:
+    """Refuse years outside 1 to 9999, in which neither Python nor SQL's dates are."""
+    if pa.types.is_date32(array.type):
+        (least, most), whole = _YEARS["date"], pa.int32()
+    elif pa.types.is_timestamp(array.type) and array.type.unit == "us":
+        (least, most), whole = _YEARS["us"], pa.int64()
+    else:
+        return
+    numbers = array.cast(whole)
+    found = pc.min_max(numbers).as_py()
+    if found["min"] is None or (least <= found["min"] and found["max"] <= most):
+        return
+    outside = pc.or_(pc.less(numbers, least), pc.greater(numbers, most))
+    row = pc.index(pc.fill_null(outside, False), True).as_py()
+    unit = "days" if whole == pa.int32() else "microseconds"
+    value = f"{numbers[row].as_py()} {unit} from 1970"
+    raise _misfit(name, number, row, value, "its year is outside 1 to 9999")
 
 
 def _drifted(arrow: pa.DataType, kind: iceberg.IcebergType) -> bool:

@@ -84,6 +84,13 @@ def new_table_schema(frame: pa.Schema) -> pa.Schema:
     """The columns of a table made for a frame. Raises :class:`TypeNotSupportedError` naming every column
     whose type Iceberg does not have."""
     stored = [(f, for_iceberg(f.type)) for f in frame]
+    empty = [f.name for f in frame if pa.types.is_null(f.type)]
+    if empty:
+        raise TypeNotSupportedError(
+            f"All values of {', '.join(map(repr, empty))} are null, so the type of the column is not known.",
+            hint=f"Give it one, for example df.astype({{{empty[0]!r}: 'string[pyarrow]'}}).",
+            columns=empty,
+        )
     refused = {f.name: str(f.type) for f, kind in stored if kind is None}
     if refused:
         raise TypeNotSupportedError(

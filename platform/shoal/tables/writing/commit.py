@@ -6,12 +6,12 @@ data, or run inside a Dask task (Dask may run a task twice).
 
 How "once" is kept: the snapshot's id is 63 bits of sha256(table's uuid, branch, run key). A table cannot hold
 two snapshots of one id, so whoever comes second is refused by the catalog itself, looks the first one up and
-returns it. A run's key is also kept as a table property, which survives the snapshot's expiry.
+returns it. A run's key is also kept as a table property, which survives the snapshot's expiry. A run whose rows
+were rolled back has another id at its next turn.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import sqlite3
@@ -48,13 +48,12 @@ from shoal.tables.pyiceberg_private import (
 )
 from shoal.tables.storage import renewing, storage_error
 from shoal.tables.writing.points import WritePoint, reached
+from shoal.tables.writing.runs import RUN_PROPERTY, find_run, run_property, snapshot_id_of
 from shoal.tables.writing.sweep import delete_manifests, sweep_creation
 
 _log = logging.getLogger("shoal.tables")
 COMMIT_SECONDS = 120.0
 """How long a commit is tried against other writers: 8 processes with 10 commits each need some 20 s."""
-RUN_PROPERTY = "shoal.run."
-"""Prefix of the table properties that remember run keys."""
 KEPT_RUNS = 500
 """Run keys remembered per table; the oldest go first. A property is some 100 bytes of every metadata file."""
 
@@ -90,32 +89,14 @@ class CommitRequest:
     """Keep the key as a table property: only for keys that may come again."""
     attempt: str
     branch: str = "main"
+    turn: int = 0
+    """Of the run, when its files were written; see :mod:`shoal.tables.writing.runs`."""
     properties: dict[str, str] = field(default_factory=dict)
     removal: Removal | None = None
     change: Change | None = None
     create: Callable[[], Transaction] | None = None
     """Makes the transaction that creates the table, if it is new."""
     seconds: float = COMMIT_SECONDS
-
-
-def snapshot_id_of(table_uuid: object, branch: str, key: str) -> int:
-    """63 bits of sha256(table's uuid, branch, key); never 0."""
-    digest = hashlib.sha256("\0".join((str(table_uuid), branch, key)).encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 1) or 1
-
-
-def run_property(branch: str, key: str) -> str:
-    """The name of the table property under which a run key is remembered."""
-    return RUN_PROPERTY + hashlib.sha256(f"{branch}\0{key}".encode()).hexdigest()[:32]
-
-
-def find_landed(metadata: TableMetadata, branch: str, key: str) -> int | None:
-    """The snapshot in which a run's rows landed, also if that snapshot has since expired."""
-    wanted = snapshot_id_of(metadata.table_uuid, branch, key)
-    if metadata.snapshot_by_id(wanted) is not None:
-        return wanted
-    remembered = metadata.properties.get(run_property(branch, key))
-    return int(remembered.split("@")[0]) if remembered else None
 
 
 def commit(request: CommitRequest, given: CatalogSettings) -> Landed:
@@ -215,8 +196,15 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
             ) from error
         return _create(request, given)
     metadata = table.metadata
-    if (found := find_landed(metadata, request.branch, request.key)) is not None:
-        return _found(request, table, found)
+    run = find_run(metadata, request.branch, request.key)
+    if run.landed is not None:
+        return _found(request, table, run.landed)
+    if run.turn != request.turn:
+        # Whoever landed this turn has deleted the files of all its other tries.
+        raise ConflictError(
+            f"Another try of the run {request.key!r} wrote to {request.name} and was rolled back meanwhile.",
+            hint="Nothing was written. Run it again.",
+        )
     if request.create is not None and not _same_shape(request.base, metadata):
         raise TableChangedError(
             f"Someone else made the table {request.name} meanwhile, with other columns or partitions.",
@@ -228,7 +216,7 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
     guard(transaction, metadata)
     if request.change is not None:
         request.change(transaction)
-    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
+    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key, request.turn)
     _remember(request, transaction, metadata, snapshot_id)
     properties = _summary(request)
     with _discarding(transaction):
@@ -252,7 +240,7 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     assert request.create is not None
     transaction = request.create()
     metadata = transaction.table_metadata
-    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key)
+    snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key, request.turn)
     _remember(request, transaction, metadata, snapshot_id)
     try:
         with _discarding(transaction):

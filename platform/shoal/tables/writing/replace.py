@@ -18,12 +18,8 @@ from pyiceberg.types import DoubleType, FloatType
 
 from shoal.tables.errors import ConflictError, NotSupportedError
 from shoal.tables.pyiceberg_private import DataFile
-from shoal.tables.reading.equality import files_of
+from shoal.tables.reading.equality import REWRITE_ALL, files_of
 
-REWRITE_ALL = (
-    "CALL shoal.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))"
-)
-"""Without the option Spark rewrites only files that are too small or too large, which may be none."""
 Scope = Callable[[DataFile], bool]
 
 
@@ -31,7 +27,7 @@ def live_files(table: Table, snapshot_id: int | None) -> dict[str, tuple[DataFil
     """Path -> data file and its delete files, of a snapshot (``None``: of an empty table)."""
     if snapshot_id is None:
         return {}
-    tasks = files_of(DataScan(table.metadata, table.io, snapshot_id=snapshot_id))
+    tasks = files_of(DataScan(table.metadata, table.io, snapshot_id=snapshot_id), ".".join(table.name()))
     return {t.file.file_path: (t.file, frozenset(d.file_path for d in t.delete_files)) for t in tasks}
 
 

@@ -27,15 +27,16 @@ from pyiceberg.table.snapshots import Snapshot
 from shoal.errors import ShoalError
 
 
-def run_folder(metadata: TableMetadata, branch: str, key: str, *, new: bool = False) -> str:
-    """Where all tries of a run write: a folder of this table, branch and key alone.
+def run_folder(metadata: TableMetadata, branch: str, key: str, *, turn: int = 0, new: bool = False) -> str:
+    """Where all tries of a run write: a folder of this table, branch, key and turn alone.
 
     ``new``: the table is made by the run itself. Each try would give it another uuid, so this folder is known by
     the branch and the key alone, and swept by :func:`sweep_new`. Up to 0.1 all folders were known by the key alone:
     those are never swept.
     """
     base = metadata.properties.get("write.data.path") or f"{metadata.location.rstrip('/')}/data"
-    run = "\0".join(("" if new else str(metadata.table_uuid), branch, key))
+    again = (f"turn {turn}",) if turn else ()
+    run = "\0".join((*again, "" if new else str(metadata.table_uuid), branch, key))
     return f"{base.rstrip('/')}/run-{hashlib.sha256(run.encode()).hexdigest()[:20]}"
 
 

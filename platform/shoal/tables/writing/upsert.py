@@ -255,6 +255,7 @@ def plan_rewrites(
         since=None,
         row_filter=key_range(files, table.schema(), [k for k in keys if k in table.schema().column_names]),
         partition_size=PARTITION_SIZE,
+        name=".".join(table.name()),
     )
     by_file: dict[str, list[Piece]] = {}
     for piece in (p for part in plan.partitions for p in part):

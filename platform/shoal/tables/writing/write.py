@@ -26,12 +26,13 @@ from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFound
 from shoal.tables.keys import hold_secrets
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
-from shoal.tables.writing.commit import CommitRequest, Landed, commit, find_landed
+from shoal.tables.writing.commit import CommitRequest, Landed, commit
 from shoal.tables.writing.files import WriteContext, Written, delete_files, write_frame, write_partition
 from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.prepare import Job, prepare
 from shoal.tables.writing.replace import all_of_it, these_files, these_partitions
 from shoal.tables.writing.result import WriteResult, result_of
+from shoal.tables.writing.runs import Run, find_run
 from shoal.tables.writing.sweep import (
     paths_of,
     run_folder,
@@ -78,8 +79,9 @@ def write_table(
     widen types, fill missing columns with nulls, in the same commit. ``properties``: added to the snapshot's
     summary.
 
-    ``run_key``: names this write, so that running it again lands nothing twice: the second gives back the
-    first's snapshot. Without it every call is a write of its own.
+    ``run_key``: names this write to this branch, so that running it again lands nothing twice: the second gives
+    back the first's snapshot. After a rollback behind that snapshot it is written again. Without a key every call
+    is a write of its own.
 
     Raises :class:`SchemaMismatchError`, :class:`ValueNotRepresentableError`, :class:`DuplicateKeysError`,
     :class:`ConflictError`, :class:`TableChangedError`, :class:`CommitUnknownError`, :class:`StorageError`,
@@ -99,24 +101,26 @@ def write_table(
         )
     wanted_keys = tuple(arguments.names(keys, "keys", '["id"]'))
     summary = arguments.properties(properties)
-    if run_key is not None and not isinstance(run_key, str):
-        raise UsageError(
-            f"run_key={run_key!r} is {type(run_key).__name__}, not text.", hint='For example "flow-42/load".'
-        )
+    if run_key is not None and (not isinstance(run_key, str) or not run_key.strip()):
+        what = "is empty" if isinstance(run_key, str) else f"is {type(run_key).__name__}, not text"
+        raise UsageError(f"run_key={run_key!r} {what}.", hint='For example "flow-42/load".')
     refuse_in_its_loop(name)
     settled = catalogs.settings(catalog)
     job = prepare(df, name, settled, partition_by, sort_by, evolve, branch)
     attempt = uuid.uuid4().hex
     key = run_key or attempt
-    found = find_landed(job.existing.metadata, branch, key) if run_key and job.existing is not None else None
+    run = Run(None, 0)
+    if run_key is not None and job.existing is not None:
+        run = find_run(job.existing.metadata, branch, key)
+    found = run.landed
     if found is not None:
-        _sweep(job.existing, settled, name, branch, key, paths_of(job.existing, found))
+        _sweep(job.existing, settled, name, branch, key, run.turn, paths_of(job.existing, found))
         sweep_manifests(job.io, job.existing.metadata, found)
         sweep_metadata(job.existing)
         return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
     if wanted_keys:
         check_keys(wanted_keys, job.metadata.schema(), job.columns)
-    folder = run_folder(job.metadata, branch, key, new=job.existing is None)
+    folder = run_folder(job.metadata, branch, key, turn=run.turn, new=job.existing is None)
     context = WriteContext(
         metadata=pack_metadata(job.metadata, job.metadata.current_schema_id),
         table=name,
@@ -149,6 +153,7 @@ def write_table(
             remember=run_key is not None,
             attempt=attempt,
             branch=branch,
+            turn=run.turn,
             properties=summary,
             removal=removal,
             change=job.change,
@@ -184,7 +189,7 @@ def write_table(
         keep = paths_of(landed.table, landed.snapshot_id) if landed.replayed else own
         sweep_run(landed.table, lambda: catalogs.load(name, settled), context.data_path, keep)
         if run_key is not None:
-            _sweep(landed.table, settled, name, branch, key, keep)
+            _sweep(landed.table, settled, name, branch, key, run.turn, keep)
     if landed.replayed:
         return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
     result = result_of(name, landed.snapshot_id, kept, time.monotonic() - started)
@@ -224,14 +229,14 @@ def _certainly_not(request: CommitRequest, settled: CatalogSettings) -> bool:
 
 
 def _sweep(
-    table: Table, settled: CatalogSettings, name: str, branch: str, key: str, keep: Sequence[str]
+    table: Table, settled: CatalogSettings, name: str, branch: str, key: str, turn: int, keep: Sequence[str]
 ) -> None:
     """Delete what tries of a run have left in its folders."""
 
     def load() -> Table:
         return catalogs.load(name, settled)
 
-    sweep_run(table, load, run_folder(table.metadata, branch, key), keep)
+    sweep_run(table, load, run_folder(table.metadata, branch, key, turn=turn), keep)
     made_in = run_folder(table.metadata, branch, key, new=True)
     if any(path.startswith(made_in) for path in keep):
         sweep_new(table, load, made_in, keep)
@@ -240,7 +245,7 @@ def _sweep(
 def _landed(name: str, settled: CatalogSettings, branch: str, key: str) -> int | None:
     """The snapshot of another try of the run; None also where the catalog does not say."""
     with suppress(ShoalError):
-        return find_landed(catalogs.load(name, settled).metadata, branch, key)
+        return find_run(catalogs.load(name, settled).metadata, branch, key).landed
     return None
 
 
