@@ -18,7 +18,7 @@ RUN_PROPERTY = "shoal.run."
 
 
 @dataclass(frozen=True)
-class Run:
+class Standing:
     """Where a run stands."""
 
     landed: int | None
@@ -39,7 +39,7 @@ def run_property(branch: str, key: str) -> str:
     return RUN_PROPERTY + hashlib.sha256(f"{branch}\0{key}".encode()).hexdigest()[:32]
 
 
-def find_run(metadata: TableMetadata, branch: str, key: str) -> Run:
+def find_run(metadata: TableMetadata, branch: str, key: str) -> Standing:
     """The snapshot in which a run's rows landed, if they are in the branch's past."""
     known = {s.snapshot_id: s for s in metadata.snapshots}
     remembered = metadata.properties.get(run_property(branch, key))
@@ -48,8 +48,8 @@ def find_run(metadata: TableMetadata, branch: str, key: str) -> Run:
     free = next(turn for turn, i in enumerate(ids) if i not in known)
     for i in {last, *ids} & known.keys():
         if i is not None and _in_past(metadata, known, branch, known[i]):
-            return Run(i, ids.index(i) if i in ids else free)
-    return Run(last if last not in known else None, free)
+            return Standing(i, ids.index(i) if i in ids else free)
+    return Standing(last if last not in known else None, free)
 
 
 def properties_after(metadata: TableMetadata, target: int) -> tuple[list[str], dict[str, str]]:

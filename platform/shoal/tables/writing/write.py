@@ -32,7 +32,7 @@ from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.prepare import Job, prepare
 from shoal.tables.writing.replace import all_of_it, these_files, these_partitions
 from shoal.tables.writing.result import WriteResult, result_of
-from shoal.tables.writing.runs import Run, find_run
+from shoal.tables.writing.runs import Standing, find_run
 from shoal.tables.writing.sweep import (
     paths_of,
     run_folder,
@@ -109,7 +109,7 @@ def write_table(
     job = prepare(df, name, settled, partition_by, sort_by, evolve, branch)
     attempt = uuid.uuid4().hex
     key = run_key or attempt
-    run = Run(None, 0)
+    run = Standing(None, 0)
     if run_key is not None and job.existing is not None:
         run = find_run(job.existing.metadata, branch, key)
     found = run.landed
