@@ -206,7 +206,9 @@ def test_a_read_that_fails_is_told_from_inside_a_task(
             df.compute()
         assert told_well(caught.value, lake)
         assert caught.value.values["table"] == name
-        assert sorted(df.compute().id) == list(range(10)), "and it can be run again"
+        # Other tasks: Dask forgets those that failed in its own time, and until then tells the same error.
+        again = shoal.read_table(name, ["id"], catalog=lake)
+        assert sorted(again.id.compute()) == list(range(10)), "and it can be run again"
 
 
 def told_well(error: ShoalError, lake: CatalogSettings) -> bool:
