@@ -266,7 +266,7 @@ def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: W
         world.ask("urgent", priority=3)
     asked = prepare("small", engine="dask", workers=1, priority=2, project=world.project)
     rushed = replace(asked.workload, priority=3)
-    with pytest.raises(NeverFitsError, match="at most priority 2"):  # whatever the client settled
+    with pytest.raises(NeverFitsError, match="the limit is priority 2"):  # whatever the client settled
         world.home.request(Request("urgent", world.home.user(), rushed, asked.plan))
     assert world.ask("in-time", priority=2).state.admitted
 

@@ -114,6 +114,6 @@ def test_every_tool_builds_once_and_saves(tool: str, storage: Path, tmp_path: Pa
     assert {"made", "entry.py", "opt/shoal/shoal/install/images.py"} <= _files(first.archive)
     assert not images.build(**base)[0].fresh  # type: ignore[arg-type]
     (folder / "built" / "Containerfile").write_text(f"{_LAYOUT}RUN echo no such luck >&2; exit 9\n")
-    with pytest.raises(InfrastructureError, match=r"(?s)build ended with.*no such luck"):
+    with pytest.raises(InfrastructureError, match=r"(?s)build exited with.*no such luck"):
         images.build(**base)  # type: ignore[arg-type]
     assert f"{storage}/graph/overlay/" not in Path("/proc/self/mountinfo").read_text()  # nor a failed step

@@ -19,14 +19,13 @@ class KubernetesPeriods(Periods):
 
     ``report``: between two reports of a head that has nothing new to say. ``look``: between two rounds of the governor
     in which nothing woke it. ``decide``: that who asks waits for the governor's answer. ``pull``: that an image may
-    fail to be pulled before its cluster is given up. ``kept``: that an ended cluster's object stays.
+    fail to be pulled before its cluster is given up.
     """
 
     report: Seconds
     look: Seconds
     decide: Seconds
     pull: Seconds
-    kept: Seconds
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,5 +47,4 @@ KUBERNETES = KubernetesPeriods(
     look=Seconds(5),
     decide=Seconds(10),
     pull=Seconds(90),
-    kept=Seconds(3600),
 )

@@ -149,7 +149,7 @@ class ObjectStore:
             return
         now = time.time()
         owner = self._owner(found["metadata"]["namespace"])
-        status = Status(State.REFUSED, Reason.OVER_LIMIT, str(error)[:1000], now, owner, ended_at=now)
+        status = Status(State.REFUSED, Reason.OVER_LIMIT, error.message[:1000], now, owner, ended_at=now)
         try:
             self._api.replace(_path(found, "status"), found | {"status": written(status)})
         except ShoalError as again:
