@@ -50,8 +50,6 @@ def test_another_package_on_the_workers_is_told_at_connect(project: Path, tmp_pa
     (package / "back.py").write_text(OTHER_CLOUDPICKLE)
     packages = [f"cloudpickle @ file://{package}"]
     handle = shoal.up("small", engine="dask", workers=1, packages=packages, project=project, quiet=True)
-    with (
-        handle,
-        pytest.warns(EnvironmentMismatchWarning, match=r"cloudpickle .* here, 0\.0\.1 on the workers"),
-    ):
+    said = r"cloudpickle .* here, 0\.0\.1 on the workers"
+    with pytest.warns(EnvironmentMismatchWarning, match=said), handle:
         handle.open()
