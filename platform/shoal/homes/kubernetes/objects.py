@@ -210,7 +210,7 @@ def status_from(cluster: Cluster, before: Status | None, log: tuple[str, ...] = 
 
 def last_lines(text: str) -> tuple[str, ...]:
     """Of a log: as many of the last lines as a record may keep."""
-    return tuple(_plain(line)[:200] for line in text.splitlines()[-LINES:])
+    return tuple(legible(line)[:200] for line in text.splitlines()[-LINES:])
 
 
 def conditions(cluster: Cluster) -> list[Object]:
@@ -277,9 +277,9 @@ def created(found: Json) -> float:
 
 def end_of(stop: EndWish | None) -> End | None:
     """The wish as the governor reads it."""
-    return None if stop is None else End(stop.reason, _plain(stop.message))
+    return None if stop is None else End(stop.reason, legible(stop.message))
 
 
-def _plain(text: str) -> str:
+def legible(text: str) -> str:
     """Text of somebody else's, fit to be shown: without control characters, and of bounded length."""
     return "".join(each if each.isprintable() else " " for each in text)[:500]

@@ -15,7 +15,7 @@ from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight
 from shoal.homes.kubernetes.names import HEAD, ROLE, SLOT, WORKER
-from shoal.homes.kubernetes.objects import HeadReport, end_of
+from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import Usage
@@ -115,8 +115,7 @@ def _phase(said: HeadReport) -> Phase | None:
     known = {state.value: state for state in (State.STARTING, State.READY)}
     if said.state not in known:
         return None
-    text = "".join(each if each.isprintable() else " " for each in said.message)
-    return Phase(known[said.state], Reason(said.reason), text[:500])
+    return Phase(known[said.state], Reason(said.reason), legible(said.message))
 
 
 def _crash(head: Json) -> End | None:
