@@ -51,7 +51,7 @@ docs: .venv-docs/.ok ## Build the site in site/, with every internal link checke
 # Tests wait more than they compute: two lanes on two cores. LANES=0 runs one test after the other.
 LANES ?= 2
 test: venv lint ## Run all tests that this machine can run (LANES=2 beside each other)
-	$(BIN)/python -m pytest --numprocesses $(LANES) --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/python tests/lanes/whole.py $(LANES) $(PYTEST_ARGS)
 
 lock: ## Rewrite the requirements*.lock files from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group dev --extra all --generate-hashes --no-annotate --no-header \

@@ -14,13 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from shoal.homes.local.frozen import holders
 from shoal.machine.crash import AT, WITH, CrashPoint
 
 P = CrashPoint
@@ -152,18 +150,6 @@ def test_ctrl_c_twice_is_no_worse_than_once(small: Any, eventually: Eventually) 
     is_gone(small, "c", eventually)
 
 
-def stop_outside_of_the_ledger(pid: int, data: Path) -> None:
-    """Stop a process while it does not hold the ledger: one that does is let go on by whoever waits for it."""
-    files = [data / f"ledger.db{part}" for part in ("", "-shm", ".turn")]
-    for _ in range(100):
-        os.kill(pid, signal.SIGSTOP)
-        if pid not in holders(files):
-            return
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.05)
-    raise AssertionError(f"pid {pid} holds the ledger whenever it is looked at")
-
-
 def test_ctrl_c_in_the_queue_and_in_down(small: Any, eventually: Eventually) -> None:
     for name in ("one", "two"):
         assert small("up", "small", "-w", "1", "--name", name, "--detach").code == 0
@@ -177,16 +163,17 @@ def test_ctrl_c_in_the_queue_and_in_down(small: Any, eventually: Eventually) -> 
         row = record(small, name)
         assert row is not None
         assert (row["state"], row["reason"]) == ("Stopped", "StoppedByUser")
-    head = next(pid for pid, its in small.marked().items() if "shoal.head" in psutil.Process(pid).cmdline())
-    stop_outside_of_the_ledger(head, Path(small.environment["SHOAL_DATA"]))  # so that `down` has to wait
-    down = foreground(small, "down", "--all", "--yes")
-    eventually(
-        lambda: {r["state"] for r in small("ls", "-o", "json").json} == {"Stopping"}, 30, "it was told"
-    )
+    # It is stopped once its wish is recorded: a head that is stopped instead is let go on by whoever looks.
+    down = foreground(small, "down", "one", "--yes", **{AT: P.CLIENT_CLOSING, WITH: "STOP"})
+    eventually(lambda: held(small, down) == down.pid, 30, "its wish is recorded")
     press_ctrl_c(down)
+    go_on(down.pid)
     ends_as_interrupted(down, timeout=10)
-    os.kill(head, signal.SIGCONT)
-    eventually(lambda: small("ls", "-o", "json").json == [], 30, "what was asked for happens all the same")
+    eventually(
+        lambda: record(small, "one") is None or record(small, "one")["state"] == "Stopped", 30, "it ends"
+    )  # type: ignore[index]
+    assert [row["name"] for row in small("ls", "-o", "json").json] == ["two"]
+    assert small("down", "two", "--yes").code == 0
     is_gone(small, "one", eventually)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import lanes
+import pytest
+import whole
 
 
 def test_each_folder_with_tests_has_minutes_and_no_other() -> None:
@@ -27,3 +31,30 @@ def test_what_takes_more_than_its_minutes_is_told_loudly() -> None:
         "one by one      0.6 of   3.0",
         "in lanes       61.0 of  60.0   OVER ITS BUDGET",
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "named"),
+    [
+        ([(0, [])], 0, []),
+        ([(1, ["a", "b"]), (0, [])], 0, ["a, b", "a, b"]),
+        ([(1, ["a", "b"]), (1, ["b"])], 1, ["a, b", "a"]),
+        ([(1, list("abcdef"))], 1, []),  # too many for chance
+        ([(1, [])], 1, []),
+        ([(lanes.OVER_BUDGET, ["a"])], lanes.OVER_BUDGET, []),
+        ([(2, ["a"])], 2, []),  # interrupted: it says nothing of the tests that did not run
+    ],
+)
+def test_what_fails_once_is_run_again_and_named(
+    outcomes: list[tuple[int, list[str]]], code: int, named: list[str]
+) -> None:
+    asked: list[Sequence[str]] = []
+    said: list[str] = []
+
+    def play(arguments: Sequence[str]) -> tuple[int, list[str]]:
+        asked.append(arguments)
+        return outcomes[len(asked) - 1]
+
+    assert whole.run(play, ["all"], said.append) == code
+    assert len(asked) == len(outcomes)
+    assert [line.partition(": ")[2] for line in said] == named

@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import random
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -33,7 +35,7 @@ from shoal.errors import (
     StaleRecordError,
     UsageError,
 )
-from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError, WatchOverError
+from shoal.homes.kubernetes.errors import ApiClosedError, ObjectRefusedError, RightsError, WatchOverError
 
 _log = logging.getLogger("shoal.homes")
 Object = dict[str, Any]
@@ -55,6 +57,9 @@ class Api:
         limits = ConnectionParams(timeout=httpx2.Timeout(20, connect=5), trust_env=False)
         self._http = connect(config, limits)
         self._finalizer = weakref.finalize(self, self._http.close)
+        self._lock = threading.Lock()
+        self._in_use, self._closed = 0, threading.Event()
+        self._watched: set[socket.socket] = set()
 
     @classmethod
     def of(cls, context: str | None = None) -> Api:
@@ -92,8 +97,52 @@ class Api:
         return Api(self.config)
 
     def close(self) -> None:
-        """Give its connections back; whoever waits on one of them fails."""
-        self._finalizer()
+        """Give its connections back: watches end, and whoever asks from now on fails.
+
+        A connection is closed once nobody is using it: under a thread that reads from it, its descriptor would become
+        another connection's, of which that thread would then read.
+        """
+        with self._lock:
+            self._closed.set()
+            for each in self._watched:
+                with suppress(OSError):  # the reader sees the end, and closes it itself
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
+            idle = self._in_use == 0
+        if idle:
+            self._finalizer()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed.is_set():
+                raise ApiClosedError(f"the connections to the API server at {self.server} were closed")
+            self._in_use += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use -= 1
+                last = self._closed.is_set() and self._in_use == 0
+            if last:
+                self._finalizer()
+
+    @contextmanager
+    def _watching(self, answer: httpx2.Response) -> Iterator[None]:
+        """What ``close`` wakes."""
+        connection = answer.extensions["network_stream"].get_extra_info("socket")
+        with self._lock:
+            if self._closed.is_set():
+                raise ApiClosedError(f"the connections to the API server at {self.server} were closed")
+            self._watched.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watched.discard(connection)
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        with self._using():
+            return self._http.request(method, path, **more)
 
     def get(self, path: str, **params: str) -> Object:
         """One object; NotFoundError."""
@@ -102,7 +151,7 @@ class Api:
     def text(self, path: str, **params: str) -> str:
         """What is not JSON, as a log: one try, since a node that is away stays away for a while."""
         try:
-            return str(_answer("GET", path, self._http.request("GET", path, params=params)))
+            return str(_answer("GET", path, self._request("GET", path, params=params)))
         except (_AgainError, httpx2.HTTPError) as error:
             raise InfrastructureError(f"GET {path}: {error}") from error
 
@@ -155,7 +204,11 @@ class Api:
         asked["timeoutSeconds"] = str(seconds)
         timeout = httpx2.Timeout(seconds + 10, connect=5)
         try:
-            with self._http.stream("GET", path, params=asked, timeout=timeout) as answer:
+            with (
+                self._using(),
+                self._http.stream("GET", path, params=asked, timeout=timeout) as answer,
+                self._watching(answer),
+            ):
                 if answer.status_code >= 400:
                     raise WatchOverError(f"watch of {path}: {answer.status_code}")
                 for line in answer.iter_lines():
@@ -163,14 +216,14 @@ class Api:
                     if event["type"] == "ERROR":
                         raise WatchOverError(f"watch of {path}: {event['object'].get('message')}")
                     yield event
-        except (httpx2.HTTPError, httpx2.StreamError, RuntimeError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
             raise WatchOverError(f"watch of {path}: {error}") from error
 
     def _read(self, method: str, path: str, params: Mapping[str, str]) -> Any:
         begin, pause = time.monotonic(), 0.1
         while True:
             try:
-                return _answer(method, path, self._http.request(method, path, params=dict(params)))
+                return _answer(method, path, self._request(method, path, params=dict(params)))
             except (_AgainError, httpx2.HTTPError) as error:
                 if time.monotonic() - begin > _TRIES:
                     raise InfrastructureError(
@@ -185,7 +238,7 @@ class Api:
         begin, pause = time.monotonic(), 0.1
         while True:
             try:
-                sent = self._http.request(
+                sent = self._request(
                     method, path, content=json.dumps(body), params=params, headers={"Content-Type": kind}
                 )
                 return _answer(method, path, sent)
@@ -287,7 +340,7 @@ class Woken:
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         self.event.set()
-            except (ShoalError, RuntimeError) as error:  # RuntimeError: it was closed just now
+            except ShoalError as error:
                 if self._over.is_set():
                     return
                 _log.debug("watch again: %s", error)

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from shoal.errors import DeadlineError, InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.base import Wishes
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.errors import ApiClosedError
 from shoal.homes.kubernetes.names import CLUSTER, DASHBOARD_PORT, ENGINE_PORT, REPORT, STATUS_PORT
 from shoal.homes.kubernetes.objects import EndWish, HeadReport, cluster_of, spec_of, status_of
 from shoal.homes.kubernetes.periods import KUBERNETES
@@ -32,6 +34,7 @@ from shoal.words import count
 
 _log = logging.getLogger("shoal.homes")
 _WATCH = 240  # s of one watch
+_FIRST = 60.0  # s that the first look and report get: an API server may just be restarting
 _LAST = 10.0  # s that the last report gets
 
 
@@ -79,9 +82,14 @@ class KubernetesDesk:
         pass
 
     def born(self, status_url: str) -> Cluster:
-        self.look()
         self._say(state=State.STARTING.value, reason=Reason.HEAD_STARTING.value, message="its head lives")
-        self._send()
+
+        def first() -> None:
+            self.look()
+            self._send()
+
+        if (failed := _tried(first, _FIRST)) is not None:
+            raise failed
         threading.Thread(target=self._keep_reading, name="desk: reads", daemon=True).start()
         threading.Thread(target=self._keep_sending, name="desk: reports", daemon=True).start()
         return self.cluster
@@ -129,18 +137,11 @@ class KubernetesDesk:
     def ended(self, reason: Reason, message: str, usage: Usage) -> bool:
         self._say(workers=0, usage=replace(usage, samples=()), stop=EndWish(reason, message[:500]))
         self._over = True
-        begin = time.monotonic()
-        while True:
-            try:
-                self._send()
-                return True
-            except NotFoundError:
-                return True  # its record is gone, and with it whoever would want to know
-            except ShoalError as error:
-                if time.monotonic() - begin > _LAST:
-                    _log.error("its end could not be told: %s", error)
-                    return False
-                time.sleep(0.5)
+        failed = _tried(self._send, _LAST)
+        if failed is None or isinstance(failed, NotFoundError):
+            return True  # where its record is gone, so is whoever would want to know
+        _log.error("its end could not be told: %s", failed)
+        return False
 
     def _say(self, **said: Any) -> None:
         with self._news:
@@ -165,6 +166,8 @@ class KubernetesDesk:
                     continue
             try:
                 self._send()
+            except ApiClosedError:
+                return
             except ShoalError as error:
                 _log.debug("reported again: %s", error)
                 time.sleep(1.0)
@@ -194,6 +197,8 @@ class KubernetesDesk:
             except NotFoundError:
                 self._gone()
                 return
+            except ApiClosedError:
+                return
             except ShoalError as error:
                 _log.debug("read again: %s", error)
                 time.sleep(1.0)
@@ -216,3 +221,18 @@ class KubernetesDesk:
     def _gone(self) -> None:
         with self._news:
             self._wishes = Wishes(None, Reason.STOPPED_BY_USER, "its object was deleted")
+
+
+def _tried(do: Callable[[], None], seconds: float) -> ShoalError | None:
+    """Do it, again and again for so long; returns why it failed at last. What is gone, or closed, stays so."""
+    begin = time.monotonic()
+    while True:
+        try:
+            do()
+            return None
+        except (NotFoundError, ApiClosedError) as error:
+            return error
+        except ShoalError as error:
+            if time.monotonic() - begin > seconds:
+                return error
+            time.sleep(0.5)

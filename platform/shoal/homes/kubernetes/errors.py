@@ -18,3 +18,7 @@ class ObjectRefusedError(RefusedError):
 
 class WatchOverError(InfrastructureError):
     """A watch cannot go on from where it was: list again."""
+
+
+class ApiClosedError(InfrastructureError):
+    """The connections to the API server were given back by this process itself."""
