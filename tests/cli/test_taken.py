@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,43 @@ def test_usage_adds_up_what_runs_took(shoal: Any) -> None:
     for column in ("RESULT", "TOOK", "COST", "PEAK"):
         assert column in text.splitlines()[0]
     assert "total" in shoal("usage").out
+
+
+def test_costs_of_a_priced_run(shoal: Any) -> None:
+    """One run at the target that has prices, as text, JSON, CSV and FOCUS; all say the same sum."""
+    there = ["--target", "priced"]
+    assert shoal("up", "small", "-w", "1", "--name", "paid", "--detach", "--yes", *there).code == 0
+    assert shoal("down", "paid", *there).code == 0
+    asked = ["cost", "--by", "target", "--by", "name", *there]
+    text, plain, table, focus, wasted, wrong, nothing = shoal.many(
+        [
+            asked, [*asked, "-o", "json"], [*asked, "-o", "csv"], ["cost", *there, "-o", "focus"],
+            [*asked, "--wasted"], ["cost", "--by", "tean", *there],
+            ["cost", "--since", "2020-01-01", "--until", "2020-02", *there],
+        ]
+    )  # fmt: skip
+    said = json.loads(plain.out)
+    assert list(said) == ["since", "until", "by", "rows", "total"]
+    row = next(row for row in said["rows"] if row["name"] == "paid")
+    assert list(row) == ["target", "name", "runs", "failed", "core_hours", "cost"]
+    assert list(row["core_hours"]) == ["head", "starting", "used", "idle", "total", "wasted"]
+    assert row["cost"]["currency"] == "USD"
+    assert Decimal(row["cost"]["total"]) > 0
+    assert (row["target"], row["runs"]) == ("priced", 1)
+    line = next(line for line in csv.DictReader(table.out.splitlines()) if line["name"] == "paid")
+    assert line["cost_total"] == row["cost"]["total"]
+    billed = [
+        Decimal(r["BilledCost"])
+        for r in csv.DictReader(focus.out.splitlines())
+        if r["ResourceName"] == "paid"
+    ]
+    assert abs(sum(billed) - Decimal(row["cost"]["total"])) < Decimal("0.000002")
+    for word in ("TARGET", "NAME", "RUNS", "HEAD", "STARTING", "USED", "IDLE", "paid", "total"):
+        assert word in text.out
+    assert "WASTED" in wasted.out
+    assert (wrong.code, nothing.code) == (2, 0)
+    assert "cannot be grouped by 'tean'" in wrong.err
+    assert "Nothing ran between 2020-01-01T00:00:00Z and 2020-02-01T00:00:00Z." in nothing.err
 
 
 def test_half_a_sum_is_no_sum() -> None:

@@ -76,6 +76,7 @@ COMMANDS = {
     "wait": "wait",
     "tables": "catalog",
     "usage": "usage",
+    "cost": "cost",
     "report": "advise",
     "advise": "advise",
     "validate": "validate",
@@ -95,7 +96,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("describe", "events", "explain"), "why"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("check", "debug"), "doctor"),
-    **dict.fromkeys(("cost", "costs"), "usage"),
+    **dict.fromkeys(("costs", "bill", "spend"), "cost"),
 }
 
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from shoal.display.cost import CostRow, Parts
 from shoal.display.forecast import latest_start, warning
 from shoal.display.report import taken
 from shoal.errors import ShoalError
@@ -77,6 +80,43 @@ def taken_view(cluster: Cluster, now: float) -> dict[str, Any]:
         "cost": None if price is None else str(price),
         "peak_worker_memory": int(cluster.usage.peak_worker_memory),
     }
+
+
+def cost_view(row: CostRow, by: Sequence[str]) -> dict[str, Any]:
+    """What a group of runs cost. Core-hours as numbers, money as text; ``cost`` is None where it is not known.
+
+    ``wasted``: idle workers, and what failed runs cost besides.
+    """
+    hours = _parts(row.core_hours) | {"wasted": row.core_hours.idle + row.lost_hours}
+    priced = None
+    if row.money is not None and row.lost is not None:
+        amounts = _parts(row.money) | {"wasted": row.money.idle + row.lost}
+        priced = {name: _decimal(amount) for name, amount in amounts.items()} | {"currency": row.currency}
+    return {
+        **dict(zip(by, row.keys, strict=True)),
+        "runs": row.runs,
+        "failed": row.failed,
+        "core_hours": {name: round(float(amount), 6) for name, amount in hours.items()},
+        "cost": priced,
+    }
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A view of costs as one line of CSV: ``cost_used``, ``core_hours_used`` and so on."""
+    plain = {key: value for key, value in row.items() if key not in ("cost", "core_hours")}
+    names = ("head", "starting", "used", "idle", "total", "wasted")
+    plain |= {f"core_hours_{name}": row["core_hours"][name] for name in names}
+    priced = row["cost"] or {}
+    return plain | {f"cost_{name}": priced.get(name, "") for name in (*names, "currency")}
+
+
+def _parts(parts: Parts) -> dict[str, Fraction]:
+    return {**vars(parts), "total": parts.total}
+
+
+def _decimal(amount: Fraction) -> str:
+    """Six places: a hundredth of a cent is seen, and nothing is told that was not measured."""
+    return f"{Decimal(amount.numerator) / Decimal(amount.denominator):.6f}"
 
 
 def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any] | None) -> dict[str, Any]:

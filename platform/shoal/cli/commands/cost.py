@@ -1,0 +1,191 @@
+"""``shoal cost``: what clusters cost, by person, team, template, flow or tag, and how much of it was of use.
+
+Why it exists: a bill is paid by a team and caused by people; both ask where it comes from and what of it was idle.
+
+What it must not do: work out what a run cost (``shoal.display.cost`` does).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.display.cost import CostRow, RunCost
+
+EXAMPLES = """\b
+Examples:
+  shoal cost                                  # mine, of the last 30 days, by template
+  shoal cost --everybody --by team --by user
+  shoal cost --everybody --by month --since 2026-01-01
+  shoal cost --everybody --wasted             # idle workers and failed runs
+  shoal cost --everybody -o focus > costs.csv # for a finance tool
+"""
+_BAR = 20  # columns of the bar that shows a row's share
+
+
+class CostOutput(StrEnum):
+    """How costs are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    FOCUS = "focus"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("cost", epilog=EXAMPLES)(cost)
+
+
+def cost(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="Group by user, team, template, engine, target, name, flow, day, month or tag:NAME; may be repeated.",
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option("--since", help="From when on: '30 d' back, or a date such as 2026-11-01 (UTC).")
+    ] = "30 d",
+    until: Annotated[
+        str | None, typer.Option("--until", help="Until when: '7 d' back, or a date (default: now).")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--everybody", help="Of all users, not only mine.")] = False,
+    wasted: Annotated[
+        bool, typer.Option("--wasted", help="Show what was idle, and what failed runs cost.")
+    ] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: Annotated[
+        CostOutput,
+        typer.Option("-o", "--output", help="json and csv have a stable schema; focus is FOCUS 1.0 as CSV."),
+    ] = CostOutput.TEXT,
+) -> None:
+    """Show what clusters cost in that time: the head, starting, used and idle workers apart.
+
+    A run costs evenly from its admission to its end, or until now. Without prices in shoal.yaml, core-hours are shown.
+    """
+    from shoal.cli import views
+    from shoal.cli.commands.listing import open_target
+    from shoal.cli.console import out, say, write_json
+    from shoal.display import cost as costs
+
+    now = time.time()
+    names = by or ["user" if everybody else "template"]
+    for name in names:
+        costs.key(name)
+    begin, end = moment(since, now), now if until is None else moment(until, now)
+    home = open_target(project, target)
+    runs = home.clusters(owner=None if everybody else home.user(), ended=True)
+    each = costs.Period.MONTH if output is CostOutput.FOCUS else costs.period_in(names)
+    found = costs.charges(runs, now, begin, end, each)
+    if output is CostOutput.FOCUS:
+        _write_focus(found)
+        return
+    rows = costs.grouped(found, names)
+    total = costs.summed(found)
+    shown = [views.cost_view(row, names) for row in rows]
+    if output is CostOutput.JSON:
+        times = {"since": views.moment(begin), "until": views.moment(end)}
+        write_json(times | {"by": names, "rows": shown, "total": views.cost_view(total, ())})
+    elif output is CostOutput.CSV:
+        _write_csv([views.flat(row) for row in shown])
+    elif not rows:
+        say(f"Nothing ran between {views.moment(begin)} and {views.moment(end)}.")
+    else:
+        out().print(_table(rows, total, names, wasted=wasted))
+
+
+def moment(said: str, now: float) -> float:
+    """Seconds since the epoch of ``"30 d"`` (so long before ``now``) or of ``"2026-11-01"`` (that day's begin, UTC).
+
+    UsageError for a date that is none, UnitError for a duration that is none.
+    """
+    from shoal.errors import UsageError
+    from shoal.units import Seconds
+
+    if re.fullmatch(r"\d{4}-.*", said.strip()):
+        try:
+            found = datetime.fromisoformat(said.strip() + ("-01" if len(said.strip()) == 7 else ""))
+        except ValueError as error:
+            raise UsageError(f"{said!r} is not a date", hint="Write it as 2026-11-01.") from error
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return now - Seconds.parse(said)
+
+
+def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_focus(found: Sequence[RunCost]) -> None:
+    from shoal.cli.console import say
+    from shoal.display import focus
+    from shoal.errors import UsageError
+
+    priced = [charge for charge in found if charge.money is not None]
+    without = len({charge.cluster.id for charge in found}) - len({charge.cluster.id for charge in priced})
+    if found and not priced:
+        raise UsageError(
+            "none of these runs has a price, and FOCUS has no rows without one",
+            hint="Set `prices:` of the target in shoal.yaml; runs from then on have one.",
+        )
+    writer = csv.DictWriter(sys.stdout, focus.COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(focus.rows(priced))
+    if without:
+        say(
+            f"Left out, as they have no price: {without} of {without + len({c.cluster.id for c in priced})} runs."
+        )
+
+
+def _table(rows: Sequence[CostRow], total: CostRow, names: Sequence[str], *, wasted: bool) -> Any:
+    from shoal.cli import layout
+
+    priced = total.money is not None
+    unit = total.currency if priced else "core-hours"
+    parts = ["IDLE", "FAILED", "WASTED"] if wasted else ["HEAD", "STARTING", "USED", "IDLE"]
+    heads = [*(name.upper() for name in names), "RUNS", f"TOTAL ({unit})", *parts, ""]
+    table = layout.plain(*heads)
+    for column in table.columns[len(names) : -1]:
+        column.justify = "right"
+    most = max((_measure(row, priced, wasted) for row in rows), default=Fraction(0))
+    for row in [*rows, total]:
+        shown = row.money if priced and row.money is not None else row.core_hours
+        lost = row.lost if priced and row.lost is not None else row.lost_hours
+        amounts = (
+            [shown.idle, lost, shown.idle + lost]
+            if wasted
+            else [shown.head, shown.starting, shown.used, shown.idle]
+        )
+        keys = list(row.keys) or ["total", *[""] * (len(names) - 1)]
+        share = _measure(row, priced, wasted) / most if most and row is not total else Fraction(0)
+        cells = [*keys, str(row.runs), _amount(shown.total), *map(_amount, amounts)]
+        table.add_row(*cells, "█" * round(_BAR * share))
+    return table
+
+
+def _measure(row: CostRow, priced: bool, wasted: bool) -> Fraction:
+    if wasted:
+        return row.wasted
+    return row.money.total if priced and row.money is not None else row.core_hours.total
+
+
+def _amount(amount: Fraction) -> str:
+    """``0.04``, ``12.50``; small amounts with four places."""
+    return f"{float(amount):.2f}" if amount >= Fraction(1, 10) or not amount else f"{float(amount):.4f}"
