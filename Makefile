@@ -95,17 +95,20 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-steps soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
 SOAK_TABLES ?= 50
 soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1; writes docs/soak.md
-	@export SHOAL_SOAK=$(SOAK_TABLES) SHOAL_TPCH_SCALE=1 SHOAL_FILTER_TABLES=2000; \
+	@export SHOAL_SOAK=$(SOAK_TABLES) SHOAL_TPCH_SCALE=1; \
 		$(BIN)/python -m pytest --timeout 3600 --junitxml=.soak-tables.xml -o junit_family=xunit1 \
-		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py \
-		tests/tables/test_filter_property.py; \
+		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py; \
 		code=$$?; $(BIN)/python tests/tables/write_soak.py .soak-tables.xml; rm -f .soak-tables.xml; exit $$code
+
+SOAK_FILTERS ?= 2000
+soak-filters: venv ## Draw 2,000 tables with 100 filters each, against Spark and pandas; writes docs/soak.md
+	SHOAL_FILTER_TABLES=$(SOAK_FILTERS) $(SOAK) filters tests/tables/test_filter_property.py
 
 SOAK_LIVES ?= 2400
 soak-steps: venv ## Draw a hundred thousand steps of whatever may happen to a home; writes docs/soak.md
@@ -125,7 +128,7 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 	@for file in tests/bench/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 	@$(BIN)/python tests/bench/write_docs.py
 
-.PHONY: soak soak-tables soak-steps soak-queue soak-clusters soak-kills soak-quick-start
+.PHONY: soak soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-quick-start
 
 clean: ## Remove what `make` built
 	rm -rf $(VENV) .venv-bench .venv-docs site .pytest_cache .mypy_cache .ruff_cache

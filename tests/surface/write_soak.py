@@ -30,6 +30,8 @@ PARTS = {  # the sections of the page, in their order
     "servers. Each test ends by looking for processes of its clusters and for quota that is still held.",
     "kills": "Clients and heads are killed with -9 and interrupted at every moment that has a name, on full disks, "
     "beside other people; then no process of theirs may be left, and no quota held.",
+    "filters": "Tables are drawn, with files by several writers, and filters on them; no way of asking may give a row "
+    "too many or too few. Spark's SQL and pandas say which rows are right.",
     "steps": "Whatever may happen to a home (clocks that jump, heads that hang, people and governors that die between "
     "any two writes) is drawn, on the fake home and on home local's own store; no limit is exceeded, nothing is left.",
     "queue": "Processes that ask, wait and release at once on one ledger.",
@@ -61,6 +63,7 @@ def run(part: str, arguments: list[str]) -> int:
         "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": _machine(),
         "load_at_start": round(os.getloadavg()[0], 1),
+        "length": lengths(),
     }
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -80,6 +83,15 @@ def run(part: str, arguments: list[str]) -> int:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n")
     return int(found["exit_code"])
+
+
+def lengths() -> dict[str, str]:
+    """The variables that say how long a part runs, as they are set: ``{"SHOAL_SOAK_KILLS": "10"}``."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith("SHOAL_") and value.isdecimal()
+    }
 
 
 def write() -> None:
@@ -112,11 +124,12 @@ def section(part: str, found: dict[str, Any]) -> str:
     counts = [f"{len(tests)} tests", f"{len(bad)} failed", *([f"{len(skipped)} skipped"] if skipped else [])]
     if found["exit_code"] not in (0, 1):
         counts.append(f"**pytest ended with {found['exit_code']}: not all of them ran**")
+    length = "".join(f", {name}={value}" for name, value in found.get("length", {}).items())
     lines = [f"## {part.capitalize()}", "", *([PARTS[part], ""] if part in PARTS else [])]
     lines += [
         f"Commit {found['commit']}{' (with local changes)' if found['dirty'] else ''}, {found['at']}; "
         f"{found['machine']}, load {found['load_at_start']} at the start. "
-        f"{', '.join(counts)}, in {found['seconds'] / 60:.0f} min.",
+        f"{', '.join(counts)}, in {found['seconds'] / 60:.0f} min{length}.",
         "",
         "| Test | n | Failures | Time |",
         "|---|---|---|---|",

@@ -2,7 +2,7 @@
 
 Files by Shoal, PyIceberg, Spark and Polars in one table, in row groups of two and of all, with all statistics, some
 and none. Spark answers all text filters of a table in one query over all of its rows, which no pruning reaches.
-SHOAL_FILTER_TABLES draws more, as `make soak-tables` does, and SHOAL_FILTER_SEED others.
+SHOAL_FILTER_TABLES draws more, as `make soak-filters` does, and SHOAL_FILTER_SEED others.
 """
 
 from __future__ import annotations
@@ -92,9 +92,12 @@ def test_drawn_filters_give_the_right_rows(
         spark.conf.unset("spark.sql.codegen.wholeStage")
         spark.conf.unset("spark.sql.session.timeZone")
     rounded = {key: round(count) for key, count in counts.items()}
+    filters = TABLES * (checking.TEXTS + checking.FRAMES)
+    record_property("n", filters)
+    record_property("measured", f"{filters} filters on {TABLES} tables, seed {SEED}; {len(faults)} wrong")
     record_property(
         "drawn",
-        f"seed {SEED}, {TABLES} tables, {TABLES * (checking.TEXTS + checking.FRAMES)} filters, {rounded}",
+        f"seed {SEED}, {TABLES} tables, {filters} filters, {rounded}",
     )
     assert counts["pushed"] > TABLES, "expressions on frames reach the scan"
     assert not faults, f"SHOAL_FILTER_SEED={SEED}: {len(faults)} wrong\n\n" + "\n\n".join(faults[:5])

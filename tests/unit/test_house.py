@@ -19,14 +19,18 @@ import shoal
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def fast() -> ModuleType:
-    found = importlib.util.spec_from_file_location("fast", ROOT / "tests" / "lanes" / "fast.py")
+def load(script: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(Path(script).stem, ROOT / "tests" / script)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def fast() -> ModuleType:
+    return load("lanes/fast.py")
 
 
 def test_fast_selects_tests_of_each_of_its_files(fast: ModuleType) -> None:
@@ -56,6 +60,31 @@ def test_contributing_says_how_long_each_target_of_make_takes() -> None:
     said = {name for row in rows for name in re.findall(r"`make ([a-z-]+)`", row)}
     parts = {name for name in targets_of_make() if name.startswith("soak-")}  # one row tells of all
     assert said == targets_of_make() - parts - {"help"}
+
+
+def test_a_part_of_the_soak_tells_its_length(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    soak = load("surface/write_soak.py")
+    monkeypatch.setattr(soak, "RESULTS", tmp_path)
+    monkeypatch.setenv("SHOAL_SOAK_KILLS", "7")
+    monkeypatch.setenv("SHOAL_DATA", "/not/a/length")
+    trial = tmp_path / "test_trial.py"
+    trial.write_text("def test_it(record_property):\n    record_property('n', 7)\n")
+    plain = ("-c", "/dev/null", "-p", "no:cacheprovider", "-q")
+    assert soak.run("kills", [*plain, str(trial)]) == 0
+    told = soak.section("kills", json.loads((tmp_path / "kills.json").read_text()))
+    assert "1 tests, 0 failed, in 0 min, " in told
+    assert "SHOAL_SOAK_KILLS=7" in told
+    assert "/not/a/length" not in told
+    assert "| it | 7 | none |" in told
+    assert soak.run("kills", [*plain, str(tmp_path / "nothing.py")]) == 4
+    told = soak.section("kills", json.loads((tmp_path / "kills.json").read_text()))
+    assert "not all of them ran" in told
+
+
+def test_every_target_of_make_that_writes_the_page_has_a_section_of_its_own() -> None:
+    called = re.findall(r"\$\(SOAK\) ([a-z-]+)", (ROOT / "Makefile").read_text())
+    assert len(called) == len(set(called))
+    assert set(called) == set(load("surface/write_soak.py").PARTS)
 
 
 def test_the_site_has_every_page_and_every_public_name() -> None:
