@@ -1,11 +1,15 @@
-"""Fixtures of the homes' tests: a home that a package brings."""
+"""Fixtures of the homes' tests: a home that a package brings, and workers as its pods run them."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .pods import Pods
 
 GUEST = Path(__file__).with_name("guest")
 
@@ -30,3 +34,18 @@ def guest(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     assert "home: local" in text
     file.write_text(text.replace("home: local", "home: guest\n    store: ${GUEST_STORE}", 1))
     return project
+
+
+@pytest.fixture
+def pods(tmp_path: Path, guest: Path) -> Iterator[Pods]:
+    pods = Pods(tmp_path / "pods")
+    yield pods
+    pods.end()
+
+
+@pytest.fixture
+def stand(pods: Pods, guest: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The guest home's project, whose heads wait for workers at the port of ``pods``."""
+    said = {"port": pods.port, "certificate": pods.certificate, "own_workers": False}
+    monkeypatch.setenv("GUEST_STAND", json.dumps(said))
+    return guest

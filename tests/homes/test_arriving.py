@@ -10,14 +10,11 @@ import importlib
 import json
 import os
 import re
-import socket
 import stat
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ import psutil
 import pytest
 from distributed import Client, Security
 
-import shoal
 from shoal.engines.dask import arriving
 from shoal.engines.dask.host import DaskHost
 from shoal.engines.dask.worker import limit
@@ -38,106 +34,9 @@ from shoal.model.stand import Stand
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.units import Bytes, Seconds
 
+from .pods import Pods
+
 Eventually = Callable[..., Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Pods:
-    """Worker programs of one cluster, each with what its pod would give it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.certificate = make_certificate("trial.shoal.internal")
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.cluster = "trial"
-        self.handle: Any = None
-        self.keys(folder / "certificate", *self.certificate)
-
-    @staticmethod
-    def keys(folder: Path, certificate: str, key: str) -> Path:
-        folder.mkdir(parents=True)
-        (folder / "tls.crt").write_text(certificate)
-        (folder / "tls.key").write_text(key)
-        return folder
-
-    def start(self, name: str, **more: str) -> subprocess.Popen[bytes]:
-        told = {
-            "SHOAL_CLUSTER": self.cluster,
-            "SHOAL_SCHEDULER": f"tls://127.0.0.1:{self.port}",
-            "SHOAL_WORKER_NAME": name,
-            "SHOAL_WORKER_CORES": "1",
-            "SHOAL_WORKER_MEMORY": "500000000",
-            "SHOAL_CERTIFICATE": str(self.folder / "certificate"),
-            "SHOAL_SCRATCH": str(self.folder / name),
-            "HOME": "/proc",  # nobody can write there, root included
-        }
-        kept = {key: os.environ[key] for key in ("PATH", "SHOAL_DATA")}
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-P", "-m", "shoal.engines.dask.worker"],
-                cwd="/proc",
-                env=kept | told | more,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        return self.running[name]
-
-    def up(self, project: Path, *names: str, **more: str) -> Any:
-        """A cluster whose workers are started once it has a head, as its home does."""
-        heads = Path(os.environ["GUEST_STORE"]) / "heads"
-
-        def start() -> None:
-            deadline = time.monotonic() + 30
-            while not (found := [each.name for each in heads.glob("*")]) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            (self.cluster,) = found
-            for name in names:
-                self.start(name, **more)
-
-        with ThreadPoolExecutor(1) as pool:
-            started = pool.submit(start)
-            self.handle = shoal.up(
-                "small", engine="dask", workers=len(names), name="one", project=project, quiet=True
-            )
-            started.result(30)
-        return self.handle
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
-
-    def said(self, name: str) -> str:
-        """Its own last line, which says why it ended."""
-        return [line for line in self.log(name).splitlines() if " - shoal.engines - " in line][-1]
-
-    def end(self) -> None:
-        if self.handle is not None:
-            self.handle.close()
-        for process in self.running.values():
-            if process.poll() is None:
-                process.kill()
-            process.wait(10)
-
-
-@pytest.fixture
-def pods(tmp_path: Path, guest: Path) -> Iterator[Pods]:
-    pods = Pods(tmp_path / "pods")
-    yield pods
-    pods.end()
-
-
-@pytest.fixture
-def stand(pods: Pods, guest: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The guest home's project, whose heads wait for workers at the port of ``pods``."""
-    said = {"port": pods.port, "certificate": pods.certificate, "own_workers": False}
-    monkeypatch.setenv("GUEST_STAND", json.dumps(said))
-    return guest
 
 
 def report_of(cluster: Any) -> dict[str, Any]:

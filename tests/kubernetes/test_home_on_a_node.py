@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
     # The image has Debian's Python 3.11; the patch of the one that runs the tests may differ.
-    pytest.mark.filterwarnings("ignore::shoal.machine.modules.UserModuleWarning"),  # tests' own modules
 ]
 Eventually = Callable[..., Any]
 
@@ -290,3 +289,51 @@ def test_with_its_governor_killed_a_cluster_computes_and_ends_once_there_is_one_
     eventually(lambda: cluster.record.state.ended, 60, "it ended")
     assert cluster.record.message == "no longer needed"
     cluster.close()
+
+
+MAIN = """
+import importlib, pathlib, shoal
+import helpers, package
+
+def lazy(x):
+    import unseen
+    return unseen.f(x)
+
+with shoal.dask("small", workers=1, name="code", project={project!r}, quiet=True) as cluster:
+    client = cluster.client
+    numbers = list(range(20))
+    assert client.gather(client.map(helpers.double, numbers)) == [helpers.double(n) for n in numbers]
+    assert client.gather(client.map(package.triple, numbers)) == [package.triple(n) for n in numbers]
+    point = client.submit(helpers.Point.doubled, helpers.Point(4)).result()
+    assert point == helpers.Point(4).doubled() and type(point) is helpers.Point
+    assert client.submit(lazy, 1).result() == lazy(1)
+    assert client.run_on_scheduler(helpers.double, 2) == 4
+    cluster.scale(2)
+    assert sorted(client.run(helpers.double, 3).values()) == [6, 6]
+    source = pathlib.Path("helpers.py")
+    source.write_text(source.read_text().replace("2 * x", "7 * x"))
+    importlib.reload(helpers)
+    assert sorted(client.run(helpers.double, 3).values()) == [21, 21]
+    assert client.run_on_scheduler(helpers.double, 3) == 21
+    print("equal")
+"""
+
+
+def test_modules_of_a_persons_own_folder_arrive_in_every_pod(world: World, tmp_path: Path) -> None:
+    """A script beside ``helpers.py``, a package and a module that a task alone imports; a later worker; an edit."""
+    folder = tmp_path / "elsewhere"
+    for name, text in {
+        "helpers.py": "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n"
+        "    def doubled(self): return Point(double(self.x))\ndef double(x): return 2 * x\n",
+        "package/__init__.py": "from .sub import triple\n",
+        "package/sub.py": "def triple(x): return 3 * x\n",
+        "unseen.py": "def f(x): return x + 1\n",
+        "main.py": MAIN.format(project=str(world.project)),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
+    assert "UserModuleWarning" not in done.stderr

@@ -8,16 +8,20 @@ What it must not do: cost a submit more than a look at what is in memory, or fai
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from shoal.client.dask_ending import TellingClient
 from shoal.errors import ShoalError
 from shoal.machine import modules
+from shoal.machine.packing import Packed, Packing
 from shoal.machine.spawned import as_of_main
 
 TELL = "shoal_code"  # the operation by which a scheduler is told (engines/dask/code.py)
 _ANSWER = 30.0  # s that it gets to answer
+_SENDING = 120.0  # s where files go with it
+_ROUNDS = 4  # in which files are sent that change meanwhile
 
 
 class Client(TellingClient):
@@ -28,6 +32,8 @@ class Client(TellingClient):
         self._modules = modules.ModuleWatch()
         self._deaf = False  # the head is older than this client
         self._said: list[str] = []
+        self._packing: Packing | None = None  # the cluster does not share this machine's folders
+        self._once: set[str] = set()  # what was told of files that do not travel
         super().__init__(*args, **options)
         modules.warn(self._said)
 
@@ -73,11 +79,11 @@ class Client(TellingClient):
         if code is None:
             return
         if self.asynchronous:
-            self.tell_scheduler({"op": TELL, "code": code.written()})
+            self.tell_scheduler({"op": TELL, "code": code.written() | self._unseen(code)})
             self._modules.told(code)
             return
         try:
-            said = self.sync(self._tell, code, callback_timeout=_ANSWER)
+            said = self.sync(self._tell, code, callback_timeout=_SENDING if self._packing else _ANSWER)
         except (OSError, TimeoutError):
             return  # the work itself will show what is wrong
         modules.warn(said)
@@ -97,13 +103,55 @@ class Client(TellingClient):
         if self._deaf:
             return None
         code = self._modules.look()
-        modules.warn(modules.edits(self._modules.edited()))
+        edited = self._modules.edited()
+        modules.warn(modules.edits(edited))
+        if code is None and edited and self._packing is not None:
+            self._modules.told(None)  # who loads it there from now on finds the new one, as here
+            return self._modules.look()
         return code
 
     async def _tell(self, code: modules.Code) -> list[str]:
         """Until scheduler and workers have it; what they cannot have, as sentences."""
-        said = await self.scheduler.shoal_code(client=self.id, code=code.written())
+        said: Any
+        if self._packing is not None:
+            said = await self._send(self._packing, code)
+        else:
+            said = await self.scheduler.shoal_code(client=self.id, code=code.written() | {"sends": True})
+            if isinstance(said, dict):
+                self._packing = Packing()
+                said = await self._send(self._packing, code)
         self._modules.told(code)
         if said is None:
             self._deaf = True
         return list(said or ())
+
+    async def _send(self, packing: Packing, code: modules.Code) -> list[str]:
+        """The same with the files themselves: those that are lacking there."""
+        lacking: list[str] = []
+        for _ in range(_ROUNDS):
+            packed = await asyncio.to_thread(packing.gather, code)
+            contents = await asyncio.to_thread(packing.contents, lacking)
+            answer = await self.scheduler.shoal_code(
+                client=self.id, code=code.written() | packing.written(packed, contents)
+            )
+            if not isinstance(answer, dict):
+                packing.arrived.update(packed.files)
+                return [*self._left(packed), *answer]
+            lacking = answer["lacking"]
+        return [f"{lacking[0]} changes while it is sent: the cluster has your modules as they were before"]
+
+    def _unseen(self, code: modules.Code) -> dict[str, Any]:
+        """What goes with it where nobody can wait for what is lacking: all that may be."""
+        if self._packing is None:
+            return {}
+        packed = self._packing.gather(code)
+        modules.warn(self._left(packed))
+        contents = self._packing.contents(self._packing.fresh(packed))
+        self._packing.arrived.update(packed.files)
+        return self._packing.written(packed, contents)
+
+    def _left(self, packed: Packed) -> list[str]:
+        """Sentences on what does not travel, each once."""
+        fresh = [text for text in packed.left if text not in self._once]
+        self._once.update(fresh)
+        return fresh

@@ -202,8 +202,8 @@ class ModuleWatch:
             self._code = Code(self._code.front, self._code.back, dict(self._versions), _with_parents(loose))
         return None if self._code is self._known else self._code
 
-    def told(self, code: Code) -> None:
-        """The other side knows this one."""
+    def told(self, code: Code | None) -> None:
+        """The other side knows this one; None: it is to be told again."""
         self._known = code
 
     def edited(self) -> list[str]:
