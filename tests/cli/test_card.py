@@ -10,6 +10,7 @@ from shoal.display import card
 from shoal.display.picture import timeline
 from shoal.display.report import report_of
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.status import Event, HeadStatus, NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.units import Bytes, Money, Seconds
 
@@ -44,18 +45,18 @@ CLUSTER = Cluster(
     },
 )
 HISTORY = [
-    {"state": "Admitted", "message": "within every limit", "at": 100.0},
-    {"state": "Starting", "message": "starting <the> scheduler", "at": 100.5},
-    {"state": "Ready", "message": "2 workers serve", "at": 103.0},
+    Event(State.ADMITTED, Reason.ADMITTED, "within every limit", 100.0),
+    Event(State.STARTING, Reason.HEAD_STARTING, "starting <the> scheduler", 100.5),
+    Event(State.READY, Reason.SERVING, "2 workers serve", 103.0),
 ]
-STATUS = {
-    "memory": 5 * 10**8,
-    "limit": 10**9,
-    "workers": 2,
-    "clients": 1,
-    "busy": True,
-    "ends_in": {"reason": "Idle", "seconds": 540.0},
-}
+STATUS = HeadStatus(
+    memory=Bytes(5 * 10**8),
+    limit=Bytes(10**9),
+    workers=2,
+    clients=1,
+    busy=True,
+    ends_in=NextEnd(Reason.IDLE, Seconds(540)),
+)
 
 
 def test_a_card_says_what_a_person_wants_to_know() -> None:
@@ -70,7 +71,7 @@ def test_a_card_says_what_a_person_wants_to_know() -> None:
 
 
 def test_a_card_warns_before_the_end_and_tells_when_a_queued_one_starts() -> None:
-    soon = STATUS | {"ends_in": {"reason": "DeadlineReached", "seconds": 600.0}}
+    soon = replace(STATUS, ends_in=NextEnd(Reason.DEADLINE_REACHED, Seconds(600)))
     for shown in (card.text(CLUSTER, HISTORY, soon, 160.0), card.html(CLUSTER, HISTORY, soon, 160.0)):
         assert "ends in 10 min, its maximum lifetime (4 h)" in shown
         assert "shoal extend nightly +1h" in shown
@@ -97,7 +98,7 @@ def test_text_from_outside_stays_text() -> None:
 
 def test_the_picture_is_well_formed_and_marks_what_went_wrong() -> None:
     ended = replace(CLUSTER, state=State.STOPPED, ended_at=160.0)
-    history = [*HISTORY, {"state": "Stopping", "message": "", "at": 159.0}]
+    history = [*HISTORY, Event(State.STOPPING, Reason.IDLE, "", 159.0)]
     report = report_of(ended, history, 160.0)
     svg = ElementTree.fromstring(report.picture())
     titles = [title.text for title in svg.iter("{http://www.w3.org/2000/svg}title")]

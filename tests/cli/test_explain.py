@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from shoal.display.explain import Outcome, Stage, Step, explain
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.status import Event, HeadStatus, NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.units import Bytes, Seconds
 
@@ -20,10 +20,10 @@ PLAN = Plan(
     groups=(Group("default", 2, 2, 3, Size(4, Bytes.parse("14 GB")), Size(1, Bytes.parse("1 GB"))),),
     timeouts=Timeouts(Seconds(1200), Seconds(120), Seconds(14400)),
 )
-HISTORY: list[dict[str, Any]] = [
-    {"state": "Admitted", "reason": "Admitted", "message": "within every limit", "at": 0.0},
-    {"state": "Starting", "reason": "HeadStarting", "message": "starting the scheduler", "at": 1.0},
-    {"state": "Ready", "reason": "Serving", "message": "2 workers serve", "at": 3.5},
+HISTORY = [
+    Event(State.ADMITTED, Reason.ADMITTED, "within every limit", 0.0),
+    Event(State.STARTING, Reason.HEAD_STARTING, "starting the scheduler", 1.0),
+    Event(State.READY, Reason.SERVING, "2 workers serve", 3.5),
 ]
 
 
@@ -112,7 +112,7 @@ def test_a_restarted_worker_is_told_with_its_reason() -> None:
         cluster(State.READY, Reason.WORKER_RESTARTED, "worker s-1 used 990 MB of its 1000 MB", 3.5), workers=1
     )
     step = standing(
-        explain(ill, HISTORY, {"clients": 1, "busy": True, "ends_in": {"reason": "Idle", "seconds": 61.0}})
+        explain(ill, HISTORY, HeadStatus(clients=1, busy=True, ends_in=NextEnd(Reason.IDLE, Seconds(61))))
     )
     assert "used 990 MB" in step.said
     assert "1 of 2 workers" in step.said

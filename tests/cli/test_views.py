@@ -23,6 +23,7 @@ from shoal.errors import (
     ShoalError,
 )
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.status import HeadStatus, NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, amounts
@@ -93,7 +94,7 @@ def test_keys_of_a_cluster_are_pinned() -> None:
         "place", "latest_start", "warning", "price_per_hour", "tags", "dashboard", "status", "exit_code",
         "result",
     ]  # fmt: skip
-    status = views.cluster_view(CLUSTER, {"clients": 1})["status"]
+    status = views.cluster_view(CLUSTER, HeadStatus(clients=1))["status"]
     assert list(status) == [
         "clients", "busy", "memory", "memory_limit", "peak_worker_memory", "spilled", "cpu_seconds",
         "restarts", "ends_in", "ends_reason",
@@ -160,7 +161,7 @@ def test_ages_are_said_in_the_unit_that_fits() -> None:
 
 @pytest.mark.parametrize("width", [60, 100, 240])
 def test_the_now_table_keeps_name_state_and_reason_at_any_width(width: int) -> None:
-    rows = [views.cluster_view(CLUSTER, {"ends_in": {"seconds": 1100.0, "reason": "Idle"}})]
+    rows = [views.cluster_view(CLUSTER, HeadStatus(ends_in=NextEnd(Reason.IDLE, Seconds(1100))))]
     text = shown(tables.clusters(rows, width), width)
     assert "nightly" in text
     assert "Ready" in text

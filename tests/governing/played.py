@@ -26,7 +26,9 @@ from shoal.homes.local.tidy import Deed, Found
 from shoal.homes.local.transaction import Transaction
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import HeadStatus, NextEnd
 from shoal.project.loading import Project
+from shoal.units import Seconds
 from shoal.words import count
 
 from .world import Died
@@ -231,12 +233,12 @@ class PlayedHeads(Heads):
         head = self.heads.get(cluster_id)
         return Endpoint("played", "", "") if head is not None and head.workers else None
 
-    def status(self, cluster: Cluster, timeout: float) -> dict[str, Any] | None:
+    def status(self, cluster: Cluster, timeout: float) -> HeadStatus | None:
         head = self.heads.get(cluster.id)
         if head is None or not (head.alive and head.reachable and head.workers):
             return None
         left = cluster.plan.timeouts.max - (self.clock.elapsed - self.begun[cluster.id])
-        return {"clients": 0, "ends_in": {"reason": Reason.DEADLINE_REACHED.value, "seconds": left}}
+        return HeadStatus(cluster.id, State.READY, NextEnd(Reason.DEADLINE_REACHED, Seconds(left)))
 
 
 class PlayedHome(LocalHome):

@@ -31,6 +31,7 @@ from shoal.machine.certificate import make_certificate
 from shoal.machine.modules import UserModuleWarning
 from shoal.model.cluster import Reason
 from shoal.model.stand import Stand
+from shoal.model.status import HeadStatus
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.units import Bytes, Seconds
 
@@ -49,18 +50,18 @@ def test_a_life_with_workers_that_come_by_themselves(
     cluster = pods.up(stand, "w-0", "w-1")
     client, first, second = cluster.client, pods.running["w-0"], pods.running["w-1"]
 
-    def status() -> dict[str, Any]:
-        return cluster._home.status(cluster.id) or {}
+    def status() -> HeadStatus:
+        return cluster._home.status(cluster.id) or HeadStatus()
 
     def names() -> set[str]:
         return {each["name"] for each in client.scheduler_info()["workers"].values()}
 
     assert client.submit(sum, [1, 2]).result(60) == 3
     assert names() == {"w-0", "w-1"}
-    eventually(lambda: status()["memory"] > 50e6 and status()["peak_memory"] > 25e6, 10, "workers tell of it")
-    assert status()["cpu_seconds"] > 0.02
-    assert (status()["worker_pids"], status()["elsewhere"]) == ([], {})
-    eventually(lambda: status()["clients"] == 1, 10, "this process")
+    eventually(lambda: status().memory > 50e6 and status().peak_memory > 25e6, 10, "workers tell of it")
+    assert status().cpu_seconds > 0.02
+    assert status().worker_pids == ()
+    eventually(lambda: status().clients == 1, 10, "this process")
 
     # A task's own client is not a person's.
     def borrowed() -> Any:
@@ -71,14 +72,14 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert client.submit(borrowed).result(60) == 7
     assert len(client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))) > 1
     time.sleep(2)
-    assert status()["clients"] == 1
+    assert status().clients == 1
 
     # Its process is killed: the nanny beside it starts another one, at once.
     pids = client.run(os.getpid)
     pid = next(iter(pids.values()))
     psutil.Process(pid).kill()
-    eventually(lambda: status()["restarts"] == 1 and status()["workers"] == 2, 20, "it was restarted")
-    assert "was restarted: its process had ended" in status()["note"]
+    eventually(lambda: status().restarts == 1 and status().workers == 2, 20, "it was restarted")
+    assert "was restarted: its process had ended" in status().note
     assert (first.poll(), second.poll()) == (None, None)
 
     # Over its memory it is ended, and started again, by that nanny too.
@@ -93,15 +94,15 @@ def test_a_life_with_workers_that_come_by_themselves(
 
     grow.__module__ = "__main__"  # by value: the workers do not have this module
     client.run(grow, workers=[next(iter(client.run(os.getpid)))])
-    eventually(lambda: status()["restarts"] == 2 and status()["workers"] == 2, 20, "it was restarted")
-    assert re.search(r"worker w-\d was restarted: it used [45]\d\d MB of its 500 MB", status()["note"])
-    assert status()["peak_memory"] > 400e6
+    eventually(lambda: status().restarts == 2 and status().workers == 2, 20, "it was restarted")
+    assert re.search(r"worker w-\d was restarted: it used [45]\d\d MB of its 500 MB", status().note)
+    assert status().peak_memory > 400e6
     assert (first.poll(), second.poll()) == (None, None)
 
     # Asked for by its client, it is no loss.
     client.restart()
-    eventually(lambda: status()["note"].endswith("was restarted by its client"), 20, "it is told as that")
-    assert status()["restarts"] == 2
+    eventually(lambda: status().note.endswith("was restarted by its client"), 20, "it is told as that")
+    assert status().restarts == 2
 
     # Another one comes.
     cluster._home.scale(cluster.id, 3)
@@ -121,7 +122,7 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert [each.poll() for each in programs.values()] == [None, None]
     assert names() == set(programs)
     assert sum(client.gather(held)) == 204, "nothing was lost"
-    assert status()["restarts"] == 2, "to be retired is no loss"
+    assert status().restarts == 2, "to be retired is no loss"
 
     # A pod is told to end, as by a node that is drained: its results move, and its head says that it left.
     (drained, process), (other, _) = programs.items()
@@ -130,7 +131,7 @@ def test_a_life_with_workers_that_come_by_themselves(
     assert process.wait(15) == 0
     assert time.monotonic() - asked < 10
     assert sum(client.gather(held)) == 204
-    eventually(lambda: status()["note"] == f"worker {drained} left; its home starts another one", 20)
+    eventually(lambda: status().note == f"worker {drained} left; its home starts another one", 20)
     assert report_of(cluster)["retired"] == [retired]
     pods.start("w-3")
     eventually(lambda: names() == {other, "w-3"}, 30, "the home's replacement")

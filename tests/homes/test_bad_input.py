@@ -73,7 +73,7 @@ def test_a_clock_that_jumps_ends_nothing_and_admits_nothing_too_much(
         ask(home, project, "four")
     home.stop(first.id, Reason.STOPPED_BY_USER, "room for the next")
     eventually(lambda: home.get(third.id).state.admitted, 60, "the queue moves")
-    assert all(entry["message"] for entry in home.history(third.id))
+    assert all(entry.message for entry in home.history(third.id))
 
 
 def test_a_process_is_known_by_ticks_since_the_boot_which_no_clock_moves(

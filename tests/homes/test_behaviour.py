@@ -118,11 +118,11 @@ def test_a_request_within_every_limit_becomes_ready_and_ends_when_told(world: Wo
 def test_its_history_tells_every_state_with_reason_sentence_and_time(world: World) -> None:
     ended = world.end(world.ready(world.ask("one")))
     history = world.home.history(ended.id)
-    states = [entry["state"] for entry in history]
+    states = [entry.state for entry in history]
     assert states[-1] == "Stopped"
     assert states.index("Ready") < states.index("Stopping")
-    assert all(entry["reason"] and entry["message"] for entry in history)
-    assert [entry["at"] for entry in history] == sorted(entry["at"] for entry in history)
+    assert all(entry.reason and entry.message for entry in history)
+    assert [entry.at for entry in history] == sorted(entry.at for entry in history)
 
 
 def test_asking_again_under_a_live_name_gives_the_same_cluster_and_no_other(world: World) -> None:
@@ -256,8 +256,8 @@ def test_a_range_starts_with_as_many_as_fit_and_says_so(world: World) -> None:
     # Its data would take three workers and more; beside the first there is room for two.
     ranged = world.ask("two", workers=(2, 3), memory="1.5 GB", data="60 GB")
     assert (ranged.state.admitted, ranged.plan.workers, ranged.plan.groups[0].maximum) == (True, 2, 3)
-    admitted = next(e for e in world.home.history(ranged.id) if e["state"] == "Admitted")
-    assert "starting with 2 of 3 workers" in admitted["message"]
+    admitted = next(e for e in world.home.history(ranged.id) if e.state == "Admitted")
+    assert "starting with 2 of 3 workers" in admitted.message
     assert world.ready(ranged).workers == 2
 
 
@@ -273,11 +273,14 @@ def test_a_priority_above_the_tiers_is_refused_with_where_it_is_written(world: W
 
 def test_a_running_cluster_tells_its_status_and_an_ended_one_does_not(world: World) -> None:
     cluster = world.ready(world.ask("one"))
-    world.until(lambda: bool((world.home.status(cluster.id) or {}).get("ends_in")), "it knows when it ends")
+    world.until(
+        lambda: (s := world.home.status(cluster.id)) is not None and s.ends_in is not None, "it knows its end"
+    )
     status = world.home.status(cluster.id)
     assert status is not None
-    assert status["clients"] == 0
-    assert 0 < status["ends_in"]["seconds"] <= 3600
+    assert status.ends_in is not None
+    assert status.clients == 0
+    assert 0 < status.ends_in.seconds <= 3600
     world.end(cluster)
     assert world.home.status(cluster.id) is None
 

@@ -84,7 +84,7 @@ def test_only_processes_outside_the_cluster_are_its_clients_and_only_while_they_
 
         def clients() -> int:
             status = handle._home.status(handle.id)
-            return -1 if status is None else int(status["clients"])
+            return -1 if status is None else status.clients
 
         assert person.stdout is not None
         assert int(person.stdout.readline()) >= 4, "Dask knows of clients in workers and their children"
@@ -161,7 +161,7 @@ def test_workers_that_left_are_replaced_and_scale_counts_what_there_is(
         client.retire_workers(list(before)[:2])
         eventually(lambda: len(workers()) == 3 and len(set(workers()) & before) == 1, 60, "two are replaced")
         assert cluster.record.plan.workers == 3, "what is held is there"
-        told = [str(entry["message"]) for entry in cluster._home.history(cluster.id)]
+        told = [entry.message for entry in cluster._home.history(cluster.id)]
         assert any("takes its place" in each for each in told), told
         victim = next(iter(client.run(os.getpid).values()))
         os.kill(victim, signal.SIGKILL)

@@ -80,7 +80,7 @@ def test_shoal_dask_and_its_handle_work_on_it(guest: Path, marked: Marked, event
         cluster.scale(3, timeout=240)
         assert len(cluster.client.scheduler_info()["workers"]) == 3
         assert cluster.extend("2 h").record.plan.timeouts.max == 7200
-        eventually(lambda: (cluster._home.status(cluster.id) or {})["ends_in"]["reason"], 30)
+        eventually(lambda: cluster._home.status(cluster.id).ends_in is not None, 30)
         again = pickle.loads(pickle.dumps(cluster))
         assert (again.owns, again.record.id) == (False, cluster.id)
         assert "the head is running" in cluster.logs()

@@ -66,7 +66,7 @@ def test_a_ledger_of_an_older_shoal_is_read_and_keeps_its_records(older: Path) -
     assert (cluster.name, cluster.state, cluster.reason) == ("nightly", State.STOPPED, Reason.STOPPED_BY_USER)
     assert cluster.plan.may_last is None, "a later field has its default"
     assert report_of(cluster, history, 0.0).worker_hours == pytest.approx(0.00195, rel=0.01)
-    assert [event["state"] for event in history][-1] == "Stopped"
+    assert [event.state for event in history][-1] == "Stopped"
     assert (cluster.usage.seen, cluster.usage.ends_in, len(cluster.usage.samples)) == (
         5.2,
         ("Idle", 1195.7),

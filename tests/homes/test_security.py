@@ -96,7 +96,7 @@ def test_a_dask_cluster_behind_a_company_proxy_tells_its_status_and_the_proxy_he
         with shoal.dask("small", workers=1, project=project, quiet=True) as cluster:
             status = cluster._home.status(cluster.id)
             assert status is not None, "the head was asked directly"
-            assert status["workers"] == 1
+            assert status.workers == 1
             said = cluster.client.submit(lambda: os.environ["no_proxy"]).result()
             assert "127.0.0.1" in said.split(","), (
                 "the user's code on a worker reaches its own machine as well"
@@ -237,16 +237,16 @@ def test_who_cannot_show_the_key_is_no_client_of_spark(
     """A stranger's connections, open or knocking, keep no cluster alive."""
     spark._disconnect()
     home = spark._home
-    eventually(lambda: home.status(spark.id)["clients"] == 0, 20, "its client is seen to leave")
+    eventually(lambda: home.status(spark.id).clients == 0, 20, "its client is seen to leave")
     port = int(endpoint_of(spark).address.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as rude:
         rude.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         rude.settimeout(20)
         assert hung_up(rude), "who does not speak TLS is not listened to"
-        eventually(lambda: not home.status(spark.id)["busy"], 20, "what strangers send is no work")
-        assert home.status(spark.id)["clients"] == 0
+        eventually(lambda: not home.status(spark.id).busy, 20, "what strangers send is no work")
+        assert home.status(spark.id).clients == 0
     assert spark.sql("select 3 as three").collect()[0].three == 3
-    eventually(lambda: home.status(spark.id)["clients"] == 1, 20, "who has the key is one")
+    eventually(lambda: home.status(spark.id).clients == 1, 20, "who has the key is one")
 
 
 @pytest.mark.spark
@@ -273,7 +273,7 @@ def test_what_spark_keeps_is_in_a_private_folder(spark: shoal.SparkCluster, tmp_
     assert found, "the server keeps it there"
     total = spark.sql("select sum(id) as s from range(10)").collect()[0].s
     assert total == 45, "a task fetches it from the driver, as it did before that asked for a key"
-    java = next(p for p in psutil.process_iter() if p.pid == spark._home.status(spark.id)["worker_pids"][0])
+    java = next(p for p in psutil.process_iter() if p.pid == spark._home.status(spark.id).worker_pids[0])
     shared = Path(tempfile.gettempdir())
     outside = [
         path
@@ -289,7 +289,7 @@ def test_what_spark_keeps_is_in_a_private_folder(spark: shoal.SparkCluster, tmp_
 @pytest.mark.spark
 @pytest.mark.slow
 def test_nothing_of_the_jvm_listens_to_the_network(spark: shoal.SparkCluster) -> None:
-    pids = set(spark._home.status(spark.id)["worker_pids"]) | {spark.record.head["pid"]}
+    pids = set(spark._home.status(spark.id).worker_pids) | {spark.record.head["pid"]}
     found = listening(pids)
     assert len(found) >= 4, "status, relay, Connect, driver RPC"
     assert {address.removeprefix("::ffff:") for address in found.values()} == {"127.0.0.1"}
@@ -326,7 +326,7 @@ def test_spark_hands_none_of_its_users_files_to_a_stranger(spark: shoal.SparkClu
     secret.write_text("PRIVATE")
     spark.sql("select 5 as five").collect()
     wanted = f"/artifacts/../../../../../../..{secret}"
-    [java] = spark._home.status(spark.id)["worker_pids"]
+    [java] = spark._home.status(spark.id).worker_pids
 
     def context(certificate: str = "", key: str = "") -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

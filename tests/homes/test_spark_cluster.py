@@ -64,16 +64,16 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
         assert cluster.table("nyc.t").count() == 2, "the shared catalog is the session's own"
         assert shoal.catalog().load_table("nyc.t").scan().to_arrow().num_rows == 2
         status = eventually(
-            lambda: (s := handle._home.status(handle.id)) and s["clients"] >= 1 and s, 10, "a client is seen"
+            lambda: (s := handle._home.status(handle.id)) and s.clients >= 1 and s, 10, "a client is seen"
         )
-        assert status["peak_memory"] > 100e6
+        assert status.peak_memory > 100e6
         session = cluster.session
     assert_collected_without_waiting(session)
-    eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "the client is seen to leave")
+    eventually(lambda: handle._home.status(handle.id).clients == 0, 10, "the client is seen to leave")
     assert_a_dropped_handle_gives_its_session_back(handle.name, project, eventually)
     assert_a_script_that_closes_nothing_gives_its_session_back(handle.name, project)
     assert_ones_own_local_session_goes_on(handle.name, project)
-    eventually(lambda: handle._home.status(handle.id)["clients"] == 0, 10, "nobody is there any more")
+    eventually(lambda: handle._home.status(handle.id).clients == 0, 10, "nobody is there any more")
     endpoint = endpoints.read(paths.run_folder(handle.id))
     assert endpoint is not None
     assert_refused_without_token(endpoint)

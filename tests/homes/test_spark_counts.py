@@ -45,8 +45,8 @@ def test_a_waiting_stream_is_work_and_python_workers_have_memory(
         assert found[0].n == 300_000_000
         after = cluster._home.status(cluster.id)
         assert after is not None
-        assert after["peak_memory"] - before["peak_memory"] > 200e6, "its Python workers' memory counts"
-        assert after["clients"] == 1, "and they are no clients"
+        assert after.peak_memory - before.peak_memory > 200e6, "its Python workers' memory counts"
+        assert after.clients == 1, "and they are no clients"
         assert_a_large_frame_comes_out_as_a_small_one(session)
         source = session.readStream.format("rate").option("rowsPerSecond", 1).load()
         query = source.writeStream.format("noop").trigger(processingTime="1 hour").start()

@@ -141,7 +141,7 @@ def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
         assert names == {"nightly-head", "nightly-w-0", "nightly-w-1"}
         status = cluster._home.status(cluster.id, 10)
         assert status is not None
-        assert (status["phase"], status["workers"], status["clients"]) == ("Ready", 2, 1)
+        assert (status.phase, status.workers, status.clients) == ("Ready", 2, 1)
         cluster.scale(1)
         eventually(lambda: len(world.admin.list(POD.path(world.namespace))[0]) == 2, 60, "one pod is gone")
         assert client.submit(sum, [2, 3]).result(60) == 5, "the one that stays computes"

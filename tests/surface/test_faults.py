@@ -70,7 +70,7 @@ def test_a_spark_server_that_is_killed_ends_its_cluster_which_says_so_in_one_lin
     empty_home: Path, marked: Callable[[], dict[int, str]], eventually: Callable[..., Any]
 ) -> None:
     with shoal.spark("analytics", name="shot", **SMALL) as cluster:
-        [jvm] = home().status(cluster.id)["worker_pids"]
+        [jvm] = home().status(cluster.id).worker_pids
         os.kill(jvm, signal.SIGKILL)
         eventually(lambda: cluster.record.state is State.FAILED, 20, "it is noted")
         assert cluster.record.reason is Reason.HEAD_CRASHED

@@ -13,6 +13,7 @@ from shoal.display.progress import line
 from shoal.homes.base import Request
 from shoal.homes.fake import FakeHome
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.status import NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Policy, Tier, User
 from shoal.units import Bytes, Seconds
@@ -35,8 +36,8 @@ def cluster(state: State = State.READY, hours: float = 4.0, **report: float | No
     return Cluster("c1", "nightly", "ann", None, *where, since=NOW, created=NOW, report=dict(report))
 
 
-def ends(reason: Reason, seconds: float) -> dict[str, object]:
-    return {"reason": reason.value, "seconds": seconds}
+def ends(reason: Reason, seconds: float) -> NextEnd:
+    return NextEnd(reason, Seconds(seconds))
 
 
 @pytest.mark.parametrize(

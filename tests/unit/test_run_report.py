@@ -12,6 +12,7 @@ from shoal.display.report import report_of, taken
 from shoal.display.run_report import COLUMNS, RunCluster, RunReport, quota_used
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain, read
+from shoal.model.status import Event
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Amounts
@@ -33,9 +34,9 @@ LIMITS = Limits(
 )
 
 HISTORY = [
-    {"state": "Admitted", "at": 1000.0},
-    {"state": "Ready", "at": 1004.0},
-    {"state": "Stopped", "at": 1036.0},
+    Event(State.ADMITTED, Reason.ADMITTED, "", 1000.0),
+    Event(State.READY, Reason.SERVING, "", 1004.0),
+    Event(State.STOPPED, Reason.STOPPED_BY_USER, "", 1036.0),
 ]
 
 

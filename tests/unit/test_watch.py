@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shoal.engines.port import Sample
 from shoal.engines.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
+from shoal.governor.ends import ahead, due
 from shoal.head.effort import Effort
 from shoal.machine.measure import Tree
 from shoal.model.cluster import Reason
@@ -47,8 +48,8 @@ def live(looks: list[tuple[float, Sample | None]]) -> Watch:
 def test_it_ends(
     what: str, looks: list[tuple[float, Sample | None]], now: float, reason: Reason | None
 ) -> None:
-    verdict = live(looks).verdict(TIMEOUTS, started=0, now=now)
-    assert (verdict[0] if verdict else None) is reason, what
+    end = due(live(looks).pulse(started=0, now=now), TIMEOUTS)
+    assert (end.reason if end else None) is reason, what
 
 
 @given(
@@ -58,13 +59,13 @@ def test_it_ends(
 def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Sample | None], step: float) -> None:
     watch = live([((number + 1) * step, look) for number, look in enumerate(looks)])
     now = len(looks) * step
-    reason, left = watch.ends_in(TIMEOUTS, 0, now)
-    verdict = watch.verdict(TIMEOUTS, 0, now)
-    assert (verdict is not None) == (left == 0)
-    later = watch.verdict(TIMEOUTS, 0, now + float(left) + 1e-6)
+    first = ahead(watch.pulse(0, now), TIMEOUTS)
+    end = due(watch.pulse(0, now), TIMEOUTS)
+    assert (end is not None) == (first.seconds == 0)
+    later = due(watch.pulse(0, now + float(first.seconds) + 1e-6), TIMEOUTS)
     assert later is not None
-    if verdict is None:
-        assert later[0] is reason
+    if end is None:
+        assert later.reason is first.reason
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from shoal.display.forecast import latest_start, warning
 from shoal.display.report import taken
 from shoal.errors import ShoalError
 from shoal.model.cluster import Cluster
+from shoal.model.status import Event, HeadStatus
 from shoal.model.workload import Group, Plan, Size
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, Amounts, amounts
@@ -32,9 +33,7 @@ def moment(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def cluster_view(
-    cluster: Cluster, status: Mapping[str, Any] | None = None, dashboard: str = ""
-) -> dict[str, Any]:
+def cluster_view(cluster: Cluster, status: HeadStatus | None = None, dashboard: str = "") -> dict[str, Any]:
     """One cluster; ``status`` is what its head says (None: it was not asked, or did not answer).
 
     ``dashboard``: the link to its pages, which lets in whoever has it ("": none, or not asked for).
@@ -59,7 +58,7 @@ def cluster_view(
         "workers_at_most": sum(group.maximum for group in cluster.plan.groups),
         "place": cluster.turn.place,
         "latest_start": moment(latest_start(cluster)),
-        "warning": warning(cluster, (status or {}).get("ends_in")) or None,
+        "warning": warning(cluster, status.ends_in if status is not None else None) or None,
         "price_per_hour": None if price is None else str(price),
         "tags": dict(cluster.tags),
         "dashboard": dashboard or None,
@@ -126,20 +125,20 @@ def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any] | No
     return view | {"report": None if report is None else dict(report), "exit_code": exit_code}
 
 
-def status_view(status: Mapping[str, Any]) -> dict[str, Any]:
+def status_view(status: HeadStatus) -> dict[str, Any]:
     """What a running cluster does now."""
-    ends_in = status.get("ends_in") or {}
+    ends_in = status.ends_in
     return {
-        "clients": status.get("clients"),
-        "busy": status.get("busy"),
-        "memory": status.get("memory"),
-        "memory_limit": status.get("limit"),
-        "peak_worker_memory": status.get("peak_memory"),
-        "spilled": status.get("spilled"),
-        "cpu_seconds": status.get("cpu_seconds"),
-        "restarts": status.get("restarts"),
-        "ends_in": ends_in.get("seconds"),
-        "ends_reason": ends_in.get("reason"),
+        "clients": status.clients,
+        "busy": status.busy,
+        "memory": int(status.memory),
+        "memory_limit": int(status.limit),
+        "peak_worker_memory": int(status.peak_memory),
+        "spilled": int(status.spilled),
+        "cpu_seconds": status.cpu_seconds,
+        "restarts": status.restarts,
+        "ends_in": None if ends_in is None else float(ends_in.seconds),
+        "ends_reason": None if ends_in is None else ends_in.reason.value,
     }
 
 
@@ -262,10 +261,17 @@ def machine_view(limits: Mapping[str, Limit], used: Amounts, cores: float | None
     return {"cores": cores, "totals": limit_rows(limits, used)}
 
 
-def history_view(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def history_view(history: Sequence[Event]) -> list[dict[str, Any]]:
     """Every state a cluster was in, oldest first."""
-    keys = ("state", "reason", "message")
-    return [{key: entry[key] for key in keys} | {"at": moment(entry["at"])} for entry in history]
+    return [
+        {
+            "state": entry.state.value,
+            "reason": entry.reason.value,
+            "message": entry.message,
+            "at": moment(entry.at),
+        }
+        for entry in history
+    ]
 
 
 def error_view(error: ShoalError, code: int) -> dict[str, Any]:

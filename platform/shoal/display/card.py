@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from shoal.display.computing import Part, counted, most_left
 from shoal.display.forecast import starts, warning
 from shoal.display.picture import COLOURS, bar, box
 from shoal.display.report import Report, taken
 from shoal.model.cluster import Cluster, State
-from shoal.units import Bytes, Seconds
+from shoal.model.status import Event, HeadStatus
+from shoal.units import Seconds
 
-History = Sequence[Mapping[str, Any]]  # entries with state, message, at (seconds since the epoch)
+History = Sequence[Event]
 _BADGES = {"Failed": "#b3261e", "Refused": "#b3261e", "Stopped": "#777777"}
 
 
-def facts(
-    cluster: Cluster, history: History, status: Mapping[str, Any] | None, now: float
-) -> list[tuple[str, str]]:
+def facts(cluster: Cluster, history: History, status: HeadStatus | None, now: float) -> list[tuple[str, str]]:
     """What there is to say, as plain text: (what, value) pairs."""
     group = cluster.plan.groups[0]
     said = [
@@ -34,22 +32,19 @@ def facts(
     ]
     if group.maximum > cluster.plan.workers and not cluster.state.ended:
         said.append(("grows", f"up to {group.maximum} workers, as work and quota allow"))
-    if status and status.get("limit") and cluster.state is State.READY:
-        whole = Bytes(status["limit"] * max(1, status.get("workers", 1)))
-        said.append(("memory", f"{Bytes(status['memory'])} of {whole}"))
+    if status is not None and status.limit and cluster.state is State.READY:
+        said.append(("memory", f"{status.memory} of {status.whole}"))
     if not cluster.state.ended:
         said.append(("so far", _cost(cluster, now)))
-        ends = (status or {}).get("ends_in")
+        ends = status.ends_in if status is not None else None
         if soon := warning(cluster, ends):
             said.append(("soon", soon))
-        elif ends:
-            said.append(
-                ("ends in", f"{Seconds(round(ends['seconds']))} if nothing changes ({ends['reason']})")
-            )
+        elif ends is not None:
+            said.append(("ends in", f"{Seconds(round(ends.seconds))} if nothing changes ({ends.reason})"))
     phases = [
-        f"{entry['message']} {Seconds(round(took, 1))}"
+        f"{entry.message} {Seconds(round(took, 1))}"
         for entry, took in _durations(history, cluster, now)
-        if State(entry["state"]) in (State.QUEUED, State.ADMITTED, State.STARTING)
+        if entry.state in (State.QUEUED, State.ADMITTED, State.STARTING)
     ]
     if phases:
         said.append(("start", "; ".join(phases)))
@@ -62,7 +57,7 @@ def facts(
 def html(
     cluster: Cluster,
     history: History,
-    status: Mapping[str, Any] | None,
+    status: HeadStatus | None,
     now: float,
     links: Mapping[str, str] | None = None,
     report: Report | None = None,
@@ -76,10 +71,8 @@ def html(
         shown = escape(value)
         if what == "workers" and cluster.plan.workers:
             shown = f"{bar(cluster.workers / cluster.plan.workers, '#5b8db8')} {shown}"
-        if what == "memory" and status:
-            shown = (
-                f"{bar(status['memory'] / (status['limit'] * max(1, status['workers'])), '#4c9f70')} {shown}"
-            )
+        if what == "memory" and status is not None:
+            shown = f"{bar(status.memory / status.whole, '#4c9f70')} {shown}"
         if what == "soon":
             shown = f"<b style='color:{_BADGES['Failed']}'>{shown}</b>"
         if what == "start":
@@ -100,7 +93,7 @@ def html(
     return box(title, cluster.state.value, colour, rows, below)
 
 
-def text(cluster: Cluster, history: History, status: Mapping[str, Any] | None, now: float) -> str:
+def text(cluster: Cluster, history: History, status: HeadStatus | None, now: float) -> str:
     """The same in plain text."""
     plan = cluster.plan
     head = f"{cluster.name} · {plan.engine} · {plan.template} · {cluster.state}"
@@ -109,9 +102,9 @@ def text(cluster: Cluster, history: History, status: Mapping[str, Any] | None, n
     )
 
 
-def _durations(history: History, cluster: Cluster, now: float) -> list[tuple[Mapping[str, Any], float]]:
+def _durations(history: History, cluster: Cluster, now: float) -> list[tuple[Event, float]]:
     end = cluster.ended_at if cluster.ended_at is not None else now
-    times = [float(entry["at"]) for entry in history]
+    times = [entry.at for entry in history]
     return [
         (entry, max(0.0, after - begin))
         for entry, begin, after in zip(history, times, [*times[1:], end], strict=True)
@@ -123,12 +116,12 @@ def _phase_bars(history: History, cluster: Cluster, now: float) -> str:
     phases = [
         (entry, took)
         for entry, took in _durations(history, cluster, now)
-        if State(entry["state"]) in (State.QUEUED, State.ADMITTED, State.STARTING)
+        if entry.state in (State.QUEUED, State.ADMITTED, State.STARTING)
     ]
     longest = max([took for _, took in phases] + [0.1])
     return "<br>".join(
-        f"{bar(took / longest, COLOURS[State(entry['state']).value], 90)} "
-        f"{escape(str(entry['message']))} <span style='color:#999'>{Seconds(round(took, 1))}</span>"
+        f"{bar(took / longest, COLOURS[entry.state.value], 90)} "
+        f"{escape(entry.message)} <span style='color:#999'>{Seconds(round(took, 1))}</span>"
         for entry, took in phases
     )
 

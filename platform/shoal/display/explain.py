@@ -9,17 +9,17 @@ outcome is not known says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
 
 from shoal.model.cluster import Cluster, Reason, State, script_end
 from shoal.model.names import command
+from shoal.model.status import Event, HeadStatus
 from shoal.project.policy import Limits
 from shoal.quota.account import Account, said, written
-from shoal.units import Bytes, Seconds
+from shoal.units import Seconds
 from shoal.words import count
 
 
@@ -77,8 +77,8 @@ _FIXES = {
 
 def explain(
     cluster: Cluster,
-    history: Sequence[Mapping[str, Any]],
-    status: Mapping[str, Any] | None = None,
+    history: Sequence[Event],
+    status: HeadStatus | None = None,
     limits: Limits | None = None,
     account: Account | None = None,
     unresponsive: str = "",
@@ -115,7 +115,7 @@ def _standing(cluster: Cluster) -> Stage:
 def _passed(
     stage: Stage,
     cluster: Cluster,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[Event],
     limits: Limits | None,
     account: Account | None,
 ) -> str:
@@ -155,21 +155,21 @@ def _passed(
             return ""
 
 
-def _start_up(cluster: Cluster, history: Sequence[Mapping[str, Any]]) -> str:
+def _start_up(cluster: Cluster, history: Sequence[Event]) -> str:
     """Each phase until Ready, with how long it took."""
     parts = []
     for entry, following in pairwise(history):
-        if State(entry["state"]) in (State.ADMITTED, State.STARTING):
-            took = Seconds(max(0.0, float(following["at"]) - float(entry["at"])))
-            parts.append(f"{entry['message']} ({took})")
+        if entry.state in (State.ADMITTED, State.STARTING):
+            took = Seconds(max(0.0, following.at - entry.at))
+            parts.append(f"{entry.message} ({took})")
     return "; ".join(parts) or "started"
 
 
 def _now(
     stage: Stage,
     cluster: Cluster,
-    history: Sequence[Mapping[str, Any]],
-    status: Mapping[str, Any] | None,
+    history: Sequence[Event],
+    status: HeadStatus | None,
     unresponsive: str,
 ) -> Step:
     fix = _FIXES[stage].format(logs=command("logs", cluster.name))
@@ -193,18 +193,16 @@ def _now(
     return Step(stage, Outcome.NOW, f"{before + '; then ' if before else ''}{cluster.message}")
 
 
-def _health(cluster: Cluster, status: Mapping[str, Any] | None) -> str:
+def _health(cluster: Cluster, status: HeadStatus | None) -> str:
     said_ = [f"{cluster.workers} of {count(cluster.plan.workers, 'worker')} ready"]
     if cluster.reason is Reason.WORKER_RESTARTED:
         said_.append(cluster.message)
     if status is None:
         return "; ".join([*said_, "the head did not answer in time (it may be busy)"])
-    said_.append("computes" if status.get("busy") else "has nothing to compute")
-    said_.append(count(status.get("clients", 0), "client") + " connected")
-    if status.get("limit"):
-        peak, limit = Bytes(status.get("peak_memory", 0)), Bytes(status["limit"])
-        said_.append(f"peak worker memory {peak} of {limit}")
-    ends = status.get("ends_in")
-    if ends:
-        said_.append(f"ends in {Seconds(round(ends['seconds']))} if nothing changes ({ends['reason']})")
+    said_.append("computes" if status.busy else "has nothing to compute")
+    said_.append(count(status.clients, "client") + " connected")
+    if status.limit:
+        said_.append(f"peak worker memory {status.peak_memory} of {status.limit}")
+    if (ends := status.ends_in) is not None:
+        said_.append(f"ends in {Seconds(round(ends.seconds))} if nothing changes ({ends.reason})")
     return "; ".join(said_)

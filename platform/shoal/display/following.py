@@ -59,16 +59,16 @@ class Follower:
         while not self._over.wait(pause) and failures < _FAILURES:
             try:
                 cluster = self._home.get(self._id)
-                status = self._home.status(self._id) or {}
+                status = self._home.status(self._id)
             except Exception:  # a warning that cannot be made must not disturb the work
                 failures, pause = failures + 1, MOST / 10
                 continue
             failures = 0
             if cluster.state.ended:
                 return
-            ends_in = status.get("ends_in")
+            ends_in = status.ends_in if status is not None else None
             text = warning(cluster, ends_in)
-            reason = str(ends_in["reason"]) if text and ends_in else ""
+            reason = str(ends_in.reason) if text and ends_in else ""
             if reason and reason != told and not self._over.is_set():
                 self._say(f"{cluster.name} {text}")
             told = reason

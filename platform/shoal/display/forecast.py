@@ -9,12 +9,11 @@ What it must not do: guess (where nothing is known it says nothing), look anythi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from shoal.governor.ends import limit
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.names import command
+from shoal.model.status import NextEnd
 from shoal.units import Seconds
 
 # Told when this part of a limit is left, but not earlier than so long before the end: of 4 hours the last
@@ -46,25 +45,23 @@ def clock(at: float, now: float) -> str:
     return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", there)
 
 
-def until_warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> float:
+def until_warning(cluster: Cluster, ends_in: NextEnd | None) -> float:
     """Seconds until :func:`warning` has something to say if nothing changes; below 0 when it has now."""
-    if not ends_in:
+    if ends_in is None:
         return float("inf")
-    return float(ends_in["seconds"]) - min(
-        EARLIEST, PART * limit(Reason(ends_in["reason"]), cluster.plan.timeouts)
-    )
+    return float(ends_in.seconds) - min(EARLIEST, PART * limit(ends_in.reason, cluster.plan.timeouts))
 
 
-def warning(cluster: Cluster, ends_in: Mapping[str, Any] | None) -> str:
+def warning(cluster: Cluster, ends_in: NextEnd | None) -> str:
     """That it is about to end, why, and what to do about it; empty while there is time.
 
-    ``ends_in`` is what its head says: the ``reason`` that comes first if nothing changes, and ``seconds``.
+    ``ends_in`` is what its head says.
     """
     if ends_in is None or cluster.state is not State.READY or until_warning(cluster, ends_in) > 0:
         return ""
-    reason = Reason(ends_in["reason"])
+    reason = ends_in.reason
     most = limit(reason, cluster.plan.timeouts)
-    ends = f"ends in {left(float(ends_in['seconds']))}"
+    ends = f"ends in {left(ends_in.seconds)}"
     if reason is Reason.IDLE:
         return f"{ends} unless it gets work: idle for most of {most}"
     if reason is Reason.CLIENT_GONE:

@@ -20,6 +20,7 @@ from shoal.display.computing import SLOW, Part
 from shoal.display.report import Report
 from shoal.homes.base import Home
 from shoal.model.cluster import Cluster
+from shoal.model.status import Event, HeadStatus
 
 _EVERY = 2.0  # s between looks while the cluster is in use
 _LEAST = 0.25  # s between two updates while it starts or computes
@@ -37,11 +38,11 @@ class Card:
 
     def __init__(self) -> None:
         self._display: Any = None
-        self._history: list[dict[str, Any]] = []
+        self._history: list[Event] = []
         self._shown = 0.0
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._last: tuple[Cluster, Mapping[str, Any] | None, Mapping[str, str]] | None = None
+        self._last: tuple[Cluster, HeadStatus | None, Mapping[str, str]] | None = None
         self._parts: Sequence[Part] = ()
         self._begun = 0.0
 
@@ -104,19 +105,17 @@ class Card:
             self._note(cluster)
             self._draw_in_use(cluster, status, links)
 
-    def _draw_in_use(
-        self, cluster: Cluster, status: Mapping[str, Any] | None, links: Mapping[str, str]
-    ) -> None:
+    def _draw_in_use(self, cluster: Cluster, status: HeadStatus | None, links: Mapping[str, str]) -> None:
         self._last = cluster, status, links
         parts, seconds = self._parts, time.monotonic() - self._begun
         work = (parts, seconds) if parts and seconds >= SLOW else None
         self._draw(card.html(cluster, self._history, status, time.time(), links, work=work))
 
     def _note(self, cluster: Cluster) -> bool:
-        now = (cluster.state.value, cluster.message)
-        if self._history and (self._history[-1]["state"], self._history[-1]["message"]) == now:
+        now = Event(cluster.state, cluster.reason, cluster.message, cluster.since)
+        if self._history and (self._history[-1].state, self._history[-1].message) == (now.state, now.message):
             return False
-        self._history.append({"state": now[0], "message": now[1], "at": cluster.since})
+        self._history.append(now)
         return True
 
     def _draw(self, html: str, *, last: bool = False) -> None:

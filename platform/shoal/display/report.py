@@ -15,6 +15,7 @@ from typing import Any
 
 from shoal.display.picture import Sample, Span, bar, box, timeline
 from shoal.model.cluster import Cluster, script_end
+from shoal.model.status import Event
 from shoal.units import Bytes, Money, Seconds
 from shoal.words import count
 
@@ -112,13 +113,12 @@ class Report:
         return plain
 
 
-def report_of(cluster: Cluster, history: Sequence[Mapping[str, Any]], now: float) -> Report:
+def report_of(cluster: Cluster, history: Sequence[Event], now: float) -> Report:
     """The report of a cluster that ended, or as it stands ``now`` (seconds since the epoch)."""
     end = cluster.ended_at if cluster.ended_at is not None else now
     phases: dict[str, Seconds] = {}
-    for entry, following in zip(history, [*history[1:], {"at": end}], strict=True):
-        phase = str(entry["state"])
-        took = max(0.0, float(following["at"]) - float(entry["at"]))
+    for entry, after in zip(history, [*(each.at for each in history[1:]), end], strict=False):
+        phase, took = entry.state.value, max(0.0, after - entry.at)
         if took > 0 or phase not in phases:
             phases[phase] = Seconds(phases.get(phase, 0.0) + took)
     for phase in ("Stopped", "Failed", "Refused"):
@@ -172,11 +172,11 @@ def taken(cluster: Cluster, now: float) -> tuple[Seconds, float, Money | None]:
     return Seconds(lived), worker_seconds, price
 
 
-def _spans(history: Sequence[Mapping[str, Any]], asked: float, end: float) -> tuple[Span, ...]:
+def _spans(history: Sequence[Event], asked: float, end: float) -> tuple[Span, ...]:
     """Each state with when it began and ended, in seconds since the cluster was asked for."""
-    times = [float(entry["at"]) - asked for entry in history] + [end - asked]
+    times = [entry.at - asked for entry in history] + [end - asked]
     return tuple(
-        (str(entry["state"]), max(0.0, begin), max(0.0, begin, to))
+        (entry.state.value, max(0.0, begin), max(0.0, begin, to))
         for entry, begin, to in zip(history, times, times[1:], strict=False)
-        if entry["state"] not in ("Stopped", "Failed", "Refused")
+        if not entry.state.ended
     )

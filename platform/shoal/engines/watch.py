@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shoal.engines.port import Sample
-from shoal.governor.ends import End, Pulse, ahead, due
-from shoal.model.cluster import Reason
+from shoal.governor.ends import Pulse
 from shoal.model.workload import Timeouts
-from shoal.units import Seconds
 
 COMPUTES = 0.1  # of a core, over a window
 _WINDOW = 10.0  # s: longer than a collection of garbage takes a tenth of
@@ -53,17 +51,9 @@ class Watch:
         idle = None if self.idle_since is None else now - self.idle_since
         return Pulse(now - started, alone, idle)
 
-    def verdict(self, timeouts: Timeouts, started: float, now: float) -> End | None:
-        """Why to end now, with a sentence; None: go on."""
-        return due(self.pulse(started, now), timeouts)
-
     def idle(self, now: float) -> float:
         """Seconds since something was last computed; 0 while something is."""
         return now - self.idle_since if self.idle_since is not None else 0.0
-
-    def ends_in(self, timeouts: Timeouts, started: float, now: float) -> tuple[Reason, Seconds]:
-        """Which limit comes first if nothing changes, and in how many seconds."""
-        return ahead(self.pulse(started, now), timeouts)
 
 
 @dataclass(frozen=True)

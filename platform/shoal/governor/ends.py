@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from shoal.model.cluster import FAILURES, Reason, State
+from shoal.model.status import NextEnd
 from shoal.model.workload import Timeouts
 from shoal.units import Seconds
 
@@ -92,7 +93,7 @@ def due(pulse: Pulse, timeouts: Timeouts) -> End | None:
     return None
 
 
-def ahead(pulse: Pulse, timeouts: Timeouts) -> tuple[Reason, Seconds]:
+def ahead(pulse: Pulse, timeouts: Timeouts) -> NextEnd:
     """Which limit comes first if nothing changes, and in how many seconds."""
     left = {Reason.DEADLINE_REACHED: timeouts.max - pulse.lived}
     if pulse.alone is not None:
@@ -100,7 +101,7 @@ def ahead(pulse: Pulse, timeouts: Timeouts) -> tuple[Reason, Seconds]:
     if pulse.idle is not None:
         left[Reason.IDLE] = timeouts.idle - pulse.idle
     first = min(left, key=lambda reason: left[reason])
-    return first, Seconds(max(0.0, left[first]))
+    return NextEnd(first, Seconds(max(0.0, left[first])))
 
 
 def limit(reason: Reason, timeouts: Timeouts) -> Seconds:

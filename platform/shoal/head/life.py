@@ -14,14 +14,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines.packages import install
 from shoal.engines.port import EngineHost, Sample, Site
 from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
-from shoal.governor.ends import Sentence
+from shoal.governor.ends import Sentence, ahead, due
 from shoal.head.adapt import Adapt
 from shoal.head.effort import Effort
 from shoal.head.status import StatusServer
@@ -29,7 +29,9 @@ from shoal.homes.base import Wishes
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.processes import end_marked
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
+from shoal.model.codec import plain
 from shoal.model.report import Usage
+from shoal.model.status import HeadStatus, NextEnd
 from shoal.model.workload import Engine
 from shoal.units import Bytes, Seconds
 from shoal.words import count
@@ -56,13 +58,15 @@ class Head:
         self._samples: list[list[float]] = []
         self._worker_seconds = 0.0
         self._watch: Watch | None = None
-        self._ends_in: tuple[Reason, Seconds] | None = None
+        self._ends_in: NextEnd | None = None
         self._terminated = False
         self._wakes, self._wake = os.pipe()  # a signal ends a sleep
         self._since = self._seen = time.monotonic()
         self._phase = State.STARTING
         reached(CrashPoint.HEAD_BORN)
-        self._status = StatusServer(self.status, desk.token, desk.stand.host, desk.stand.status_port)
+        self._status = StatusServer(
+            lambda: plain(self.status()), desk.token, desk.stand.host, desk.stand.status_port
+        )
         desk.born(self._status.url)
 
     @property
@@ -92,16 +96,26 @@ class Head:
             reason, message = Reason.HEAD_CRASHED, f"{type(error).__name__}: {error}"
         return self._end(reason, message)
 
-    def status(self) -> dict[str, Any]:
-        """What ``GET /v1/status`` tells. Times in seconds, memory in bytes."""
-        return {
-            "id": self._id,
-            "phase": self._phase.value,
-            "ends_in": None
-            if self._ends_in is None
-            else {"reason": self._ends_in[0].value, "seconds": round(float(self._ends_in[1]), 1)},
-            **asdict(replace(self._look, elsewhere={})),
-        }
+    def status(self) -> HeadStatus:
+        """What ``GET /v1/status`` tells."""
+        look, ends_in = self._look, self._ends_in
+        return HeadStatus(
+            id=self._id,
+            phase=self._phase,
+            ends_in=ends_in and replace(ends_in, seconds=Seconds(round(ends_in.seconds, 1))),
+            clients=look.clients,
+            busy=look.busy,
+            workers=look.workers,
+            memory=Bytes(look.memory),
+            peak_memory=Bytes(look.peak_memory),
+            limit=Bytes(look.limit),
+            spilled=Bytes(look.spilled),
+            cpu_seconds=look.cpu_seconds,
+            restarts=look.restarts,
+            note=look.note,
+            worker_pids=look.worker_pids,
+            retired=look.retired,
+        )
 
     def _start(self) -> tuple[Reason | None, str]:
         """Bring the engine up. A reason to end instead of None when it was asked to stop meanwhile."""
@@ -150,7 +164,7 @@ class Head:
             now = time.monotonic()
             look = effort.added(look, now)
             self._watch = self._watch.seen(look, now)
-            self._ends_in = self._watch.ends_in(timeouts, self._since, now)
+            self._ends_in = ahead(self._watch.pulse(self._since, now), timeouts)
             if look is not None:
                 self._note(look)
                 if look.note and (news := (look.restarts, look.note)) != told_of:
@@ -194,8 +208,8 @@ class Head:
                 _log.info("grows from %s to %s", have, count(had, "worker"))
                 wanted = had
                 engine.scale(wanted)
-            if (verdict := self._watch.verdict(timeouts, self._since, now)) is not None:
-                return verdict
+            if (end := due(self._watch.pulse(self._since, now), timeouts)) is not None:
+                return end
 
     def _wishes(self) -> Wishes:
         """What it is asked to do, by its home or by a signal."""
@@ -231,7 +245,9 @@ class Head:
         look = self._look
         return Usage(
             idle=round(self._watch.idle(time.monotonic()), 1) if self._watch is not None else 0.0,
-            ends_in=None if self._ends_in is None else (self._ends_in[0].value, round(self._ends_in[1], 1)),
+            ends_in=None
+            if self._ends_in is None
+            else (self._ends_in.reason.value, round(self._ends_in.seconds, 1)),
             peak_worker_memory=Bytes(look.peak_memory),
             peak_memory=Bytes(max((sample[2] for sample in self._samples), default=look.memory)),
             worker_memory_limit=Bytes(look.limit),

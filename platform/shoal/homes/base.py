@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ShoalError, UsageError
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import Event, HeadStatus
 from shoal.model.workload import Plan, Workload
 from shoal.units import Seconds
 
@@ -120,12 +121,12 @@ class Home(Protocol):
         """Where to connect; InfrastructureError while it is not Ready."""
         ...
 
-    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+    def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         """What its head tells now; None when it does not answer within ``timeout`` seconds."""
         ...
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
-        """Every state the cluster was in (``state``, ``reason``, ``message``, ``at``), oldest first."""
+    def history(self, cluster_id: str) -> list[Event]:
+        """Every state the cluster was in, oldest first."""
         ...
 
     def unresponsive(self, cluster: Cluster) -> str:

@@ -29,6 +29,7 @@ from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import Event, HeadStatus, NextEnd
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.quota.account import Account
@@ -107,7 +108,7 @@ class FakeHome:
     wishes: dict[str, UserWishes] = field(default_factory=dict)
     heads: dict[str, FakeHead] = field(default_factory=dict)
     late: list[Callable[[], object]] = field(default_factory=list)
-    events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     # -- the governing port ----------------------------------------------------------------------------
@@ -359,16 +360,16 @@ class FakeHome:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
         return Endpoint(f"fake://{cluster_id}", token="")
 
-    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+    def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         """What its head tells; None where it cannot be reached."""
         head, cluster = self.heads.get(cluster_id), self.get(cluster_id)
         if head is None or not (head.alive and head.reachable) or cluster.state is not State.READY:
             return None
         left = cluster.plan.timeouts.max - (self.clock.elapsed - head.born)
-        ends_in = {"reason": Reason.DEADLINE_REACHED.value, "seconds": left}
-        return {"id": cluster_id, "workers": head.workers, "clients": 0, "ends_in": ends_in}
+        ends_in = NextEnd(Reason.DEADLINE_REACHED, Seconds(left))
+        return HeadStatus(cluster_id, State.READY, ends_in, workers=head.workers)
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+    def history(self, cluster_id: str) -> list[Event]:
         return list(self.events.get(cluster_id, []))
 
     def unresponsive(self, cluster: Cluster) -> str:
@@ -378,8 +379,8 @@ class FakeHome:
         return []
 
     def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
-        return "\n".join(str(event["message"]) for event in self.history(cluster_id)[-lines:])
+        return "\n".join(event.message for event in self.history(cluster_id)[-lines:])
 
     def _note(self, cluster: Cluster) -> None:
-        event = {"state": cluster.state.value, "reason": cluster.reason.value, "message": cluster.message}
-        self.events.setdefault(cluster.id, []).append({**event, "at": self.clock.now})
+        event = Event(cluster.state, cluster.reason, cluster.message, self.clock.now)
+        self.events.setdefault(cluster.id, []).append(event)

@@ -19,6 +19,17 @@ from shoal.model.workload import Plan, Workload
 T = TypeVar("T")
 
 
+E = TypeVar("E", bound=StrEnum)
+
+
+def _as_it_stands(kind: type[E], value: object) -> E | None:
+    if not isinstance(value, str):
+        return None
+    unknown = str.__new__(kind, value)
+    unknown._name_, unknown._value_ = value, value
+    return unknown
+
+
 class State(StrEnum):
     """Where a cluster stands: Queued -> Admitted -> Starting -> Ready -> Stopping -> Stopped.
 
@@ -44,6 +55,11 @@ class State(StrEnum):
     def admitted(self) -> bool:
         """It counts in its account."""
         return self in (State.ADMITTED, State.STARTING, State.READY, State.STOPPING)
+
+    @classmethod
+    def _missing_(cls, value: object) -> State | None:
+        """A state that a newer Shoal knows can be told as it stands; no record here may be in one."""
+        return _as_it_stands(cls, value)
 
 
 class Reason(StrEnum):
@@ -72,11 +88,7 @@ class Reason(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         """A reason that a newer Shoal knows is read as it stands; it is none of :data:`FAILURES` here."""
-        if not isinstance(value, str):
-            return None
-        unknown = str.__new__(cls, value)
-        unknown._name_, unknown._value_ = value, value
-        return unknown
+        return _as_it_stands(cls, value)
 
 
 EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
@@ -130,6 +142,13 @@ class Cluster:
     report: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     project: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state.name not in State.__members__:
+            raise InfrastructureError(
+                f"{self.name} is in a state that this Shoal does not know: {self.state}",
+                hint="A newer Shoal wrote it: upgrade Shoal here.",
+            )
 
     @property
     def turn(self) -> QueueStatus:

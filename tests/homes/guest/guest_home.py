@@ -37,7 +37,9 @@ from shoal.machine.loopback import get_json
 from shoal.machine.processes import MARK, end_marked, identity, is_alive, marked, signal_process
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
+from shoal.model.codec import read
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import Event, HeadStatus
 from shoal.project.loading import Project, load, look_up
 from shoal.quota.account import Account
 from shoal.quota.admission import Decision, lasting, with_workers
@@ -61,7 +63,7 @@ class Kept:
     workers: dict[str, int] = field(default_factory=dict)
     longest: dict[str, float] = field(default_factory=dict)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
-    events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
 
     def get(self, cluster_id: str) -> Cluster:
         if cluster_id not in self.records:
@@ -73,8 +75,7 @@ class Kept:
         self.records[cluster.id] = cluster, version + 1
         said = (cluster.state, cluster.reason, cluster.message)
         if before is None or said != (before.state, before.reason, before.message):
-            event = dict(zip(("state", "reason", "message"), map(str, said), strict=True))
-            self.events.setdefault(cluster.id, []).append(event | {"at": time.time()})
+            self.events.setdefault(cluster.id, []).append(Event(*said, time.time()))
 
 
 class GuestHome:
@@ -280,15 +281,15 @@ class GuestHome:
                 f"{cluster.name} cannot be connected to: it is {cluster.state}"
             ) from None
 
-    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+    def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         url = self.get(cluster_id).head.get("status_url")
         try:
             token = (self._of(cluster_id) / "token").read_text()
-            return dict(get_json(str(url), token, timeout))
+            return read(HeadStatus, get_json(str(url), token, timeout))
         except (OSError, ValueError):
             return None
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+    def history(self, cluster_id: str) -> list[Event]:
         return self._govern().events.get(cluster_id, [])
 
     def unresponsive(self, cluster: Cluster) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shoal.cli import options as o
+from shoal.model.status import HeadStatus
 
 if TYPE_CHECKING:
     from shoal.homes.base import Home
@@ -78,10 +79,10 @@ def open_target(project: Any, target: str | None) -> Home:
     return open_home(open_project(project, target))
 
 
-def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, dict[str, Any] | None]]:
+def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, HeadStatus | None]]:
     """Each cluster with what its head says now; heads are asked at the same time."""
     ready = [cluster for cluster in clusters if cluster.state.value == "Ready"]
-    answers: dict[str, dict[str, Any] | None] = {}
+    answers: dict[str, HeadStatus | None] = {}
     if ready:
         with ThreadPoolExecutor(max_workers=16) as pool:
             answers = dict(

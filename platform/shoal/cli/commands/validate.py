@@ -20,6 +20,7 @@ import typer
 from shoal.cli import options as o
 from shoal.cli.checks import Finding, failed, run
 from shoal.model.checks import Check, Failed
+from shoal.model.status import HeadStatus
 
 if TYPE_CHECKING:
     from shoal.homes.base import Home
@@ -154,7 +155,7 @@ class _Trials:
         return f"Spark Connect answers, version {self._cluster.session.version}"
 
     def _spark_workers(self) -> str:
-        pids = self._status()["worker_pids"]
+        pids = self._status().worker_pids
         if not pids:
             raise Failed("its head knows of no JVM", f"shoal logs {self._cluster.name}")
         master = self._cluster.plan.conf.get("spark.master", "")
@@ -182,7 +183,7 @@ class _Trials:
 
         return open_home(open_project(self._options["project"], self._options["target"]))
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> HeadStatus:
         answer = self._home().status(self._cluster.id)
         if answer is None:
             raise Failed("its head does not answer", f"shoal logs {self._cluster.name}")

@@ -8,7 +8,6 @@ What it must not do: keep a secret longer than it is used.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from shoal.errors import InfrastructureError
 from shoal.homes.kubernetes import tunnel
@@ -17,7 +16,9 @@ from shoal.homes.kubernetes.names import ACCESS, ENGINE_PORT, SECRET, STATUS_POR
 from shoal.homes.kubernetes.objects import Object
 from shoal.homes.kubernetes.pods import Pass
 from shoal.machine.loopback import get_json
+from shoal.model.codec import read
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import HeadStatus
 
 
 def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
@@ -36,10 +37,11 @@ def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
     return Endpoint(f"tls://{host}:{port}", its.token, "", security)
 
 
-def status(api: Api, context: str | None, found: Object, timeout: float) -> dict[str, Any]:
+def status(api: Api, context: str | None, found: Object, timeout: float) -> HeadStatus:
     """What its head tells of itself now."""
     host, port = _way(context, found, STATUS_PORT)
-    return dict(get_json(f"http://{host}:{port}/v1/status", _pass(api, found).token, timeout))
+    said = get_json(f"http://{host}:{port}/v1/status", _pass(api, found).token, timeout)
+    return read(HeadStatus, said)
 
 
 def _pass(api: Api, found: Object) -> Pass:

@@ -65,6 +65,7 @@ from shoal.model.checks import Check
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.names import checked
+from shoal.model.status import Event, HeadStatus
 from shoal.project.loading import Project, load
 from shoal.quota.account import Account
 from shoal.quota.admission import Decision, Verdict, lasting
@@ -227,9 +228,9 @@ class KubernetesHome:
         every = sorted((self._read(each) for each in found), key=lambda each: each.created, reverse=True)
         return [each for each in every if owner in (None, each.owner) and (ended or not each.state.ended)]
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+    def history(self, cluster_id: str) -> list[Event]:
         status = status_of(self._by_id(cluster_id))
-        return [] if status is None else [dict(vars(event)) for event in status.history]
+        return [] if status is None else list(status.history)
 
     def unresponsive(self, cluster: Cluster) -> str:
         if cluster.reason is Reason.GOVERNOR_AWAY:
@@ -322,7 +323,7 @@ class KubernetesHome:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
         return connecting.endpoint(self._api, self._place.context, found)
 
-    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+    def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         try:
             found = self._by_id(cluster_id)
             if self._read(found).state is not State.READY:

@@ -21,6 +21,7 @@ from shoal.homes.kubernetes.structure import read, written
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import QueueStatus, Usage
+from shoal.model.status import Event
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.quota.account import Account
 from shoal.units import Bytes, Seconds
@@ -56,16 +57,6 @@ class Spec:
     stop: EndWish | None = None
     lifetime: float | None = None
     exit_code: int | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """One state that the cluster was in, since when."""
-
-    state: str
-    reason: str
-    message: str
-    at: float
 
 
 @dataclass(frozen=True)
@@ -178,7 +169,7 @@ def unplanned(spec: Spec) -> Plan:
 def status_from(cluster: Cluster, before: Status | None, log: tuple[str, ...] = ()) -> Status:
     """What the object is to say of a record; the history goes on from ``before``."""
     history = before.history if before is not None else ()
-    event = Event(cluster.state.value, cluster.reason.value, cluster.message, time.time())
+    event = Event(cluster.state, cluster.reason, cluster.message, time.time())
     if not history or (history[-1].state, history[-1].reason, history[-1].message) != (
         event.state,
         event.reason,

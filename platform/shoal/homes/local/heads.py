@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shoal.errors import InfrastructureError
 from shoal.homes.local import endpoints
 from shoal.homes.local.launch import launch, reap
 from shoal.homes.local.sight import LocalSight, look
@@ -19,7 +20,9 @@ from shoal.machine import paths
 from shoal.machine.loopback import get_json
 from shoal.machine.processes import all_marked, end_marked, is_ahead, is_alive, is_stopped, marked
 from shoal.model.cluster import Cluster
+from shoal.model.codec import read
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import HeadStatus
 
 
 class Heads:
@@ -71,12 +74,12 @@ class Heads:
         """Where to connect, as its head wrote it down; None before and after."""
         return endpoints.read(paths.run_folder(cluster_id))
 
-    def status(self, cluster: Cluster, timeout: float) -> dict[str, Any] | None:
+    def status(self, cluster: Cluster, timeout: float) -> HeadStatus | None:
         """What its head tells; None when it does not within ``timeout`` seconds."""
         token, url = endpoints.read_token(paths.run_folder(cluster.id)), cluster.head.get("status_url")
         if not token or not url or is_stopped(cluster.head):
             return None
         try:
-            return dict(get_json(url, token, timeout))
-        except (OSError, ValueError):
+            return read(HeadStatus, get_json(url, token, timeout))
+        except (OSError, ValueError, InfrastructureError):
             return None

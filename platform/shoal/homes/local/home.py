@@ -44,6 +44,7 @@ from shoal.machine.processes import (
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.status import Event, HeadStatus
 from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
 from shoal.quota.account import Account, amounts
@@ -253,12 +254,12 @@ class LocalHome:
     def proofs(self) -> Iterable[Check]:
         return proofs(self)
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
+    def history(self, cluster_id: str) -> list[Event]:
         """Every state of the cluster with reason, sentence and time, oldest first."""
         with self.ledger.read() as tx:
             return tx.history(cluster_id)
 
-    def status(self, cluster_id: str, timeout: float = 2.0) -> dict[str, Any] | None:
+    def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         """What the head tells about itself; None when it does not answer (unknown is not failed)."""
         return self._heads.status(self.get(cluster_id), timeout)
 

@@ -20,6 +20,7 @@ from shoal.homes.local.schema import decoded, encoded
 from shoal.homes.local.stores import StoreConnection
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain, read
+from shoal.model.status import Event
 from shoal.quota.account import Account
 
 _ALL = f"SELECT {', '.join(schema.SELECTED)} FROM shoal_clusters"
@@ -28,7 +29,7 @@ _PAST = "SELECT account FROM shoal_accounts WHERE scope = :scope AND name = :nam
 _KEEP = "UPDATE shoal_accounts SET account = :account WHERE scope = :scope AND name = :name"
 _WISHES = "SELECT wanted, stop_reason, stop_message, longest FROM shoal_clusters WHERE id = :id"
 _EVENT = ("cluster", "at", "state", "reason", "message")
-_HISTORY = f"SELECT number, {', '.join(_EVENT)} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
+_HISTORY = f"SELECT {', '.join(_EVENT[1:])} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
 
 
 @cache
@@ -105,10 +106,10 @@ class Transaction:
         if self._connection.execute(_KEEP, encoded(row)).rowcount == 0:
             self._insert("shoal_accounts", row)
 
-    def history(self, cluster_id: str) -> list[dict[str, Any]]:
-        """Every state the cluster was in, with reason, sentence and time, oldest first."""
+    def history(self, cluster_id: str) -> list[Event]:
+        """Every state the cluster was in, oldest first."""
         rows = self._connection.execute(_HISTORY, {"cluster": cluster_id}).fetchall()
-        return [dict(zip(("number", *_EVENT), row, strict=True)) for row in rows]
+        return [Event(State(state), Reason(reason), message, at) for at, state, reason, message in rows]
 
     def insert(self, cluster: Cluster) -> None:
         self._live = None
