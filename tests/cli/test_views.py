@@ -23,6 +23,7 @@ from shoal.errors import (
     ShoalError,
 )
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.resource import Resource
 from shoal.model.status import HeadStatus, NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.policy import Limit, Limits
@@ -57,8 +58,11 @@ LIMITS = Limits(
     tier="standard",
     team=None,
     weight=1.0,
-    totals={"memory": Limit(Bytes.parse("42 GB"), "tier standard"), "clusters": Limit(3, "tier standard")},
-    per_cluster={"workers": Limit(3, "tier standard")},
+    totals={
+        Resource.MEMORY: Limit(Bytes.parse("42 GB"), "tier standard"),
+        Resource.CLUSTERS: Limit(3, "tier standard"),
+    },
+    per_cluster={Resource.WORKERS: Limit(3, "tier standard")},
 )
 
 

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from shoal.errors import CapacityError, NeverFitsError, QuotaExceededError
 from shoal.model.cluster import Reason
 from shoal.model.codec import plain, read
+from shoal.model.resource import Resource
 from shoal.model.workload import Plan
 from shoal.planning.asking import ask
 from shoal.planning.sizing import plan
 from shoal.project.loading import Project
-from shoal.project.policy import Limit, Limits, Policy, Team, Tier, User
+from shoal.project.policy import PER_CLUSTER, TOTALS, Limit, Limits, Policy, Team, Tier, User
 from shoal.project.targets import Machine
-from shoal.quota.account import Account, Amounts, amounts, real
+from shoal.quota import queueing
+from shoal.quota.account import Account, Amounts, Need, amounts, real, said, written
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, beside, decide
 from shoal.units import Bytes, Seconds
 
@@ -262,3 +264,13 @@ def test_a_priority_above_the_limit_never_fits_and_one_below_does(planned: Plann
     assert refused.verdict is Verdict.REFUSE
     assert "a requests priority 3; the limit is priority 2: team x" in refused.message
     assert decide(Claim("1", "a", plan, 5), wide, Account()).verdict is Verdict.ADMIT
+
+
+def test_every_limited_resource_can_be_counted_compared_and_said(planned: Planned) -> None:
+    assert {*TOTALS, *PER_CLUSTER} == set(Resource)
+    numbered = Amounts(**{what.value: number for number, what in enumerate(TOTALS, start=1)})
+    assert [numbered.of(what) for what in TOTALS] == [1, 2, 3, 4, 5]
+    assert queueing._vector(numbered) == (1, 2, 3, 4, 5), "vectors are in the order of limits"
+    need = Need.of(planned("etl"))
+    assert all(need.per_cluster(what) >= 0 for what in PER_CLUSTER)
+    assert all(written(what, 1) in said(what, 1) for what in Resource)

@@ -19,6 +19,7 @@ from rich.text import Text
 from shoal.display.explain import Outcome, Step
 from shoal.display.forecast import clock, left
 from shoal.model.cluster import Cluster, script_end
+from shoal.model.resource import Resource
 from shoal.model.workload import Plan
 from shoal.quota.account import written
 from shoal.units import Bytes, Seconds
@@ -186,7 +187,7 @@ def fit(view: Mapping[str, Any]) -> RenderableType:
 
 
 def _amount(row: Mapping[str, Any], key: str) -> str:
-    return written(row["what"], row[key])
+    return written(Resource(row["what"]), row[key])
 
 
 def quota(view: Mapping[str, Any]) -> RenderableType:
@@ -203,7 +204,9 @@ def quota(view: Mapping[str, Any]) -> RenderableType:
         cores = view["machine"]["cores"]
         title = "\nThis machine, everybody together" + (f" ({cores:g} cores)" if cores else "")
         parts += [Text(title, "bold"), _bars("", view["machine"]["totals"])]
-    one = ", ".join(f"{what} {written(what, row['limit'])}" for what, row in view["per_cluster"].items())
+    one = ", ".join(
+        f"{what} {written(Resource(what), row['limit'])}" for what, row in view["per_cluster"].items()
+    )
     if one:
         parts.append(Text(f"\nOne cluster at most: {one}"))
     if view["clusters"]:

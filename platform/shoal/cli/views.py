@@ -20,12 +20,15 @@ from shoal.display.forecast import latest_start, warning
 from shoal.display.report import taken
 from shoal.errors import ShoalError
 from shoal.model.cluster import Cluster
+from shoal.model.resource import Resource
 from shoal.model.status import Event, HeadStatus
 from shoal.model.workload import Group, Plan, Size
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, Amounts, amounts
 from shoal.quota.admission import Decision
 from shoal.units import Bytes
+
+_WHOLE = frozenset(Resource) - {Resource.CORES, Resource.DURATION, Resource.PRIORITY}
 
 
 def moment(at: float | None) -> str | None:
@@ -181,7 +184,10 @@ def _size(size: Size) -> dict[str, Any]:
 
 
 def limit_rows(
-    limits: Mapping[str, Limit], held: Amounts, more: Amounts | None = None, queued: Amounts | None = None
+    limits: Mapping[Resource, Limit],
+    held: Amounts,
+    more: Amounts | None = None,
+    queued: Amounts | None = None,
 ) -> list[dict[str, Any]]:
     """One row per total that is limited: what is held of it, what is free, and what would be with ``more``.
 
@@ -189,7 +195,7 @@ def limit_rows(
     """
     rows = []
     for what, limit in limits.items():
-        row = {"what": what, "held": _plain(what, held.of(what)), "limit": _plain(what, limit.value)}
+        row = {"what": what.value, "held": _plain(what, held.of(what)), "limit": _plain(what, limit.value)}
         row["free"] = _plain(what, max(0.0, limit.value - held.of(what)))
         if queued is not None:
             row["queued"] = _plain(what, queued.of(what))
@@ -199,8 +205,8 @@ def limit_rows(
     return rows
 
 
-def _plain(what: str, value: float) -> int | float:
-    return int(value) if what in ("memory", "scratch", "head", "clusters", "workers", "gpus") else value
+def _plain(what: Resource, value: float) -> int | float:
+    return int(value) if what in _WHOLE else value
 
 
 def fit_view(plan: Plan, limits: Limits, account: Account, decision: Decision) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def quota_view(
     """
     waits, team_waits = (each or Account() for each in (queued, team_queued))
     per_cluster = {
-        what: {"limit": _plain(what, limit.value), "source": limit.source}
+        what.value: {"limit": _plain(what, limit.value), "source": limit.source}
         for what, limit in limits.per_cluster.items()
     }
     return {
@@ -256,7 +262,7 @@ def _amounts(value: Amounts) -> dict[str, Any]:
     return {key: int(part) if isinstance(part, Bytes) else part for key, part in vars(value).items()}
 
 
-def machine_view(limits: Mapping[str, Limit], used: Amounts, cores: float | None) -> dict[str, Any]:
+def machine_view(limits: Mapping[Resource, Limit], used: Amounts, cores: float | None) -> dict[str, Any]:
     """What the machine holds and what really runs there."""
     return {"cores": cores, "totals": limit_rows(limits, used)}
 

@@ -16,6 +16,7 @@ from typing import Any
 from shoal.display.report import Report
 from shoal.model.cluster import Cluster
 from shoal.model.codec import plain
+from shoal.model.resource import Resource
 from shoal.project.policy import Limits
 from shoal.quota.account import Amounts, amounts, said, written
 from shoal.units import Bytes, Money, Seconds
@@ -42,9 +43,9 @@ def quota_used(held: Amounts, limits: Limits) -> str:
         for what, limit in limits.totals.items()
         if held.of(what)
     ]
-    if (limit := limits.per_cluster.get("workers")) is not None:
-        parts.append(f"{held.workers} of {said('workers', limit.value)}")
-    if (limit := limits.per_cluster.get("head")) is not None:
+    if (limit := limits.per_cluster.get(Resource.WORKERS)) is not None:
+        parts.append(f"{held.workers} of {said(Resource.WORKERS, limit.value)}")
+    if (limit := limits.per_cluster.get(Resource.HEAD)) is not None:
         parts.append(f"{held.heads} of {Bytes(limit.value)} for its head")
     return ", ".join(parts)
 

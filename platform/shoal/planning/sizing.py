@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from shoal.model.resource import Resource
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Why, Workload
 from shoal.planning.asking import check
 from shoal.project.policy import Limit, Limits
@@ -106,7 +107,9 @@ def plan(
         packages=tuple(dict.fromkeys((*template.packages, *workload.packages))),
         head_there=head_there,
         mounts=template.mounts,
-        may_last=Seconds(limit.value) if (limit := limits.per_cluster.get("duration")) is not None else None,
+        may_last=Seconds(limit.value)
+        if (limit := limits.per_cluster.get(Resource.DURATION)) is not None
+        else None,
     )
     refuse_what_never_fits(Need.of(result, workload.priority), limits, result.template)
     prices = prices or target.prices
@@ -141,9 +144,14 @@ def lowered(plan: Plan) -> list[str]:
 
 def _ceiling(limits: Limits, size: Size, gpus: int, scratch: Bytes) -> tuple[float, str]:
     """The most workers of this size that the limits give one cluster, and which limit says so."""
-    per_worker = {"cores": size.cores, "memory": size.memory, "gpus": gpus, "scratch": scratch}
+    per_worker = {
+        Resource.CORES: size.cores,
+        Resource.MEMORY: size.memory,
+        Resource.GPUS: gpus,
+        Resource.SCRATCH: scratch,
+    }
     found: list[tuple[float, str]] = [(math.inf, "")]
-    if limit := limits.per_cluster.get("workers"):
+    if limit := limits.per_cluster.get(Resource.WORKERS):
         found.append((limit.value, f"{limit.source} gives {count(limit.value, 'worker')} per cluster"))
     for totals in (limits.totals, limits.team_totals):
         for what, each in per_worker.items():
@@ -201,7 +209,7 @@ def _by_data(data: Bytes | None, template: Template, size: Size) -> tuple[int | 
 
 def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     head = template.head.size
-    limit = limits.per_cluster.get("head")
+    limit = limits.per_cluster.get(Resource.HEAD)
     reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: from template {template.name}"
     if limit and head.memory > limit.value:
         head = Size(head.cores, Bytes(limit.value))
@@ -214,7 +222,7 @@ def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: d
     default = template.timeouts
     longest = default.max if workload.max_duration is None else workload.max_duration
     why = f"from template {template.name}" if workload.max_duration is None else "as requested"
-    limit = limits.per_cluster.get("duration")
+    limit = limits.per_cluster.get(Resource.DURATION)
     lowered: tuple[str, ...] = ()
     if workload.max_duration is None and limit and longest > limit.value:
         longest = Seconds(limit.value)

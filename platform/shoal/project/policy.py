@@ -21,23 +21,24 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from shoal.errors import ContradictionError, NotFoundError, UsageError
+from shoal.model.resource import Resource
 from shoal.project.settings import Checked, Natural, Positive
 from shoal.units import Bytes, Seconds
 from shoal.words import did_you_mean
 
-# What is limited in total, and what per cluster: the limit's name -> the key in the files.
+# What is limited in total, and what per cluster, with the key in the files.
 TOTALS = {
-    "clusters": "concurrent_clusters",
-    "cores": "cores",
-    "memory": "memory",
-    "gpus": "gpus",
-    "scratch": "scratch",
+    Resource.CLUSTERS: "concurrent_clusters",
+    Resource.CORES: "cores",
+    Resource.MEMORY: "memory",
+    Resource.GPUS: "gpus",
+    Resource.SCRATCH: "scratch",
 }
 PER_CLUSTER = {
-    "workers": "workers_per_cluster",
-    "head": "head",
-    "duration": "max_duration",
-    "priority": "max_priority",
+    Resource.WORKERS: "workers_per_cluster",
+    Resource.HEAD: "head",
+    Resource.DURATION: "max_duration",
+    Resource.PRIORITY: "max_priority",
 }
 
 # From 0, which everybody's requests have that do not say another, to the highest there is.
@@ -112,17 +113,16 @@ class Limit:
 class Limits:
     """What one user may have. A limit that is not there does not limit.
 
-    ``totals`` and ``team_totals`` are keyed by ``clusters``, ``cores``, ``memory``, ``gpus``, ``scratch``;
-    ``per_cluster`` by ``workers``, ``head`` (memory), ``duration``, ``priority``.
+    ``totals`` and ``team_totals`` are of :data:`TOTALS`, ``per_cluster`` is of :data:`PER_CLUSTER`.
     """
 
     user: str
     tier: str
     team: str | None
     weight: float
-    totals: Mapping[str, Limit]
-    per_cluster: Mapping[str, Limit]
-    team_totals: Mapping[str, Limit] = field(default_factory=dict)
+    totals: Mapping[Resource, Limit]
+    per_cluster: Mapping[Resource, Limit]
+    team_totals: Mapping[Resource, Limit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

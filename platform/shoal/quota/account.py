@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from shoal.errors import NeverFitsError
+from shoal.model.resource import Resource
 from shoal.model.workload import Plan, Size
 from shoal.units import Bytes, Seconds
 from shoal.words import count
@@ -65,8 +66,8 @@ class Amounts:
             max(self.heads, other.heads),
         )
 
-    def of(self, what: str) -> float:
-        """The amount called ``what`` (a field's name)."""
+    def of(self, what: Resource) -> float:
+        """The amount of ``what``: one that has a total, or workers."""
         return float(getattr(self, what))
 
 
@@ -117,7 +118,7 @@ def real(plan: Plan) -> Amounts:
 
 
 # The resources of which a fair share is taken.
-SHARED = ("memory", "cores", "gpus")
+SHARED = (Resource.MEMORY, Resource.CORES, Resource.GPUS)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Account:
             shares=_but(brought.shares, cluster),
         )
 
-    def holders(self, what: str) -> tuple[str, ...]:
+    def holders(self, what: Resource) -> tuple[str, ...]:
         """The clusters that hold some of ``what``, the largest first."""
         holding = [key for key, value in self.admitted.items() if value.of(what) > 0]
         return tuple(sorted(holding, key=lambda key: (-self.admitted[key].of(what), key)))
@@ -228,34 +229,34 @@ class Need:
     def of(cls, plan: Plan, priority: int = 0) -> Need:
         return cls(amounts(plan), plan.head.memory, plan.timeouts.max, priority)
 
-    def per_cluster(self, what: str) -> float:
-        """The value that a limit per cluster of this name is about."""
-        return float(self.amounts.workers if what == "workers" else getattr(self, what))
+    def per_cluster(self, what: Resource) -> float:
+        """The value that a limit per cluster on ``what`` is about."""
+        return float(self.amounts.workers if what == Resource.WORKERS else getattr(self, what))
 
 
-# How an amount is said, by its name: (what it is of, how its value is written, one of it).
-_SAID: dict[str, tuple[str, Callable[[float], str]]] = {
-    "clusters": ("clusters", lambda value: f"{value:g}"),
-    "workers": ("workers", lambda value: f"{value:g}"),
-    "cores": ("cores", lambda value: f"{value:g}"),
-    "memory": ("of memory", lambda value: str(Bytes(value))),
-    "gpus": ("GPUs", lambda value: f"{value:g}"),
-    "scratch": ("of scratch disk", lambda value: str(Bytes(value))),
-    "head": ("for its head", lambda value: str(Bytes(value))),
-    "duration": ("of life", lambda value: str(Seconds(value))),
-    "priority": ("priority", lambda value: f"{value:g}"),
+# How an amount is said: (what it is of, how its value is written, one of it).
+_SAID: dict[Resource, tuple[str, Callable[[float], str]]] = {
+    Resource.CLUSTERS: ("clusters", lambda value: f"{value:g}"),
+    Resource.WORKERS: ("workers", lambda value: f"{value:g}"),
+    Resource.CORES: ("cores", lambda value: f"{value:g}"),
+    Resource.MEMORY: ("of memory", lambda value: str(Bytes(value))),
+    Resource.GPUS: ("GPUs", lambda value: f"{value:g}"),
+    Resource.SCRATCH: ("of scratch disk", lambda value: str(Bytes(value))),
+    Resource.HEAD: ("for its head", lambda value: str(Bytes(value))),
+    Resource.DURATION: ("of life", lambda value: str(Seconds(value))),
+    Resource.PRIORITY: ("priority", lambda value: f"{value:g}"),
 }
 
 
-def written(what: str, value: float) -> str:
-    """The value alone: ``written("memory", 14e9)`` is ``"14 GB"``."""
+def written(what: Resource, value: float) -> str:
+    """The value alone: ``written(Resource.MEMORY, 14e9)`` is ``"14 GB"``."""
     return _SAID[what][1](value)
 
 
-def said(what: str, value: float) -> str:
+def said(what: Resource, value: float) -> str:
     """An amount as people say it: ``"14 GB of memory"``, ``"1 GPU"``, ``"no GPUs"``."""
     noun = _SAID[what][0]
-    if what == "priority":
+    if what == Resource.PRIORITY:
         return f"{noun} {written(what, value)}"
     if noun.startswith(("of ", "for ")):
         return f"{written(what, value)} {noun}"
@@ -270,7 +271,7 @@ class Shortage:
     scope hold already, by the clusters ``by``. ``never``: it would not fit an empty account either.
     """
 
-    what: str
+    what: Resource
     scope: str
     limit: float
     held: float
@@ -284,9 +285,9 @@ class Shortage:
         needs = f"{name} requests {said(self.what, self.asked)}"
         you, machine = self.scope == "you", self.scope == "the machine"
         if self.never:
-            if self.what == "priority":
+            if self.what == Resource.PRIORITY:
                 may = "the limit is"
-            elif self.what in ("workers", "head", "duration"):
+            elif self.what in (Resource.WORKERS, Resource.HEAD, Resource.DURATION):
                 may = "the limit per cluster is"
             elif machine:
                 may = f"{self.scope} has"
@@ -324,7 +325,9 @@ def refuse_what_never_fits(need: Need, limits: Limits, name: str) -> None:
         )
 
 
-def short_of(asked: Amounts, account: Account, limits: Mapping[str, Limit], scope: str) -> Iterable[Shortage]:
+def short_of(
+    asked: Amounts, account: Account, limits: Mapping[Resource, Limit], scope: str
+) -> Iterable[Shortage]:
     """Every total in ``limits`` that ``account`` would be over with ``asked`` added."""
     held = account.held
     for what, limit in limits.items():

@@ -24,6 +24,7 @@ from shoal.errors import (
 )
 from shoal.model.cluster import Cluster, Reason
 from shoal.model.names import command
+from shoal.model.resource import Resource
 from shoal.model.workload import Plan
 from shoal.project.policy import Limit, Limits
 from shoal.project.targets import Machine
@@ -72,12 +73,12 @@ class Capacity:
     used: Account = field(default_factory=Account)
 
     @property
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[Resource, Limit]:
         """The machine's memory and GPUs, as limits."""
         source = "machine: of the target (shoal.yaml)"
-        found = {"gpus": Limit(self.machine.gpus, source)}
+        found = {Resource.GPUS: Limit(self.machine.gpus, source)}
         if self.machine.memory is not None:
-            found["memory"] = Limit(self.machine.memory, source)
+            found[Resource.MEMORY] = Limit(self.machine.memory, source)
         return found
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from shoal.model.resource import Resource
 from shoal.project.policy import Limits
 from shoal.quota.account import SHARED, Account, Amounts, Fair
 from shoal.units import Seconds
@@ -52,7 +53,7 @@ class Turn:
     most: float = 0.0
 
 
-def capacity(limits: Iterable[Limits]) -> dict[str, float]:
+def capacity(limits: Iterable[Limits]) -> dict[Resource, float]:
     """What all those present may have together: that of which shares are taken."""
     total = dict.fromkeys(SHARED, 0.0)
     for each in limits:
@@ -62,7 +63,7 @@ def capacity(limits: Iterable[Limits]) -> dict[str, float]:
     return {what: value for what, value in total.items() if value > 0}
 
 
-def share(amounts: Amounts, of: Mapping[str, float]) -> float:
+def share(amounts: Amounts, of: Mapping[Resource, float]) -> float:
     """The dominant share of ``amounts`` in ``of``."""
     return max((amounts.of(what) / total for what, total in of.items()), default=0.0)
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shoal.errors import UsageError
 from shoal.model.cluster import Cluster, Reason
+from shoal.model.resource import Resource
 from shoal.model.workload import Plan
 from shoal.project.policy import TOTALS, Limit, Limits, Policy
 from shoal.quota.account import Account, Amounts, Fair, Need, amounts, never_fits, real
@@ -27,9 +28,10 @@ from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, d
 from shoal.quota.fairness import NO_TEAM, Order, Turn, capacity, share
 from shoal.words import count
 
-# In this order in every vector.
+# One pass compares amounts by the million, so they are vectors here: all of them in the order of TOTALS.
 _RESOURCES = tuple(TOTALS)
 _Vector = tuple[float, ...]
+_vector: Callable[[Amounts], _Vector] = operator.attrgetter(*(str(what.value) for what in _RESOURCES))
 # So many may have a reservation in one account at a time; who comes after them is not protected yet.
 _RESERVATIONS = 10
 _NOTHING: _Vector = (0.0,) * len(_RESOURCES)
@@ -101,7 +103,7 @@ class TurnResult:
 class _Holder:
     """One account in this pass: what it holds, until when, its limits, and who reserved a place."""
 
-    def __init__(self, name: str, account: Account, limits: Mapping[str, Limit]) -> None:
+    def __init__(self, name: str, account: Account, limits: Mapping[Resource, Limit]) -> None:
         self.name = name
         self.limits = tuple(limits[what].value if what in limits else math.inf for what in _RESOURCES)
         self.running = {key: _vector(value) for key, value in account.admitted.items()}
@@ -179,10 +181,6 @@ class _Reservation:
     need: _Vector
     at: float
     left: _Vector
-
-
-def _vector(its: Amounts) -> _Vector:
-    return (its.clusters, its.cores, its.memory, its.gpus, its.scratch)
 
 
 def _sum(vectors: Iterable[_Vector]) -> _Vector:
@@ -268,7 +266,12 @@ class _Scopes:
         return pairs
 
     def _scope(
-        self, kind: str, key: str, name: str, accounts: Mapping[str, Account], limits: Mapping[str, Limit]
+        self,
+        kind: str,
+        key: str,
+        name: str,
+        accounts: Mapping[str, Account],
+        limits: Mapping[Resource, Limit],
     ) -> _Holder:
         if (kind, key) not in self._made:
             self._made[kind, key] = _Holder(name, accounts.get(key, Account()), limits)
