@@ -27,7 +27,7 @@ def main() -> None:
     print(f"{ours.requests} requests in {ours.hours:.0f} h, {ours.used:.0%} of the place in use")
     for name, unit, value, at_most in (
         ("a backlogged team's part against its weight, worst of any 100 h", "%", worst_part, 5.0),
-        ("longest wait / longest life", "x", lambda run: max(run.waits) / LONGEST, 3.0),
+        ("longest wait / maximum lifetime", "x", lambda run: max(run.waits) / LONGEST, 3.0),
     ):
         values = {"shoal": [value(ours)], "first come": [value(peer)]}
         target = f"at most {at_most:g} {unit}"

@@ -65,10 +65,10 @@ def first_fit(
     free = float(place.machine.memory or 0) - float(place.used.held.memory)
     outcomes = []
     for waiting in sorted(queue, key=lambda each: each.since):
-        need = float(real(waiting.ask.plan).memory)
+        need = float(real(waiting.claim.plan).memory)
         fits = need <= free
         free -= need if fits else 0
-        outcomes.append(TurnResult(waiting.ask, Verdict.ADMIT if fits else Verdict.WAIT))
+        outcomes.append(TurnResult(waiting.claim, Verdict.ADMIT if fits else Verdict.WAIT))
     return outcomes
 
 
@@ -156,16 +156,16 @@ class Simulation:
         for outcome in outcomes:
             if outcome.verdict is not Verdict.ADMIT:
                 continue
-            name = outcome.ask.cluster
+            name = outcome.claim.cluster
             waiting = self.queue.pop(name)
-            team, its = self.team_of[waiting.user], amounts(waiting.ask.plan)
-            until = now + waiting.ask.plan.timeouts.max
+            team, its = self.team_of[waiting.user], amounts(waiting.claim.plan)
+            until = now + waiting.claim.plan.timeouts.max
             for accounts, key, fair in (
                 (self.accounts, team, outcome.team),
                 (self.users, waiting.user, outcome.user),
             ):
                 accounts[key] = accounts.get(key, Account()).with_(name, its, until, now, fair)
-            self.place = self.place.with_(name, real(waiting.ask.plan), until, now)
+            self.place = self.place.with_(name, real(waiting.claim.plan), until, now)
             self.result.waits.append((now - waiting.since) / HOUR)
             self.later(now + self.life[name], name, waiting.user)
         assert self.place.held.memory <= (self.machine.memory or 0)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from .own_modules import own_folder, own_home
 from .pods import Pods
+
+__all__ = ["own_folder", "own_home"]  # fixtures
 
 GUEST = Path(__file__).with_name("guest")
 

@@ -343,7 +343,7 @@ def test_its_owner_may_let_it_live_longer_inside_the_tier_and_no_longer(
     assert handle.extend("+6 s") is handle
     assert handle.plan.timeouts.max == 12, "and the handle knows it"
     admitted = handle.record.admitted_at or 0.0
-    eventually(lambda: handle.record.state.ended, 30, "ended at its longest life")
+    eventually(lambda: handle.record.state.ended, 30, "ended at its maximum lifetime")
     assert handle.record.reason is Reason.DEADLINE_REACHED
     assert (handle.record.ended_at or 0.0) - admitted > 10
     assert "12 s" in handle.record.message

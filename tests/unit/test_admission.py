@@ -118,13 +118,13 @@ def test_a_team_may_be_full_while_the_user_is_not(planned: Planned, standard: Li
 def test_the_machine_may_be_full_while_quota_is_not(planned: Planned, standard: Limits) -> None:
     two = planned("etl", workers=2)  # 1 GB each and 1 GB for the head
     place = Capacity(Machine(cores=2, memory=Bytes(5 * GB)), Account({"id-other": real(two)}))
-    decision = decide(of("mine", two), standard, Account(), place=place, names={"id-other": "other"})
+    decision = decide(of("mine", two), standard, Account(), capacity=place, names={"id-other": "other"})
     assert decision.reason is Reason.WAITING_FOR_CAPACITY
     assert decision.message.startswith("mine requests 3 GB of memory; the machine holds 3 GB of 5 GB (other)")
     assert isinstance(decision.error(), CapacityError)
     assert decision.workers == 1
     small = Capacity(Machine(memory=Bytes(2 * GB)))
-    decision = decide(of("mine", two), standard, Account(), place=small)
+    decision = decide(of("mine", two), standard, Account(), capacity=small)
     assert decision.verdict is Verdict.REFUSE
     assert "the machine has 2 GB of memory" in decision.message
 
@@ -132,7 +132,8 @@ def test_the_machine_may_be_full_while_quota_is_not(planned: Planned, standard: 
 def test_cores_are_shared_in_time_so_a_small_machine_still_works(planned: Planned, standard: Limits) -> None:
     place = Capacity(Machine(cores=1, memory=Bytes(8 * GB)))
     assert (
-        decide(of("a", planned("etl", workers=3)), standard, Account(), place=place).verdict is Verdict.ADMIT
+        decide(of("a", planned("etl", workers=3)), standard, Account(), capacity=place).verdict
+        is Verdict.ADMIT
     )
 
 

@@ -89,7 +89,7 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
     ]
     no = replace(yes, outcome=outcome(Verdict.REFUSE, queued.plan, message="too large"))
     assert step(queued, no, NOW, PERIODS) == [Move(State.REFUSED, Reason.OVER_LIMIT, "too large")]
-    later = replace(yes, outcome=outcome(Verdict.WAIT, queued.plan, place=2, short=("you", "team red")))
+    later = replace(yes, outcome=outcome(Verdict.WAIT, queued.plan, position=2, short=("you", "team red")))
     (move,) = step(queued, later, NOW, PERIODS)
     assert move == Move(
         State.QUEUED,
@@ -215,7 +215,7 @@ def test_a_head_that_hangs_is_killed_and_that_is_told_once(cluster: Callable[...
 def test_a_request_that_does_not_wait_is_refused_with_the_reasons(cluster: Callable[..., Cluster]) -> None:
     queued = cluster(State.QUEUED)
     no = Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, "you hold 42 GB of 42 GB")
-    seen = Observation(Seen.NONE, outcome=outcome(Verdict.WAIT, queued.plan, place=1), decision=no)
+    seen = Observation(Seen.NONE, outcome=outcome(Verdict.WAIT, queued.plan, position=1), decision=no)
     assert step(queued, seen, NOW, PERIODS) == [Move(State.REFUSED, no.reason, no.message)]
     patient = replace(queued, workload=replace(queued.workload, queue=True))
     assert said(step(patient, seen, NOW, PERIODS)) == [(State.QUEUED, Reason.WAITING_FOR_QUOTA)]

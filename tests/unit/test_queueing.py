@@ -64,7 +64,7 @@ def place(gigabytes: int, *running: tuple[str, int, float]) -> Capacity:
 def run(
     queue: list[Waiting], policy: Policy, where: Capacity | None, books: Books | None = None
 ) -> dict[str, TurnResult]:
-    return {outcome.ask.cluster: outcome for outcome in admit(queue, books or Books(), policy, where, NOW)}
+    return {outcome.claim.cluster: outcome for outcome in admit(queue, books or Books(), policy, where, NOW)}
 
 
 def admitted(outcomes: dict[str, TurnResult]) -> list[str]:
@@ -158,7 +158,7 @@ class TestReservations:
         assert outcomes["large"].short == ("the machine",)
         assert outcomes["large"].latest == NOW + HOUR  # a's end: 10 GB are free, 20 come
         assert (outcomes["small"].short, outcomes["small"].behind) == ((), "large")
-        assert (outcomes["large"].place, outcomes["small"].place) == (1, 2)
+        assert (outcomes["large"].position, outcomes["small"].position) == (1, 2)
 
     def test_several_large_ones_gather_room_at_a_time(self, policy: Policy) -> None:
         full = place(60, ("a", 3, 1.0), ("b", 2, 3.0))
@@ -266,11 +266,11 @@ class TestAnswers:
         ]
         where = place(data.draw(st.integers(20, 200)))
         outcomes = run(queue, policy, where)
-        assert set(outcomes) == {waiting.ask.cluster for waiting in queue}
+        assert set(outcomes) == {waiting.claim.cluster for waiting in queue}
         by_user: dict[str, list[Plan]] = {}
         for waiting in queue:
-            if outcomes[waiting.ask.cluster].verdict is Verdict.ADMIT:
-                by_user.setdefault(waiting.user, []).append(waiting.ask.plan)
+            if outcomes[waiting.claim.cluster].verdict is Verdict.ADMIT:
+                by_user.setdefault(waiting.user, []).append(waiting.claim.plan)
         total = 0
         for plans in by_user.values():
             assert len(plans) <= 3
@@ -354,10 +354,10 @@ class TestPartialAdmission:
         queue = [self.ask(f"n{i}", low, low + more) for i, (low, more) in enumerate(asked)]
         taken = 0
         for outcome in run(queue, everybody, place(free * 10)).values():
-            waiting = next(each for each in queue if each.ask.cluster == outcome.ask.cluster)
+            waiting = next(each for each in queue if each.claim.cluster == outcome.claim.cluster)
             if outcome.verdict is Verdict.ADMIT:
-                got = outcome.workers or waiting.ask.plan.workers
-                assert (waiting.least or 0) <= got <= waiting.ask.plan.workers
+                got = outcome.workers or waiting.claim.plan.workers
+                assert (waiting.least or 0) <= got <= waiting.claim.plan.workers
                 taken += got
             elif outcome.verdict is Verdict.WAIT:
                 assert (waiting.least or 0) > free - taken or not outcome.short

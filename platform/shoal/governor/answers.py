@@ -23,10 +23,10 @@ def would(snapshot: Snapshot, policy: Policy, asked: Cluster) -> Decision:
         for cluster, _ in snapshot.clusters.values()
         if cluster.state is State.QUEUED and cluster.id != asked.id
     ]
-    books, place = _books(snapshot), _place(snapshot)
-    outcomes = admit([*queue, Waiting.of(asked)], books, policy, place, snapshot.now)
-    outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
-    return explain(outcome, policy.limits_of(asked.owner), books, place, _names(snapshot))
+    books, capacity = _books(snapshot), _capacity(snapshot)
+    outcomes = admit([*queue, Waiting.of(asked)], books, policy, capacity, snapshot.now)
+    outcome = next(each for each in outcomes if each.claim.cluster == asked.id)
+    return explain(outcome, policy.limits_of(asked.owner), books, capacity, _names(snapshot))
 
 
 def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
@@ -35,9 +35,9 @@ def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
         Claim(cluster.id, cluster.name, cluster.plan, cluster.workload.priority), Verdict.WAIT, 1
     )
     if cluster.reason is Reason.OVER_LIMIT:
-        outcome = TurnResult(outcome.ask, Verdict.REFUSE, message=cluster.message)
+        outcome = TurnResult(outcome.claim, Verdict.REFUSE, message=cluster.message)
     limits = policy.limits_of(cluster.owner)
-    return explain(outcome, limits, _books(snapshot), _place(snapshot), _names(snapshot))
+    return explain(outcome, limits, _books(snapshot), _capacity(snapshot), _names(snapshot))
 
 
 def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int) -> Decision:
@@ -46,7 +46,7 @@ def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int) ->
     limits, books = policy.limits_of(cluster.owner), _books(snapshot)
     user = books.users.get(limits.user, Account())
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None
-    return decide(claim, limits, user, team, _place(snapshot), _names(snapshot))
+    return decide(claim, limits, user, team, _capacity(snapshot), _names(snapshot))
 
 
 def _books(snapshot: Snapshot) -> Books:
@@ -56,7 +56,7 @@ def _books(snapshot: Snapshot) -> Books:
     return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
 
 
-def _place(snapshot: Snapshot) -> Capacity | None:
+def _capacity(snapshot: Snapshot) -> Capacity | None:
     if snapshot.machine is None:
         return None
     return Capacity(snapshot.machine, snapshot.accounts.get((Scope.PLACE, ""), (Account(), 0))[0])

@@ -128,7 +128,7 @@ class _Round:
 
     def run(self) -> int:
         snapshot = self._snapshot
-        outcomes = {outcome.ask.cluster: outcome for outcome in self._pass()}
+        outcomes = {outcome.claim.cluster: outcome for outcome in self._pass()}
         turn = {cluster: index for index, cluster in enumerate(outcomes)}
         done = self._strays()
         # What ends goes first; what is admitted, in the order of turns.
@@ -150,8 +150,8 @@ class _Round:
                 queue.append(Waiting.of(cluster))
             elif cluster.state is State.READY and target is not None and target > plan.workers:
                 priority = cluster.workload.priority
-                ask = Claim(cluster.id, cluster.name, with_workers(plan, target), priority)
-                queue.append(Waiting(ask, cluster.owner, cluster.created, priority))
+                claim = Claim(cluster.id, cluster.name, with_workers(plan, target), priority)
+                queue.append(Waiting(claim, cluster.owner, cluster.created, priority))
         return admit(queue, self._books(), self._governor.policy, self._place(), snapshot.now)
 
     def _place(self) -> Capacity | None:

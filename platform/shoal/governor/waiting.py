@@ -64,12 +64,12 @@ def waits(outcome: TurnResult) -> tuple[Reason, str, dict[str, float | None]]:
     The report has ``place`` in the queue and ``latest``: when it starts at the latest (seconds since the
     epoch), if what runs now uses its whole lifetime and nobody goes first; None where that is open.
     """
-    report = plain(QueueStatus(outcome.place, outcome.latest))
+    report = plain(QueueStatus(outcome.position, outcome.latest))
     if outcome.behind is not None and not outcome.short:
-        message = f"position {outcome.place} in the queue"
+        message = f"position {outcome.position} in the queue"
         return Reason.WAITING_FOR_QUOTA, message, report
     limits = ["your" if scope == "you" else f"{scope}'s" for scope in outcome.short]
-    message = f"position {outcome.place} in the queue, waiting for room in {' and '.join(limits)} quota"
+    message = f"position {outcome.position} in the queue, waiting for room in {' and '.join(limits)} quota"
     capacity = outcome.short == ("the machine",)
     return Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA, message, report
 

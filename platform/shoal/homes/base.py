@@ -70,11 +70,11 @@ class Home(Protocol):
         """Who is asking."""
         ...
 
-    def request(self, ask: Request) -> Cluster:
+    def request(self, request: Request) -> Cluster:
         """One decision: an admitted (or queued) record with its head started, or QuotaExceeded."""
         ...
 
-    def would(self, ask: Request) -> Decision:
+    def would(self, request: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         ...
 
@@ -267,21 +267,21 @@ def dashboard_of(home: Home, cluster: Cluster) -> str:
     return ""
 
 
-def requested(ask: Request, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
+def requested(request: Request, cluster_id: str, team: str | None, now: float, project: str = "") -> Cluster:
     """The record of a request that nobody has decided on yet; ``now`` by the store's clock."""
     return Cluster(
         id=cluster_id,
-        name=ask.name,
-        owner=ask.owner,
+        name=request.name,
+        owner=request.owner,
         team=team,
-        workload=ask.workload,
-        plan=ask.plan,
+        workload=request.workload,
+        plan=request.plan,
         state=State.QUEUED,
         reason=Reason.REQUESTED,
         message="asked for",
         since=now,
         created=now,
-        tags=dict(ask.tags),
+        tags=dict(request.tags),
         project=project,
     )
 

@@ -264,16 +264,16 @@ class FakeHome:
     def user(self) -> str:
         return self.who
 
-    def request(self, ask: Request) -> Cluster:
+    def request(self, request: Request) -> Cluster:
         """Write the request, and let a governor look at it; without ``queue`` it is admitted or raises."""
-        known = self.find(ask.name, ask.owner)
+        known = self.find(request.name, request.owner)
         if known is not None and not known.state.ended:
-            return same_or_refused(known, ask)
-        team = self.policy.limits_of(ask.owner).team
-        cluster = requested(ask, ask.id or f"c{next(self._numbers)}", team, self.clock.now)
+            return same_or_refused(known, request)
+        team = self.policy.limits_of(request.owner).team
+        cluster = requested(request, request.id or f"c{next(self._numbers)}", team, self.clock.now)
         self.records[cluster.id] = cluster, 1
         self._note(cluster)
-        if ask.workload.queue:
+        if request.workload.queue:
             return cluster
         self.govern(rounds=2)
         cluster = self.get(cluster.id)
@@ -281,12 +281,12 @@ class FakeHome:
             raise self._why(cluster).error()
         return cluster
 
-    def would(self, ask: Request) -> Decision:
+    def would(self, request: Request) -> Decision:
         """What a request would be told now."""
-        known = self.find(ask.name, ask.owner)
+        known = self.find(request.name, request.owner)
         same = known.id if known is not None and not known.state.ended else ""
-        team = self.policy.limits_of(ask.owner).team
-        return would(self.snapshot(), self.policy, requested(ask, same, team, self.clock.now))
+        team = self.policy.limits_of(request.owner).team
+        return would(self.snapshot(), self.policy, requested(request, same, team, self.clock.now))
 
     def held(self, owner: str) -> Account:
         """What the owner's clusters hold."""

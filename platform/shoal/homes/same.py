@@ -20,36 +20,36 @@ from shoal.model.workload import Engine, Group, Plan
 Difference = tuple[str, str, str]
 
 
-def same_or_refused(known: Cluster, ask: Request) -> Cluster:
+def same_or_refused(known: Cluster, request: Request) -> Cluster:
     """The live cluster of that name, if it is what is asked for; else UsageError with both side by side."""
-    different = list(differences(known, ask))
+    different = list(differences(known, request))
     if not different:
         return known
     rows = [("", "requested", "existing"), *different]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     table = "\n".join(f"  {what:{wide[0]}}  {asked:{wide[1]}}  {there}" for what, asked, there in rows)
     ways = [
-        ("Use it as it is:", f'shoal.connect("{ask.name}")'),
+        ("Use it as it is:", f'shoal.connect("{request.name}")'),
         ("Keep both:", "choose another name"),
-        ("Replace it:", f"{command('down', ask.name)}, then try again"),
+        ("Replace it:", f"{command('down', request.name)}, then try again"),
     ]
     if [what for what, *_ in different] == ["workers"] and known.plan.engine is Engine.DASK:
-        ways.insert(0, ("Resize it:", command("scale", ask.name, str(ask.plan.workers))))
+        ways.insert(0, ("Resize it:", command("scale", request.name, str(request.plan.workers))))
     raise UsageError(
-        f"you have a live cluster named {ask.name!r}, and it differs from what was requested:\n{table}",
+        f"you have a live cluster named {request.name!r}, and it differs from what was requested:\n{table}",
         hint="\n".join(f"  {what:17}{how}" for what, how in ways),
-        name=ask.name,
+        name=request.name,
         differences={what: {"requested": asked, "existing": there} for what, asked, there in different},
     )
 
 
-def differences(known: Cluster, ask: Request) -> Iterator[Difference]:
+def differences(known: Cluster, request: Request) -> Iterator[Difference]:
     """In what the live cluster is not what is asked for.
 
     Workers may be any number within the range that is asked for. How long it lives without a client and in all
     counts only where it is said, for ``--detach`` and ``extend`` change it.
     """
-    here, asked = known.plan, ask.plan
+    here, asked = known.plan, request.plan
     for what in ("template", "engine", "target"):
         if getattr(here, what) != getattr(asked, what):
             yield what, str(getattr(asked, what)), str(getattr(here, what))
@@ -69,7 +69,7 @@ def differences(known: Cluster, ask: Request) -> Iterator[Difference]:
     if here.timeouts.idle != asked.timeouts.idle:
         yield "idle", str(asked.timeouts.idle), str(here.timeouts.idle)
     for what, field in (("no_client", "no_client"), ("max_duration", "max")):
-        said = getattr(ask.workload, what)
+        said = getattr(request.workload, what)
         wanted, there = getattr(asked.timeouts, field), getattr(here.timeouts, field)
         if said is not None and said != getattr(known.workload, what) and wanted != there:
             yield what, str(wanted), str(there)

@@ -141,10 +141,10 @@ def _refuse_to_wait_for_oneself(request: Prepared, home: Home, name: str) -> Non
     """WaitsForItselfError where it cannot start before a block ends that ends only after this one."""
     around = [cluster for each in _around.get() if not (cluster := home.get(each)).state.ended]
     machine = request.project.target.machine
-    ask = Claim("", name, least(request.plan), request.workload.priority)
+    claim = Claim("", name, least(request.plan), request.workload.priority)
     own = {cluster.id: cluster.plan for cluster in around}
     if not own or not (
-        shortages := beside(ask, request.limits, own, look_up(machine) if machine is not None else None)
+        shortages := beside(claim, request.limits, own, look_up(machine) if machine is not None else None)
     ):
         return
     names = {cluster.id: cluster.name for cluster in around}

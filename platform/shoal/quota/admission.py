@@ -135,15 +135,15 @@ class Decision:
 
 
 def decide(
-    ask: Claim,
+    claim: Claim,
     limits: Limits,
     user: Account,
     team: Account | None = None,
-    place: Capacity | None = None,
+    capacity: Capacity | None = None,
     names: Mapping[str, str] | None = None,
     idle: Mapping[str, float] | None = None,
 ) -> Decision:
-    """Whether ``ask`` may start now, for a user with ``limits``.
+    """Whether ``claim`` may start now, for a user with ``limits``.
 
     ``user`` and ``team`` are the accounts as they stand; what they hold for this same cluster already is left
     out, so asking again (or for another size) gives the answer that the first time would have. ``names`` says
@@ -155,67 +155,67 @@ def decide(
     idle = {key: seconds for key, seconds in (idle or {}).items() if seconds >= _IDLE_WORTH_SAYING}
     for cluster, seconds in idle.items():
         labels[cluster] = f"{names.get(cluster, cluster)}, idle {Seconds(seconds)}"
-    shortages = _shortages(ask, limits, user, team, place)
+    shortages = _shortages(claim, limits, user, team, capacity)
     if not shortages:
-        return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{ask.name} is within every limit")
-    message = "\n".join(shortage.sentence(ask.name, labels) for shortage in shortages)
+        return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{claim.name} is within every limit")
+    message = "\n".join(shortage.sentence(claim.name, labels) for shortage in shortages)
     never = any(shortage.never for shortage in shortages)
 
     def look() -> Ways:
-        workers = _fitting_workers(ask, limits, user, team, place)
+        workers = _fitting_workers(claim, limits, user, team, capacity)
         if never:
             hint = "Waiting would not help: ask for less. shoal quota shows your limits."
             return Ways((), workers, hint)
-        free = _to_free(ask, limits, user, team, place, idle)
+        free = _to_free(claim, limits, user, team, capacity, idle)
         return Ways(free, workers, _ways_on(free, workers, names))
 
     if never:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, look)
-    capacity = all(shortage.scope == MACHINE for shortage in shortages)
-    reason = Reason.WAITING_FOR_CAPACITY if capacity else Reason.WAITING_FOR_QUOTA
+    full = all(shortage.scope == MACHINE for shortage in shortages)
+    reason = Reason.WAITING_FOR_CAPACITY if full else Reason.WAITING_FOR_QUOTA
     return Decision(Verdict.WAIT, reason, message, shortages, look)
 
 
 def beside(
-    ask: Claim, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
+    claim: Claim, limits: Limits, own: Mapping[str, Plan], machine: Machine | None = None
 ) -> tuple[Shortage, ...]:
-    """What is in the way of ``ask`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
+    """What is in the way of ``claim`` for as long as ``own`` (plans by cluster id) run, whatever else ends."""
     held = Account({cluster: amounts(plan) for cluster, plan in own.items()})
     used = Account({cluster: real(plan) for cluster, plan in own.items()})
-    place = Capacity(machine, used) if machine is not None else None
-    return _shortages(ask, limits, held, held if limits.team is not None else None, place)
+    capacity = Capacity(machine, used) if machine is not None else None
+    return _shortages(claim, limits, held, held if limits.team is not None else None, capacity)
 
 
 def _shortages(
-    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
+    claim: Claim, limits: Limits, user: Account, team: Account | None, capacity: Capacity | None
 ) -> tuple[Shortage, ...]:
-    need = Need.of(ask.plan, ask.priority)
+    need = Need.of(claim.plan, claim.priority)
     never = never_fits(need, limits)
     found = list(never)
     known = {(shortage.scope, shortage.what) for shortage in never}
     checks = [(need.amounts, user, limits.totals, "you")]
     if team is not None:
         checks.append((need.amounts, team, limits.team_totals, f"team {limits.team}"))
-    if place is not None:
-        checks.append((real(ask.plan), place.used, place.limits, MACHINE))
+    if capacity is not None:
+        checks.append((real(claim.plan), capacity.used, capacity.limits, MACHINE))
     for asked, account, totals, scope in checks:
-        for shortage in short_of(asked, account.without(ask.cluster), totals, scope):
+        for shortage in short_of(asked, account.without(claim.cluster), totals, scope):
             if (scope, shortage.what) not in known:
                 found.append(shortage)
     return tuple(found)
 
 
 def _fitting_workers(
-    ask: Claim, limits: Limits, user: Account, team: Account | None, place: Capacity | None
+    claim: Claim, limits: Limits, user: Account, team: Account | None, capacity: Capacity | None
 ) -> int | None:
     """The most workers, fewer than asked for, that would be admitted now."""
-    if len(ask.plan.groups) != 1:
+    if len(claim.plan.groups) != 1:
         return None
-    low, high = 0, ask.plan.workers  # low fits (if above 0), high does not
+    low, high = 0, claim.plan.workers  # low fits (if above 0), high does not
     while high - low > 1:
         middle = (low + high) // 2
-        smaller = replace(ask, plan=with_workers(ask.plan, middle))
-        if _shortages(smaller, limits, user, team, place):
+        smaller = replace(claim, plan=with_workers(claim.plan, middle))
+        if _shortages(smaller, limits, user, team, capacity):
             high = middle
         else:
             low = middle
@@ -259,11 +259,11 @@ def with_workers(plan: Plan, workers: int) -> Plan:
 
 
 def _to_free(
-    ask: Claim,
+    claim: Claim,
     limits: Limits,
     user: Account,
     team: Account | None,
-    place: Capacity | None,
+    capacity: Capacity | None,
     idle: Mapping[str, float],
 ) -> tuple[str, ...]:
     """A smallest choice of the user's own clusters whose end makes room: one if one does, else several.
@@ -275,10 +275,10 @@ def _to_free(
         def less(account: Account) -> Account:
             return Account({key: value for key, value in account.admitted.items() if key not in clusters})
 
-        freed = replace(place, used=less(place.used)) if place else None
-        return not _shortages(ask, limits, less(user), less(team) if team else None, freed)
+        freed = replace(capacity, used=less(capacity.used)) if capacity else None
+        return not _shortages(claim, limits, less(user), less(team) if team else None, freed)
 
-    own = sorted(user.without(ask.cluster).admitted.items(), key=lambda pair: (pair[1].memory, pair[0]))
+    own = sorted(user.without(claim.cluster).admitted.items(), key=lambda pair: (pair[1].memory, pair[0]))
     for cluster, _ in sorted(own, key=lambda pair: -idle.get(pair[0], 0.0)):  # keeps the order of size
         if makes_room([cluster]):
             return (cluster,)

@@ -53,7 +53,7 @@ class Turn:
     most: float = 0.0
 
 
-def capacity(limits: Iterable[Limits]) -> dict[Resource, float]:
+def shared_total(limits: Iterable[Limits]) -> dict[Resource, float]:
     """What all those present may have together: that of which shares are taken."""
     total = dict.fromkeys(SHARED, 0.0)
     for each in limits:

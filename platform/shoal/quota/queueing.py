@@ -25,7 +25,7 @@ from shoal.model.workload import Plan
 from shoal.project.policy import TOTALS, Limit, Limits, Policy
 from shoal.quota.account import Account, Amounts, Fair, Need, amounts, never_fits, real
 from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, decide, with_workers
-from shoal.quota.fairness import NO_TEAM, Order, Turn, capacity, share
+from shoal.quota.fairness import NO_TEAM, Order, Turn, share, shared_total
 from shoal.words import count
 
 # One pass compares amounts by the million, so they are vectors here: all of them in the order of TOTALS.
@@ -54,7 +54,7 @@ class Waiting:
     holds is not asked for again.
     """
 
-    ask: Claim
+    claim: Claim
     user: str
     since: float
     priority: int = 0
@@ -64,9 +64,9 @@ class Waiting:
     def of(cls, cluster: Cluster) -> Waiting:
         """What a cluster that is not admitted yet asks for. One with a range takes the low end of it, if need be."""
         priority, fewest = cluster.workload.priority, least(cluster.plan).workers
-        ask = Claim(cluster.id, cluster.name, cluster.plan, priority)
+        claim = Claim(cluster.id, cluster.name, cluster.plan, priority)
         ranged = fewest if fewest < cluster.plan.workers else None
-        return cls(ask, cluster.owner, cluster.created, priority, ranged)
+        return cls(claim, cluster.owner, cluster.created, priority, ranged)
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ class Books:
 class TurnResult:
     """The answer to one request of the queue.
 
-    ``place``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
+    ``position``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
     ``latest``: when it starts at the latest, if what runs uses its whole lifetime; None where that cannot be
     told. ``workers``: it is admitted with so many, fewer than its plan says. ``message``: why it is refused.
     ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
     """
 
-    ask: Claim
+    claim: Claim
     verdict: Verdict
-    place: int = 0
+    position: int = 0
     short: tuple[str, ...] = ()
     behind: str | None = None
     latest: float | None = None
@@ -188,7 +188,7 @@ def _sum(vectors: Iterable[_Vector]) -> _Vector:
 
 
 def admit(
-    queue: Sequence[Waiting], books: Books, policy: Policy, place: Capacity | None, now: float
+    queue: Sequence[Waiting], books: Books, policy: Policy, capacity: Capacity | None, now: float
 ) -> list[TurnResult]:
     """One pass over the whole ``queue``: who starts now, who waits and behind whom, who can never start.
 
@@ -196,17 +196,17 @@ def admit(
     what is admitted exceeds no limit of any account, nor of the place. Nothing is changed: the home charges
     the accounts, and asks again if they have changed meanwhile.
     """
-    scopes = _Scopes(books, place)
+    scopes = _Scopes(books, capacity)
     asked: dict[str, tuple[Waiting, Limits]] = {}
     outcomes: list[TurnResult] = []
     for waiting in queue:
         try:
-            asked[waiting.ask.cluster] = waiting, scopes.limits_of(waiting.user, policy)
+            asked[waiting.claim.cluster] = waiting, scopes.limits_of(waiting.user, policy)
         except UsageError as error:
-            outcomes.append(TurnResult(waiting.ask, Verdict.REFUSE, message=str(error)))
+            outcomes.append(TurnResult(waiting.claim, Verdict.REFUSE, message=str(error)))
     present = {waiting.user for waiting, _ in asked.values()} | set(books.users)
-    whole = capacity(limits for user in present if (limits := scopes.known(user, policy)))
-    parts = {name: share(amounts(waiting.ask.plan), whole) for name, (waiting, _) in asked.items()}
+    whole = shared_total(limits for user in present if (limits := scopes.known(user, policy)))
+    parts = {name: share(amounts(waiting.claim.plan), whole) for name, (waiting, _) in asked.items()}
     turns = [
         Turn(
             name,
@@ -215,7 +215,7 @@ def admit(
             limits.weight,
             waiting.since,
             waiting.priority,
-            parts[name] * waiting.ask.plan.timeouts.max,
+            parts[name] * waiting.claim.plan.timeouts.max,
         )
         for name, (waiting, limits) in asked.items()
     ]
@@ -235,11 +235,11 @@ def admit(
 class _Scopes:
     """The accounts of this pass, made when they are first needed."""
 
-    def __init__(self, books: Books, place: Capacity | None) -> None:
+    def __init__(self, books: Books, capacity: Capacity | None) -> None:
         self._books = books
         self._limits: dict[str, Limits] = {}
         self._made: dict[tuple[str, str], _Holder] = {}
-        self._place = _Holder(MACHINE, place.used, place.limits) if place else None
+        self._place = _Holder(MACHINE, capacity.used, capacity.limits) if capacity else None
 
     def limits_of(self, user: str, policy: Policy) -> Limits:
         if user not in self._limits:
@@ -253,16 +253,16 @@ class _Scopes:
         except UsageError:
             return None
 
-    def of(self, ask: Claim, limits: Limits) -> list[tuple[_Holder, _Vector]]:
-        """Each account that ``ask`` is held against, with what it needs of it."""
+    def of(self, claim: Claim, limits: Limits) -> list[tuple[_Holder, _Vector]]:
+        """Each account that ``claim`` is held against, with what it needs of it."""
         found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
         if limits.team is not None:
             name = f"team {limits.team}"
             found.append(self._scope("team", limits.team, name, self._books.teams, limits.team_totals))
-        counted = _vector(amounts(ask.plan))
+        counted = _vector(amounts(claim.plan))
         pairs = [(scope, counted) for scope in found]
         if self._place is not None:
-            pairs.append((self._place, _vector(real(ask.plan))))
+            pairs.append((self._place, _vector(real(claim.plan))))
         return pairs
 
     def _scope(
@@ -278,9 +278,9 @@ class _Scopes:
         return self._made[kind, key]
 
 
-def _is_too_large(ask: Claim, limits: Limits) -> bool:
+def _is_too_large(claim: Claim, limits: Limits) -> bool:
     """Whether a limit per cluster is in the way."""
-    need = Need.of(ask.plan, ask.priority)
+    need = Need.of(claim.plan, claim.priority)
     return any(need.per_cluster(what) > limit.value for what, limit in limits.per_cluster.items())
 
 
@@ -290,16 +290,16 @@ _Pairs = Sequence[tuple[_Holder, _Vector]]
 class _Pending:
     """One request in this pass. What it holds already is taken out of its scopes, until :meth:`put_back`."""
 
-    def __init__(self, ask: Claim, limits: Limits, scopes: _Scopes, now: float) -> None:
-        self._ask, self._limits, self._scopes = ask, limits, scopes
-        self._end = now + ask.plan.timeouts.max
-        self.pairs = self._needs(ask.plan)
+    def __init__(self, claim: Claim, limits: Limits, scopes: _Scopes, now: float) -> None:
+        self._claim, self._limits, self._scopes = claim, limits, scopes
+        self._end = now + claim.plan.timeouts.max
+        self.pairs = self._needs(claim.plan)
         # What it holds already (it grows, or a governor died while charging it) is not in its own way.
-        self._own = [(scope, scope.drop(ask.cluster)) for scope, _ in self.pairs]
+        self._own = [(scope, scope.drop(claim.cluster)) for scope, _ in self.pairs]
         self.pairs = self._with_own(self.pairs)
 
     def _needs(self, plan: Plan) -> _Pairs:
-        return self._scopes.of(replace(self._ask, plan=plan), self._limits)
+        return self._scopes.of(replace(self._claim, plan=plan), self._limits)
 
     def _with_own(self, pairs: _Pairs) -> _Pairs:
         """Nor does it give anything back by asking: workers that are being retired still count."""
@@ -320,7 +320,7 @@ class _Pending:
         while high - low > 1:
             middle = (low + high) // 2
             kept = self.pairs
-            self.pairs = self._with_own(self._needs(with_workers(self._ask.plan, middle)))
+            self.pairs = self._with_own(self._needs(with_workers(self._claim.plan, middle)))
             if self.short() or self.blocking():
                 self.pairs, high = kept, middle
             else:
@@ -329,37 +329,37 @@ class _Pending:
 
     def take(self) -> None:
         for scope, need in self.pairs:
-            scope.take(self._ask.cluster, need, self._end)
+            scope.take(self._claim.cluster, need, self._end)
 
     def put_back(self) -> None:
         for scope, has in self._own:
             if has is not None:
-                scope.take(self._ask.cluster, *has)
+                scope.take(self._claim.cluster, *has)
 
 
 def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> TurnResult:
-    asked = ask = waiting.ask
-    if waiting.least is not None and waiting.least < ask.plan.workers:
+    asked = claim = waiting.claim
+    if waiting.least is not None and waiting.least < claim.plan.workers:
         # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
-        ask = replace(ask, plan=with_workers(ask.plan, waiting.least))
-    pairs = scopes.of(ask, limits)
-    if _is_too_large(ask, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
-        never = never_fits(Need.of(ask.plan, ask.priority), limits)
-        why = "\n".join(shortage.sentence(ask.name, {}) for shortage in never)
-        return TurnResult(asked, Verdict.REFUSE, message=why or f"{ask.name} is larger than the machine")
-    request = _Pending(ask, limits, scopes, now)
+        claim = replace(claim, plan=with_workers(claim.plan, waiting.least))
+    pairs = scopes.of(claim, limits)
+    if _is_too_large(claim, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
+        never = never_fits(Need.of(claim.plan, claim.priority), limits)
+        why = "\n".join(shortage.sentence(claim.name, {}) for shortage in never)
+        return TurnResult(asked, Verdict.REFUSE, message=why or f"{claim.name} is larger than the machine")
+    request = _Pending(claim, limits, scopes, now)
     short, blocking = request.short(), request.blocking()
     if not short and not blocking:
         workers = None
-        if ask is not asked:
-            most = request.raise_to(asked.plan.workers, ask.plan.workers)
+        if claim is not asked:
+            most = request.raise_to(asked.plan.workers, claim.plan.workers)
             workers = most if most < asked.plan.workers else None
         request.take()
         return TurnResult(asked, Verdict.ADMIT, workers=workers)
     request.put_back()
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
     first = not any(scope.reserved for scope, _ in short or request.pairs)
-    latest = max((scope.reserve(ask.cluster, need) for scope, need in short), default=math.inf)
+    latest = max((scope.reserve(claim.cluster, need) for scope, need in short), default=math.inf)
     behind = blocking[0].cluster if blocking else None
     names = tuple(scope.name for scope, _ in short)
     told = latest if first and latest < math.inf else None
@@ -370,7 +370,7 @@ def admitted(outcome: TurnResult) -> str:
     """The sentence of a cluster that is admitted."""
     if outcome.workers is None:
         return "within every limit"
-    whole = outcome.ask.plan.workers
+    whole = outcome.claim.plan.workers
     return f"starting with {outcome.workers} of {count(whole, 'worker')}; the rest as quota frees up"
 
 
@@ -378,25 +378,25 @@ def explain(
     outcome: TurnResult,
     limits: Limits,
     books: Books,
-    place: Capacity | None = None,
+    capacity: Capacity | None = None,
     names: Mapping[str, str] | None = None,
     idle: Mapping[str, float] | None = None,
 ) -> Decision:
     """``outcome`` with every reason and the ways on, for people.
 
-    ``books`` and ``place`` as they are after the pass. A request that would fit but for another's turn says
+    ``books`` and ``capacity`` as they are after the pass. A request that would fit but for another's turn says
     whose.
     """
-    ask = outcome.ask
+    claim = outcome.claim
     if outcome.verdict is Verdict.ADMIT:
         return Decision(Verdict.ADMIT, Reason.ADMITTED, admitted(outcome))
     if outcome.verdict is Verdict.REFUSE and outcome.message:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None
     user = books.users.get(limits.user, Account())
-    decision = decide(ask, limits, user, team, place, names, idle)
+    decision = decide(claim, limits, user, team, capacity, names, idle)
     if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
         ahead = (names or {}).get(outcome.behind or "", outcome.behind)
-        message = f"{ask.name} is queued behind {ahead}, which needs more than is free"
+        message = f"{claim.name} is queued behind {ahead}, which needs more than is free"
         return Decision(Verdict.WAIT, Reason.WAITING_FOR_QUOTA, message)
     return replace(decision, verdict=outcome.verdict)

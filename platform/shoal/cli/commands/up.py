@@ -160,10 +160,12 @@ def _fit(request: Prepared, name: str) -> tuple[dict[str, Any] | None, str]:
     from shoal.homes.base import Request
     from shoal.homes.choose import open_home
 
-    ask = Request(name, request.user, request.workload, request.plan)
     try:
         home = open_home(request.project)
-        held, would = home.held(request.user), home.would(ask)
+        held, would = (
+            home.held(request.user),
+            home.would(Request(name, request.user, request.workload, request.plan)),
+        )
     except ShoalError as error:
         return None, error.message
     return views.fit_view(request.plan, request.limits, held, would), ""

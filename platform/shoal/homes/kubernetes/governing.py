@@ -43,12 +43,12 @@ class GovernorProgram:
     def __init__(
         self,
         api: Api,
-        place: Location,
+        location: Location,
         project: Callable[[], Project],
         reached: Callable[[RoundPoint], None] | None = None,
     ) -> None:
-        self._api, self._place, self._project = api, place, project
-        self._store = ObjectStore(api, place, project)
+        self._api, self._location, self._project = api, location, project
+        self._store = ObjectStore(api, location, project)
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = 0.0
@@ -59,13 +59,13 @@ class GovernorProgram:
 
     def run(self) -> None:
         """Until :meth:`stop`. What fails is logged and tried again in the next round."""
-        namespaces = self._place.namespaces or (None,)
+        namespaces = self._location.namespaces or (None,)
         watched: dict[str, dict[str, str]] = {}
         for namespace in namespaces:
             watched[CLUSTER.path(namespace)] = {}
             watched[REPORT.path(namespace)] = {}
             watched[POD.path(namespace)] = {"labelSelector": OF_CLUSTER}
-        watched[ACCOUNT.path(self._place.system)] = {}
+        watched[ACCOUNT.path(self._location.system)] = {}
         self._woken = Woken(self._api, watched)
         while not self._over.is_set():
             self._woken.event.clear()
@@ -98,13 +98,13 @@ class GovernorProgram:
         """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
         if time.monotonic() - self._told < _TELLS:
             return
-        path = LEASE.path(self._place.system)
+        path = LEASE.path(self._location.system)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}", "renewTime": now}
         try:
             self._api.patch(f"{path}/{GOVERNOR}", {"spec": spec})
         except NotFoundError:
-            metadata = {"name": GOVERNOR, "namespace": self._place.system}
+            metadata = {"name": GOVERNOR, "namespace": self._location.system}
             with contextlib.suppress(StaleRecordError):
                 self._api.create(
                     path,
@@ -194,8 +194,10 @@ class Files:
 
 def governing_of(project: Project, health: int) -> GovernorProgram:
     """For a project's target, by its files as they are from now on."""
-    place = Location.of(project.target)
-    governing = GovernorProgram(Api.of(place.context), place, Files(project.folder, project.target.name))
+    location = Location.of(project.target)
+    governing = GovernorProgram(
+        Api.of(location.context), location, Files(project.folder, project.target.name)
+    )
     set_up(sys.stderr)
     if health:
         serve_health(governing, "0.0.0.0", health)  # noqa: S104 - the kubelet asks from outside of the pod

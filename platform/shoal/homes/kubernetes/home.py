@@ -82,7 +82,7 @@ class KubernetesHome:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._place = Location.of(project.target)
+        self._location = Location.of(project.target)
         self._names: dict[str, tuple[str, str, str]] = {}  # id -> namespace, name, uid
 
     def __reduce__(self) -> tuple[Callable[..., KubernetesHome], tuple[Any, ...]]:
@@ -90,11 +90,11 @@ class KubernetesHome:
 
     @cached_property
     def _api(self) -> Api:
-        return Api.of(self._place.context)
+        return Api.of(self._location.context)
 
     @cached_property
     def _namespace(self) -> str:
-        return self._place.own(self._api)
+        return self._location.own(self._api)
 
     @cached_property
     def _user(self) -> str:
@@ -106,10 +106,10 @@ class KubernetesHome:
 
     # -- asking ------------------------------------------------------------------------------------------
 
-    def request(self, ask: Request) -> Cluster:
+    def request(self, request: Request) -> Cluster:
         """Make the object, and wait for the governor's answer."""
-        checked(ask.name)
-        found = self._granted(ask)
+        checked(request.name)
+        found = self._granted(request)
         if isinstance(found, Cluster):
             return found
         begin = time.monotonic()
@@ -120,32 +120,34 @@ class KubernetesHome:
             if cluster.state is not State.QUEUED:
                 return cluster
             answered = cluster.reason not in (Reason.REQUESTED, Reason.GOVERNOR_AWAY)
-            if answered and ask.workload.queue:
+            if answered and request.workload.queue:
                 return cluster
             if time.monotonic() - begin > KUBERNETES.decide:
                 return cluster
             time.sleep(_LOOK)
 
-    def _granted(self, ask: Request) -> Cluster | Object:
+    def _granted(self, request: Request) -> Cluster | Object:
         """The live cluster of that name if it is what is asked for, else a new object."""
-        times = ask.plan.timeouts
-        workload = ask.workload
+        times = request.plan.timeouts
+        workload = request.workload
         if times.no_client >= times.max and workload.no_client is None:
             workload = replace(workload, no_client=times.no_client)  # asked for with `detach`
-        spec = Spec(workload, ask.id or "", dict(ask.tags), str(self._project.folder))
+        spec = Spec(workload, request.id or "", dict(request.tags), str(self._project.folder))
         for _ in range(10):
-            if (known := self._object(ask.name)) is not None:
+            if (known := self._object(request.name)) is not None:
                 cluster = self._read(known)
                 if not cluster.state.ended:
-                    return same_or_refused(self._settled(known), ask)
+                    return same_or_refused(self._settled(known), request)
                 self._api.delete(_path(known), known["metadata"]["uid"])
             try:
-                return self._api.create(CLUSTER.path(self._namespace), asked(ask.name, self._namespace, spec))
+                return self._api.create(
+                    CLUSTER.path(self._namespace), asked(request.name, self._namespace, spec)
+                )
             except StaleRecordError:
                 time.sleep(_LOOK)
         raise InfrastructureError(
-            f"the name {ask.name!r} does not become free in namespace {self._namespace}",
-            hint=f"`kubectl get {CLUSTER.plural} {ask.name} -o yaml` shows what holds it.",
+            f"the name {request.name!r} does not become free in namespace {self._namespace}",
+            hint=f"`kubectl get {CLUSTER.plural} {request.name} -o yaml` shows what holds it.",
         )
 
     def _settled(self, found: Object) -> Cluster:
@@ -165,12 +167,12 @@ class KubernetesHome:
         error.args, error.message = (cluster.message,), cluster.message
         return error
 
-    def would(self, ask: Request) -> Decision:
+    def would(self, request: Request) -> Decision:
         """By the accounts that may be read here, and this project's own policy."""
-        known = self.find(ask.name, ask.owner)
+        known = self.find(request.name, request.owner)
         same = self._uid(known) if known is not None and not known.state.ended else ""
-        team = self._project.policy.limits_of(ask.owner).team
-        fresh = requested(ask, same, team, time.time(), str(self._project.folder))
+        team = self._project.policy.limits_of(request.owner).team
+        fresh = requested(request, same, team, time.time(), str(self._project.folder))
         return would(self._snapshot(), self._project.policy, fresh)
 
     def held(self, owner: str) -> Account:
@@ -202,7 +204,7 @@ class KubernetesHome:
         accounts: dict[Key, tuple[Account, int]] = {}
         for scope, holder in keys:
             with contextlib.suppress(NotFoundError, RightsError):
-                found = self._api.get(ACCOUNT.path(self._place.system, account_of(scope, holder)))
+                found = self._api.get(ACCOUNT.path(self._location.system, account_of(scope, holder)))
                 accounts[scope, holder] = account_read(found), 0
         return accounts
 
@@ -321,21 +323,21 @@ class KubernetesHome:
         cluster = self._read(found)
         if cluster.state is not State.READY:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
-        return connecting.endpoint(self._api, self._place.context, found)
+        return connecting.endpoint(self._api, self._location.context, found)
 
     def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         try:
             found = self._by_id(cluster_id)
             if self._read(found).state is not State.READY:
                 return None
-            return connecting.status(self._api, self._place.context, found, timeout)
+            return connecting.status(self._api, self._location.context, found, timeout)
         except (ShoalError, OSError, ValueError):
             return None
 
     def proofs(self) -> Iterable[Check]:
         from shoal.homes.kubernetes.proofs import proofs
 
-        return proofs(lambda: self._api, self._place, lambda: self._namespace)
+        return proofs(lambda: self._api, self._location, lambda: self._namespace)
 
     # -- objects -----------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ _NEEDED = (
 )
 
 
-def proofs(api: Callable[[], Api], place: Location, namespace: Callable[[], str]) -> Iterable[Check]:
+def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], str]) -> Iterable[Check]:
     """Nothing is connected to before a check is called."""
 
     def server() -> str:
@@ -90,13 +90,13 @@ def proofs(api: Callable[[], Api], place: Location, namespace: Callable[[], str]
 
     def governor() -> str:
         try:
-            lease = api().get(LEASE.path(place.system, GOVERNOR))
+            lease = api().get(LEASE.path(location.system, GOVERNOR))
         except (RightsError, NotFoundError) as error:
             raise Failed(
-                f"no governor is seen in namespace {place.system}: {error}",
+                f"no governor is seen in namespace {location.system}: {error}",
                 "An administrator runs `shoal governor`, or its Deployment (shoal render).",
             ) from error
-        return f"last seen {lease['spec'].get('renewTime', 'never')} in namespace {place.system}"
+        return f"last seen {lease['spec'].get('renewTime', 'never')} in namespace {location.system}"
 
     return [
         ("API server", server),

@@ -64,8 +64,8 @@ _PODS = {"labelSelector": OF_CLUSTER}
 class ObjectStore:
     """What the governor of a place reads and writes. ``project`` gives templates, prices and policy as they are now."""
 
-    def __init__(self, api: Api, place: Location, project: Callable[[], Project]) -> None:
-        self._api, self._place, self._project = api, place, project
+    def __init__(self, api: Api, location: Location, project: Callable[[], Project]) -> None:
+        self._api, self._location, self._project = api, location, project
         self._found: dict[str, Object] = {}
         self._pods: dict[str, list[Object]] = {}
         self._reports: dict[str, HeadReport] = {}
@@ -80,7 +80,7 @@ class ObjectStore:
     def snapshot(self) -> Snapshot:
         """Accounts first, records after them, pods and reports last: see ``governor.ports.Snapshot``."""
         now = time.time()
-        accounts, _ = self._api.list(ACCOUNT.path(self._place.system))
+        accounts, _ = self._api.list(ACCOUNT.path(self._location.system))
         self._accounts = {
             (Scope(found["spec"]["scope"]), found["spec"]["holder"]): found for found in accounts
         }
@@ -121,7 +121,7 @@ class ObjectStore:
         return Snapshot(now, read_accounts, clusters, sights, wishes, machine)
 
     def _all(self, path: Callable[[str | None], str], **params: str) -> Iterable[Object]:
-        for namespace in self._place.namespaces or (None,):
+        for namespace in self._location.namespaces or (None,):
             yield from self._api.list(path(namespace), **params)[0]
 
     def _record(self, found: Object, spec: Spec, status: Status | None) -> Cluster:
@@ -161,13 +161,13 @@ class ObjectStore:
         """Replace it if it still has this version (0: there is none)."""
         found = self._accounts.get(key)
         if found is None or version == 0:
-            made = account_object(*key, self._place.system)
-            found = self._api.create(ACCOUNT.path(self._place.system), made)
+            made = account_object(*key, self._location.system)
+            found = self._api.create(ACCOUNT.path(self._location.system), made)
             version = _version(found)
         metadata = found["metadata"] | {"resourceVersion": str(version)}
         body = found | {"metadata": metadata, "status": written(account)}
         self._accounts[key] = self._api.replace(
-            ACCOUNT.path(self._place.system, found["metadata"]["name"], "status"), body
+            ACCOUNT.path(self._location.system, found["metadata"]["name"], "status"), body
         )
         return _version(self._accounts[key])
 
@@ -254,7 +254,7 @@ class ObjectStore:
         if time.monotonic() - self._swept < _SWEEP:
             return
         self._swept = time.monotonic()
-        where = self._place.namespaces or {each["metadata"]["namespace"] for each in self._found.values()}
+        where = self._location.namespaces or {each["metadata"]["namespace"] for each in self._found.values()}
         for namespace in where:
             try:
                 there = self._api.get(SECRET.path(namespace, names.ACCESS)).get("data", {})

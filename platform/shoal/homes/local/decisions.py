@@ -94,9 +94,9 @@ class Governing:
         by_id = {cluster.id: cluster for cluster in queued}
         books = self._books(tx, live, {c.owner for c in queued})
         for outcome in admit(
-            [Waiting.of(c) for c in queued], books, self.project.policy, self.place(live), tx.now
+            [Waiting.of(c) for c in queued], books, self.project.policy, self.capacity(live), tx.now
         ):
-            self._answer(tx, by_id[outcome.ask.cluster], outcome)
+            self._answer(tx, by_id[outcome.claim.cluster], outcome)
 
     def _answer(
         self, tx: Transaction, cluster: Cluster, outcome: TurnResult, decision: Decision | None = None
@@ -110,13 +110,15 @@ class Governing:
         seen = Observation(Seen.NONE, wants=wants, outcome=outcome, decision=decision)
         return live_on(tx, cluster, seen, team=team, stored=decision is None)
 
-    def request(self, tx: Transaction, ask: Request) -> tuple[Cluster, Decision]:
+    def request(self, tx: Transaction, request: Request) -> tuple[Cluster, Decision]:
         """The record of a new request: admitted, queued (if it may wait) or refused, with the decision.
 
         Run :meth:`settle` first, in the same transaction.
         """
-        team = self.project.policy.limits_of(ask.owner).team
-        cluster = requested(ask, ask.id or secrets.token_hex(6), team, tx.now, str(self.project.folder))
+        team = self.project.policy.limits_of(request.owner).team
+        cluster = requested(
+            request, request.id or secrets.token_hex(6), team, tx.now, str(self.project.folder)
+        )
         decision, outcome = self._decide(tx, cluster, Waiting.of(cluster))
         cluster = self._answer(tx, cluster, outcome, decision).cluster
         tx.insert(cluster)
@@ -143,16 +145,16 @@ class Governing:
         live_on(tx, cluster, seen)
         return decision
 
-    def would(self, tx: Transaction, ask: Request) -> Decision:
+    def would(self, tx: Transaction, request: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
-        same = [c for c in tx.named(ask.name, ask.owner) if not c.state.ended]
-        team = self.project.policy.limits_of(ask.owner).team
-        asked = requested(ask, same[-1].id if same else "", team, tx.now)
+        same = [c for c in tx.named(request.name, request.owner) if not c.state.ended]
+        team = self.project.policy.limits_of(request.owner).team
+        asked = requested(request, same[-1].id if same else "", team, tx.now)
         # A request has what is over ended before it is decided; here nothing may be changed.
         live = [c for c in tx.live() if c.id == asked.id or not self._is_over(tx, c)]
         return self._decide(tx, asked, Waiting.of(asked), live)[0]
 
-    def place(self, live: Iterable[Cluster]) -> Capacity | None:
+    def capacity(self, live: Iterable[Cluster]) -> Capacity | None:
         """What the machine holds, and what really runs there; None where the target does not say."""
         machine = self.project.target.machine
         if machine is None:
@@ -172,14 +174,14 @@ class Governing:
             if c.state is State.QUEUED and c.project == str(self.project.folder) and c.id != asked.id
         ]
         books = self._books(tx, live, {c.owner for c in queued} | {asked.owner})
-        place = self.place(live)
+        capacity = self.capacity(live)
         queue = [*map(Waiting.of, queued), asking]
-        outcomes = admit(queue, books, self.project.policy, place, tx.now)
-        outcome = next(each for each in outcomes if each.ask.cluster == asked.id)
+        outcomes = admit(queue, books, self.project.policy, capacity, tx.now)
+        outcome = next(each for each in outcomes if each.claim.cluster == asked.id)
         names = {cluster.id: cluster.name for cluster in live}
         idle = {c.id: c.usage.idle for c in live}
         limits = self.project.policy.limits_of(asked.owner)
-        return explain(outcome, limits, books, place, names, idle), outcome
+        return explain(outcome, limits, books, capacity, names, idle), outcome
 
     def _is_over(self, tx: Transaction, cluster: Cluster) -> bool:
         """Whether a look would note that its head is not there any more."""

@@ -77,26 +77,28 @@ class LocalHome:
         """Who is asking: ``SHOAL_USER``, else the login name. Cooperation, not proof: the docs say so."""
         return login()
 
-    def request(self, ask: Request) -> Cluster:
+    def request(self, request: Request) -> Cluster:
         """One decision in one transaction; then the head is started (for a queued one, as its waiter).
 
         Whatever ends it before its return, Ctrl-C included, leaves no record that counts and no process.
         """
-        if ask.plan.engine is Engine.SPARK:
+        if request.plan.engine is Engine.SPARK:
             find_java()  # before anything is admitted: without it nothing would come up
         made: Cluster | None = None
         try:
             self._look_if_needed()  # what a hung head holds is free once it is killed
             with self.ledger.write() as tx:
                 left = self._governing.settle(tx)
-                known = [cluster for cluster in tx.named(ask.name, ask.owner) if not cluster.state.ended]
+                known = [
+                    cluster for cluster in tx.named(request.name, request.owner) if not cluster.state.ended
+                ]
                 if known:
-                    found = same_or_refused(known[0], ask)
+                    found = same_or_refused(known[0], request)
                 else:
-                    made, decision = self._governing.request(tx, ask)
+                    made, decision = self._governing.request(tx, request)
                 reached(CrashPoint.CLIENT_IN_DECISION)
-            if ask.id is not None and (made is None or made.state is not State.ADMITTED):
-                ahead.discard(ask.id)  # one that waits in the queue has to be light
+            if request.id is not None and (made is None or made.state is not State.ADMITTED):
+                ahead.discard(request.id)  # one that waits in the queue has to be light
             self._heads.follow(left)
             if made is None:
                 return found
@@ -110,10 +112,10 @@ class LocalHome:
                 self._abandon(made, error)
             raise
 
-    def would(self, ask: Request) -> Decision:
+    def would(self, request: Request) -> Decision:
         """What :meth:`request` would decide now; changes nothing."""
         with self.ledger.read() as tx:
-            return self._governing.would(tx, ask)
+            return self._governing.would(tx, request)
 
     def settle(self) -> None:
         """Note what is gone, end what hangs, and let the queue move."""
