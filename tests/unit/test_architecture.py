@@ -59,16 +59,60 @@ def test_engines_name_neither_head_nor_home() -> None:
     assert [file.name for file in (PACKAGE / "engines").rglob("*.py") if upper.search(file.read_text())] == []
 
 
-def test_the_tour_visits_at_most_six_rooms_and_names_what_is_there() -> None:
-    stops = re.findall(
+Stop = tuple[
+    str, list[tuple[Path, str]]
+]  # a room, and the modules that are named there, each with what in it
+
+
+def tour() -> list[Stop]:
+    """The stops of the way through the code, as the page tells them."""
+    told = re.findall(
         r"^\d\. \*\*(\w+)\*\*:(.*?)(?=^\d\.|\Z)", section("A way through the code"), re.M | re.S
     )
+    stops = []
+    for room, text in told:
+        named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*)((?:\.[A-Za-z_]+)+)`", text)
+        stops.append((room, [(PACKAGE / room / f"{module}.py", what[1:]) for module, what in named]))
+    return stops
+
+
+def test_the_tour_visits_at_most_six_rooms_and_names_what_is_there() -> None:
+    stops = tour()
+    assert (stops[0][0], stops[0][1][0][1], stops[-1][0]) == ("client", "dask", "engines"), (
+        "from the call to a worker"
+    )
     assert 1 < len(stops) <= 6
-    for room, text in stops:
-        named = re.findall(r"`([a-z_/]+)(?:\.[A-Za-z_.]+)?`", text)
+    for room, named in stops:
         assert named, room
-        for module in named:
-            assert (PACKAGE / room / f"{module}.py").is_file(), f"{room}/{module}.py"
+        for file, path in named:
+            body = ast.parse(file.read_text()).body
+            for name in path.split("."):
+                found = [node for node in body if getattr(node, "name", None) == name]
+                assert found, f"there is no {path} in {file}"
+                body = getattr(found[0], "body", [])
+
+
+def test_each_stop_of_the_tour_is_called_by_the_one_before_but_for_one_climb_back() -> None:
+    stops = tour()
+    climbs = []
+    for at, (room, _) in enumerate(stops[1:], start=1):
+        callers = [
+            earlier
+            for earlier in range(at)
+            if any(re.search(rf"\bshoal\.{room}\b", file.read_text()) for file, _ in stops[earlier][1])
+        ]
+        assert callers, f"nothing on the tour leads to {room}"
+        if at - 1 not in callers:
+            climbs.append((stops[at - 1][0], stops[max(callers)][0]))
+    assert climbs == [("planning", "client")]
+
+
+def test_what_the_tour_names_of_an_engine_leads_to_the_forked_worker() -> None:
+    room, named = tour()[-1]
+    names = [file.stem for file, _ in named]
+    assert names == ["host", "forking", "worker_setup"]
+    assert "worker_setup" in (PACKAGE / room / "dask" / "security.py").read_text()
+    assert "WORKER_SETUP" in (PACKAGE / room / "dask" / "host.py").read_text()
 
 
 def test_a_class_name_stands_for_one_thing() -> None:
