@@ -36,7 +36,11 @@ format: venv ## Lay out the code and fix what can be fixed without thinking
 test-fast: venv ## Tests for after each change: no cluster, no JVM, no Kubernetes; under two minutes
 	@$(BIN)/python tests/lanes/fast.py $(PYTEST_ARGS)
 
-.PHONY: format test-fast docs
+coverage: venv ## Tests of `make test-fast` with the lines that they run: a table, and .coverage-html/
+	@$(BIN)/python tests/lanes/fast.py --cov=shoal --cov-report=term:skip-covered \
+		--cov-report=html:.coverage-html $(PYTEST_ARGS)
+
+.PHONY: format test-fast coverage docs
 
 # In an environment of its own, as the site needs nothing of ours but its source.
 .venv-docs/.ok: requirements-docs.lock
@@ -45,7 +49,7 @@ test-fast: venv ## Tests for after each change: no cluster, no JVM, no Kubernete
 	@touch $@
 
 docs: .venv-docs/.ok ## Build the site in site/, with every internal link checked
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	@echo "site/index.html"
 
 # Tests wait more than they compute: two lanes on two cores. LANES=0 runs one test after the other.
@@ -131,7 +135,7 @@ bench: venv .venv-bench/.ok ## Measure against peers and write docs/benchmarks.m
 .PHONY: soak soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-quick-start
 
 clean: ## Remove what `make` built
-	rm -rf $(VENV) .venv-bench .venv-docs site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench .venv-docs site .coverage .coverage-html .pytest_cache .mypy_cache .ruff_cache
 
 SOAK_DASK  ?= 300
 SOAK_SPARK ?= 60

@@ -97,11 +97,18 @@ def test_the_site_has_every_page_and_every_public_name() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     shown = pages(settings["nav"])
     docs = ROOT / "docs"
-    decisions = [page for page in docs.rglob("*.md") if page.parent.name == "decisions"]
-    written = sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md") if page not in decisions)
-    assert sorted(page for page in shown if not page.startswith("decisions/")) == written
+    assert sorted(shown) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
     told = re.findall(r"^::: shoal\.(\w+)$", (docs / "reference.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted([*shoal.__all__, "prefect"])
+
+
+def test_a_broken_link_fails_the_site() -> None:
+    """With --quiet, MkDocs counts no warnings, and --strict fails for none."""
+    (build,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line)
+    assert "--strict" in build
+    assert not re.search(r"\s(--quiet|-q)\b", build)
+    links = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["validation"]["links"]
+    assert {"not_found": "warn", "anchors": "warn"}.items() <= links.items()
 
 
 def test_the_licence_is_the_one_that_the_package_names() -> None:
