@@ -194,21 +194,23 @@ class GuestHome:
     def user(self) -> str:
         return os.environ.get("SHOAL_USER") or "guest"
 
-    def _asked(self, ask: Request, cluster_id: str) -> Cluster:
-        team = self._project.policy.limits_of(ask.owner).team
-        return requested(ask, cluster_id, team, time.time(), str(self._project.folder))
+    def _asked(self, request: Request, cluster_id: str) -> Cluster:
+        team = self._project.policy.limits_of(request.owner).team
+        return requested(request, cluster_id, team, time.time(), str(self._project.folder))
 
-    def request(self, ask: Request) -> Cluster:
+    def request(self, request: Request) -> Cluster:
         self._govern()
         with self._kept() as kept:
-            known = _named(kept, ask.name, ask.owner)
+            known = _named(kept, request.name, request.owner)
             if known is not None and not known.state.ended:
-                return same_or_refused(known, ask)
-            cluster = self._asked(ask, ask.id or secrets.token_hex(6))
+                return same_or_refused(known, request)
+            cluster = self._asked(request, request.id or secrets.token_hex(6))
             kept.put(cluster)
         try:
             cluster = self._govern().get(cluster.id)
-            if cluster.state is State.REFUSED or (cluster.state is State.QUEUED and not ask.workload.queue):
+            if cluster.state is State.REFUSED or (
+                cluster.state is State.QUEUED and not request.workload.queue
+            ):
                 raise why_not(self.snapshot(), self._project.policy, cluster).error()
         except BaseException:
             with self._kept() as kept:
@@ -218,10 +220,10 @@ class GuestHome:
             raise
         return cluster
 
-    def would(self, ask: Request) -> Decision:
-        known = self.find(ask.name, ask.owner)
+    def would(self, request: Request) -> Decision:
+        known = self.find(request.name, request.owner)
         same = known.id if known is not None and not known.state.ended else ""
-        return would(self.snapshot(), self._project.policy, self._asked(ask, same))
+        return would(self.snapshot(), self._project.policy, self._asked(request, same))
 
     def held(self, owner: str) -> Account:
         return self._govern().accounts.get((Scope.USER, owner), (Account(), 0))[0]
