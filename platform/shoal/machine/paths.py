@@ -122,9 +122,15 @@ def prune(keep: int = 100) -> None:
 
 
 def make_private(folder: Path) -> Path:
-    """Make a folder that only its owner can enter; InfrastructureError when it cannot be written."""
+    """Make a folder that only its owner can enter, and so each folder above it that is not there yet.
+
+    Raises:
+        InfrastructureError: it cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Not by parents=True: whatever is asked for, that lets others into those above.
+        for each in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            each.mkdir(mode=0o700, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"shoal")
         probe.unlink()

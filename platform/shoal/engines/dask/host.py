@@ -56,7 +56,8 @@ class DaskHost:
         address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
         group = self._site.plan.groups[0]
         does = "starting" if self._site.stand.own_workers else "waiting for"
-        say(Reason.WORKERS_STARTING, f"{does} {count(self._wanted, 'worker')} of {group.there.memory} each")
+        each = " each" if self._wanted > 1 else ""
+        say(Reason.WORKERS_STARTING, f"{does} {count(self._wanted, 'worker')} of {group.there.memory}{each}")
         self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
