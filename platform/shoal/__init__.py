@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from shoal.client.spark_handle import SparkCluster
     from shoal.errors import ClusterEndedError, ShoalError
     from shoal.tables.catalogs.opening import catalog
+    from shoal.tables.checking import check_rows
     from shoal.tables.listing import list_tables
+    from shoal.tables.maintenance.expiry import expire_snapshots
+    from shoal.tables.maintenance.health import table_health
+    from shoal.tables.maintenance.orphans import remove_orphans
     from shoal.tables.reading.read import read_table
     from shoal.tables.refs import branch, history, rollback, snapshots, tag
     from shoal.tables.writing.create import create_table
@@ -30,17 +34,21 @@ _HOME_OF = {
     "SparkCluster": "shoal.client.spark_handle",
     "branch": "shoal.tables.refs",
     "catalog": "shoal.tables.catalogs.opening",
+    "check_rows": "shoal.tables.checking",
     "connect": "shoal.client.clusters",
     "create_table": "shoal.tables.writing.create",
     "dask": "shoal.client.front",
+    "expire_snapshots": "shoal.tables.maintenance.expiry",
     "history": "shoal.tables.refs",
     "list_tables": "shoal.tables.listing",
     "plan": "shoal.client.clusters",
     "read_table": "shoal.tables.reading.read",
+    "remove_orphans": "shoal.tables.maintenance.orphans",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
     "spark": "shoal.client.front",
     "staged": "shoal.tables.writing.staging",
+    "table_health": "shoal.tables.maintenance.health",
     "tag": "shoal.tables.refs",
     "up": "shoal.client.clusters",
     "write_table": "shoal.tables.writing.write",
@@ -53,17 +61,21 @@ __all__ = [
     "SparkCluster",
     "branch",
     "catalog",
+    "check_rows",
     "connect",
     "create_table",
     "dask",
+    "expire_snapshots",
     "history",
     "list_tables",
     "plan",
     "read_table",
+    "remove_orphans",
     "rollback",
     "snapshots",
     "spark",
     "staged",
+    "table_health",
     "tag",
     "up",
     "write_table",

@@ -184,7 +184,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(small: Any, command: Command)
     before = file.read_bytes()
     answer = small(*command.call)
     is_told(answer)
-    if str(command) in ("init", "images build", "tables ls", "tables history", *OF_KUBERNETES):
+    if command.words[0] == "tables" or str(command) in ("init", "images build", *OF_KUBERNETES):
         assert "newer Shoal" not in answer.err, "it needs none"
     elif ("--dry-run" in command.call and str(command) != "down") or str(command) == "plan":
         assert answer.code == OK, answer

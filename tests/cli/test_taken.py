@@ -64,6 +64,32 @@ def test_tables_are_listed(shoal: Any, written: str) -> None:
     assert shoal("tables", "history", "shop.ordrs").code == 2
 
 
+def test_tables_are_kept_small(shoal: Any, written: str) -> None:
+    told, plain, dry, expired, orphans, deleted, after = shoal.many(
+        [
+            ["tables", "doctor", "shop.orders", "-o", "json"], ["tables", "doctor", "shop.orders"],
+            ["tables", "expire", "shop.orders", "--older-than", "0s", "--dry-run"],
+            ["tables", "expire", "shop.orders", "--older-than", "0s", "-o", "json"],
+            ["tables", "remove-orphans", "shop.orders"],
+            ["tables", "remove-orphans", "shop.orders", "--older-than", "24h", "--delete", "-o", "json"],
+            ["tables", "history", "shop.orders", "-o", "json"],
+        ]
+    )  # fmt: skip
+    health = json.loads(told.out)
+    assert (health["rows"], health["files"], health["small_files"], health["snapshots"]) == (4, 2, 2, 2)
+    assert "4 rows, 2 files" in plain.out
+    assert "2 of 2 files are small" in plain.out
+    assert "1 snapshots would be expired, 1 kept" in dry.out + dry.err
+    done = json.loads(expired.out)
+    assert (len(done["snapshots"]), done["kept"], done["left"]) == (1, 1, 0)
+    assert "0 files are nobody's" in orphans.out + orphans.err
+    assert json.loads(deleted.out)["paths"] == []
+    assert [row["total_rows"] for row in json.loads(after.out)] == [4]
+    refused = shoal("tables", "remove-orphans", "shop.orders", "--older-than", "1h")
+    assert refused.code == 2
+    assert "less than 24 hours" in refused.err
+
+
 def test_a_writes_result_is_told_in_a_line(written: str) -> None:
     line = written.splitlines()[0]
     assert line.startswith("<WriteResult shop.orders: 2 rows in 1 file, snapshot ")

@@ -19,8 +19,11 @@ filters, logic     what people write as a filter -> an Iceberg expression that l
 proof              whether a file's rows all pass it; the same as Arrow's expression
 plan, scan         which bytes are read by which task; how a task reads them
 expression         the one module that touches Dask's private expressions
+quality            what people expect of rows, and which rows break it
 files, commit      files written on workers; one snapshot committed by the client
 read, write        ``read_table`` and ``write_table``
+checking           ``check_rows``
+maintenance        snapshots expired, orphans removed, and what doing so would save
 refs               history, snapshots, rollback, tags, branches
 =================  ==============================================================================
 """

@@ -7,6 +7,8 @@ reading sentences.
 
 from __future__ import annotations
 
+from typing import Any
+
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError, UsageError
 
 
@@ -48,6 +50,23 @@ class DuplicateKeysError(UsageError):
 
 class NotSupportedError(UsageError):
     """The table uses a feature that cannot be read or written correctly, so it is refused."""
+
+
+class RuleError(UsageError):
+    """A rule of ``expect=`` that cannot be read, or cannot be decided row by row. ``values["rule"]`` names it."""
+
+
+class QualityError(ShoalError):
+    """Rows break the rules of ``expect=``, and nothing was written. ``report`` has the counts and some of the rows."""
+
+    @property
+    def report(self) -> Any:
+        """The :class:`~shoal.tables.quality.report.QualityReport`."""
+        return self.values["report"]
+
+
+class QualityWarning(UserWarning):
+    """Rows break the rules of ``expect=``, and are written all the same, as ``on_failure="warn"`` asks."""
 
 
 class TableChangedError(ShoalError):

@@ -37,7 +37,8 @@ def snapshots(name: str, *, catalog: CatalogSettings | None = None) -> pd.DataFr
     """Every snapshot that the table still holds, oldest first, on any branch.
 
     Columns: ``snapshot_id``, ``parent_id``, ``time`` (UTC), ``operation``, ``added_rows``, ``deleted_rows``,
-    ``total_rows``, ``added_files``, ``deleted_files``, ``total_files``, ``run_key``, ``refs``.
+    ``total_rows``, ``added_files``, ``deleted_files``, ``total_files``, ``run_key``, ``refs``, ``failed_rows`` (that
+    broke a rule of ``expect=``; none where no rules were given).
     """
     table = catalogs.load(name, catalog)
     named: dict[int, list[str]] = {}
@@ -60,10 +61,12 @@ def snapshots(name: str, *, catalog: CatalogSettings | None = None) -> pd.DataFr
                 "total_files": int(summary.get("total-data-files", 0)),
                 "run_key": summary.get("shoal.run-key"),
                 "refs": ", ".join(sorted(named.get(snapshot.snapshot_id, []))),
+                "failed_rows": int(failed) if (failed := summary.get("shoal.quality.failed-rows")) else None,
             }
         )
     columns = ["snapshot_id", "parent_id", "time", "operation", "added_rows", "deleted_rows", "total_rows"]
     columns += ["added_files", "deleted_files", "total_files", "run_key", "refs"]
+    columns += ["failed_rows"]
     return _frame(rows, columns)
 
 

@@ -22,7 +22,9 @@ def said(result: WriteResult) -> str:
     rows = f"{result.rows:,} row{'' if result.rows == 1 else 's'}"
     what = "an earlier try had written it" if result.replayed else f"{rows} in {files}"
     replaced = f", {result.replaced_rows:,} replaced" if result.replaced_rows else ""
-    return f"{result.table}: {what}{replaced}, snapshot {result.snapshot_id}, {result.seconds:.1f} s"
+    quality = result.quality
+    failed = f", {quality.failed_rows:,} of {quality.rows:,} failed a rule" if quality is not None else ""
+    return f"{result.table}: {what}{replaced}{failed}, snapshot {result.snapshot_id}, {result.seconds:.1f} s"
 
 
 def html(result: WriteResult) -> str:

@@ -2,7 +2,7 @@
 
 Why it exists: people look for a table before they write code that reads it.
 
-What it must not do: change a table.
+What it must not do: change a table (``upkeep`` has the commands that do).
 """
 
 from __future__ import annotations
@@ -12,28 +12,33 @@ from typing import Annotated, Any
 import typer
 
 from shoal.cli import options as o
+from shoal.cli.commands import upkeep
 
 EXAMPLES = """\b
 Examples:
   shoal tables
   shoal tables ls nyc
   shoal tables history nyc.flights -o json
+  shoal tables doctor nyc.flights
 """
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
     group = typer.Typer(
-        help="List tables, or what was written to one.", invoke_without_command=True, epilog=EXAMPLES
+        help="List tables, what was written to one, and keep them small.",
+        invoke_without_command=True,
+        epilog=EXAMPLES,
     )
     group.callback(epilog=EXAMPLES)(_default)
     group.command("ls", epilog=EXAMPLES)(ls)
     group.command("history", epilog=EXAMPLES)(history)
+    upkeep.add_to(group)
     app.add_typer(group, name="tables")
 
 
 def _default(context: typer.Context, output: o.Answer = o.Output.TEXT) -> None:
-    """List tables, or what was written to one."""
+    """List tables, what was written to one, and keep them small."""
     if context.invoked_subcommand is None:
         ls(output=output)
 

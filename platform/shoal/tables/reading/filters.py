@@ -42,18 +42,20 @@ _OPERATORS: dict[str, Any] = {
 }
 
 
-def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpression:
+def as_expression(
+    filters: Filters, schema: Schema, table: str, *, negated: bool = False
+) -> BooleanExpression:
     """Read a filter and check it against a table's columns.
 
     Text as in SQL's ``where`` (``"dep_delay > 0 and carrier in ('AA', 'UA')"``), a list of ``(column,
     operator, value)`` tuples joined by "and", a list of such lists joined by "or", or a PyIceberg expression.
     All of them mean SQL's logic, as Spark has it: a comparison with null is unknown, also under a ``not``, and
-    what is unknown is left out; NaN is above every number.
+    what is unknown is left out; NaN is above every number. ``negated``: what it is false for, by the same logic.
 
     Raises :class:`FilterError`, :class:`ColumnNotFoundError`.
     """
     if filters is None:
-        return ex.AlwaysTrue()
+        return ex.AlwaysFalse() if negated else ex.AlwaysTrue()
     if isinstance(filters, BooleanExpression):
         expression = filters
     elif isinstance(filters, str):
@@ -70,10 +72,10 @@ def as_expression(filters: Filters, schema: Schema, table: str) -> BooleanExpres
             hint="Give text (\"delay > 0\"), tuples ([('delay', '>', 0)]) or a PyIceberg expression.",
         )
     check_columns(
-        sorted(_columns(expression)), [schema.find_column_name(i) or "" for i in schema.field_ids], table
+        sorted(columns_of(expression)), [schema.find_column_name(i) or "" for i in schema.field_ids], table
     )
     try:
-        meant = spelled_out(expression, schema)
+        meant = spelled_out(ex.Not(expression) if negated else expression, schema)
         bind(schema, meant, case_sensitive=True)
     except Exception as error:  # PyIceberg raises TypeError, ValueError and its own, by the literal's type
         reason = error.message if isinstance(error, ShoalError) else error
@@ -249,12 +251,13 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _columns(expression: BooleanExpression) -> set[str]:
+def columns_of(expression: BooleanExpression) -> set[str]:
+    """The columns that a filter looks at."""
     match expression:
         case ex.And(left=left, right=right) | ex.Or(left=left, right=right):
-            return _columns(left) | _columns(right)
+            return columns_of(left) | columns_of(right)
         case ex.Not(child=child):
-            return _columns(child)
+            return columns_of(child)
     term = getattr(expression, "term", None)
     name = getattr(term, "name", None)
     return {name} if isinstance(name, str) else set()

@@ -250,6 +250,11 @@ def arrow_filter(
     )
 
 
+def as_arrow(bound: BooleanExpression, schema: Schema) -> Any:
+    """A filter as an Arrow expression on rows in memory, of the table's columns and types."""
+    return visit(bound, _ToArrow(schema, {}, nans=True))
+
+
 class _ToArrow(BoundBooleanExpressionVisitor[Any]):
     def __init__(self, file_schema: Schema, missing: dict[int, Any], *, nans: bool) -> None:
         self._file_schema = file_schema

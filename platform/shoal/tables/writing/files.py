@@ -38,6 +38,8 @@ from shoal.tables.pyiceberg_private import (
     sanitize_column_names,
     schema_to_pyarrow,
 )
+from shoal.tables.quality.judging import Tally, judge
+from shoal.tables.quality.rules import OnFailure, RuleSet
 from shoal.tables.reading.plan import unpack_metadata
 from shoal.tables.storage import renewing, storage_error
 from shoal.tables.types.fit import fit
@@ -50,6 +52,20 @@ ROW_GROUP_BYTES = 64 * 2**20
 """Bytes in memory of a row group: small enough to split a file well under a worker's memory."""
 TARGET_FILE_BYTES = 512 * 2**20
 """Bytes on disk of a file, unless the table has ``write.target-file-size-bytes``; Iceberg's own default."""
+REASON, RUN = "failed_rules", "quarantine_run"
+"""What a quarantine table has beside its table's columns: the rules that a row breaks, and which write it was in."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What every task of a checked write has to know."""
+
+    rules: RuleSet
+    on_failure: OnFailure
+    run: str
+    """The write's run key, or its attempt."""
+    side: WriteContext | None = None
+    """Where failing rows go, if they are put aside."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,8 @@ class WriteContext:
     """What every partition has to have, index levels included."""
     sort: tuple[tuple[str, bool], ...] = ()
     io_properties: dict[str, str] = field(default_factory=dict, repr=False)
+    gate: Gate | None = None
+    """The rules that rows are checked against."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,16 @@ class Written:
     worker: str
     """The worker's address, or ``"local"`` without a cluster."""
     pid: int
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """What a partition's check found, and where its failing rows were put."""
+
+    tally: Tally
+    aside: tuple[Written, ...] = ()
+    digest: int = 0
+    """Of the rows that were put aside; of several partitions, the sum. Alike rows have alike ones, however divided."""
 
 
 def here() -> str:
@@ -106,8 +134,8 @@ def write_frame(
 
 def write_partition(
     frame: pd.DataFrame | pa.Table, context: WriteContext, position: int = 0
-) -> list[Written]:
-    """Write one partition's files. If it fails, what it wrote is deleted again."""
+) -> list[Written | CheckedPart]:
+    """Check one partition, and write its files. If it fails, what it wrote is deleted again."""
     if isinstance(frame, pd.DataFrame) and context.index_names:
         frame = frame.reset_index([name for name in context.index_names if name in frame.index.names])
     if len(frame) == 0:
@@ -116,8 +144,10 @@ def write_partition(
     schema = unpack_metadata(context.metadata).schema()
     try:
         table = fit(frame, schema, context.table, position, context.columns)
-        io = file_io(unpack_metadata(context.metadata).location, context.io_properties)
-        written = renewing(io, lambda: write_stream(iter([table]), context))
+        if context.gate is None:
+            written: list[Written | CheckedPart] = [*_written(table, context)]
+        else:
+            written = _gated(table, frame, context, context.gate, schema, position)
     except _NOT_FIT as error:
         raise TypeNotSupportedError(
             f"Partition {position} of the frame could not be stored in {context.table}: {error}",
@@ -125,6 +155,36 @@ def write_partition(
         ) from error
     reached(WritePoint.WORKER_AFTER_FILES)
     return written
+
+
+def _written(table: pa.Table, context: WriteContext) -> list[Written]:
+    if not table.num_rows:
+        return []
+    io = file_io(unpack_metadata(context.metadata).location, context.io_properties)
+    return renewing(io, lambda: write_stream(iter([table]), context))
+
+
+def _gated(
+    table: pa.Table,
+    frame: pd.DataFrame | pa.Table,
+    context: WriteContext,
+    gate: Gate,
+    schema: Schema,
+    position: int,
+) -> list[Written | CheckedPart]:
+    """Write what passes the gate, and put aside what does not, if it should be."""
+    judged = judge(table, frame, gate.rules, schema, f"partition {position} of the frame")
+    if not judged.tally.failed or gate.on_failure == "warn":
+        return [CheckedPart(judged.tally), *_written(table, context)]
+    if gate.side is None:
+        return [CheckedPart(judged.tally)]  # nothing will be committed, so nothing more is written
+    passed, failed, reasons = judged.divide(table)
+    failed = failed.append_column(REASON, reasons)
+    digest = int(pd.util.hash_pandas_object(failed.to_pandas(), index=False).sum()) % 2**64
+    failed = failed.append_column(RUN, pa.array([gate.run] * failed.num_rows, pa.string()))
+    side = unpack_metadata(gate.side.metadata).schema()
+    aside = _written(fit(failed, side, gate.side.table, position), gate.side)
+    return [CheckedPart(judged.tally, tuple(aside), digest), *_written(passed, context)]
 
 
 def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Written]:

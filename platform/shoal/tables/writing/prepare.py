@@ -58,7 +58,7 @@ def prepare(
     branch: str,
 ) -> Job:
     """Check everything that can be checked, and settle what the files are written for; see ``write_table``."""
-    index_names, schema = _frame(df)
+    index_names, schema = frame_columns(df)
     sort = tuple(parse_sorts(sort_by))
     check_columns([column for column, _ in sort], schema.names, "the frame")
     try:
@@ -135,7 +135,7 @@ def _once(first: Transaction, start: Callable[[], Transaction]) -> Callable[[], 
     return lambda: pending.pop() if pending else start()
 
 
-def _frame(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
+def frame_columns(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
     """The index levels that are stored, and the columns with their types."""
     if isinstance(df, pa.Table):
         return (), arguments.arrow_schema(df.schema)

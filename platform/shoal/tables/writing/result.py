@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from shoal.tables.quality.report import QualityReport
 from shoal.tables.shown import html, said
 from shoal.tables.writing.files import Written
 
@@ -43,6 +44,8 @@ class WriteResult:
     """The addresses of the workers that wrote, each once."""
     pids: tuple[int, ...] = field(default=())
     """The processes that wrote, each once."""
+    quality: QualityReport | None = None
+    """What ``expect=`` found; ``None`` without rules. Of a replayed run: what its first try found, without rows."""
 
     def __repr__(self) -> str:
         return f"<WriteResult {said(self)}>"

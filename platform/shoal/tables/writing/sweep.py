@@ -45,11 +45,11 @@ def sweep(io: FileIO, folder: str, keep: Collection[str]) -> int:
 
     What cannot be listed or deleted is left for the orphan clean-up: the write itself is done.
     """
-    kept = {_bare(path) for path in keep}
+    kept = {bare(path) for path in keep}
     deleted = 0
     with suppress(OSError):
-        for path in list(_files(io, folder)):
-            if _bare(path) not in kept:
+        for path in list(files_under(io, folder)):
+            if bare(path) not in kept:
                 with suppress(OSError):
                     io.delete(path)
                     deleted += 1
@@ -63,17 +63,17 @@ def sweep_run(table: Table, load: Callable[[], Table], folder: str, keep: Collec
     ``load`` gives the table as it is now; it is asked only if there is anything but ``keep``, which is what the run
     itself has just put into the table. What cannot be listed, looked up or deleted is left.
     """
-    kept = {_bare(path) for path in keep}
+    kept = {bare(path) for path in keep}
     deleted = 0
     with suppress(OSError, ValueError, ShoalError):
-        left = [path for path in _files(table.io, folder) if _bare(path) not in kept]
+        left = [path for path in files_under(table.io, folder) if bare(path) not in kept]
         if left:
             now = load()  # after the listing: what was listed and has landed since is in it
             if now.metadata.table_uuid != table.metadata.table_uuid:
                 return 0  # renamed or dropped meanwhile
-            kept = _referred(now)
+            kept = referred(now)
         for path in left:
-            if _bare(path) not in kept:
+            if bare(path) not in kept:
                 with suppress(OSError):
                     table.io.delete(path)
                     deleted += 1
@@ -88,31 +88,35 @@ def sweep_new(table: Table, load: Callable[[], Table], folder: str, keep: Collec
     is deleted where another table has, or had, its metadata.
     """
     with suppress(OSError, ValueError):
-        if _alone(table):
+        if alone(table):
             return sweep_run(table, load, folder, keep)
     return 0
 
 
-def _alone(table: Table) -> bool:
+def alone(table: Table) -> bool:
+    """Whether no other table has, or had, its metadata where this one has its own: after a rename or a drop it may."""
     folder = table.metadata_location.rsplit("/", 1)[0]
-    if _bare(folder) != _bare(f"{table.location().rstrip('/')}/metadata"):
+    if bare(folder) != bare(f"{table.location().rstrip('/')}/metadata"):
         return False  # a catalog that puts metadata elsewhere, so nobody can say
-    known = {_bare(entry.metadata_file) for entry in table.metadata.metadata_log}
-    known.add(_bare(table.metadata_location))
+    known = {bare(entry.metadata_file) for entry in table.metadata.metadata_log}
+    known.add(bare(table.metadata_location))
     return all(
         _owner(table.io, path) == table.metadata.table_uuid
-        for path in _files(table.io, folder)
-        if "metadata.json" in path.rsplit("/", 1)[1] and _bare(path) not in known
+        for path in files_under(table.io, folder)
+        if "metadata.json" in path.rsplit("/", 1)[1] and bare(path) not in known
     )
 
 
-def _referred(table: Table) -> set[str]:
-    """Every data and delete file that any snapshot of the table refers to, on whatever branch."""
+def referred(table: Table, *, live: bool = False) -> set[str]:
+    """Every data and delete file that any snapshot of the table refers to, on whatever branch; bare paths.
+
+    ``live``: without those that a snapshot only says it took out, unless another still has them.
+    """
     manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
     return {
-        _bare(entry.data_file.file_path)
+        bare(entry.data_file.file_path)
         for manifest in manifests.values()
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=live)
     }
 
 
@@ -127,7 +131,7 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
     folder = snapshot.manifest_list.rsplit("/", 1)[0]
     kept = snapshot.manifest_list.rsplit("/", 1)[1]
     with suppress(OSError, ValueError):
-        names = {path.rsplit("/", 1)[1]: path for path in _files(io, folder)}
+        names = {path.rsplit("/", 1)[1]: path for path in files_under(io, folder)}
         left: dict[str, str] = {}
         for name in names:
             if name.startswith(f"snap-{snapshot_id}-") and name != kept:
@@ -135,10 +139,10 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
                 left |= {n: p for n, p in names.items() if n == name or n.startswith(f"{attempt}-m")}
         if left:
             # A snapshot of this id that has expired, and was not forgotten by the snapshots made from it.
-            referred = {_bare(s.manifest_list) for s in metadata.snapshots}
-            referred |= {_bare(m.manifest_path) for s in metadata.snapshots for m in s.manifests(io)}
+            referred = {bare(s.manifest_list) for s in metadata.snapshots}
+            referred |= {bare(m.manifest_path) for s in metadata.snapshots for m in s.manifests(io)}
         for path in left.values():
-            if _bare(path) not in referred:
+            if bare(path) not in referred:
                 with suppress(OSError):
                     io.delete(path)
 
@@ -157,11 +161,11 @@ def sweep_metadata(table: Table) -> None:
         return  # a catalog that names its files otherwise
     known = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
     versions = [int(found.group(1)) for path in known if (found := _VERSION.search(path))]
-    kept = {_bare(path) for path in known}
+    kept = {bare(path) for path in known}
     with suppress(OSError):
-        for path in list(_files(table.io, table.metadata_location.rsplit("/", 1)[0])):
+        for path in list(files_under(table.io, table.metadata_location.rsplit("/", 1)[0])):
             found = _VERSION.search(path)
-            if found is None or _bare(path) in kept:
+            if found is None or bare(path) in kept:
                 continue
             if not min(versions) <= int(found.group(1)) <= int(current.group(1)):
                 continue
@@ -177,7 +181,7 @@ def sweep_creation(io: FileIO, metadata: TableMetadata) -> None:
     places = load_location_provider(metadata.location, metadata.properties)
     folder = places.new_table_metadata_file_location(0).rsplit("/", 1)[0]
     with suppress(OSError):
-        for path in list(_files(io, folder)):
+        for path in list(files_under(io, folder)):
             found = _VERSION.search(path)
             if found is not None and int(found.group(1)) == 0 and _owner(io, path) == metadata.table_uuid:
                 io.delete(path)
@@ -207,7 +211,7 @@ def delete_manifests(io: FileIO, snapshot: Snapshot) -> None:
                 io.delete(path)
 
 
-def _bare(path: str) -> str:
+def bare(path: str) -> str:
     """A path without its scheme: ``file:/x``, ``file:///x`` and ``/x`` are one file."""
     if "://" in path:
         path = path.split("://", 1)[1]
@@ -220,7 +224,8 @@ def _filesystem(io: FileIO, folder: str) -> tuple[Any, str, str]:
     return io.fs_by_scheme(scheme, netloc), path, folder[: len(folder) - len(path)]
 
 
-def _files(io: FileIO, folder: str) -> Iterator[str]:
+def files_under(io: FileIO, folder: str) -> Iterator[str]:
+    """Every file in a folder and below it; none where there is no such folder."""
     import pyarrow.fs as pafs
 
     if isinstance(io, PyArrowFileIO):

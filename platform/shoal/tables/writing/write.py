@@ -24,10 +24,20 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFoundError
 from shoal.tables.keys import hold_secrets
+from shoal.tables.quality.report import report_in
+from shoal.tables.quality.rules import OnFailure, Rules, check_action, read_rules
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
 from shoal.tables.writing.commit import CommitRequest, Landed, commit
-from shoal.tables.writing.files import WriteContext, Written, delete_files, write_frame, write_partition
+from shoal.tables.writing.files import (
+    CheckedPart,
+    WriteContext,
+    Written,
+    delete_files,
+    write_frame,
+    write_partition,
+)
+from shoal.tables.writing.gate import QualityGate
 from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.prepare import Job, prepare
 from shoal.tables.writing.replace import all_of_it, these_files, these_partitions
@@ -62,6 +72,9 @@ def write_table(
     run_key: str | None = None,
     branch: str = "main",
     properties: Mapping[str, str] | None = None,
+    expect: Rules | None = None,
+    on_failure: OnFailure = "fail",
+    quarantine: str | None = None,
     catalog: CatalogSettings | None = None,
 ) -> WriteResult:
     """Write a frame into an Iceberg table, as one snapshot.
@@ -83,7 +96,15 @@ def write_table(
     back the first's snapshot. After a rollback behind that snapshot it is written again. Without a key every call
     is a write of its own.
 
-    Raises :class:`SchemaMismatchError`, :class:`ValueNotRepresentableError`, :class:`DuplicateKeysError`,
+    ``expect``: rules that rows have to pass, checked as they are written: conditions by name (``{"sane delay":
+    "delay >= -60"}``, as in ``read_table(filters=)``; a null passes, unless the rule is ``is not null``), or a
+    pandera schema. ``on_failure``: ``"fail"`` commits nothing and raises :class:`QualityError` with the counts and some
+    of the rows; ``"warn"`` writes all rows and warns; ``"quarantine"`` writes the rows that pass, and first the others
+    to the table ``quarantine`` (``NAME_quarantine``), with the rules that each breaks. The result's ``quality`` and the
+    snapshot's properties tell what was found.
+
+    Raises :class:`RuleError`, :class:`SchemaMismatchError`, :class:`ValueNotRepresentableError`,
+    :class:`DuplicateKeysError`,
     :class:`ConflictError`, :class:`TableChangedError`, :class:`CommitUnknownError`, :class:`StorageError`,
     :class:`CatalogUnavailableError`. After any but ``CommitUnknownError`` the table is as it was and the
     written files are deleted. In the event loop of an asynchronous Dask client it is refused: write in
@@ -104,9 +125,14 @@ def write_table(
     if run_key is not None and (not isinstance(run_key, str) or not run_key.strip()):
         what = "is empty" if isinstance(run_key, str) else f"is {type(run_key).__name__}, not text"
         raise UsageError(f"run_key={run_key!r} {what}.", hint='For example "flow-42/load".')
+    check_action(on_failure, quarantine, rules=expect is not None, table=name)
     refuse_in_its_loop(name)
     settled = catalogs.settings(catalog)
     job = prepare(df, name, settled, partition_by, sort_by, evolve, branch)
+    rules = None
+    if expect is not None:
+        parts = df.npartitions if isinstance(df, dd.DataFrame) else 1
+        rules = read_rules(expect, job.metadata.schema(), f"the table {name}", parts=parts)
     attempt = uuid.uuid4().hex
     key = run_key or attempt
     run = Standing(None, 0)
@@ -117,9 +143,13 @@ def write_table(
         _sweep(job.existing, settled, name, branch, key, run.turn, paths_of(job.existing, found))
         sweep_manifests(job.io, job.existing.metadata, found)
         sweep_metadata(job.existing)
-        return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
+        return _replay(name, found, started, job.existing)
     if wanted_keys:
         check_keys(wanted_keys, job.metadata.schema(), job.columns)
+    gate = None
+    if rules is not None:
+        aside = (quarantine or f"{name}_quarantine") if on_failure == "quarantine" else None
+        gate = QualityGate(rules, on_failure, aside, job, (name, branch, run_key, run.turn), attempt, settled)
     folder = run_folder(job.metadata, branch, key, turn=run.turn, new=job.existing is None)
     context = WriteContext(
         metadata=pack_metadata(job.metadata, job.metadata.current_schema_id),
@@ -129,17 +159,26 @@ def write_table(
         columns=job.columns,
         sort=job.sort,
         io_properties=hold_secrets(dict(job.io.properties)),
+        gate=gate.of_task if gate is not None else None,
     )
     reached(WritePoint.CLIENT_BEFORE_WRITE)
     written: list[Written] = []
     rewritten: list[Rewritten] = []
     try:
-        written = _run(df, context)
+        outcomes = _run(df, context)
+        written = [one for one in outcomes if isinstance(one, Written)]
+        if gate is not None:
+            gate.decide([one for one in outcomes if isinstance(one, CheckedPart)])
         if wanted_keys and written:
             run_duplicate_check(written, context, wanted_keys)
         reached(WritePoint.CLIENT_AFTER_FILES)
+        if gate is not None:
+            gate.put_aside()
+            summary |= gate.properties
+        quality = gate.report if gate is not None else None
         if not written and mode in ("append", "overwrite_partitions", "upsert") and job.existing is not None:
-            return WriteResult(name, 0, 0, (), replayed=False, seconds=time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return WriteResult(name, 0, 0, (), replayed=False, seconds=seconds, quality=quality)
         removal = None
         if job.existing is not None and mode == "overwrite":
             removal = all_of_it(job.existing, name, branch)
@@ -171,13 +210,15 @@ def write_table(
         raise unsure.cause from None
     except BaseException as error:
         give_up(context.data_path)
+        if gate is not None:
+            gate.abandon()
         delete_files(job.io, [w.data_file.file_path for w in written])
         sweep(job.io, context.data_path, ())
         # Another try of this run may have landed, and swept the folder that this one was writing into.
         found = _landed(name, settled, branch, key) if run_key and isinstance(error, Exception) else None
         if found is None:
             raise
-        return WriteResult(name, found, 0, (), replayed=True, seconds=time.monotonic() - started)
+        return _replay(name, found, started, None)
     reached(WritePoint.CLIENT_BEFORE_SWEEP)
     if run_key is not None and landed.table is not None:
         sweep_manifests(job.io, landed.table.metadata, landed.snapshot_id)
@@ -191,10 +232,19 @@ def write_table(
         if run_key is not None:
             _sweep(landed.table, settled, name, branch, key, run.turn, keep)
     if landed.replayed:
-        return WriteResult(name, landed.snapshot_id, 0, (), replayed=True, seconds=time.monotonic() - started)
+        return _replay(name, landed.snapshot_id, started, landed.table)
     result = result_of(name, landed.snapshot_id, kept, time.monotonic() - started)
-    return replace(
-        result, rows=sum(w.rows for w in written), replaced_rows=sum(r.replaced for r in rewritten)
+    replaced = sum(r.replaced for r in rewritten)
+    return replace(result, rows=sum(w.rows for w in written), replaced_rows=replaced, quality=quality)
+
+
+def _replay(name: str, snapshot_id: int, started: float, table: Table | None) -> WriteResult:
+    """The result of a run that an earlier try had landed, with what that had found of its rows."""
+    snapshot = table.metadata.snapshot_by_id(snapshot_id) if table is not None else None
+    told = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary else {}
+    seconds = time.monotonic() - started
+    return WriteResult(
+        name, snapshot_id, 0, (), replayed=True, seconds=seconds, quality=report_in(name, told)
     )
 
 
@@ -274,7 +324,7 @@ def _upsert(
     raise AssertionError("the last try returns or raises")
 
 
-def _run(df: Any, context: WriteContext) -> list[Written]:
+def _run(df: Any, context: WriteContext) -> list[Written | CheckedPart]:
     if not isinstance(df, dd.DataFrame):
         return write_partition(df, context)
     meta = pd.DataFrame({"written": pd.Series([], dtype=object)})

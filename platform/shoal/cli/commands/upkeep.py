@@ -1,0 +1,140 @@
+"""``shoal tables doctor``, ``expire`` and ``remove-orphans``: tables kept small and quick.
+
+Why it exists: maintenance is done by hand or by a scheduler before anybody writes Python for it.
+
+What it must not do: decide what is deleted (``shoal.tables.maintenance`` does).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from shoal.cli import options as o
+
+EXAMPLES = """\b
+Examples:
+  shoal tables doctor nyc.flights
+  shoal tables expire nyc.flights --older-than 7d --keep 3
+  shoal tables remove-orphans nyc.flights
+  shoal tables remove-orphans nyc.flights --delete
+"""
+
+_Table = Annotated[str, typer.Argument(metavar="TABLE", help="Such as nyc.flights.")]
+
+
+def add_to(group: typer.Typer) -> None:
+    """Register the commands below ``shoal tables``."""
+    for name, command in (("doctor", doctor), ("expire", expire), ("remove-orphans", remove_orphans)):
+        group.command(name, epilog=EXAMPLES)(command)
+
+
+def doctor(
+    table: _Table, target: o.Target = None, project: o.ProjectFolder = None, output: o.Answer = o.Output.TEXT
+) -> None:
+    """Show what a table's files look like, and what maintenance would save. Changes nothing."""
+    from shoal.cli.console import out, write_json
+    from shoal.client.clusters import open_project
+    from shoal.tables.maintenance.health import table_health
+    from shoal.units import Bytes
+
+    open_project(project, target)
+    found = table_health(table)
+    if output is o.Output.JSON:
+        plain = dataclasses.asdict(found)
+        write_json(plain | {"oldest": found.oldest.strftime("%Y-%m-%dT%H:%M:%SZ") if found.oldest else None})
+        return
+    from shoal.cli import layout as tables
+
+    shown = tables.plain("", table)
+    size = Bytes(found.bytes)
+    rows: list[tuple[str, str]] = [
+        ("data", f"{found.rows:,} rows, {found.files:,} files, {size}"),
+        (
+            "small files",
+            f"{found.small_files:,} (put together, {found.files_after_compaction:,} files would be left)",
+        ),
+        ("deletes", f"{found.delete_files:,} files, {found.deleted_rows:,} rows"),
+        ("partitions", f"{found.partitions:,}, the largest {found.skew:.1f} x an average one"),
+        ("snapshots", f"{found.snapshots:,}; branches and tags: {', '.join(found.refs) or 'none'}"),
+        ("expirable", f"{found.expirable_snapshots:,} snapshots, {Bytes(found.expirable_bytes)}"),
+        (
+            "orphans",
+            "not known: other tables' files may be there"
+            if found.orphans is None
+            else f"{found.orphans:,} files, {Bytes(found.orphan_bytes or 0)}",
+        ),
+    ]
+    for row in rows:
+        shown.add_row(*row)
+    out().print(shown)
+    print("\n".join(found.advice) or "Nothing needs doing.")
+
+
+def expire(
+    table: _Table,
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Younger snapshots stay, such as 7d or 12h.")
+    ] = "5d",
+    keep: Annotated[int, typer.Option("--keep", help="The newest of each branch that stay, at least.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Forget old snapshots of a table, and delete the files that only they needed. Tags and branches stay."""
+    from shoal.client.clusters import open_project
+    from shoal.tables.maintenance.expiry import expire_snapshots
+
+    open_project(project, target)
+    found = expire_snapshots(table, older_than=older_than, keep=keep, dry_run=dry_run)
+    done = "would be expired" if dry_run else "expired"
+    deleted = "would be deleted" if dry_run else "deleted"
+    _told(
+        found,
+        f"{len(found.snapshots):,} snapshots {done}, {found.kept:,} kept; {found.files:,} files {deleted}",
+        found.bytes,
+        output,
+    )
+
+
+def remove_orphans(
+    table: _Table,
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Younger files stay, at least 24h: a write may go on.")
+    ] = "3d",
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete them; without it they are listed.")
+    ] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """List the files in a table's folders that nothing refers to; with --delete, delete them."""
+    from shoal.client.clusters import open_project
+    from shoal.tables.maintenance import orphans
+
+    open_project(project, target)
+    found = orphans.remove_orphans(table, older_than=older_than, dry_run=not delete)
+    if output is o.Output.TEXT:
+        for path in found.paths:
+            print(path)
+    deleted = "deleted" if delete else "are nobody's; --delete deletes them"
+    young = f"; {found.young:,} younger ones stay" if found.young else ""
+    _told(found, f"{len(found.paths):,} files {deleted}{young}", found.bytes, output)
+
+
+def _told(found: Any, sentence: str, size: int, output: o.Output) -> None:
+    from shoal.cli.console import say, write_json
+    from shoal.units import Bytes
+
+    if output is o.Output.JSON:
+        write_json(dataclasses.asdict(found))
+        return
+    say(f"{found.table}: {sentence} ({Bytes(size)}).")
+    if found.left:
+        say(
+            f"{found.left:,} of them could not be deleted, for want of permission or of an answer. Run it again."
+        )

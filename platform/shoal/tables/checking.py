@@ -1,0 +1,92 @@
+"""``check_rows``: what rules say of a frame's rows, without writing it.
+
+Why it exists: people try rules before they put them in a gate, and check what they write otherwise. The rules are
+decided by the same code as in a write.
+
+What it must not do: write, or touch a catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import dask.dataframe as dd
+import pandas as pd
+import pyarrow as pa
+from pyiceberg.schema import Schema
+
+from shoal.errors import UsageError
+from shoal.tables.errors import QualityError
+from shoal.tables.pyiceberg_private import iceberg_schema
+from shoal.tables.quality.judging import Tally, added_up, judge
+from shoal.tables.quality.report import QualityReport, details, report_of, said
+from shoal.tables.quality.rules import Rules, RuleSet, read_rules
+from shoal.tables.types.fit import fit
+from shoal.tables.types.schemas import new_table_schema
+from shoal.tables.writing.prepare import frame_columns
+
+_WHERE = "the frame"
+
+
+def check_rows(frame: Any, expect: Rules, *, on_failure: Literal["fail", "warn"] = "fail") -> QualityReport:
+    """Check every row of a frame against rules, where the rows are; nothing is written.
+
+    ``frame``: a Dask or pandas frame, or an Arrow table. It is computed for the check, so persist what is costly.
+    ``expect``: as in :func:`write_table`. ``on_failure``: ``"fail"`` raises, ``"warn"`` gives back the report whatever
+    it says.
+
+    Raises :class:`QualityError`, :class:`RuleError`, :class:`ColumnNotFoundError`.
+    """
+    if on_failure not in ("fail", "warn"):
+        raise UsageError(
+            f"on_failure={on_failure!r} is not known here, where nothing is written.",
+            hint='Use "fail" or "warn"; write_table knows "quarantine", too.',
+        )
+    index_names, columns = frame_columns(frame)
+    schema = iceberg_schema(new_table_schema(_nullable(columns)))
+    parts = frame.npartitions if isinstance(frame, dd.DataFrame) else 1
+    rules = read_rules(expect, schema, _WHERE, parts=parts)
+    job = partial(_tally, rules=rules, schema=schema, index_names=index_names)
+    if isinstance(frame, dd.DataFrame):
+        meta = pd.DataFrame({"tally": pd.Series([], dtype=object)})
+        parts_of_it = frame.map_partitions(_tally_frame, job, meta=meta, enforce_metadata=False)
+        tallies = list(parts_of_it.compute()["tally"])
+    else:
+        tallies = [job(frame, 0)]
+    report = report_of(_WHERE, added_up(tallies), rules, on_failure)
+    if not report.ok and on_failure == "fail":
+        raise QualityError(
+            f"{said(report)}:\n{details(report, rules)}",
+            hint="error.report.failing() shows such rows.",
+            report=report,
+        )
+    return report
+
+
+def _nullable(columns: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in columns])
+
+
+def _tally(
+    part: pd.DataFrame | pa.Table,
+    position: int,
+    *,
+    rules: RuleSet,
+    schema: Schema,
+    index_names: tuple[str, ...] = (),
+) -> Tally:
+    if isinstance(part, pd.DataFrame) and index_names:
+        part = part.reset_index([name for name in index_names if name in part.index.names])
+    if not len(part):
+        return Tally(0)
+    table = fit(part, schema, _WHERE, position)
+    return judge(table, part, rules, schema, f"partition {position} of {_WHERE}").tally
+
+
+def _tally_frame(
+    frame: pd.DataFrame, job: Callable[[Any, int], Tally], partition_info: dict[str, Any] | None = None
+) -> pd.DataFrame:
+    tally = job(frame, (partition_info or {}).get("number", 0))
+    return pd.DataFrame({"tally": pd.Series([tally], dtype=object)})

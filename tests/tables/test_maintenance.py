@@ -1,0 +1,288 @@
+"""Maintenance: what may go goes, what anybody needs stays, and both engines read equal rows after each step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import shoal
+from shoal.errors import UsageError
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
+from shoal.tables.maintenance import expiry
+from shoal.tables.writing import points
+from shoal.tables.writing.points import WritePoint
+
+
+def put(name: str, values: list[int], mode: Any = "append", **how: Any) -> int:
+    return shoal.write_table(pa.table({"x": values}), name, mode, **how).snapshot_id
+
+
+def rows(name: str, **how: Any) -> list[int]:
+    return sorted(shoal.read_table(name, **how).x.compute())
+
+
+def ids(name: str) -> list[int]:
+    return [int(i) for i in shoal.snapshots(name).snapshot_id]
+
+
+def folder(name: str) -> Path:
+    return Path(catalogs.load(name).location().removeprefix("file://"))
+
+
+def on_disk(name: str) -> set[Path]:
+    return {path for path in folder(name).rglob("*") if path.is_file()}
+
+
+def backdate(path: Path, hours: float) -> None:
+    then = time.time() - hours * 3600
+    os.utime(path, (then, then))
+
+
+def test_old_snapshots_go_with_the_files_that_only_they_needed(name: str) -> None:
+    first = put(name, [1])
+    put(name, [2])
+    third = put(name, [7, 8], "overwrite")
+    fourth = put(name, [9])
+    before = on_disk(name)
+    told = shoal.expire_snapshots(name, older_than="0s", dry_run=True)
+    assert on_disk(name) == before
+    assert len(ids(name)) == 4
+    done = shoal.expire_snapshots(name, older_than="0s")
+    assert done.snapshots == told.snapshots == (first, *done.snapshots[1:2], third)
+    assert (done.files, done.bytes) == (told.files, told.bytes)
+    assert ids(name) == [fourth]
+    assert rows(name) == [7, 8, 9]
+    gone = before - on_disk(name)
+    assert sum(path.suffix == ".parquet" for path in gone) == 2
+    assert sum(path.suffix == ".avro" for path in gone) >= 3
+    assert all(path.is_file() for path in on_disk(name))
+    with pytest.raises(SnapshotNotFoundError):
+        shoal.read_table(name, snapshot=first)
+    put(name, [10], "overwrite")
+    shoal.expire_snapshots(name, older_than="0s")
+    assert rows(name) == [10]
+    assert len(list(folder(name).rglob("*.parquet"))) == 1, (
+        "what a snapshot only says it took out is not needed"
+    )
+
+
+def test_age_and_number_keep_snapshots(name: str) -> None:
+    for i in range(5):
+        put(name, [i])
+    assert shoal.expire_snapshots(name).snapshots == (), "all are younger than 5 days"
+    assert shoal.expire_snapshots(name, older_than="0s", keep=3).kept == 3
+    assert rows(name, snapshot=ids(name)[0]) == [0, 1, 2]
+    assert shoal.expire_snapshots(name, older_than=pd.Timedelta(0).to_pytimedelta()).kept == 1
+
+
+def test_what_a_branch_or_tag_needs_stays(name: str) -> None:
+    first = put(name, [1])
+    shoal.tag(name, "start")
+    put(name, [2], "overwrite")
+    shoal.branch(name, "trial")
+    put(name, [3], "overwrite")
+    trial = put(name, [20], branch="trial")
+    put(name, [4], "overwrite")
+    rolled = put(name, [5], "overwrite")
+    shoal.rollback(name, ids(name)[-2])
+    with pytest.raises(UsageError, match="is what the tag 'start' stands on; nothing was expired"):
+        shoal.expire_snapshots(name, snapshots=[rolled, first])
+    with pytest.raises(UsageError, match="the branch 'trial'"):
+        shoal.expire_snapshots(name, snapshots=[trial])
+    assert len(ids(name)) == 6
+    shoal.expire_snapshots(name, older_than="0s")
+    assert rows(name) == [4]
+    assert rows(name, snapshot="start") == [1]
+    assert rows(name, branch="trial") == [2, 20]
+    assert len(ids(name)) == 3
+
+
+def test_a_run_that_expired_is_still_known(name: str) -> None:
+    put(name, [1], run_key="a")
+    put(name, [2], run_key="b")
+    shoal.expire_snapshots(name, older_than="0s")
+    assert shoal.write_table(pa.table({"x": [1]}), name, run_key="a").replayed
+    assert rows(name) == [1, 2]
+    shoal.rollback(name, put(name, [3], run_key="c"))
+    back = ids(name)[0]
+    shoal.rollback(name, back)
+    shoal.expire_snapshots(name, older_than="0s")
+    assert not shoal.write_table(pa.table({"x": [3]}), name, run_key="c").replayed, (
+        "its rows were rolled back"
+    )
+    assert rows(name) == [1, 2, 3]
+
+
+def test_a_tag_that_is_made_meanwhile_is_not_lost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the table and the commit somebody names what is to be expired."""
+    first = put(name, [1])
+    put(name, [2], "overwrite")
+    commit, done = expiry._commit, []
+
+    def late(table: Any, chosen: Any) -> None:
+        if not done:
+            done.append(shoal.tag(name, "late", snapshot=first))
+        commit(table, chosen)
+
+    monkeypatch.setattr(expiry, "_commit", late)
+    assert shoal.expire_snapshots(name, older_than="0s").snapshots == ()
+    assert rows(name, snapshot="late") == [1]
+
+
+def test_a_writer_that_commits_meanwhile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, and those that it goes on using, stay; the expiry is planned again."""
+    put(name, [1])
+    put(name, [2])
+    commit, done = expiry._commit, []
+
+    def late(table: Any, chosen: Any) -> None:
+        if not done:
+            done.append(put(name, [3], "upsert", keys="x"))
+        commit(table, chosen)
+
+    monkeypatch.setattr(expiry, "_commit", late)
+    shoal.expire_snapshots(name, older_than="0s")
+    assert rows(name) == [1, 2, 3]
+    assert len(ids(name)) == 1
+
+
+def test_expiry_in_the_middle_of_a_write(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each moment of a write that replaces rows, everything old is expired and orphans are removed."""
+    put(name, [0])
+    moments = [point for point in WritePoint if point.name.startswith("CLIENT")]
+    for number, point in enumerate(moments):
+        put(name, [100 + number])
+
+        def expire(reached: WritePoint, wanted: WritePoint = point) -> None:
+            if reached is wanted:
+                monkeypatch.setattr(points, "hook", None)
+                shoal.expire_snapshots(name, older_than="0s")
+                shoal.remove_orphans(name, dry_run=False)
+
+        monkeypatch.setattr(points, "hook", expire)
+        put(name, [number, number + 1], "upsert", keys="x", run_key=f"run {number}")
+        assert rows(name) == [*range(number + 2), *range(100, 101 + number)], point
+
+
+def test_orphans_are_found_and_what_may_be_a_live_writers_is_not_taken(name: str) -> None:
+    put(name, [1], run_key="a")
+    put(name, [2])
+    data = folder(name) / "data"
+    attempt = data / f"run-{'0' * 20}" / ("a" * 32)
+    old_attempt = data / f"run-{'0' * 20}" / ("b" * 32)
+    paths = {
+        "young": data / "young.parquet",
+        "old": data / "old.parquet",
+        "list": folder(name) / "metadata/x.avro",
+    }
+    paths |= {
+        "first": attempt / "k=1" / "a.parquet",
+        "second": attempt / "b.parquet",
+        "dead": old_attempt / "c.parquet",
+    }
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345678")
+    for kind in ("old", "list", "first", "dead"):
+        backdate(paths[kind], 100)
+    for path in on_disk(name) - set(paths.values()):
+        backdate(path, 100)
+    nobodys = {paths["old"], paths["list"], paths["dead"]}
+    before = on_disk(name)
+    found = shoal.remove_orphans(name)
+    assert found.dry_run
+    assert {Path(p.removeprefix("file://")) for p in found.paths} == nobodys
+    assert (found.bytes, found.young) == (24, 3), "a writer whose newest file is young owns its old ones"
+    assert on_disk(name) == before
+    shoal.remove_orphans(name, dry_run=False)
+    assert before - on_disk(name) == nobodys
+    assert rows(name) == [1, 2]
+    assert shoal.remove_orphans(name).paths == ()
+
+
+def test_a_killed_write_is_cleared_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expiry that died after its commit, before it deleted, leaves orphans; so does a write."""
+    put(name, [1])
+    put(name, [2], "overwrite")
+
+    class DiedError(BaseException):
+        pass
+
+    def die(*_: Any) -> None:
+        raise DiedError
+
+    with monkeypatch.context() as now:
+        now.setattr(expiry, "needed", die)
+        with pytest.raises(DiedError):
+            shoal.expire_snapshots(name, older_than="0s")
+    assert rows(name) == [2]
+    for path in on_disk(name):
+        backdate(path, 100)
+    assert any(path.endswith(".parquet") for path in shoal.remove_orphans(name, dry_run=False).paths)
+    assert rows(name) == [2]
+    assert len(list(folder(name).rglob("*.parquet"))) == 1
+
+
+def test_two_tables_in_one_folder(name: str) -> None:
+    """A table that was renamed stays where it was; another takes its name, and its folder."""
+    put(name, [1])
+    catalogs.catalog().rename_table(name, f"{name}_before")
+    put(name, [2])
+    for path in on_disk(name):
+        backdate(path, 100)
+    for table in (name, f"{name}_before"):
+        with pytest.raises(NotSupportedError, match="metadata files of another table"):
+            shoal.remove_orphans(table, dry_run=False)
+    assert (rows(name), rows(f"{name}_before")) == ([2], [1])
+    assert shoal.table_health(name).orphans is None
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda n: shoal.expire_snapshots(n, older_than="soon"), "is not a length of time"),
+        (lambda n: shoal.expire_snapshots(n, older_than="5"), "is not a length of time"),
+        (lambda n: shoal.expire_snapshots(n, older_than="-1d"), "is not a length of time"),
+        (lambda n: shoal.expire_snapshots(n, keep=0), "not a whole number above 0"),
+        (lambda n: shoal.expire_snapshots(n, snapshots=["x"]), "is not a snapshot's id"),
+        (lambda n: shoal.expire_snapshots(n, snapshots=[5]), "has no snapshot 5; nothing was expired"),
+        (lambda n: shoal.remove_orphans(n, older_than="1h"), "less than 24 hours"),
+    ],
+)
+def test_what_makes_no_sense(act: Callable[[str], object], said: str, name: str) -> None:
+    put(name, [1])
+    with pytest.raises(UsageError, match=said):
+        act(name)
+
+
+def test_a_table_whose_files_are_not_its_own(name: str) -> None:
+    put(name, [1])
+    with catalogs.load(name).transaction() as change:
+        change.set_properties({"gc.enabled": "false"})
+    for act in (shoal.expire_snapshots, shoal.remove_orphans):
+        with pytest.raises(NotSupportedError, match=r"gc\.enabled=false"):
+            act(name)
+
+
+def test_health_tells_what_maintenance_would_save(name: str) -> None:
+    for i in range(6):
+        shoal.write_table(
+            pa.table({"x": [i], "p": ["a" if i else "b"]}), name, partition_by=["p"] if not i else None
+        )
+    found = shoal.table_health(name)
+    assert (found.rows, found.files, found.small_files, found.files_after_compaction) == (6, 6, 5, 2)
+    assert (found.partitions, found.snapshots, found.refs) == (2, 6, ("main",))
+    assert found.skew > 1
+    assert (found.orphans, found.expirable_snapshots, found.delete_files) == (0, 0, 0)
+    assert "5 of 6 files are small" in found.advice[0]
+    shoal.create_table(f"{name}_empty", pa.schema({"x": pa.int64()}))
+    empty = shoal.table_health(f"{name}_empty")
+    assert (empty.rows, empty.files, empty.oldest, empty.advice) == (0, 0, None, ())
