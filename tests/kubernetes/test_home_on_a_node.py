@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cluster.clusters import Cluster as Kubernetes
 from lightkube.config.kubeconfig import KubeConfig
 
 import shoal
 from shoal.client.clusters import open_project
-from shoal.errors import ClusterEndedError, NotFoundError
+from shoal.errors import ClusterEndedError, InfrastructureError, NotFoundError
 from shoal.homes.choose import open_home
+from shoal.homes.kubernetes import tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
-from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE, STATUS_PORT
 from shoal.model.cluster import Reason, State
 
 from .installing import apply, remove
@@ -126,9 +129,15 @@ def world(
     eventually(lambda: governed.left() == [], 60, "nothing but records is left")
 
 
+def listening() -> set[int]:
+    """Ports that this process listens at: tunnels have some."""
+    return {each.laddr.port for each in psutil.Process().net_connections() if each.status == "LISTEN"}
+
+
 def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
     world: World, eventually: Eventually
 ) -> None:
+    before = listening()
     with shoal.dask("small", workers=1, name="nightly", project=world.project, quiet=True) as cluster:
         client = cluster.client
         assert client.submit(sum, [1, 2]).result(60) == 3
@@ -146,12 +155,14 @@ def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
         eventually(lambda: len(world.admin.list(POD.path(world.namespace))[0]) == 2, 60, "one pod is gone")
         assert client.submit(sum, [2, 3]).result(60) == 5, "the one that stays computes"
         assert "nightly-head | " in cluster.logs()
+        assert listening() > before, "it is reached through tunnels"
     assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
     assert cluster.report().worker_hours > 0
     assert cluster.report().phases["Stopping"] < 8, (
         "nothing was waited for that never ends: such a wait there takes ten seconds"
     )
     assert world.left() == []
+    eventually(lambda: listening() <= before, 30, "its tunnels went with it")
 
 
 def test_the_record_is_an_object_that_kubectl_shows_and_scales(
@@ -189,6 +200,8 @@ def test_the_record_is_an_object_that_kubectl_shows_and_scales(
 
 def test_a_head_that_is_killed_is_noticed_and_told(world: World, eventually: Eventually) -> None:
     cluster = shoal.up("small", engine="dask", workers=1, name="lost", project=world.project, quiet=True)
+    # A tunnel that nobody ends: of a process that has not heard of the end.
+    port = tunnel.local_port(None, world.namespace, "lost-head", "unheard", STATUS_PORT)
     with pytest.raises((OSError, ClusterEndedError)):
         cluster.client.run_on_scheduler(lambda: __import__("os")._exit(3))
     eventually(lambda: cluster.record.state.ended, 60, "its end is recorded")
@@ -197,6 +210,13 @@ def test_a_head_that_is_killed_is_noticed_and_told(world: World, eventually: Eve
         cluster.raise_if_ended()
     assert "lost-head | " in cluster.logs(), "its last lines are in its record"
     cluster.close()
+    eventually(lambda: world.left() == [], 60, "its pods are gone")
+    with socket.create_connection(("127.0.0.1", port), 30) as late:
+        assert late.recv(1) == b"", "it leads nowhere, and says so"
+    tunnel.close("unheard")
+    eventually(lambda: port not in listening(), 30, "it is closed")
+    with pytest.raises(InfrastructureError, match="no tunnel to pod lost-head"):
+        tunnel.local_port(None, world.namespace, "lost-head", "unheard", STATUS_PORT)
 
 
 def test_what_makes_no_sense_is_refused_with_the_reason_in_its_record(

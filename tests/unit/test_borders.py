@@ -83,6 +83,11 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
         "a forked worker is there sooner than Dask looks",
         {"_init_msg_interval"},
     ),
+    "homes/kubernetes/forwarding.py": (
+        "kr8s",
+        "its tunnel tries for ever to reach a pod that is gone, and leaves connections open (_select_pod, too)",
+        {"_sync_sockets"},
+    ),
     "machine/modules.py": ("IPython", "which edits IPython's %autoreload has followed", {"_reloader"}),
 }
 

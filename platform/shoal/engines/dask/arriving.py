@@ -18,60 +18,35 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from shoal.engines.dask import worker_usage
-from shoal.engines.dask.asked import AskedRestarts, told
+from shoal.engines.dask.asked import told
+from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.port import Site
 
 _BACK = 10.0  # s in which a worker that left may come back: its nanny starts it again
 _SETTLE = (
     60.0  # s that more than wanted may be there: a home may start workers before its head hears of the wish
 )
-_TRY_EVERY = 2.0  # s: a worker whose results have nowhere to go is not retired at the first try
 _HOSTS = (
     60.0  # s that a worker's address is known as one after it left: what its tasks started may outlive it
 )
 _NAMES = 2000  # of retired workers that are told, the last ones
-_MEMORY_TOPIC = "worker-restart-memory"  # what nannies log when they end a worker over its limit
 
 
-class Arriving:
+class Arriving(Counted):
     """The workers of one scheduler that somebody else starts. All methods run on its loop."""
 
     def __init__(self, site: Site, scheduler: Any) -> None:
-        self._scheduler = scheduler
-        self._wanted = site.plan.workers
-        self._changing = asyncio.Lock()
+        super().__init__(site, scheduler)
         self._arrivals = _Arrivals()
         self._known: dict[str, str] = {}  # name -> address
         self._away: dict[str, float] = {}
         self._hosts: dict[str, float] = {}
         self._retired: dict[str, None] = {}  # in the order in which they were
         self._surplus_since: float | None = None
-        self._next_try = 0.0
-        self._work: asyncio.Task[None] | None = None
-        self._restarts = 0
-        self._note = ""
-        self._asked = AskedRestarts(scheduler)
-        self._cpu: dict[str, float] = {}
-        self._peak = 0
         scheduler.add_plugin(self._arrivals)
 
     pids: Collection[int] = ()
     """None that could be looked at from here."""
-
-    @property
-    def restarts(self) -> tuple[int, str]:
-        """How often a worker was restarted or left, and why the last one was."""
-        return self._restarts, self._note
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Of all that were ever there."""
-        return sum(self._cpu.values())
-
-    @property
-    def peak(self) -> int:
-        """The most memory that one of them had, in bytes."""
-        return self._peak
 
     @property
     def memory(self) -> int:
@@ -120,7 +95,7 @@ class Arriving:
         if now - self._surplus_since < _SETTLE or now < self._next_try:
             return
         if self._work is None or self._work.done():
-            self._next_try = now + _TRY_EVERY
+            self._next_try = now + TRY_EVERY
             self._work = asyncio.ensure_future(self._retire())
 
     async def close(self) -> None:
@@ -175,7 +150,7 @@ class Arriving:
 
         if get_address_host(before) != worker.host:
             return f"worker {name} left; another one took its place"
-        killed = {event.get("worker"): event for _, event in self._scheduler.get_events(_MEMORY_TOPIC)}
+        killed = {event.get("worker"): event for _, event in self._scheduler.get_events(MEMORY_TOPIC)}
         if (event := killed.get(before)) is None:
             return f"worker {name} was restarted: its process had ended"
         used = int(event.get("rss", 0))
@@ -185,10 +160,6 @@ class Arriving:
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
         self._away.pop(name, None)
-
-    def _tell(self, note: str) -> None:
-        self._restarts += 1
-        self._note = note
 
 
 class _Arrivals(SchedulerPlugin):  # type: ignore[misc]

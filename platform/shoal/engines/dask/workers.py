@@ -17,7 +17,8 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from shoal.engines.dask.asked import AskedRestarts, told
+from shoal.engines.dask.asked import told
+from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.port import Site
 from shoal.engines.watch import Losses
 from shoal.errors import InfrastructureError
@@ -26,33 +27,22 @@ from shoal.machine import measure
 _ABSENT = 30.0  # s that a worker's process may be there and not be registered
 _DEATHS = 5  # of one worker's processes within the time below: then its nanny gives up
 _DEATHS_WITHIN = 60.0  # s
-_TRY_EVERY = 2.0  # s: a worker whose results have nowhere to go is not retired at the first try
-_MEMORY_TOPIC = "worker-restart-memory"  # what nannies log when they end a worker over its limit
 
 
-class Workers:
+class Workers(Counted):
     """The nannies of one scheduler. All methods run on its loop."""
 
     def __init__(self, site: Site, scheduler: Any, security: Any) -> None:
+        super().__init__(site, scheduler)
         self._site = site
-        self._scheduler = scheduler
         self._security = security
         self._nannies: dict[str, Any] = {}
         self._slots = itertools.count()
-        self._wanted = site.plan.workers
-        self._changing = asyncio.Lock()
         self._losses = Losses()
         self._pids: dict[str, int] = {}
         self._deaths: dict[str, list[float]] = {}
         self._absent: dict[str, float] = {}
-        self._restarts = 0
-        self._note = ""
-        self._asked = AskedRestarts(scheduler)
-        self._cpu: dict[int, float] = {}
-        self._peak = 0
-        self._work: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._next_try = 0.0
 
     @property
     def pids(self) -> list[int]:
@@ -68,21 +58,6 @@ class Workers:
     def memory(self) -> int:
         """Of all of them now, in bytes."""
         return sum(measure.resident(pid) for pid in self.pids)
-
-    @property
-    def restarts(self) -> tuple[int, str]:
-        """How often a worker's process was replaced, and why the last one was."""
-        return self._restarts, self._note
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Of all that were ever there."""
-        return sum(self._cpu.values())
-
-    @property
-    def peak(self) -> int:
-        """The most memory that one of them had, in bytes."""
-        return self._peak
 
     async def reach(self, wanted: int) -> None:
         """From now on this many. Returns when they are there; fails where a new one does not start."""
@@ -112,7 +87,7 @@ class Workers:
         if len(self._nannies) == self._wanted or self._losses.wait(now):
             return
         if now >= self._next_try and (self._work is None or self._work.done()):
-            self._next_try = now + _TRY_EVERY
+            self._next_try = now + TRY_EVERY
             self._work = asyncio.ensure_future(self._bring_back())
 
     async def close(self) -> None:
@@ -188,7 +163,7 @@ class Workers:
 
     def _note_deaths(self, now: float) -> None:
         """Processes that nannies replaced, or are about to replace."""
-        killed = {event.get("pid"): event for _, event in self._scheduler.get_events(_MEMORY_TOPIC)}
+        killed = {event.get("pid"): event for _, event in self._scheduler.get_events(MEMORY_TOPIC)}
         for name, nanny in self._nannies.items():
             pid = nanny.process.pid if nanny.process is not None else None
             before = self._pids.get(name)
@@ -232,10 +207,6 @@ class Workers:
         self._pids.pop(name, None)
         self._deaths.pop(name, None)
         self._absent.pop(name, None)
-
-    def _tell(self, note: str, *, more: bool = False) -> None:
-        self._restarts += not more
-        self._note = f"{self._note}; {note}" if more else note
 
 
 async def _closed(nanny: Any) -> None:

@@ -27,7 +27,7 @@ from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
 from shoal.governor.ports import Key, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
-from shoal.homes.kubernetes import connecting
+from shoal.homes.kubernetes import connecting, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.names import (
@@ -70,6 +70,7 @@ from shoal.project.loading import Project, load
 from shoal.quota.account import Account
 from shoal.quota.admission import Decision, Verdict, lasting
 from shoal.units import Seconds
+from shoal.words import count
 
 _LOOK = 0.1
 _AWAY = "no governor has answered yet"
@@ -282,17 +283,12 @@ class KubernetesHome:
             if decision.verdict is not Verdict.ADMIT:
                 raise decision.error()
         self._wish(found, {"replicas": workers})
-        begin = time.monotonic()
-        while (cluster := self.get(cluster_id)).plan.workers != workers:
-            if cluster.state.ended:
-                break
-            if time.monotonic() - begin > KUBERNETES.decide:
-                raise InfrastructureError(
-                    f"the governor did not give {cluster.name} {workers} workers within {KUBERNETES.decide:.0f} s",
-                    hint="The wish stands: `shoal why` tells what it waits for, `shoal doctor` looks for a governor.",
-                )
-            time.sleep(_LOOK)
-        return cluster
+        return self._given(
+            cluster_id,
+            lambda cluster: cluster.plan.workers == workers,
+            f"give {cluster.name} {count(workers, 'worker')}",
+            "The wish stands: `shoal why` tells what it waits for, `shoal doctor` looks for a governor.",
+        )
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         found = self._by_id(cluster_id)
@@ -300,12 +296,20 @@ class KubernetesHome:
         limits = self._project.policy.limits_of(cluster.owner)
         lasting(cluster, longest, limits, time.time())
         self._wish(found, {"lifetime": float(longest)})
+        return self._given(
+            cluster_id,
+            lambda cluster: cluster.plan.timeouts.max == longest,
+            f"let {cluster.name} live {longest}",
+            "The policy that the governor goes by may give less: `shoal why` tells its state.",
+        )
+
+    def _given(self, cluster_id: str, done: Callable[[Cluster], bool], what: str, hint: str) -> Cluster:
+        """The record once the governor has granted a wish, or the cluster has ended."""
         begin = time.monotonic()
-        while (cluster := self.get(cluster_id)).plan.timeouts.max != longest:
+        while not done(cluster := self.get(cluster_id)) and not cluster.state.ended:
             if time.monotonic() - begin > KUBERNETES.decide:
                 raise InfrastructureError(
-                    f"the governor did not let {cluster.name} live {longest} within {KUBERNETES.decide:.0f} s",
-                    hint="The policy that the governor goes by may give less: `shoal why` tells its state.",
+                    f"the governor did not {what} within {KUBERNETES.decide:.0f} s", hint=hint
                 )
             time.sleep(_LOOK)
         return cluster
@@ -353,6 +357,7 @@ class KubernetesHome:
                 found = self._api.get(CLUSTER.path(known[0], known[1]))
                 if found["metadata"]["uid"] == known[2]:
                     return found
+            tunnel.close(known[2])  # its object is gone
         found_, _ = self._api.list(CLUSTER.path(self._namespace), labelSelector=f"{ASKED_AS}={cluster_id}")
         for each in found_ or self._api.list(CLUSTER.path(self._namespace))[0]:
             if cluster_id in (each["metadata"]["uid"], each["spec"].get("id")):
@@ -367,6 +372,8 @@ class KubernetesHome:
         now = created(found)
         if status is None:
             status = Status(State.QUEUED, Reason.GOVERNOR_AWAY, _AWAY, now, owner=self._user)
+        if status.state.ended:
+            tunnel.close(metadata["uid"])
         return cluster_of(found, status, spec, status.plan or unplanned(spec), its_id)
 
     def _uid(self, cluster: Cluster) -> str:
