@@ -154,6 +154,25 @@ def test_a_writer_that_commits_meanwhile(name: str, monkeypatch: pytest.MonkeyPa
     assert len(ids(name)) == 1
 
 
+def test_two_who_expire_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the snapshots has gone meanwhile; the others go, too."""
+    first = put(name, [1])
+    put(name, [2], "overwrite")
+    put(name, [3], "overwrite")
+    commit, done = expiry._commit, []
+
+    def late(table: Any, chosen: Any) -> None:
+        if not done:
+            done.append(first)
+            shoal.expire_snapshots(name, snapshots=[first])
+        commit(table, chosen)
+
+    monkeypatch.setattr(expiry, "_commit", late)
+    assert len(shoal.expire_snapshots(name, older_than="0s").snapshots) == 1
+    assert (rows(name), len(ids(name))) == ([3], 1)
+    assert len(list(folder(name).rglob("*.parquet"))) == 1
+
+
 def test_expiry_in_the_middle_of_a_write(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each moment of a write that replaces rows, everything old is expired and orphans are removed."""
     put(name, [0])

@@ -208,9 +208,12 @@ def _commit(table: Table, ids: Sequence[int]) -> None:
         requirement._refs = dict(metadata.refs)
         same.append(requirement)
     now = table.catalog.load_table(table.name()).metadata
-    if not {s.snapshot_id for s in now.snapshots} & set(ids):
+    there = {s.snapshot_id for s in now.snapshots} & set(ids)
+    if not there:
         return  # an answer was lost, and it is asked for again
     uuid = AssertTableUUID(uuid=metadata.table_uuid)
-    table.catalog.commit_table(
-        table, (uuid, *same), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(ids)}),)
-    )
+    removal = RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(ids)})
+    try:
+        table.catalog.commit_table(table, (uuid, *same), (removal,))
+    except ValueError as error:  # PyIceberg's word for a snapshot that is not there any more
+        raise CommitFailedException(f"Someone else expired some of the same snapshots: {error}") from error

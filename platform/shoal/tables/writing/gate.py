@@ -107,7 +107,7 @@ class QualityGate:
             return
         told = f"{said(self.report)}:\n{details(self.report, self._rules)}"
         if self._on_failure == "warn":
-            warnings.warn(f"{told}\nThey are written all the same.", QualityWarning, stacklevel=4)
+            warnings.warn(f"{told}\nThey are written all the same.", QualityWarning, stacklevel=3)
             return
         raise QualityError(
             f"{told}\nNothing was written.",
