@@ -144,10 +144,13 @@ def run(arguments: Sequence[str]) -> int:
         from shoal.machine.logs import set_up_if_asked
 
         set_up_if_asked()
+    from shoal.cli import endings
+
     try:
         command = arguments[0] if arguments else None
-        code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)
-        sys.stdout.flush()
+        with endings.taken():
+            code = make_app(command)(args=list(arguments), prog_name="shoal", standalone_mode=False)
+            sys.stdout.flush()
         if code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return int(code or 0)
@@ -161,8 +164,8 @@ def run(arguments: Sequence[str]) -> int:
         stop_writing()
         return ExitCode.CLOSED_PIPE
     except (KeyboardInterrupt, typer.Abort):
-        print("\nInterrupted.", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        endings.say_so()
+        return endings.interrupted_code()
     except OSError as error:  # a disk, a right, a name that no system takes: the words are the system's own
         where = f" {error.filename}" if error.filename else ""
         print(f"Error: the system refused{where}: {error.strerror or error}", file=sys.stderr)

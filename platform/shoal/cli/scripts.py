@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from shoal.machine import paths
-from shoal.machine.processes import identity, is_alive
+from shoal.machine.processes import identity, is_alive, signal_process
 
 _KEEP = 100  # scripts whose notes and logs are kept
 
@@ -36,6 +37,10 @@ class Script:
     def running(self) -> bool:
         """Whether its process lives."""
         return self.exit_code is None and is_alive(self.process) is True
+
+    def end(self) -> None:
+        """Ask it to end, with whatever cluster it has."""
+        signal_process(self.process, signal.SIGTERM)
 
 
 def folder() -> Path:

@@ -91,6 +91,7 @@ class Reason(StrEnum):
         return _as_it_stands(cls, value)
 
 
+BY_DOWN = "ended by `shoal down`"  # the message of an end that somebody asked for, whatever runs there
 EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
 
 

@@ -15,6 +15,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
+    from shoal.cli.scripts import Script
     from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
@@ -45,19 +46,20 @@ def down(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """End clusters, wait until nothing of them is left, and show what each took."""
+    """End clusters and the scripts submitted to them, wait until nothing is left, show what each took."""
     from shoal.cli import views
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import confirm, out, say, write_json
     from shoal.errors import UsageError
-    from shoal.model.cluster import Reason
+    from shoal.model.cluster import BY_DOWN, Reason
 
     if bool(names) == everything:
         raise UsageError("name the clusters to end, or --all", hint="`shoal ls --mine` lists yours.")
     home = open_target(project, target)
-    chosen = _chosen(home, names or [])
+    chosen, alone = _chosen(home, names or [])
+    named = [cluster.name for cluster in chosen] + [script.name for script in alone]
     if dry_run or (everything and chosen and not yes):
-        say(f"To end: {', '.join(cluster.name for cluster in chosen) or 'nothing'}")
+        say(f"To end: {', '.join(named) or 'nothing'}")
     if dry_run:
         if output is o.Output.JSON:
             write_json([views.cluster_view(cluster) for cluster in chosen])
@@ -65,27 +67,66 @@ def down(
     if everything and chosen and not confirm("End them?", yes=yes, unattended="this would end all of them"):
         raise typer.Exit(0)
     for cluster in chosen:
-        home.stop(cluster.id, Reason.STOPPED_BY_USER, "ended by `shoal down`")
+        home.stop(cluster.id, Reason.STOPPED_BY_USER, BY_DOWN)
+    for script in alone:
+        script.end()
     ended = [home.get(cluster.id) if detach else _wait(home, cluster) for cluster in chosen]
+    if not detach:
+        _wait_for_scripts(home.user(), named)
     if output is o.Output.JSON:
-        write_json([views.cluster_view(cluster) | {"report": _report(home, cluster)} for cluster in ended])
+        write_json(
+            [views.cluster_view(cluster) | {"report": _report(home, cluster)} for cluster in ended]
+            + [{"name": script.name, "id": None, "state": None, "report": None} for script in alone]
+        )
         return
     from shoal.display.report import report_of
 
     for cluster in ended:
         line = report_of(cluster, home.history(cluster.id), time.time()).line()
         out().print(line if cluster.state.ended else f"{cluster.name}: {cluster.state}", markup=False)
-    if not ended:
+    for script in alone:
+        out().print(f"{script.name}: its script was ended; it had no live cluster", markup=False)
+    if not ended and not alone:
         say("You have no live cluster.")
 
 
-def _chosen(home: Home, names: list[str]) -> list[Cluster]:
-    """All of them are looked up before any is ended. No names: all of the user's live ones."""
+def _chosen(home: Home, names: list[str]) -> tuple[list[Cluster], list[Script]]:
+    """All of them are looked up before any is ended. No names: all of the user's live ones.
+
+    The second: scripts in the background that have no cluster yet, or none any more.
+    """
+    from shoal.cli import scripts
     from shoal.client.clusters import find
+    from shoal.errors import NotFoundError
 
     if not names:
-        return home.clusters(owner=home.user())
-    return [find(home, name) for name in dict.fromkeys(names)]
+        return home.clusters(owner=home.user()), []
+    clusters, alone = [], []
+    for name in dict.fromkeys(names):
+        try:
+            clusters.append(find(home, name))
+        except NotFoundError:
+            if (script := scripts.find(name, home.user())) is None or not script.running:
+                raise
+            alone.append(script)
+    return clusters, alone
+
+
+def _wait_for_scripts(user: str, names: list[str]) -> None:
+    """Until those in the background are gone: each sees that its cluster was ended, and gets some seconds."""
+    from shoal.cli import scripts
+    from shoal.errors import DeadlineError
+    from shoal.model.names import command
+
+    begin = time.monotonic()
+    for name in names:
+        while (script := scripts.find(name, user)) is not None and script.running:
+            if time.monotonic() - begin > WAIT:
+                raise DeadlineError(
+                    f"the script of {name} (pid {script.process['pid']}) has not ended after {WAIT:.0f} s",
+                    hint=f"`{command('logs', name)}` shows what it wrote.",
+                )
+            time.sleep(_POLL)
 
 
 def _wait(home: Home, cluster: Cluster) -> Cluster:

@@ -13,13 +13,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shoal.cli import endings
 from shoal.cli import options as o
-from shoal.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from shoal.client.handles import ClusterHandle
@@ -32,7 +35,8 @@ Examples:
   shoal logs nightly --follow                           # what it writes
   shoal wait nightly                                    # until it has ended; exits with its exit code
 """
-_GRACE = 10.0  # s that a script gets to end after Ctrl-C
+_GRACE = 10.0  # s that a script gets to end after Ctrl-C, a signal or `shoal down`
+_LOOK = 1.0  # s between two looks whether its cluster was ended
 
 
 def add_to(app: typer.Typer) -> None:
@@ -89,9 +93,10 @@ def submit(
         environment["SHOAL_PROJECT"] = str(request.project.folder)
         environment["SHOAL_TARGET"] = request.project.target.name
         try:
-            code = _run(_command(file, function, arguments or []), environment, aside=as_json)
+            command = _command(file, function, arguments or [])
+            code = _run(command, environment, aside=as_json, over=partial(_ended_by_down, cluster))
         except KeyboardInterrupt:
-            _note(cluster, ExitCode.INTERRUPTED)
+            _note(cluster, endings.interrupted_code())
             raise
         _note(cluster, code)
     if as_json:
@@ -101,11 +106,28 @@ def submit(
     raise typer.Exit(code)
 
 
+def _ended_by_down(cluster: ClusterHandle) -> bool:
+    """Whether somebody ended it who wants nothing of it to go on. A ledger that is away says nothing."""
+    from shoal.errors import ShoalError
+    from shoal.model.cluster import BY_DOWN, State
+
+    try:
+        now = cluster.record
+    except ShoalError:
+        return False
+    return (now.state is State.STOPPING or now.state.ended) and now.message == BY_DOWN
+
+
 def _note(cluster: ClusterHandle, code: int) -> None:
-    """How the script ended stays with its cluster; that it cannot be noted takes nothing from the script."""
+    """How the script ended stays with its cluster; that it cannot be noted takes nothing from the script.
+
+    One that was ended with its cluster neither failed nor succeeded.
+    """
     from shoal.cli.console import say
     from shoal.errors import ShoalError
 
+    if _ended_by_down(cluster):
+        return
     try:
         cluster.script_ended(code)
     except ShoalError as error:
@@ -150,21 +172,39 @@ def _command(file: Path, function: str | None, arguments: list[str]) -> list[str
     return [sys.executable, "-c", call, str(file), *arguments]
 
 
-def _run(command: list[str], environment: dict[str, str], *, aside: bool) -> int:
-    """The script, on this terminal. Ctrl-C reaches it by itself; it gets some seconds to end.
+def _run(command: list[str], environment: dict[str, str], *, aside: bool, over: Callable[[], bool]) -> int:
+    """The script, on this terminal. Ctrl-C reaches it by itself, other signals are passed on; then, and when it is
+    ``over``, it gets some seconds to end. It never outlives this process.
 
     ``aside``: what it prints goes to standard error.
     """
-    child = subprocess.Popen(command, env=environment, stdout=sys.stderr if aside else None)
+    from shoal.machine.tether import tethered
+
+    child = subprocess.Popen(tethered(command), env=environment, stdout=sys.stderr if aside else None)
+    done = threading.Event()
+
+    def end_when_over() -> None:
+        while not done.wait(_LOOK):
+            if over():
+                child.terminate()
+                if not done.wait(_GRACE):
+                    child.kill()
+                return
+
+    threading.Thread(target=end_when_over, name="shoal-over", daemon=True).start()
     try:
         code = child.wait()
     except BaseException:
+        if (number := endings.heard()) is not None:
+            child.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_GRACE)
         if child.poll() is None:
             child.kill()
             child.wait()
         raise
+    finally:
+        done.set()
     return code if code >= 0 else 128 + signal.Signals(-code).value
 
 
