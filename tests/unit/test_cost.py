@@ -140,6 +140,13 @@ def test_a_run_over_midnight_of_a_month_is_shared_by_time() -> None:
     assert summed(charges([run], NOW, since=NOVEMBER)).core_hours == rows[1].core_hours
 
 
+def test_a_run_of_no_length_is_counted_once() -> None:
+    """Its clock jumped, and its head told of work: it lies in the part that begins in its moment."""
+    run = life(NOVEMBER, None, NOVEMBER, worker_seconds=7.0)
+    assert charges([run], NOW, until=NOVEMBER) == []
+    assert summed(charges([run], NOW, since=NOVEMBER)).core_hours == summed(charges([run], NOW)).core_hours
+
+
 def test_failed_runs_are_lost_and_their_idle_workers_not_counted_twice() -> None:
     failed = life(NOVEMBER, NOVEMBER, NOVEMBER + 3600, cpu=3600.0, exit_code=7)
     fine = life(NOVEMBER, NOVEMBER, NOVEMBER + 3600, cpu=3600.0, exit_code=0, name="other")

@@ -128,7 +128,9 @@ def charges(
         for first, last in _stretches(began, ended, each):
             begin = first if since is None else max(first, since)
             end = last if until is None else min(last, until)
-            if begin > end or (begin == end and whole > 0):
+            # One that ended in the moment it began lies in the part that begins then, and in no other.
+            nothing = begin == end and (whole > 0 or end == until)
+            if begin > end or nothing:
                 continue
             share = (Fraction(end) - Fraction(begin)) / whole if whole > 0 else Fraction(1)
             its = money.times(share) if money is not None else None
