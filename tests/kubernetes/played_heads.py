@@ -58,6 +58,7 @@ class PlayedHeads:
         desk.say(Reason.WORKERS_STARTING, "starting workers")
         began = time.monotonic()
         ready, retired = False, frozenset[str]()
+        wanted, fewer = 0, False
         while not self._over.is_set():
             workers = sorted(
                 each["metadata"]["name"] for each in self._pods(f"{OF_CLUSTER}={uid},{ROLE}={WORKER}")
@@ -71,11 +72,14 @@ class PlayedHeads:
                 status = {"status": {"phase": "Succeeded"}}
                 self._api.patch(POD.path(self._namespace, pod, "status"), status)
                 return
+            # As real ones: a surplus goes when fewer are wanted. A worker may come before its head hears of the wish.
+            before, wanted = wanted, desk.cluster.plan.workers
+            fewer = wanted < before or (fewer and wanted == before)
             if not ready and len(there) >= desk.cluster.plan.workers:
                 ready = desk.ready(len(there)).stop is None
             elif ready:
-                surplus = len(there) - desk.cluster.plan.workers
-                if surplus > 0:
+                surplus = len(there) - wanted
+                if fewer and surplus > 0:
                     retired |= frozenset(there[-surplus:])
                     desk.retired(retired)
                     there = there[:-surplus]

@@ -238,6 +238,24 @@ def stop(name: str, seconds: float = 30.0) -> None:
     sweep()
 
 
+def restart(cluster: Cluster, program: str, away: float = 0.0, seconds: float = 60.0) -> None:
+    """Kills a program of a cluster of ours ("kube-apiserver", "etcd") and starts it again `away` seconds later.
+
+    Returns when it was started; it may take a moment more until it answers.
+    """
+    assert cluster.folder is not None
+    folder = cluster.folder / "restarts"
+    folder.mkdir(exist_ok=True)
+    asked = folder / f".{program}"
+    asked.write_text(str(away))
+    asked = asked.rename(folder / program)
+    deadline = time.monotonic() + seconds
+    while asked.exists():
+        if time.monotonic() > deadline or not _keeper_lives(cluster.folder):
+            raise ClusterError(f"{program} of {cluster.name} was not started again")
+        time.sleep(0.05)
+
+
 def sweep() -> list[str]:
     """Removes what is left of clusters whose keeper was killed; returns their names."""
     with binaries.locked(paths.runs() / ".lock"):

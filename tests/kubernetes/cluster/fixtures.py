@@ -79,6 +79,14 @@ def kube_fleet() -> Iterator[Cluster]:
     clusters.stop(cluster.name)
 
 
+@pytest.fixture
+def kube_fleet_alone() -> Iterator[Cluster]:
+    """Two simulated nodes with an API server of their own, for who restarts it under whatever runs there."""
+    cluster = _start("fleet", nodes=2)
+    yield cluster
+    clusters.stop(cluster.name)
+
+
 def existing_cluster(file: Path) -> Cluster:
     """The cluster of a kubeconfig: one of ours by its folder, else somebody else's."""
     folder = file.resolve().parent.parent

@@ -79,10 +79,21 @@ class Programs:
             )  # fmt: skip
 
     def check(self) -> None:
-        """Raises Failed if one of them has ended."""
+        """Raises Failed if one of them has ended; ends and starts again what is asked for (`clusters.restart`)."""
+        for asked in (self._folder / "restarts").glob("[!.]*"):
+            self._restart(asked)
         for name, process in self.running.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with {process.returncode}")
+
+    def _restart(self, asked: Path) -> None:
+        (again,) = [each for phase in self._plan.phases for each in phase if each.name == asked.name]
+        before = self.running[again.name]
+        before.kill()
+        before.wait()
+        time.sleep(float(asked.read_text()))
+        self._spawn(again)
+        asked.unlink()
 
     def kill(self) -> None:
         for process in self.running.values():
