@@ -97,6 +97,12 @@ def test_a_cluster_stands_where_its_reason_says(
         assert step.fix
 
 
+def test_what_is_queued_is_not_told_to_queue() -> None:
+    states = (State.QUEUED, State.REFUSED)
+    steps = [standing(explain(cluster(state, Reason.WAITING_FOR_QUOTA, "because"), [])) for state in states]
+    assert ["--queue" in step.fix for step in steps] == [False, True]
+
+
 def test_phases_of_a_start_have_their_times() -> None:
     steps = explain(cluster(State.READY, Reason.SERVING, ready=3.5), HISTORY)
     assert "starting the scheduler (2.5 s)" in steps[4].said

@@ -45,7 +45,7 @@ class DaskCluster(ClusterHandle):
             **ClusterHandle._habits,
             "get_client": ".client",
             "dashboard_link": ".dashboard",
-            "adapt": " started with a range, workers=(1, 4): it then follows its work",
+            "adapt": ".scale(n); one that was started with a range, workers=(1, 4), follows its work",
             "get_logs": ".logs()",
         }
     )

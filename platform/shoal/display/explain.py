@@ -67,7 +67,7 @@ _STOPPED_AT = {
 }
 _FIXES = {
     Stage.POLICY: "ask for less (shoal quota shows your limits), or have them raised in policies/",
-    Stage.QUOTA: "shoal quota shows who holds it; shoal down NAME frees it; --queue waits for it",
+    Stage.QUOTA: "shoal quota shows who holds it; shoal down NAME frees it",
     Stage.CAPACITY: "shoal quota shows what runs on the machine; ask for fewer or smaller workers",
     Stage.IMAGE: "check the names and versions in --package",
     Stage.START_UP: "{logs}; shoal doctor",
@@ -178,6 +178,8 @@ def _now(
             stage, Outcome.FAILED, f"{cluster.message}, but {unresponsive}", command("down", cluster.name)
         )
     if cluster.state in (State.REFUSED, State.FAILED):
+        if cluster.reason is Reason.WAITING_FOR_QUOTA:
+            fix += "; --queue waits for it"
         return Step(stage, Outcome.FAILED, f"{cluster.reason}: {cluster.message}", fix)
     if cluster.state is State.STOPPED and cluster.exit_code is not None:
         if cluster.exit_code == 0:

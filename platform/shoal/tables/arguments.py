@@ -91,7 +91,7 @@ def check_names(given: Sequence[object], what: str = "column") -> None:
         if not isinstance(name, str):
             raise UsageError(
                 f"The {what} {name!r} has a name that is {type(name).__name__}; names have to be text.",
-                hint="Rename it: df.rename(columns=str)",
+                hint="Rename it: df.columns = [str(name) for name in df.columns]",
             )
         if not name:
             raise UsageError(

@@ -44,7 +44,7 @@ def frame_schema(meta: pd.DataFrame) -> pa.Schema:
         if not isinstance(name, str):
             raise UsageError(
                 f"Column names have to be text, and {name!r} is {type(name).__name__}.",
-                hint="Rename it: df.rename(columns=str)",
+                hint="Rename it: df.columns = [str(name) for name in df.columns]",
             )
         series: Any = meta[name]
         if isinstance(series, pd.DataFrame):
