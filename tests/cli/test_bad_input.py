@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,14 @@ def closed(tmp_path_factory: pytest.TempPathFactory, place: Any) -> Iterator[Any
     assert answer.code == REFUSED, answer
     yield there
     assert not there.marked()
+
+
+@pytest.fixture(scope="module")
+def usually(closed: Any) -> Callable[[list[str]], Any]:
+    """How a call of any command, or of its help, ends in ``closed`` where nothing is wrong: all are tried at once."""
+    calls = [call for command in commands() for call in (command.call, [*command.words, "--help"])]
+    answers = dict(zip(map(tuple, calls), closed.many(calls), strict=True))
+    return lambda call: answers[tuple(call)]
 
 
 TINY = """
@@ -277,9 +285,11 @@ def ends_where_nobody_reads(place: Any, arguments: list[str], *, stderr_too: boo
 
 
 @EVERY
-def test_a_reader_that_goes_away_is_no_defect(closed: Any, command: Command) -> None:
+def test_a_reader_that_goes_away_is_no_defect(
+    closed: Any, usually: Callable[[list[str]], Any], command: Command
+) -> None:
     for call in (command.call, [*command.words, "--help"]):
-        usual = closed(*call)
+        usual = usually(call)
         code, error = ends_where_nobody_reads(closed, call, stderr_too=False)
         assert code in (usual.code, CLOSED_PIPE), (call, code, usual)
         if usual.out:
@@ -291,8 +301,10 @@ def test_a_reader_that_goes_away_is_no_defect(closed: Any, command: Command) -> 
 
 
 @EVERY
-def test_output_that_cannot_be_written_fails(closed: Any, command: Command) -> None:
-    usual = closed(*command.call)
+def test_output_that_cannot_be_written_fails(
+    closed: Any, usually: Callable[[list[str]], Any], command: Command
+) -> None:
+    usual = usually(command.call)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [closed.command, *command.call],

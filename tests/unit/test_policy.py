@@ -120,3 +120,8 @@ def test_a_name_that_is_none_is_refused(policy: Policy, name: str) -> None:
 )
 def test_odd_names_are_names(policy: Policy, name: str) -> None:
     assert policy.limits_of(name).user == name
+
+
+def test_where_nobody_is_named_that_is_said() -> None:
+    with pytest.raises(NotFoundError, match=r"to policies/users.yaml, which names nobody yet\.$"):
+        Policy(tiers={}).user("ann")

@@ -149,7 +149,8 @@ class Policy:
             place = self.where.get("users", "policies/users.yaml")
             raise NotFoundError(
                 f"There is no user {name!r}, and no default for unknown users",
-                hint=f"Add {name!r} or 'default: {{tier: …}}' to {place}: {did_you_mean(name, self.users)}.",
+                hint=f"Add {name!r} or 'default: {{tier: …}}' to {place}"
+                + (f": {did_you_mean(name, self.users)}." if self.users else ", which names nobody yet."),
                 name=name,
             )
         return found
