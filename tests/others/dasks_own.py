@@ -18,6 +18,7 @@ import pytest
 HERE = Path(__file__).parent
 MODULES = [name for name in os.environ.get("SHOAL_OTHERS", "").split(",") if name] or [
     "dask.bag.tests.test_bag",
+    "dask.bag.tests.test_text",
     "dask.tests.test_base",
     "dask.tests.test_delayed",
     "dask.tests.test_graph_manipulation",
