@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from . import world
 from .machine import Usage, use
@@ -119,12 +120,15 @@ def stops_the_person_for_a_while(m: Usage, detail: int) -> None:
     """As Ctrl-Z does. What it holds lives; others go on."""
     pid = m.me.process.pid
     m.from_outside("kill -STOP the person's process, and -CONT a second later")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        m.shell("ls")
-        time.sleep(0.5)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    with ThreadPoolExecutor(1) as aside:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # Not waited for: on a busy machine it may take longer than a suspended client may be away.
+            looked = aside.submit(m.shell, "ls")
+            time.sleep(1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        looked.result()
 
 
 @use("mine", dask=1, spark=1)
