@@ -93,7 +93,7 @@ def test_what_a_branch_or_tag_needs_stays(name: str) -> None:
     put(name, [4], "overwrite")
     rolled = put(name, [5], "overwrite")
     shoal.rollback(name, ids(name)[-2])
-    with pytest.raises(UsageError, match="is what the tag 'start' stands on; nothing was expired"):
+    with pytest.raises(UsageError, match="is what the tag 'start' points to; nothing was expired"):
         shoal.expire_snapshots(name, snapshots=[rolled, first])
     with pytest.raises(UsageError, match="the branch 'trial'"):
         shoal.expire_snapshots(name, snapshots=[trial])

@@ -75,7 +75,7 @@ def expire_snapshots(
     branch that stay whatever their age (or more, if the branch itself says so). ``snapshots``: these ids, instead of
     an age. ``dry_run``: change nothing, and tell what would be done.
 
-    What a branch or tag stands on always stays. Who reads an expired snapshot at that moment may find its files gone.
+    What a branch or tag points to always stays. Who reads an expired snapshot at that moment may find its files gone.
     A ``run_key`` whose snapshot expired is still known.
 
     Raises :class:`UsageError` (one of ``snapshots`` is a branch's or tag's), :class:`SnapshotNotFoundError`,
@@ -112,7 +112,7 @@ def expire_snapshots(
                 ) from error
         time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 2, 1.0)
-    # After the commit, and anew: whatever else has landed meanwhile keeps its files.
+    # Loaded again, after the commit: whatever else has landed meanwhile keeps its files.
     now = catalogs.load(name, settled)
     must_stay = (
         needed(now) if now.metadata.table_uuid == table.metadata.table_uuid else {bare(p) for p in candidates}
@@ -165,7 +165,7 @@ def _named(table: Table, name: str, given: Sequence[int]) -> list[Snapshot]:
             )
         if snapshot.snapshot_id in refs:
             raise UsageError(
-                f"Snapshot {one} of {name} is what {' and '.join(refs[snapshot.snapshot_id])} stands on; nothing was "
+                f"Snapshot {one} of {name} is what {' and '.join(refs[snapshot.snapshot_id])} points to; nothing was "
                 "expired.",
                 hint="Leave it out, or remove the tag or branch first.",
             )
