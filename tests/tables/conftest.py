@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,8 @@ def spark(lake: CatalogSettings, tmp_path_factory: pytest.TempPathFactory) -> It
     builder = SparkSession.builder.remote("local[2]")
     builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "2")
     builder = builder.config("spark.driver.memory", "2g")
+    # As in clusters of Shoal: workers that run Python are this Python, with what is installed in it.
+    builder = builder.config("spark.sql.execution.pyspark.python", sys.executable)
     builder = builder.config("spark.connect.grpc.binding.address", "127.0.0.1")
     builder = builder.config("spark.local.dir", str(tmp_path_factory.mktemp("spark")))
     for key, value in spark_conf(lake, packages=True).items():

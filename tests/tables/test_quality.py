@@ -328,3 +328,26 @@ def test_a_column_that_a_quarantine_table_needs(name: str) -> None:
     frame = flights(4, 1).assign(failed_rules="none")
     with pytest.raises(UsageError, match="has a column 'failed_rules'"):
         shoal.write_table(frame, name, expect=RULES, on_failure="quarantine")
+
+
+@pytest.mark.spark
+def test_one_rule_set_for_dask_and_spark(name: str, spark: Any, sql: Callable[[str], Any]) -> None:
+    """The same rows fail by the same rules on both engines, pandera's too; Spark reads what was put aside."""
+    frame = flights()
+    shoal.write_table(frame, name)
+    on_spark = shoal.check_rows(spark.table(f"shoal.{name}"), RULES, on_failure="warn")
+    pandera_on_spark = shoal.check_rows(spark.table(f"shoal.{name}"), SCHEMA, on_failure="warn")
+    on_dask = shoal.check_rows(shoal.read_table(name), RULES, on_failure="warn")
+    assert on_spark.as_dict() == on_dask.as_dict()
+    assert on_spark.failed_rows == 7
+    assert on_spark.failing("carrier").to_pylist() == on_dask.failing("carrier").to_pylist()
+    by_pandera = {r.rule: r.failed for r in pandera_on_spark.rules if r.failed}
+    assert by_pandera == {"delay: greater_than_or_equal_to(-60)": 7, "carrier: isin(['AA', 'UA'])": 1}
+    with pytest.raises(ColumnNotFoundError, match="'delays'"):
+        shoal.check_rows(spark.table(f"shoal.{name}"), {"r": "delays > 1"})
+    mean = pandera.DataFrameSchema(checks=pandera.Check(lambda df: df.delay.mean() < -500, error="low mean"))
+    with pytest.raises(RuleError, match="'low mean' failed"):
+        shoal.check_rows(spark.table(f"shoal.{name}"), mean)
+    shoal.write_table(frame, f"{name}_2", expect=RULES, on_failure="quarantine")
+    assert sql(f"SELECT count(*) AS n FROM shoal.{name}_2").n[0] == 93
+    assert sorted(sql(f"SELECT id FROM shoal.{name}_2_quarantine").id) == list(range(7))

@@ -1,7 +1,7 @@
 """Schemas of pandera as rules.
 
 Why it exists: teams that have pandera schemas use them as they are. pandera is asked one partition at a time, as a
-pandas frame. What it must not do: import
+pandas frame, on whatever engine: its own backend for Spark does not say which rows fail. What it must not do: import
 pandera unless a schema of pandera's was given, or let it change a frame.
 """
 
@@ -36,7 +36,7 @@ def as_schema(expect: Any) -> Any:
         return expect
     raise RuleError(
         f"expect= is pandera's {type(expect).__module__}.{type(expect).__name__}.",
-        hint="Give a DataFrameSchema or DataFrameModel of pandera.pandas: it is used for Dask frames, too.",
+        hint="Give a DataFrameSchema or DataFrameModel of pandera.pandas: it is used for Dask and Spark, too.",
     )
 
 

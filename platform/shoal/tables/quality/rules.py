@@ -1,6 +1,6 @@
-"""What people expect of rows -> rules that mean the same for every kind of frame.
+"""What people expect of rows -> rules that every engine decides alike.
 
-Why it exists: one rule set has to mean the same for Dask, pandas and Arrow, and a rule on a column that is not
+Why it exists: one rule set has to mean the same on Dask, pandas, Arrow and Spark, and a rule on a column that is not
 there has to be told before anything is written. Conditions are those of ``read_table(filters=)``, decided by the
 same code, so ``filters="not (CONDITION)"`` finds in a table just the rows that fail. What it must not do: look at rows.
 """
