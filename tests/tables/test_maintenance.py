@@ -250,6 +250,23 @@ def test_a_killed_write_is_cleared_away(name: str, monkeypatch: pytest.MonkeyPat
     assert len(list(folder(name).rglob("*.parquet"))) == 1
 
 
+def test_checksums_that_sparks_file_system_writes(name: str) -> None:
+    """Beside each of its files on a local disk; they are no table's metadata, and go with their file."""
+    put(name, [1])
+    kept, lost = (
+        next((folder(name) / "metadata").glob("*.metadata.json")),
+        folder(name) / "data" / "lost.parquet",
+    )
+    lost.write_bytes(b"x")
+    for file in (kept, lost):
+        file.with_name(f".{file.name}.crc").write_bytes(b"crc")
+    for path in on_disk(name):
+        backdate(path, 100)
+    assert len(shoal.remove_orphans(name, dry_run=False).paths) == 2
+    assert kept.with_name(f".{kept.name}.crc").exists()
+    assert not lost.exists()
+
+
 def test_two_tables_in_one_folder(name: str) -> None:
     """A table that was renamed stays where it was; another takes its name, and its folder."""
     put(name, [1])
@@ -305,40 +322,3 @@ def test_health_tells_what_maintenance_would_save(name: str) -> None:
     shoal.create_table(f"{name}_empty", pa.schema({"x": pa.int64()}))
     empty = shoal.table_health(f"{name}_empty")
     assert (empty.rows, empty.files, empty.oldest, empty.advice) == (0, 0, None, ())
-
-
-@pytest.mark.spark
-def test_spark_reads_equal_rows_after_each_step(name: str, sql: Callable[[str], Any]) -> None:
-    """With Spark's writes and deletes in the same table."""
-    put(name, list(range(20)))
-    put(name, list(range(20, 30)))
-    sql(f"INSERT INTO shoal.{name} VALUES (100), (101)")
-    sql(f"ALTER TABLE shoal.{name} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
-    sql(f"DELETE FROM shoal.{name} WHERE x < 5")
-    put(name, [200], run_key="k")
-    expected = [*range(5, 30), 100, 101, 200]
-
-    def equal() -> None:
-        assert rows(name) == expected
-        assert sorted(sql(f"SELECT x FROM shoal.{name}").x) == expected
-
-    found = shoal.table_health(name)
-    assert (found.delete_files, found.deleted_rows) == (1, 5)
-    assert any("delete files" in line for line in found.advice)
-    equal()
-    shoal.expire_snapshots(name, older_than="0s")
-    equal()
-    for path in on_disk(name):
-        backdate(path, 100)
-    shoal.remove_orphans(name, dry_run=False)
-    equal()
-    sql(f"CALL shoal.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))")
-    equal()
-    done = shoal.expire_snapshots(name, older_than="0s")
-    assert done.files > 4
-    equal()
-    for path in on_disk(name):
-        backdate(path, 100)
-    assert shoal.remove_orphans(name, dry_run=False).dry_run is False
-    equal()
-    assert shoal.table_health(name).files == 1

@@ -80,7 +80,9 @@ def remove_orphans(
         raise TableChangedError(f"{name} was dropped and made again meanwhile.", hint="Nothing was deleted.")
     kept = needed(now)
     nobodys = [
-        file for file in found if bare(file.path) not in kept and not file.path.endswith("version-hint.text")
+        file
+        for file in found
+        if _checked(bare(file.path)) not in kept and not file.path.endswith("version-hint.text")
     ]
     active = {attempt for file in found if file.changed > cutoff and (attempt := _attempt(file.path))}
     orphans = [f for f in nobodys if f.changed <= cutoff and _attempt(f.path) not in active]
@@ -100,6 +102,12 @@ def remove_orphans(
         dry_run,
         left,
     )
+
+
+def _checked(path: str) -> str:
+    """The file whose checksum this is, as Hadoop's local file system writes one beside each; or the file itself."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name[1:-4]}" if name.startswith(".") and name.endswith(".crc") else path
 
 
 def _attempt(path: str) -> str | None:

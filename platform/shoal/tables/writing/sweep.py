@@ -103,7 +103,7 @@ def alone(table: Table) -> bool:
     return all(
         _owner(table.io, path) == table.metadata.table_uuid
         for path in files_under(table.io, folder)
-        if "metadata.json" in path.rsplit("/", 1)[1] and bare(path) not in known
+        if path.endswith((".metadata.json", ".metadata.json.gz")) and bare(path) not in known
     )
 
 
