@@ -171,7 +171,11 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         if self._why is None:
             return None
         end = time.monotonic() + KNOWN
-        while (told := await asyncio.to_thread(self._why)) is None and time.monotonic() < end:
+        told = None
+        while told is None and time.monotonic() < end:
+            with suppress(ShoalError):  # whoever knows may be away as well, as when an API server restarts
+                if (told := await asyncio.to_thread(self._why)) is not None:
+                    break
             await asyncio.sleep(_POLL)
         return told
 

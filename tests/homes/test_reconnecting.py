@@ -1,0 +1,33 @@
+"""A connection that is lost while nobody can say whether the cluster lives, as when an API server restarts."""
+
+from __future__ import annotations
+
+from distributed import LocalCluster
+
+from shoal.client.dask_ending import TellingClient
+from shoal.errors import ClusterEndedError, InfrastructureError
+
+
+def test_a_client_connects_again_where_nobody_knows_whether_its_cluster_ended() -> None:
+    def away() -> ClusterEndedError | None:
+        raise InfrastructureError("the API server did not answer")
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        TellingClient(cluster.scheduler_address, why=away) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result(30) == 3
+        client.loop.add_callback(client.scheduler_comm.comm.abort)
+        client.sync(_until_connected, client)
+        assert client.submit(sum, [2, 2], pure=False).result(30) == 4
+
+
+async def _until_connected(client: TellingClient) -> None:
+    import asyncio
+
+    lost = client.scheduler_comm
+    for _ in range(600):
+        if client.status == "running" and client.scheduler_comm not in (None, lost):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"it is still {client.status}")
