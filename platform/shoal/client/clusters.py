@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shoal.client import around
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.handles import ClusterHandle
 from shoal.client.spark_handle import SparkCluster
@@ -172,6 +173,10 @@ def start(
     if name is None:
         name = f"{suggested(plan.template)[: LONGEST - 5].strip('-') or 'cluster'}-{secrets.token_hex(2)}"
     chosen = checked(name)
+    if request.workload.queue and not detach:
+        around.refuse_to_wait_for_oneself(
+            plan, request.workload.priority, request.limits, request.project.target.machine, home, chosen
+        )
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
         asked = Request(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
         cluster = _granted(home, asked)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
+from shoal.client import around
 from shoal.client.threads import in_thread
 from shoal.display import card
 from shoal.display.progress import Progress, line, progress
@@ -178,7 +179,7 @@ class ClusterHandle(ABC):
         if self._closed:
             return
         self._closed = True
-        self._leave_block()
+        self._out_of_block()
         with contextlib.suppress(Exception):  # a client whose cluster is gone may fail in many ways
             self._disconnect()
         if self._finalizer is None:
@@ -200,13 +201,13 @@ class ClusterHandle(ABC):
 
     async def aclose(self) -> None:
         """As :meth:`close`, without blocking the event loop; for handles that no ``async with`` closes."""
-        self._leave_block()
+        self._out_of_block()
         await self._leave_loop()
         await in_thread(self.close)
 
     def __enter__(self) -> Self:
         try:
-            self._enter_block()
+            self._into_block()
         except BaseException as error:
             told = self._told(error)
             self.close()
@@ -218,7 +219,7 @@ class ClusterHandle(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave_block()
+        self._out_of_block()
         told = self._told(error)
         self.close()
         if told is not None:
@@ -228,7 +229,7 @@ class ClusterHandle(ABC):
         """Connect, with nothing that blocks the event loop; ``client`` is an asynchronous one then."""
         try:
             await self._open_in_loop()
-            self._enter_block()
+            self._into_block()
         except BaseException as error:
             await in_thread(self.close)
             if (told := self._told(error)) is not None:
@@ -239,7 +240,7 @@ class ClusterHandle(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave_block()
+        self._out_of_block()
         await self._leave_loop()
         await in_thread(self.__exit__, kind, error, trace)
 
@@ -311,6 +312,15 @@ class ClusterHandle(ABC):
 
     def _leave_block(self) -> None:  # noqa: B027
         """And now no more. Harmless where it was left before."""
+
+    def _into_block(self) -> None:
+        self._enter_block()
+        if self._finalizer is not None:
+            around.enter(self.id)
+
+    def _out_of_block(self) -> None:
+        around.leave(self.id)
+        self._leave_block()
 
     async def _open_in_loop(self) -> None:
         await in_thread(self.open)

@@ -10,28 +10,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from shoal.client.clusters import Prepared, prepare
+from shoal.client import around
+from shoal.client.clusters import prepare
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.front import dask, spark
 from shoal.client.handles import ClusterHandle
 from shoal.client.spark_handle import SparkCluster
 from shoal.display.following import said_by
 from shoal.display.run_report import RunCluster, RunReport
-from shoal.errors import ClusterEndedError, UsageError, WaitsForItselfError
-from shoal.homes.base import Home
+from shoal.errors import ClusterEndedError, UsageError
 from shoal.homes.choose import open_home
 from shoal.model.workload import Engine
 from shoal.planning.asking import refuse_unknown
 from shoal.prefect.leftovers import Takeover, clear
 from shoal.prefect.publish import publish
 from shoal.prefect.runs import Run, cluster_name, current
-from shoal.project.loading import look_up
 from shoal.project.policy import Limits
-from shoal.quota.admission import Claim, beside
-from shoal.quota.queueing import least
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 _TRIES = 3  # an adopted cluster may end (idle, without a client) while it is being connected to
@@ -39,9 +35,6 @@ _TRIES = 3  # an adopted cluster may end (idle, without a client) while it is be
 # Names of clusters that this process has open: a second one of the same role must not take over the first.
 _open: set[str] = set()
 _lock = threading.Lock()
-
-# Ids of the clusters in whose blocks this code runs: they end only after whatever is inside.
-_around: ContextVar[tuple[str, ...]] = ContextVar("shoal_around", default=())
 
 
 def dask_cluster(
@@ -98,11 +91,11 @@ def _block(
 
         with said_by(get_run_logger().warning):
             handle, limits = _obtain(engine, start, template, name, run, options)
-        _around.set((*_around.get(), handle.id))
+        around.enter(handle.id)
         try:
             yield handle
         finally:
-            _around.set(tuple(each for each in _around.get() if each != handle.id))
+            around.leave(handle.id)
             try:
                 handle.close()
             finally:
@@ -125,7 +118,14 @@ def _obtain(
         request = prepare(template, engine=engine, **asked)
         home = open_home(request.project)
         if request.workload.queue:
-            _refuse_to_wait_for_oneself(request, home, name)
+            around.refuse_to_wait_for_oneself(
+                request.plan,
+                request.workload.priority,
+                request.limits,
+                request.project.target.machine,
+                home,
+                name,
+            )
         quiet = bool(options.get("quiet", False))
         verdict, left_id = clear(home, name, request.user, request.plan, run, quiet=quiet)
         try:
@@ -135,27 +135,6 @@ def _obtain(
             if verdict is not Takeover.ADOPT or not left:
                 raise
     raise AssertionError("not reached: the last try raises or returns")
-
-
-def _refuse_to_wait_for_oneself(request: Prepared, home: Home, name: str) -> None:
-    """WaitsForItselfError where it cannot start before a block ends that ends only after this one."""
-    around = [cluster for each in _around.get() if not (cluster := home.get(each)).state.ended]
-    machine = request.project.target.machine
-    claim = Claim("", name, least(request.plan), request.workload.priority)
-    own = {cluster.id: cluster.plan for cluster in around}
-    if not own or not (
-        shortages := beside(claim, request.limits, own, look_up(machine) if machine is not None else None)
-    ):
-        return
-    names = {cluster.id: cluster.name for cluster in around}
-    held = ", ".join(names.values())
-    why = "\n".join(shortage.sentence(name, names) for shortage in shortages)
-    raise WaitsForItselfError(
-        f"{why}\nThis code runs inside the block of {held}, so it would wait for its own end",
-        hint="Let the first block end before this one begins, or ask for less in one of them.",
-        shortages=shortages,
-        own=tuple(names.values()),
-    )
 
 
 @contextmanager
