@@ -16,7 +16,7 @@ import shoal
 from shoal.errors import ShoalError, UsageError
 from shoal.tables import errors
 from shoal.tables.catalogs import opening as catalogs
-from shoal.tables.writing import points, upsert
+from shoal.tables.writing import points, upsert, write
 from shoal.tables.writing.points import WritePoint
 
 
@@ -116,6 +116,24 @@ def test_upsert_looks_again_when_the_table_moved(name: str, monkeypatch: pytest.
     shoal.write_table(rows([5, 77], "new"), name, mode="upsert", keys="id")
     assert meddled
     assert state(name) == {**dict.fromkeys(range(10), "old"), 5: "new", 77: "new"}
+
+
+def test_an_upsert_that_often_comes_second_lands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen who upsert keys of their own into one file: each meets the others more often than it tries at least."""
+    shoal.write_table(rows(range(9)), name)
+    many = write.UPSERT_TRIES + 2
+    others = iter(range(many))
+
+    def meddle(point: WritePoint) -> None:
+        if point is WritePoint.CLIENT_BEFORE_SWAP and (other := next(others, None)) is not None:
+            monkeypatch.setattr(points, "hook", None)
+            shoal.write_table(rows([other], "other"), name, mode="upsert", keys="id")
+            monkeypatch.setattr(points, "hook", meddle)
+
+    monkeypatch.setattr(points, "hook", meddle)
+    shoal.write_table(rows([8], "mine"), name, mode="upsert", keys="id")
+    expected = dict.fromkeys(range(many), "other")
+    assert state(name) == {**dict.fromkeys(range(9), "old"), **expected, 8: "mine"}
 
 
 def test_duplicate_keys_are_refused(name: str, data_files: Any) -> None:
@@ -303,6 +321,7 @@ def test_an_upsert_that_always_comes_second_gives_up_and_changes_nothing(
             monkeypatch.setattr(points, "hook", meddle)
 
     monkeypatch.setattr(points, "hook", meddle)
+    monkeypatch.setattr(write, "COMMIT_SECONDS", 1.0)
     with pytest.raises(errors.ConflictError, match="Someone else changed"):
         shoal.write_table(rows([0, 1], "mine"), name, mode="upsert", keys=["k"])
     assert len(others) > 1, "it tried again"

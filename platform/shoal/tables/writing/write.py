@@ -6,6 +6,7 @@ once, sweep up. What it must not do: look at data (``fit`` and ``files`` do, on 
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from shoal.tables.quality.report import report_in
 from shoal.tables.quality.rules import OnFailure, Rules, check_action, read_rules
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
-from shoal.tables.writing.commit import CommitRequest, Landed, commit
+from shoal.tables.writing.commit import COMMIT_SECONDS, CommitRequest, Landed, commit
 from shoal.tables.writing.files import (
     CheckedPart,
     WriteContext,
@@ -55,7 +56,9 @@ from shoal.tables.writing.sweep import (
 from shoal.tables.writing.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
-"""How often an upsert looks for its keys again because someone else committed meanwhile."""
+"""How often an upsert looks for its keys at least, because someone else committed meanwhile; and for as long as any
+commit is tried (``COMMIT_SECONDS``)."""
+_LONGEST_PAUSE = 2.0  # s, before it looks again
 
 Mode = Literal["append", "overwrite", "overwrite_partitions", "upsert"]
 
@@ -309,7 +312,8 @@ def _upsert(
 ) -> tuple[Landed, list[Rewritten]]:
     """Rewrite what holds the keys, and commit; if the table moved meanwhile, look for the keys again."""
     table = job.existing
-    for again in range(UPSERT_TRIES):
+    begin, tries = time.monotonic(), 0
+    while True:
         rewritten = run_rewrites(table, job.metadata, written, context, keys, request.branch)
         fresh = [w.data_file for r in rewritten for w in r.written]
         removal = these_files(table, [r.path for r in rewritten], request.name, request.branch)
@@ -318,10 +322,12 @@ def _upsert(
             return _commit(full, settled), rewritten
         except ConflictError:
             delete_files(job.io, [f.file_path for f in fresh])
-            if again == UPSERT_TRIES - 1:
+            tries += 1
+            if tries >= UPSERT_TRIES and time.monotonic() - begin > COMMIT_SECONDS:
                 raise
+            # Those who met are spread, or the quickest of them would win each time.
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 1.5**tries)))  # noqa: S311 - no secret
             table = catalogs.load(request.name, settled)
-    raise AssertionError("the last try returns or raises")
 
 
 def _run(df: Any, context: WriteContext) -> list[Written | CheckedPart]:
