@@ -43,6 +43,7 @@ from shoal.words import count
 _log = logging.getLogger("shoal.client")
 _END_WAIT = 90.0  # s that a cluster of the same name gets to end
 _POLL = 0.1
+_NAMED = 10  # clusters that a hint names
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
@@ -295,21 +296,26 @@ def open_project(folder: str | Path | None = None, target: str | None = None) ->
 
 
 def find(home: Home, name: str, *, ended: bool = False) -> Cluster:
-    """The user's live cluster of that name; NotFoundError with names that are like it.
+    """The user's live cluster of that name; NotFoundError with names that are like it, UsageError for no text.
 
     ``ended``: else the last one of that name that has ended.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is not a cluster's name", hint="Give it as text; `shoal ls` lists yours.")
     found = home.find(name, home.user())
     if found is not None and (ended or not found.state.ended):
         return found
-    live = [cluster.name for cluster in home.clusters(owner=home.user())]
-    like = difflib.get_close_matches(name, live, n=3)
-    if like:
+    known = list(dict.fromkeys(c.name for c in home.clusters(owner=home.user(), ended=ended)))
+    which = "" if ended else "live "
+    if like := difflib.get_close_matches(name, known, n=3):
         hint = f"Did you mean {' or '.join(like)}?"
     else:
-        hint = f"Your live clusters: {', '.join(live)}." if live else "You have no live cluster."
+        more = f", and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+        named = f"{', '.join(known[:_NAMED])}{more}"
+        hint = f"Your {which}clusters: {named}." if known else f"You have no {which}cluster."
     last = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
-    raise NotFoundError(f"you have no live cluster named {name!r}{last}", hint=hint, name=name, live=live)
+    message = f"you have no {which}cluster named {name!r}{last}"
+    raise NotFoundError(message, hint=hint, name=name, known=known)
 
 
 def _handle(
