@@ -355,4 +355,4 @@ def test_a_frame_without_known_divisions(name: str) -> None:
 def test_every_error_is_one_of_ours_and_says_what_to_do() -> None:
     kinds = [e for e in vars(errors).values() if isinstance(e, type) and e.__module__ == errors.__name__]
     assert len(kinds) > 10
-    assert all(issubclass(e, ShoalError) and e.__doc__ for e in kinds)
+    assert all(issubclass(e, ShoalError | Warning) and e.__doc__ for e in kinds)
