@@ -19,7 +19,7 @@ from s3_proxy import ACCESS_DENIED, EXPIRED, SLOW_DOWN, Asked, Fault, S3Proxy
 
 import shoal
 from shoal.errors import ShoalError
-from shoal.tables.catalogs.opening import CatalogSettings, catalog, load, table_names
+from shoal.tables.catalogs.opening import CatalogSettings, access, catalog, load, table_names
 from shoal.tables.errors import (
     CredentialsExpiredError,
     StorageError,
@@ -27,7 +27,7 @@ from shoal.tables.errors import (
     StorageUnavailableError,
     TableChangedError,
 )
-from shoal.tables.storage import storage_error
+from shoal.tables.storage import read_error, storage_error
 
 ROWS = 40_000
 _count = itertools.count()
@@ -228,6 +228,21 @@ def test_a_file_that_is_gone_is_told(lake: CatalogSettings, name: str, s3: Any) 
     (s3.folder / "faulty" / path).unlink()
     with pytest.raises(TableChangedError, match="vanished"):
         df.compute(scheduler="sync")
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again(lake: CatalogSettings, name: str, s3: Any) -> None:
+    """A refusal is read into the room of the few bytes that were asked for; where it is longer its words are lost."""
+    shoal.write_table(frame(1, 10), name, catalog=lake)
+    io = access(lake)
+    (path,) = [f"s3://faulty/{key}" for key in left_behind(s3, lake) if key.endswith(".parquet")]
+    cut = OSError(
+        "AWS Error INTERNAL_FAILURE during GetObject operation: Failed to flush response stream (bad: 1)"
+    )
+    there = read_error(cut, path, "data file", name, io)
+    assert isinstance(there, StorageUnavailableError), "it is there, so that was not the reason"
+    gone = read_error(cut, f"{path}.gone", "data file", name, io)
+    assert isinstance(gone, TableChangedError)
+    assert "vanished" in gone.message
 
 
 def test_metadata_that_is_gone_is_told(lake: CatalogSettings, name: str, s3: Any) -> None:

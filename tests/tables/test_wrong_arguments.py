@@ -230,7 +230,7 @@ def test_frames(lake: CatalogSettings, table: str) -> None:
             lazy = dd.from_pandas(frame, npartitions=1, sort=False)
             cases[f"write {what} by Dask"] = lambda lazy=lazy: shoal.write_table(lazy, "wrong.new")
     demand_shoal_errors(lake, cases)
-    with pytest.raises(ShoalError, match=r"df\.rename\(columns=str\)"):
+    with pytest.raises(ShoalError, match=r"df\.columns = \[str\(name\) for name in df\.columns\]"):
         shoal.write_table(pd.DataFrame({0: [1]}), "wrong.new")
 
 

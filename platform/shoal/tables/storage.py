@@ -105,6 +105,10 @@ _MEANINGS: tuple[_Meaning, ...] = (
 # A path in an error's words may hold anything that is looked for: it is random in part.
 _PATHS = re.compile(r"(?:key|bucket|path|file|object) '[^']*'|'[^']*/[^']*'|s3[an]?://\S+")
 _BUCKET = re.compile(r"in bucket '([^']+)'|s3[an]?://([^/\s]+)/|does not exist '([^/']+)/")
+# The last: of a 404 of which AWS's library could not read the rest.
+_GONE = re.compile("NO_SUCH_KEY|NoSuchKey|RESOURCE_NOT_FOUND")
+# An answer was longer than the bytes that were asked for, as a refusal may be; what it says is lost.
+_CUT = "Failed to flush response stream"
 RENEWALS = 5
 """How often one action goes through new keys: more often, the keys are not what is wrong."""
 _DIAGNOSIS = "shoal-nothing-is-here"
@@ -143,6 +147,8 @@ def storage_error(
 
 def read_error(error: OSError, path: str, what: str, table: str, io: FileIO) -> ShoalError:
     """The error for a file of a table that could not be read: TableChangedError if it is gone, else StorageError."""
+    if _CUT in str(error):
+        error = _by_its_head(error, path, io)
     told = storage_error(error, path, f"A {what} of {table} could not be read", io=io, table=table)
     if type(told) is StorageError and is_gone(error):
         return TableChangedError(
@@ -166,7 +172,16 @@ def told(what: str, location: str, *, io: FileIO | None = None, table: str = "")
 
 def is_gone(error: Exception) -> bool:
     """Whether a file is not there, as far as its own request says."""
-    return isinstance(error, FileNotFoundError) or re.search("NO_SUCH_KEY|NoSuchKey", str(error)) is not None
+    return isinstance(error, FileNotFoundError) or _GONE.search(str(error)) is not None
+
+
+def _by_its_head(error: OSError, path: str, io: FileIO) -> OSError:
+    """What a request for the file's head says; the same error where that says nothing."""
+    try:
+        there = io.new_input(path).exists()
+    except OSError as asked:
+        return asked
+    return error if there else FileNotFoundError(errno.ENOENT, "No such file", path)
 
 
 def _of_s3(error: Exception, location: str, what: str, io: FileIO | None, table: str) -> StorageError:
