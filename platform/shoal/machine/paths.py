@@ -129,14 +129,15 @@ def make_private(folder: Path) -> Path:
     """
     try:
         # Not by parents=True: whatever is asked for, that lets others into those above.
-        for each in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        for each in reversed([path for path in (folder, *folder.parents) if not os.path.exists(path)]):
             each.mkdir(mode=0o700, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"shoal")
         probe.unlink()
     except OSError as error:
         free = ""
-        existing = next((p for p in (folder, *folder.parents) if p.exists()), None)
+        # Unlike Path's, this says no of what is in a folder that may not be entered.
+        existing = next((p for p in (folder, *folder.parents) if os.path.exists(p)), None)
         if existing is not None:
             free = f"; {shutil.disk_usage(existing).free / 1e9:.1f} GB free there"
         raise InfrastructureError(
