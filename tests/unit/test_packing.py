@@ -37,6 +37,9 @@ def test_modules_and_packages_travel_and_nothing_else(tmp_path: Path) -> None:
     )
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("zipped.py", "")
+    (tmp_path / "of_spark.jar").write_bytes(
+        b"x" * (packing.ONE + 1)
+    )  # Spark's own are on the path of its driver
     here = str(tmp_path)
     versions = {
         "space.loaded": version_of(f"{here}/space/loaded.py"),
@@ -45,7 +48,9 @@ def test_modules_and_packages_travel_and_nothing_else(tmp_path: Path) -> None:
         "zipped": version_of(f"{here}/archive.zip/zipped.py"),
         "gone": version_of(f"{here}/gone.py"),
     }
-    packed = Packing().gather(Code((here, f"{here}/archive.zip"), (), versions, ("alias",)))
+    packed = Packing().gather(
+        Code((here, f"{here}/archive.zip", f"{here}/of_spark.jar"), (), versions, ("alias",))
+    )
     assert packed.left == ()
     assert {str(Path(each).relative_to(tmp_path)) for each in packed.files} == {
         *(

@@ -151,7 +151,8 @@ def _on_path(code: Code, looked: _Looked) -> Iterator[str]:
             continue
         seen.add(folder)
         if os.path.isfile(folder):
-            yield folder  # an archive
+            if not folder.endswith(".jar"):  # Spark puts its own on the path
+                yield folder  # an archive
             continue
         try:
             entries = sorted(os.scandir(folder), key=lambda each: each.name)
