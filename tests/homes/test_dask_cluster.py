@@ -235,7 +235,7 @@ def test_a_restart_that_its_client_asks_for_is_no_death_of_workers(
         pid = next(iter(cluster.client.run(os.getpid).values()))
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: f"(pid {pid}) had ended" in cluster.record.message, 30, "a death is told as one")
-        assert cluster.report().restarts == 1
+        eventually(lambda: cluster.report().restarts == 1, 30, "and counted, with the next report")
 
 
 def test_a_number_of_workers_that_is_none_is_refused_as_at_the_start(project: Path) -> None:
