@@ -322,3 +322,40 @@ def test_health_tells_what_maintenance_would_save(name: str) -> None:
     shoal.create_table(f"{name}_empty", pa.schema({"x": pa.int64()}))
     empty = shoal.table_health(f"{name}_empty")
     assert (empty.rows, empty.files, empty.oldest, empty.advice) == (0, 0, None, ())
+
+
+@pytest.mark.spark
+def test_spark_reads_equal_rows_after_each_step(name: str, sql: Callable[[str], Any]) -> None:
+    """With Spark's writes and deletes in the same table."""
+    put(name, list(range(20)))
+    put(name, list(range(20, 30)))
+    sql(f"INSERT INTO shoal.{name} VALUES (100), (101)")
+    sql(f"ALTER TABLE shoal.{name} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
+    sql(f"DELETE FROM shoal.{name} WHERE x < 5")
+    put(name, [200], run_key="k")
+    expected = [*range(5, 30), 100, 101, 200]
+
+    def equal() -> None:
+        assert rows(name) == expected
+        assert sorted(sql(f"SELECT x FROM shoal.{name}").x) == expected
+
+    found = shoal.table_health(name)
+    assert (found.delete_files, found.deleted_rows) == (1, 5)
+    assert any("delete files" in line for line in found.advice)
+    equal()
+    shoal.expire_snapshots(name, older_than="0s")
+    equal()
+    for path in on_disk(name):
+        backdate(path, 100)
+    shoal.remove_orphans(name, dry_run=False)
+    equal()
+    sql(f"CALL shoal.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))")
+    equal()
+    done = shoal.expire_snapshots(name, older_than="0s")
+    assert done.files > 4
+    equal()
+    for path in on_disk(name):
+        backdate(path, 100)
+    assert shoal.remove_orphans(name, dry_run=False).dry_run is False
+    equal()
+    assert shoal.table_health(name).files == 1
