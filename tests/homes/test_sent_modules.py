@@ -20,24 +20,10 @@ import pytest
 from shoal.machine import packing
 from shoal.machine.modules import UserModuleWarning
 
+from .own_modules import HELPERS
 from .pods import Pods
 
 Eventually = Callable[..., Any]
-HELPERS = """
-import enum
-from dataclasses import dataclass
-
-class Colour(enum.Enum):
-    RED = "red"
-
-@dataclass(frozen=True)
-class Point:
-    x: int
-    colour: Colour = Colour.RED
-    def doubled(self): return Point(2 * self.x, self.colour)
-
-def double(x): return 2 * x
-"""
 
 
 @pytest.fixture

@@ -51,6 +51,15 @@ def test_fast_fails_where_a_test_starts_a_java(fast: ModuleType, tmp_path: Path,
     assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 0
 
 
+def test_no_file_that_is_to_be_ignored_is_kept() -> None:
+    """What tools leave (here: .coverage) tells where it was made, and is nobody's source."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert kept == []
+
+
 def targets_of_make() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from shoal.display.cost import CostRow, Parts
+from shoal.display.cost import CostRow, Parts, money
 from shoal.display.forecast import latest_start, warning
 from shoal.display.report import taken
 from shoal.errors import ShoalError
@@ -118,7 +117,7 @@ def _parts(parts: Parts) -> dict[str, Fraction]:
 
 def _decimal(amount: Fraction) -> str:
     """Six places: a hundredth of a cent is seen, and nothing is told that was not measured."""
-    return f"{Decimal(amount.numerator) / Decimal(amount.denominator):.6f}"
+    return f"{money(amount, '').amount:.6f}"
 
 
 def submit_view(cluster: Cluster, exit_code: int, report: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -171,13 +171,12 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         if self._why is None:
             return None
         end = time.monotonic() + KNOWN
-        told = None
-        while told is None and time.monotonic() < end:
+        while time.monotonic() < end:
             with suppress(ShoalError):  # whoever knows may be away as well, as when an API server restarts
                 if (told := await asyncio.to_thread(self._why)) is not None:
-                    break
+                    return told
             await asyncio.sleep(_POLL)
-        return told
+        return None
 
     async def _reconnect(self) -> None:
         """The connection is lost: does the cluster live, or why not?"""

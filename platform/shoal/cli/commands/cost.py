@@ -164,26 +164,24 @@ def _table(rows: Sequence[CostRow], total: CostRow, names: Sequence[str], *, was
     table = layout.plain(*heads)
     for column in table.columns[len(names) : -1]:
         column.justify = "right"
-    most = max((_measure(row, priced, wasted) for row in rows), default=Fraction(0))
-    for row in [*rows, total]:
-        shown = row.money if priced and row.money is not None else row.core_hours
-        lost = row.lost if priced and row.lost is not None else row.lost_hours
-        amounts = (
-            [shown.idle, lost, shown.idle + lost]
-            if wasted
-            else [shown.head, shown.starting, shown.used, shown.idle]
-        )
+    lines = [_amounts(row, priced=priced, wasted=wasted) for row in [*rows, total]]
+    barred = -1 if wasted else 0  # that the bars are of
+    most = max(line[barred] for line in lines[:-1])
+    for row, line in zip([*rows, total], lines, strict=True):
         keys = list(row.keys) or ["total", *[""] * (len(names) - 1)]
-        share = _measure(row, priced, wasted) / most if most and row is not total else Fraction(0)
-        cells = [*keys, str(row.runs), _amount(shown.total), *map(_amount, amounts)]
-        table.add_row(*cells, "█" * round(_BAR * share))
+        bar = round(_BAR * line[barred] / most) if most and row is not total else 0
+        table.add_row(*keys, str(row.runs), *map(_amount, line), "█" * bar)
     return table
 
 
-def _measure(row: CostRow, priced: bool, wasted: bool) -> Fraction:
+def _amounts(row: CostRow, *, priced: bool, wasted: bool) -> list[Fraction]:
+    """What a row shows, the whole first; all rows in one unit."""
+    shown, lost = row.core_hours, row.lost_hours
+    if priced and row.money is not None and row.lost is not None:
+        shown, lost = row.money, row.lost
     if wasted:
-        return row.wasted
-    return row.money.total if priced and row.money is not None else row.core_hours.total
+        return [shown.total, shown.idle, lost, shown.idle + lost]
+    return [shown.total, shown.head, shown.starting, shown.used, shown.idle]
 
 
 def _amount(amount: Fraction) -> str:

@@ -35,6 +35,7 @@ def doctor(
     table: _Table, target: o.Target = None, project: o.ProjectFolder = None, output: o.Answer = o.Output.TEXT
 ) -> None:
     """Show what a table's files look like, and what maintenance would save. Changes nothing."""
+    from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance.health import table_health
@@ -44,7 +45,7 @@ def doctor(
     found = table_health(table)
     if output is o.Output.JSON:
         plain = dataclasses.asdict(found)
-        write_json(plain | {"oldest": found.oldest.strftime("%Y-%m-%dT%H:%M:%SZ") if found.oldest else None})
+        write_json(plain | {"oldest": views.moment(found.oldest.timestamp() if found.oldest else None)})
         return
     from shoal.cli import layout as tables
 

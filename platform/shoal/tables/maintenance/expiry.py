@@ -32,11 +32,10 @@ from shoal.tables.maintenance.reachable import (
     Age,
     age,
     data_of,
-    manifests_of,
     needed,
     refuse_without_deleting,
 )
-from shoal.tables.writing.sweep import bare
+from shoal.tables.writing.sweep import bare, manifest_paths
 
 TRIES_SECONDS = 60.0
 """How long it is tried against writers that change the table meanwhile."""
@@ -175,7 +174,7 @@ def _named(table: Table, name: str, given: Sequence[int]) -> list[Snapshot]:
 
 def _files(table: Table, snapshots: Collection[Snapshot]) -> dict[str, int]:
     """Every file that snapshots refer to; of manifests no bytes are known."""
-    found = dict.fromkeys((path for s in snapshots for path in manifests_of(table.io, s)), 0)
+    found = dict.fromkeys(manifest_paths(table.io, snapshots), 0)
     return found | data_of(table.io, snapshots)
 
 

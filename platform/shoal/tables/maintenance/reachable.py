@@ -19,7 +19,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from shoal.errors import UsageError
 from shoal.tables.errors import NotSupportedError
-from shoal.tables.writing.sweep import bare, referred
+from shoal.tables.writing.sweep import bare, data_files, manifest_paths, referred
 
 Age = str | dt.timedelta
 
@@ -38,28 +38,16 @@ def needed(table: Table) -> set[str]:
     """Every file that the table needs as it is now: data, deletes, manifests, statistics, metadata; bare paths."""
     metadata = table.metadata
     found = referred(table, live=True)
-    found |= {bare(path) for snapshot in metadata.snapshots for path in manifests_of(table.io, snapshot)}
+    found |= {bare(path) for path in manifest_paths(table.io, metadata.snapshots)}
     found |= {bare(entry.statistics_path) for entry in metadata.statistics}
     found |= {bare(entry.statistics_path) for entry in getattr(metadata, "partition_statistics", None) or ()}
     found |= {bare(entry.metadata_file) for entry in metadata.metadata_log}
     return found | {bare(table.metadata_location)}
 
 
-def manifests_of(io: FileIO, snapshot: Snapshot) -> Iterator[str]:
-    """A snapshot's manifest list, and the manifests in it."""
-    yield snapshot.manifest_list
-    for manifest in snapshot.manifests(io):
-        yield manifest.manifest_path
-
-
 def data_of(io: FileIO, snapshots: Iterable[Snapshot]) -> dict[str, int]:
     """The data and delete files that snapshots refer to, with their bytes."""
-    manifests = {m.manifest_path: m for snapshot in snapshots for m in snapshot.manifests(io)}
-    return {
-        entry.data_file.file_path: entry.data_file.file_size_in_bytes
-        for manifest in manifests.values()
-        for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)
-    }
+    return {file.file_path: file.file_size_in_bytes for file in data_files(io, snapshots, live=True)}
 
 
 def folders_of(table: Table) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from shoal.errors import ShoalError
+from shoal.tables.pyiceberg_private import DataFile
 
 
 def run_folder(metadata: TableMetadata, branch: str, key: str, *, turn: int = 0, new: bool = False) -> str:
@@ -112,12 +113,23 @@ def referred(table: Table, *, live: bool = False) -> set[str]:
 
     ``live``: without those that a snapshot only says it took out, unless another still has them.
     """
-    manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
-    return {
-        bare(entry.data_file.file_path)
-        for manifest in manifests.values()
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=live)
-    }
+    return {bare(file.file_path) for file in data_files(table.io, table.metadata.snapshots, live=live)}
+
+
+def data_files(io: FileIO, snapshots: Iterable[Snapshot], *, live: bool) -> Iterator[DataFile]:
+    """The data and delete files that snapshots refer to; each manifest is read once. ``live``: see :func:`referred`."""
+    manifests = {m.manifest_path: m for snapshot in snapshots for m in snapshot.manifests(io)}
+    for manifest in manifests.values():
+        for entry in manifest.fetch_manifest_entry(io, discard_deleted=live):
+            yield entry.data_file
+
+
+def manifest_paths(io: FileIO, snapshots: Iterable[Snapshot]) -> Iterator[str]:
+    """The manifest lists of snapshots, and the manifests in them."""
+    for snapshot in snapshots:
+        yield snapshot.manifest_list
+        for manifest in snapshot.manifests(io):
+            yield manifest.manifest_path
 
 
 def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> None:
@@ -139,10 +151,9 @@ def sweep_manifests(io: FileIO, metadata: TableMetadata, snapshot_id: int) -> No
                 left |= {n: p for n, p in names.items() if n == name or n.startswith(f"{attempt}-m")}
         if left:
             # A snapshot of this id that has expired, and was not forgotten by the snapshots made from it.
-            referred = {bare(s.manifest_list) for s in metadata.snapshots}
-            referred |= {bare(m.manifest_path) for s in metadata.snapshots for m in s.manifests(io)}
+            stay = {bare(path) for path in manifest_paths(io, metadata.snapshots)}
         for path in left.values():
-            if bare(path) not in referred:
+            if bare(path) not in stay:
                 with suppress(OSError):
                     io.delete(path)
 
