@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from distributed import LocalCluster
 
 from shoal.client.dask_ending import TellingClient
@@ -20,6 +22,23 @@ def test_a_client_connects_again_where_nobody_knows_whether_its_cluster_ended() 
         client.loop.add_callback(client.scheduler_comm.comm.abort)
         client.sync(_until_connected, client)
         assert client.submit(sum, [2, 2], pure=False).result(30) == 4
+
+
+def test_another_version_on_a_worker_keeps_nobody_from_connecting_again_where_warnings_are_errors() -> None:
+    """Handles compare versions themselves; Dask's own warning ended the client's attempt, and it never came back."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        warnings.catch_warnings(),
+    ):
+        for worker in cluster.scheduler.workers.values():
+            worker.versions = {"packages": {"dask": "2020.1.0"}}
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        with TellingClient(cluster.scheduler_address) as client:
+            client.loop.add_callback(client.scheduler_comm.comm.abort)
+            client.sync(_until_connected, client)
+            assert client.submit(sum, [2, 2]).result(30) == 4
+        assert list(warnings.filters) == before
 
 
 async def _until_connected(client: TellingClient) -> None:

@@ -6,9 +6,9 @@ result has to read that one, at once.
 A client whose cluster has ended stays what it was, also Dask's default client, until its user closes it: work that
 was meant for the cluster is refused, and never done by this process instead.
 
-What it must not do: know homes. It follows private corners of ``distributed``: ``Client._reconnect``, ``_shutdown``
-and ``_close``. Where a version has them no more, this is a plain client, and the handle's ``with`` block tells the
-reason.
+What it must not do: know homes. It follows private corners of ``distributed``: ``Client._reconnect``, ``_shutdown``,
+``_close`` and ``_ensure_connected``. Where a version has them no more, this is a plain client, and the handle's
+``with`` block tells the reason.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import copy
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from distributed import Client
 from distributed.comm import CommClosedError
+from distributed.versions import VersionMismatchWarning
 
 from shoal.client.dask_current import forget_scheduler, note_scheduler
 from shoal.errors import ClusterEndedError, ShoalError, UsageError
@@ -178,6 +180,11 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             await asyncio.sleep(_POLL)
         return None
 
+    async def _ensure_connected(self, timeout: float | None = None) -> None:
+        """As Dask's, at the first time and again: where warnings are errors, its own would end the connection."""
+        with _without_version_warnings():
+            await super()._ensure_connected(timeout=timeout)
+
     async def _reconnect(self) -> None:
         """The connection is lost: does the cluster live, or why not?"""
         told = await self._reason()
@@ -188,3 +195,19 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         self.scheduler_comm = None
         self.status = _ENDED
         await self.rpc.close()  # calls that still wait for an answer fail
+
+
+@contextmanager
+def _without_version_warnings() -> Iterator[None]:
+    """What the handle compares says the same as Dask's warning, of more packages, and once.
+
+    Python's own ``catch_warnings`` puts the filters of the whole process back as they were, also what other threads
+    changed while this one waited; here one entry comes and goes.
+    """
+    entry = ("ignore", None, VersionMismatchWarning, None, 0)
+    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody has put others in their place meanwhile
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]

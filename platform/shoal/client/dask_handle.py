@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import importlib
 import os
-import warnings
 import weakref
 from functools import partial
 from types import MappingProxyType
@@ -91,24 +90,20 @@ class DaskCluster(ClusterHandle):
 
     def _connection(self, **more: Any) -> Client:
         from distributed import Security
-        from distributed.versions import VersionMismatchWarning
 
         from shoal.client.dask_client import Client
 
         endpoint = self._home.endpoint(self.id)
-        with warnings.catch_warnings():
-            # What is compared here says the same, of more packages, and once.
-            warnings.simplefilter("ignore", VersionMismatchWarning)
-            # Dask's own link knows nothing of the secret in ours.
-            linked = type("Client", (Client,), {"dashboard_link": endpoint.dashboard})
-            return linked(
-                endpoint.address,
-                security=Security(require_encryption=True, **endpoint.security),
-                timeout="30s",
-                name=f"shoal-{self.name}",
-                why=partial(why_ended, self._home, self.id),  # not of the handle: it has to be free to go
-                **more,
-            )
+        # Dask's own link knows nothing of the secret in ours.
+        linked = type("Client", (Client,), {"dashboard_link": endpoint.dashboard})
+        return linked(
+            endpoint.address,
+            security=Security(require_encryption=True, **endpoint.security),
+            timeout="30s",
+            name=f"shoal-{self.name}",
+            why=partial(why_ended, self._home, self.id),  # not of the handle: it has to be free to go
+            **more,
+        )
 
     async def _open_in_loop(self) -> None:
         await in_thread(self._disconnect)  # a client that was opened outside of the loop
