@@ -21,7 +21,7 @@ from shoal.homes.local.heads import Heads
 from shoal.homes.local.home import LocalHome
 from shoal.homes.local.ledger import Ledger
 from shoal.homes.local.sight import LocalSight
-from shoal.homes.local.steps import ended, told
+from shoal.homes.local.steps import ended, reported
 from shoal.homes.local.tidy import Deed, Found
 from shoal.homes.local.transaction import Transaction
 from shoal.model.cluster import Cluster, Reason, State
@@ -94,7 +94,7 @@ class Store(Protocol):
     """What of a ledger is used here."""
 
     url: str
-    place: str
+    path: str
 
     def write(self) -> AbstractContextManager[Transaction]: ...
 
@@ -104,7 +104,7 @@ class Store(Protocol):
 class InMemory:
     """The ledger's tables in memory, with one writer at a time."""
 
-    url, place = "sqlite://", ""
+    url, path = "sqlite://", ""
 
     def __init__(
         self, clock: FakeClock, mortal: Mortal, committed: Callable[[], None] = lambda: None
@@ -147,7 +147,7 @@ class InFile(Ledger):
         self._committed()
 
     def _transaction(self, connection: Any) -> Transaction:
-        return Transaction(Statements(connection, self._mortal), self._clock.now, self.place)
+        return Transaction(Statements(connection, self._mortal), self._clock.now, self.path)
 
 
 class PlayedHeads(Heads):
@@ -159,7 +159,7 @@ class PlayedHeads(Heads):
         self.begun: dict[str, float] = {}
         self.hung: set[str] = set()  # alive, and does nothing any more
 
-    def look(self, cluster: Cluster, now: float, place: str) -> LocalSight:
+    def look(self, cluster: Cluster, now: float, ledger_path: str) -> LocalSight:
         head = self.heads.get(cluster.id)
         if not cluster.head or head is None:
             return LocalSight(Seen.NEVER)
@@ -313,16 +313,16 @@ class PlayedHome(LocalHome):
             self.played.begun[cluster.id] = elapsed
             tx.update(cluster.id, head={"played": True})
             starting = Phase(State.STARTING, Reason.HEAD_STARTING, "the head is running")
-            return told(tx, cluster, Pulse(phase=starting))
+            return reported(tx, cluster, Pulse(phase=starting))
         pulse = Pulse(elapsed - self.played.begun[cluster.id])
         if due(pulse, cluster.plan.timeouts) is not None:
-            return told(tx, cluster, pulse)
+            return reported(tx, cluster, pulse)
         if cluster.state is not State.READY:
             if cluster.state is State.STOPPING or pulse.lived < START_TIME:
                 return cluster
             head.workers = cluster.plan.workers
             said = Phase(State.READY, Reason.SERVING, f"{count(head.workers, 'worker')} ready")
-            return told(tx, cluster, Pulse(phase=said))
+            return reported(tx, cluster, Pulse(phase=said))
         wanted = tx.wishes(cluster.id).workers or head.workers
         if wanted >= head.workers:
             head.workers, head.retiring = wanted, None

@@ -16,9 +16,9 @@ from shoal.client.clusters import open_project
 from shoal.governor.rounds import RoundPoint
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.governing import Files, GovernorProgram
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import ACCESS, ACCOUNT, CLUSTER, POD, REPORT, SECRET, SERVICE
-from shoal.homes.kubernetes.place import Location
 
 from .installing import apply, remove
 from .played_heads import PlayedHeads

@@ -19,9 +19,9 @@ from shoal.planning.sizing import plan
 from shoal.project.loading import Project
 from shoal.project.policy import PER_CLUSTER, TOTALS, Limit, Limits, Policy, Team, Tier, User
 from shoal.project.targets import Machine
-from shoal.quota import queueing
 from shoal.quota.account import Account, Amounts, Need, amounts, real, said, written
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, beside, decide
+from shoal.quota.reservations import vector
 from shoal.units import Bytes, Seconds
 
 Planned = Callable[..., Plan]
@@ -271,7 +271,7 @@ def test_every_limited_resource_can_be_counted_compared_and_said(planned: Planne
     assert {*TOTALS, *PER_CLUSTER} == set(Resource)
     numbered = Amounts(**{what.value: number for number, what in enumerate(TOTALS, start=1)})
     assert [numbered.of(what) for what in TOTALS] == [1, 2, 3, 4, 5]
-    assert queueing._vector(numbered) == (1, 2, 3, 4, 5), "vectors are in the order of limits"
+    assert vector(numbered) == (1, 2, 3, 4, 5), "vectors are in the order of limits"
     need = Need.of(planned("etl"))
     assert all(need.per_cluster(what) >= 0 for what in PER_CLUSTER)
     assert all(written(what, 1) in said(what, 1) for what in Resource)

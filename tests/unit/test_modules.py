@@ -106,14 +106,14 @@ def test_a_look_tells_what_is_new_and_nothing_else(tmp_path: Path, monkeypatch: 
     assert code is not None
     assert str(tmp_path) in code.front
     assert watch.look() is code, "until it was told"
-    watch.told(code)
+    watch.acknowledged(code)
     assert watch.look() is None
     module = importlib.import_module("module_of_a_look")
     monkeypatch.setitem(sys.modules, "module_of_a_look", module)
     code = watch.look()
     assert code is not None
     assert code.versions["module_of_a_look"].size == 6
-    watch.told(code)
+    watch.acknowledged(code)
     (tmp_path / "module_of_a_look.py").write_text("X = 222\n")
     assert watch.look() is None, "an edit alone is not followed: this process has the old code"
     assert watch.edited() == ["module_of_a_look"]

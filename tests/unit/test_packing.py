@@ -11,7 +11,7 @@ from shoal.errors import UsageError
 from shoal.machine import packing
 from shoal.machine.modules import Code, Version, version_of
 from shoal.machine.packing import Packing
-from shoal.machine.unpacking import Unpacked, arrived, named, told
+from shoal.machine.unpacking import Unpacked, arrived, named, with_their_paths
 
 HOST = "0123456789ab"
 
@@ -131,7 +131,7 @@ def test_what_arrived_is_placed_and_told_by_the_path_that_its_owner_knows(tmp_pa
     assert placed.versions["package.sub"].file == f"{tmp_path}/there/{HOST}{path}"
     assert Path(placed.versions["package.sub"].file).read_bytes() == content
     said = f"{placed.versions['package.sub'].file} and {code.versions['package.sub'].file}"
-    assert told(said, unpacked.base) == f"{path} and {path}"
+    assert with_their_paths(said, unpacked.base) == f"{path} and {path}"
     assert unpacked.size == len(content)
     unpacked.keep(())
     assert (unpacked.size, unpacked.read([name])) == (0, {})

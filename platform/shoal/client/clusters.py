@@ -47,7 +47,7 @@ _NAMED = 10  # clusters that a hint names
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
-_told: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
+_warned: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
 # What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
 _OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target")
@@ -287,8 +287,8 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
 def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
     """The project in force, with its catalog made the one that tables are read from."""
     project = load(Path(folder) if folder is not None else None, target, tolerant=True)
-    if project.faults and project.faults not in _told:
-        _told.add(project.faults)
+    if project.faults and project.faults not in _warned:
+        _warned.add(project.faults)
         lines = "\n".join(f"  {fault}" for fault in project.faults)
         print(f"Warning: ignored because of errors:\n{lines}", file=sys.stderr)
     wire(project)

@@ -80,7 +80,7 @@ class Client(TellingClient):
             return
         if self.asynchronous:
             self.tell_scheduler({"op": TELL, "code": code.written() | self._unseen(code)})
-            self._modules.told(code)
+            self._modules.acknowledged(code)
             return
         try:
             said = self.sync(self._tell, code, callback_timeout=_SENDING if self._packing else _ANSWER)
@@ -106,7 +106,7 @@ class Client(TellingClient):
         edited = self._modules.edited()
         modules.warn(modules.edits(edited))
         if code is None and edited and self._packing is not None:
-            self._modules.told(None)  # who loads it there from now on finds the new one, as here
+            self._modules.acknowledged(None)  # who loads it there from now on finds the new one, as here
             return self._modules.look()
         return code
 
@@ -120,7 +120,7 @@ class Client(TellingClient):
             if isinstance(said, dict):
                 self._packing = Packing()
                 said = await self._send(self._packing, code)
-        self._modules.told(code)
+        self._modules.acknowledged(code)
         if said is None:
             self._deaf = True
         return list(said or ())

@@ -53,7 +53,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         self, *arguments: Any, why: Callable[[], ClusterEndedError | None] | None = None, **options: Any
     ) -> None:
         self._why = why
-        self._told: ShoalError | None = None
+        self._ended_error: ShoalError | None = None
         self.actors: set[Any] = set()  # keys of actors that this client made
         note_scheduler()
         super().__init__(*arguments, **options)
@@ -64,7 +64,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             answer = super().sync(func, *arguments, **options)
         except Exception as error:
             self._await_reason(error)
-            if self._told is None:
+            if self._ended_error is None:
                 raise
             raise self._again() from (error.__cause__ if isinstance(error, ShoalError) else error)
         return self._awaited(answer) if inspect.iscoroutine(answer) else answer
@@ -75,7 +75,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             return await work
         except Exception as error:
             await asyncio.to_thread(self._await_reason, error)
-            if self._told is None:
+            if self._ended_error is None:
                 raise
             raise self._again() from (error.__cause__ if isinstance(error, ShoalError) else error)
 
@@ -85,7 +85,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         if not by_dask or self._why is None:
             return
         begin = time.monotonic()
-        while self._told is None and (waited := time.monotonic() - begin) < 2 * KNOWN:
+        while self._ended_error is None and (waited := time.monotonic() - begin) < 2 * KNOWN:
             if self.status == "closed" or (self.status == "running" and waited > _NOTICED):
                 return  # it was a worker that was lost
             time.sleep(_POLL)
@@ -99,7 +99,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
                 return await ask(**message)
             except Exception as error:
                 await asyncio.to_thread(self._await_reason, error)
-                if self._told is None:
+                if self._ended_error is None:
                     raise
                 return {"status": "error", "exception": self._again()}
 
@@ -107,7 +107,7 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
 
     def refuse_if_ended(self) -> None:
         """Raise why nothing can be computed any more, and forget what was asked for since: nobody answers it."""
-        if self._told is not None:
+        if self._ended_error is not None:
             self.futures.clear()
             raise self._again()
 
@@ -116,41 +116,41 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         return super().scheduler_info(*arguments, **options)
 
     def _send_to_scheduler(self, message: dict[str, Any]) -> None:
-        if self._told is None or message["op"] in _GOODBYE:
+        if self._ended_error is None or message["op"] in _GOODBYE:
             super()._send_to_scheduler(message)
         elif message["op"] != "client-releases-keys":  # Dask sends those for futures that nobody has any more
             raise self._again()
 
     def _again(self) -> ShoalError:
         """A new one each time: an error that is raised holds the frames it went through, and all that is in them."""
-        assert self._told is not None
-        return copy.copy(self._told)
+        assert self._ended_error is not None
+        return copy.copy(self._ended_error)
 
     def tell_scheduler(self, message: dict[str, Any]) -> None:
         """Send a message, and wait for nothing."""
         self._send_to_scheduler(message)
 
-    def leave(self, told: ShoalError) -> None:
-        """Close soon, from any thread and without waiting; whoever still uses it is told ``told``."""
+    def leave(self, error: ShoalError) -> None:
+        """Close soon, from any thread and without waiting; whoever still uses it gets ``error``."""
         with suppress(Exception):  # its loop may be gone
-            self.loop.add_callback(self._leave, told)
+            self.loop.add_callback(self._leave, error)
 
-    async def _leave(self, told: ShoalError) -> None:
+    async def _leave(self, error: ShoalError) -> None:
         if self.status == "closed":
             return
-        self._fail(told)
+        self._fail(error)
         await self._close(fast=True)
         if not self._asynchronous:  # its loop has a thread of its own, which waits for this to return
             threading.Thread(target=self._loop_runner.stop, daemon=True).start()
 
-    def _fail(self, told: ShoalError) -> None:
-        """All that is waited for, and whatever is asked from now on, fails with ``told``."""
-        self._told = told
+    def _fail(self, error: ShoalError) -> None:
+        """All that is waited for, and whatever is asked from now on, fails with ``error``."""
+        self._ended_error = error
         for key, state in list(self.futures.items()):
             if key in self.actors:
                 state.finish()  # else Dask refuses their calls for a reason of its own
             else:
-                state.set_error(told, None)
+                state.set_error(error, None)
         self.futures.clear()
 
     async def _close(self, fast: bool = False) -> None:
@@ -159,14 +159,14 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
             await super()._close(fast=fast)
         finally:
             forget_scheduler()
-            if self._told is None:
-                self._told = closed()
+            if self._ended_error is None:
+                self._ended_error = closed()
 
     async def _shutdown(self) -> None:
         """As Dask's; whatever is asked of it from then on fails with the reason."""
         await super()._shutdown()
         with suppress(ShoalError):  # it is shut down, also where nobody can say so now
-            self._told = await self._reason()
+            self._ended_error = await self._reason()
 
     async def _reason(self) -> ClusterEndedError | None:
         """Why the cluster has ended; None where it seems to live, or where nobody knows."""
@@ -175,8 +175,8 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         end = time.monotonic() + KNOWN
         while time.monotonic() < end:
             with suppress(ShoalError):  # whoever knows may be away as well, as when an API server restarts
-                if (told := await asyncio.to_thread(self._why)) is not None:
-                    return told
+                if (reason := await asyncio.to_thread(self._why)) is not None:
+                    return reason
             await asyncio.sleep(_POLL)
         return None
 
@@ -187,11 +187,11 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
 
     async def _reconnect(self) -> None:
         """The connection is lost: does the cluster live, or why not?"""
-        told = await self._reason()
-        if told is None:
+        reason = await self._reason()
+        if reason is None:
             await super()._reconnect()
             return
-        self._fail(told)
+        self._fail(reason)
         self.scheduler_comm = None
         self.status = _ENDED
         await self.rpc.close()  # calls that still wait for an answer fail

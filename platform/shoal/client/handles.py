@@ -164,7 +164,7 @@ class ClusterHandle(ABC):
         return report_of(self.record, self._home.history(self.id), time.time())
 
     def script_ended(self, code: int) -> None:
-        """Note with what exit code the script ended that ran on it: it is what its end is told as."""
+        """Note with what exit code the script ended that ran on it: its end is reported as that."""
         self._closing = script_end(code)
         self._home.note_exit(self.id, code)
 
@@ -209,10 +209,10 @@ class ClusterHandle(ABC):
         try:
             self._into_block()
         except BaseException as error:
-            told = self._told(error)
+            ended = self._why_gone(error)
             self.close()
-            if told is not None:
-                raise told from error
+            if ended is not None:
+                raise ended from error
             raise
         return self
 
@@ -220,10 +220,10 @@ class ClusterHandle(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._out_of_block()
-        told = self._told(error)
+        ended = self._why_gone(error)
         self.close()
-        if told is not None:
-            raise told from error
+        if ended is not None:
+            raise ended from error
 
     async def __aenter__(self) -> Self:
         """Connect, with nothing that blocks the event loop; ``client`` is an asynchronous one then."""
@@ -232,8 +232,8 @@ class ClusterHandle(ABC):
             self._into_block()
         except BaseException as error:
             await in_thread(self.close)
-            if (told := self._told(error)) is not None:
-                raise told from error
+            if (ended := self._why_gone(error)) is not None:
+                raise ended from error
             raise
         return self
 
@@ -244,7 +244,7 @@ class ClusterHandle(ABC):
         await self._leave_loop()
         await in_thread(self.__exit__, kind, error, trace)
 
-    def _told(self, error: BaseException | None) -> ClusterEndedError | None:
+    def _why_gone(self, error: BaseException | None) -> ClusterEndedError | None:
         """Why the cluster ended, where ``error`` is how its engine says that it is gone."""
         if not isinstance(error, Exception) or isinstance(error, ClusterEndedError):
             return None
@@ -380,7 +380,7 @@ def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
         return  # a child that was forked past Python
     try:
         if why_ended(home, cluster_id) is not None:
-            return  # for that reason; it was told to whoever used it
+            return  # for that reason; whoever used it knows
         home.stop(cluster_id, Reason.CLIENT_GONE, "its handle was dropped")
         what = "was ended"
     except ShoalError as error:

@@ -75,7 +75,7 @@ class WithModules(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
             return request
         if (code := self._watch.look()) is not None:
             self._code = json.dumps(code.written())
-            self._watch.told(code)
+            self._watch.acknowledged(code)
         modules.warn(modules.edits(self._watch.edited()))
         copy = type(request)()
         copy.CopyFrom(request)

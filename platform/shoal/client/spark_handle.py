@@ -162,12 +162,12 @@ class SparkCluster(ClusterHandle):
             leave(session, partial(_why_left, "closed", self._home, self._cluster))
 
 
-def _left(session: SparkSession, told: Callable[[], ShoalError], process: int) -> None:
+def _left(session: SparkSession, why: Callable[[], ShoalError], process: int) -> None:
     """A handle went without close()."""
     if os.getpid() == process:
         from shoal.client.spark_leaving import leave_soon
 
-        leave_soon(session, told)
+        leave_soon(session, why)
 
 
 def _why_left(how: str, home: Home, cluster: Cluster) -> ShoalError:

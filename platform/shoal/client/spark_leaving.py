@@ -21,13 +21,13 @@ from typing import Any, NoReturn
 
 from shoal.errors import ShoalError
 
-Told = Callable[[], ShoalError]
+Why = Callable[[], ShoalError]
 
 _AT_EXIT = 5.0  # s that sessions which nobody closed get, all together
 
 _kept: list[Any] = []  # sessions of this process that are open
 _parents: list[Any] = []  # in a forked child: nothing may finalize them there
-_leaving: SimpleQueue[tuple[Any, Told] | None] = (
+_leaving: SimpleQueue[tuple[Any, Why] | None] = (
     SimpleQueue()
 )  # its put may interrupt itself, as collecting does
 _thread: threading.Thread | None = None
@@ -43,8 +43,8 @@ def keep(session: Any) -> None:
         atexit.register(_leave_all)
 
 
-def leave(session: Any, told: Told) -> None:
-    """Close it, also on its server, which gets some seconds (``spark_code``); later uses raise what ``told`` gives."""
+def leave(session: Any, why: Why) -> None:
+    """Close it, also on its server, which gets some seconds (``spark_code``); later uses raise what ``why`` gives."""
     client = session.client
     client.set_retry_policies([])
     if not session.is_stopped:
@@ -56,17 +56,17 @@ def leave(session: Any, told: Told) -> None:
         client.close()
     _forget(session)
     client.close = _nothing  # it would close itself once more when it is collected
-    client._handle_error = partial(_raise, told)  # all calls fail, and pass there
+    client._handle_error = partial(_raise, why)  # all calls fail, and pass there
     with contextlib.suppress(ValueError):
         _kept.remove(session)
     if _kept:
         session._set_default_and_active_session(_kept[-1])  # where there is none now
 
 
-def leave_soon(session: Any, told: Told) -> None:
+def leave_soon(session: Any, why: Why) -> None:
     """The same from wherever a handle is collected."""
     if session in _kept:
-        _leaving.put((session, told))
+        _leaving.put((session, why))
 
 
 def _forget(session: Any) -> None:
@@ -82,8 +82,8 @@ def _nothing() -> None:
     """In the place of what was done."""
 
 
-def _raise(told: Told, error: Exception) -> NoReturn:
-    raise told() from error
+def _raise(why: Why, error: Exception) -> NoReturn:
+    raise why() from error
 
 
 def _leave_those() -> None:

@@ -55,7 +55,7 @@ class Follower:
         self._over.set()
 
     def _follow(self) -> None:
-        failures, told, pause = 0, "", LEAST
+        failures, warned, pause = 0, "", LEAST
         while not self._over.wait(pause) and failures < _FAILURES:
             try:
                 cluster = self._home.get(self._id)
@@ -69,7 +69,7 @@ class Follower:
             ends_in = status.ends_in if status is not None else None
             text = warning(cluster, ends_in)
             reason = str(ends_in.reason) if text and ends_in else ""
-            if reason and reason != told and not self._over.is_set():
+            if reason and reason != warned and not self._over.is_set():
                 self._say(f"{cluster.name} {text}")
-            told = reason
+            warned = reason
             pause = max(LEAST, min(MOST, until_warning(cluster, ends_in) if ends_in else MOST / 10))

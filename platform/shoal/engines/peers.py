@@ -74,10 +74,10 @@ class Peers:
         """How many of the connections are clients now; ``workers`` are addresses of workers on other machines."""
         now = time.monotonic()
         theirs = addresses.every(workers)
-        told = [(each, by_address(each.host, theirs, self._own)) for each in connections]
-        afar = [Peer(inside=its, silent=each.silent) for each, its in told if its is not None]
+        located = [(each, by_address(each.host, theirs, self._own)) for each in connections]
+        afar = [Peer(inside=its, silent=each.silent) for each, its in located if its is not None]
         return sum(peer.counts for peer in afar) + self._near(
-            [each for each, its in told if its is None], now
+            [each for each, its in located if its is None], now
         )
 
     def _near(self, connections: list[Connection], now: float) -> int:

@@ -58,7 +58,7 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
 
 def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster:
     """The record as ``move`` has it; ``team``: whose account it counts in besides its owner's, once admitted."""
-    told = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
+    is_news = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
     # Who waits or stops does so since it began to, whatever else is told of it.
     goes_on = move.state is cluster.state and move.state in (State.QUEUED, State.STOPPING)
     result = replace(
@@ -66,7 +66,7 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
         state=move.state,
         reason=move.reason,
         message=move.message,
-        since=now if told and not goes_on else cluster.since,
+        since=now if is_news and not goes_on else cluster.since,
     )
     if move.state is State.READY and cluster.ready_at is None:
         result = replace(result, ready_at=now)

@@ -78,7 +78,7 @@ def says_more(cluster: Cluster, reason: Reason, message: str, report: Mapping[st
     """Whether this is news to who reads the record; some seconds more or less until its start are none."""
     if (cluster.reason, cluster.message) != (reason, message):
         return True
-    known, told = cluster.turn.latest, report["latest"]
-    if known is None or told is None:
-        return known is not told
-    return abs(float(known) - told) > _NEWS
+    known, latest = cluster.turn.latest, report["latest"]
+    if known is None or latest is None:
+        return known is not latest
+    return abs(float(known) - latest) > _NEWS

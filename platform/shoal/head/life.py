@@ -152,14 +152,14 @@ class Head:
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
         wanted: int | None = None
         had, retired = self._cluster.plan.workers, frozenset[str]()
-        ready, told_of = self._look.workers, (self._look.restarts, self._look.note)
+        ready, noted = self._look.workers, (self._look.restarts, self._look.note)
         while True:
             self._sleep()
             reached(CrashPoint.HEAD_SERVING)
             if (failure := engine.failure()) is not None:
                 return Reason.HEAD_CRASHED, f"{failure}; `shoal logs {self._cluster.name}`"
-            if (told := engine.closed()) is not None:
-                return Reason.STOPPED_BY_USER, told
+            if (closed := engine.closed()) is not None:
+                return Reason.STOPPED_BY_USER, closed
             look = engine.observe()
             now = time.monotonic()
             look = effort.added(look, now)
@@ -167,10 +167,10 @@ class Head:
             self._ends_in = ahead(self._watch.pulse(self._since, now), timeouts)
             if look is not None:
                 self._note(look)
-                if look.note and (news := (look.restarts, look.note)) != told_of:
+                if look.note and (news := (look.restarts, look.note)) != noted:
                     with _tried_again("telling of a restart"):
                         self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
-                        told_of = news
+                        noted = news
                 if look.workers not in (ready, 0) and look.workers == self._cluster.plan.workers:
                     with _tried_again("telling how many workers there are"):
                         said = f"{count(look.workers, 'worker')} ready"
@@ -225,9 +225,9 @@ class Head:
         reached(CrashPoint.HEAD_STOPPING)
         self._stop_engine()
         reached(CrashPoint.HEAD_BEFORE_END)
-        told = self._desk.ended(reason, message, self.usage())
+        recorded = self._desk.ended(reason, message, self.usage())
         self._status.close()
-        return int(reason in FAILURES or not told)
+        return int(reason in FAILURES or not recorded)
 
     def _stop_engine(self) -> None:
         if self._engine is None:

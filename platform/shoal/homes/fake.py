@@ -81,7 +81,7 @@ class FakeHead:
     born: float
     alive: bool = True
     reachable: bool = True
-    told: bool = False
+    to_end: bool = False
     workers: int = 0
     renewed: float = 0.0
     died: float = 0.0
@@ -175,7 +175,7 @@ class FakeHome:
         if kill:
             self.crash_head(cluster_id)
         else:
-            head.told = True
+            head.to_end = True
 
     def _through(self, operation: str, write: Callable[[], T]) -> T:
         """Do ``write`` as the network has it."""
@@ -229,7 +229,7 @@ class FakeHome:
                 self._end_head(head)
             return
         cluster, version = self.records[head.cluster]
-        if head.told or cluster.state.ended or cluster.state is State.STOPPING:
+        if head.to_end or cluster.state.ended or cluster.state is State.STOPPING:
             self._end_head(head)
         elif (end := due(Pulse(elapsed - head.born), cluster.plan.timeouts)) is not None:
             move = Move(State.STOPPING, *end)

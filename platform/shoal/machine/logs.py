@@ -26,17 +26,17 @@ class JsonLines(logging.Formatter):
     """One JSON object per line: time (UTC), level, logger, message; cluster and traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
         if cluster := os.environ.get("SHOAL_CLUSTER"):
-            told["cluster"] = cluster
+            fields["cluster"] = cluster
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
 
 
 def set_up(stream: Any) -> None:

@@ -187,10 +187,10 @@ class ModuleWatch:
         self._versions: dict[str, Version] = {}
         self._modules = -1
         self._stat_at = 0.0
-        self._told: dict[str, Version] = {}
+        self._edited: dict[str, Version] = {}
 
     def look(self) -> Code | None:
-        """What there is now, unless it is what :meth:`told` was called with last."""
+        """What there is now, unless it is what :meth:`acknowledged` was called with last."""
         moved = self._look_at_path()
         if self._look_at_modules() or moved:
             loose = [
@@ -202,7 +202,7 @@ class ModuleWatch:
             self._code = Code(self._code.front, self._code.back, dict(self._versions), _with_parents(loose))
         return None if self._code is self._known else self._code
 
-    def told(self, code: Code | None) -> None:
+    def acknowledged(self, code: Code | None) -> None:
         """The other side knows this one; None: it is to be told again."""
         self._known = code
 
@@ -215,8 +215,8 @@ class ModuleWatch:
         found = []
         for name, version in self._versions.items():
             there = version_of(version.file)
-            if there != version and there != self._told.get(name) and there.mtime:
-                self._told[name] = there
+            if there != version and there != self._edited.get(name) and there.mtime:
+                self._edited[name] = there
                 found.append(name)
         return found
 

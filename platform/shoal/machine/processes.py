@@ -127,16 +127,16 @@ def since(head: Mapping[str, Any], moment: float | None) -> float | None:
     return time.monotonic() - moment
 
 
-def of_another(head: Mapping[str, Any], place: str) -> str:
-    """Where the ledger of this head is, if it is not the one at ``place``, which is then a copy; else "".
+def of_another(head: Mapping[str, Any], ledger_path: str) -> str:
+    """Where the ledger of this head is, if it is not the one at ``ledger_path``, which is then a copy; else "".
 
     A ledger that was moved is the same one: nothing is where it was.
     """
     theirs = str(head.get("ledger") or "")
-    if not theirs or not place or theirs == place:
+    if not theirs or not ledger_path or theirs == ledger_path:
         return ""
     try:
-        its, ours = os.stat(theirs), os.stat(place)
+        its, ours = os.stat(theirs), os.stat(ledger_path)
     except OSError:
         return ""
     return theirs if (its.st_dev, its.st_ino) != (ours.st_dev, ours.st_ino) else ""

@@ -40,7 +40,7 @@ def named(host: str, path: str) -> str:
     return f"{_SENT}{host}{path}"
 
 
-def told(text: str, base: Path) -> str:
+def with_their_paths(text: str, base: Path) -> str:
     """A sentence in the words of whoever sent the files: with the paths that they know."""
     return re.sub(rf"({re.escape(_SENT)}|{re.escape(str(base))}/)[0-9a-f]{{12}}(?=/)", "", text)
 

@@ -154,12 +154,12 @@ class Cluster:
     @property
     def turn(self) -> QueueStatus:
         """Where it stands in the queue; all None where it does not wait."""
-        return _told(QueueStatus, self.report) if self.state is State.QUEUED else QueueStatus()
+        return _part(QueueStatus, self.report) if self.state is State.QUEUED else QueueStatus()
 
     @property
     def usage(self) -> Usage:
         """What it used, as far as its head has told."""
-        return _told(Usage, self.report) if self.state is not State.QUEUED else Usage()
+        return _part(Usage, self.report) if self.state is not State.QUEUED else Usage()
 
     @property
     def exit_code(self) -> int | None:
@@ -181,7 +181,7 @@ class Cluster:
         return "failed" if self.exit_code else "succeeded"
 
 
-def _told(kind: type[T], report: dict[str, Any]) -> T:
+def _part(kind: type[T], report: dict[str, Any]) -> T:
     """What cannot be read is not known: a damaged report hides no record."""
     from shoal.model.codec import read  # not before it is asked for: a waiting head has this module
 

@@ -111,8 +111,8 @@ def advise(template: str, runs: Sequence[PastRun], now: Bytes | None = None) -> 
 
 def _input(runs: Sequence[PastRun]) -> str:
     """What the advice is bound to: the largest input that was seen, where all of them told theirs."""
-    told = [run.data for run in runs if run.data is not None]
-    return f", with at most {max(told)} of input," if len(told) == len(runs) else " (input size unknown)"
+    sizes = [run.data for run in runs if run.data is not None]
+    return f", with at most {max(sizes)} of input," if len(sizes) == len(runs) else " (input size unknown)"
 
 
 def _price(runs: Sequence[PastRun], enough: Bytes, now: Bytes) -> Money | None:

@@ -230,8 +230,8 @@ def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: d
         why += f"; {lowered[0]}"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client
-    told = f"ends after {longest} ({why}), {idle} with nothing to compute, {no_client} with no client"
-    reasons["timeouts"] = Why(told, lowered)
+    ends = f"ends after {longest} ({why}), {idle} with nothing to compute, {no_client} with no client"
+    reasons["timeouts"] = Why(ends, lowered)
     return Timeouts(idle=idle, no_client=no_client, max=longest)
 
 

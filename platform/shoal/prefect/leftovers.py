@@ -61,7 +61,7 @@ def clear(
     found = home.find(name, owner)
     clients = 0
     if found is not None and found.state is State.READY:
-        clients = told.clients if (told := home.status(found.id)) is not None else 0
+        clients = status.clients if (status := home.status(found.id)) is not None else 0
     verdict = judge(found, plan, clients, run.flow_run_id)
     if found is None or verdict in (Takeover.START, Takeover.ADOPT):
         return verdict, found.id if found is not None and verdict is Takeover.ADOPT else None

@@ -14,27 +14,19 @@ What it must not do: do I/O or change an account; it says what should be.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shoal.errors import UsageError
 from shoal.model.cluster import Cluster, Reason
 from shoal.model.resource import Resource
 from shoal.model.workload import Plan
-from shoal.project.policy import TOTALS, Limit, Limits, Policy
-from shoal.quota.account import Account, Amounts, Fair, Need, amounts, never_fits, real
+from shoal.project.policy import Limit, Limits, Policy
+from shoal.quota.account import Account, Fair, Need, amounts, never_fits, real
 from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, decide, with_workers
 from shoal.quota.fairness import NO_TEAM, Order, Turn, share, shared_total
+from shoal.quota.reservations import NOTHING, Holder, Reservation, Vector, vector
 from shoal.words import count
-
-# One pass compares amounts by the million, so they are vectors here: all of them in the order of TOTALS.
-_RESOURCES = tuple(TOTALS)
-_Vector = tuple[float, ...]
-_vector: Callable[[Amounts], _Vector] = operator.attrgetter(*(str(what.value) for what in _RESOURCES))
-# So many may have a reservation in one account at a time; who comes after them is not protected yet.
-_RESERVATIONS = 10
-_NOTHING: _Vector = (0.0,) * len(_RESOURCES)
 
 
 def least(plan: Plan) -> Plan:
@@ -100,93 +92,6 @@ class TurnResult:
     user: Fair | None = None
 
 
-class _Holder:
-    """One account in this pass: what it holds, until when, its limits, and who reserved a place."""
-
-    def __init__(self, name: str, account: Account, limits: Mapping[Resource, Limit]) -> None:
-        self.name = name
-        self.limits = tuple(limits[what].value if what in limits else math.inf for what in _RESOURCES)
-        self.running = {key: _vector(value) for key, value in account.admitted.items()}
-        self.until = dict(account.until)
-        self.held = _sum(self.running.values())
-        self.reserved: list[_Reservation] = []
-
-    def fits(self, need: _Vector, held: _Vector | None = None) -> bool:
-        """What is not asked for does not collide, even where a lowered limit is exceeded already."""
-        # A plain loop: this runs more often than anything else here.
-        for asked, has, limit in zip(need, held or self.held, self.limits, strict=True):
-            if asked > 0 and has + asked > limit:
-                return False
-        return True
-
-    def frees(self, need: _Vector) -> float:
-        """When ``need`` fits at the latest: enough clusters have reached their maximum lifetime by then."""
-        held = self.held
-        for end, vector in sorted((self._ends(key), its) for key, its in self.running.items()):
-            if end == math.inf:
-                break
-            held = tuple(map(operator.sub, held, vector))
-            if self.fits(need, held):
-                return end
-        return math.inf
-
-    def delays(self, need: _Vector, end: float) -> _Reservation | None:
-        """The first with a reservation that would wait longer if ``need`` were admitted until ``end``."""
-        for kept in self.reserved:
-            if end <= kept.at:
-                continue
-            for asked, wanted, has, limit in zip(need, kept.need, kept.left, self.limits, strict=True):
-                if asked > 0 and wanted > 0 and has + asked + wanted > limit:
-                    return kept
-        return None
-
-    def reserve(self, cluster: str, need: _Vector) -> float:
-        """Keep room for ``cluster``, besides those who reserved before; returns from when on at the latest."""
-        if self.reserved:
-            need = tuple(map(operator.add, need, self.reserved[-1].need))
-        at = self.frees(need)
-        if len(self.reserved) < _RESERVATIONS and (at < math.inf or not self.reserved):
-            left = _sum(its for key, its in self.running.items() if self._ends(key) > at)
-            self.reserved.append(_Reservation(cluster, need, at, left))
-        return at
-
-    def _ends(self, cluster: str) -> float:
-        return self.until.get(cluster, math.inf)
-
-    def take(self, cluster: str, need: _Vector, end: float) -> None:
-        self.running[cluster], self.until[cluster] = need, end
-        self.held = tuple(map(operator.add, self.held, need))
-        for kept in self.reserved:
-            if end > kept.at:
-                kept.left = tuple(map(operator.add, kept.left, need))
-
-    def drop(self, cluster: str) -> tuple[_Vector, float] | None:
-        """Forget what ``cluster`` holds here; returns it with its end, for :meth:`take`."""
-        if cluster not in self.running:
-            return None
-        end = self._ends(cluster)
-        has = self.running.pop(cluster)
-        self.held = tuple(map(operator.sub, self.held, has))
-        for kept in self.reserved:
-            if end > kept.at:
-                kept.left = tuple(map(operator.sub, kept.left, has))
-        return has, end
-
-
-@dataclass
-class _Reservation:
-    """``need`` of this one and of all who reserved before it fits from ``at`` on, beside ``left``."""
-
-    cluster: str
-    need: _Vector
-    at: float
-    left: _Vector
-
-
-def _sum(vectors: Iterable[_Vector]) -> _Vector:
-    return tuple(map(sum, zip(*vectors, strict=True))) or _NOTHING
-
-
 def admit(
     queue: Sequence[Waiting], books: Books, policy: Policy, capacity: Capacity | None, now: float
 ) -> list[TurnResult]:
@@ -238,8 +143,8 @@ class _Scopes:
     def __init__(self, books: Books, capacity: Capacity | None) -> None:
         self._books = books
         self._limits: dict[str, Limits] = {}
-        self._made: dict[tuple[str, str], _Holder] = {}
-        self._place = _Holder(MACHINE, capacity.used, capacity.limits) if capacity else None
+        self._made: dict[tuple[str, str], Holder] = {}
+        self._place = Holder(MACHINE, capacity.used, capacity.limits) if capacity else None
 
     def limits_of(self, user: str, policy: Policy) -> Limits:
         if user not in self._limits:
@@ -253,16 +158,16 @@ class _Scopes:
         except UsageError:
             return None
 
-    def of(self, claim: Claim, limits: Limits) -> list[tuple[_Holder, _Vector]]:
+    def of(self, claim: Claim, limits: Limits) -> list[tuple[Holder, Vector]]:
         """Each account that ``claim`` is held against, with what it needs of it."""
         found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
         if limits.team is not None:
             name = f"team {limits.team}"
             found.append(self._scope("team", limits.team, name, self._books.teams, limits.team_totals))
-        counted = _vector(amounts(claim.plan))
+        counted = vector(amounts(claim.plan))
         pairs = [(scope, counted) for scope in found]
         if self._place is not None:
-            pairs.append((self._place, _vector(real(claim.plan))))
+            pairs.append((self._place, vector(real(claim.plan))))
         return pairs
 
     def _scope(
@@ -272,9 +177,9 @@ class _Scopes:
         name: str,
         accounts: Mapping[str, Account],
         limits: Mapping[Resource, Limit],
-    ) -> _Holder:
+    ) -> Holder:
         if (kind, key) not in self._made:
-            self._made[kind, key] = _Holder(name, accounts.get(key, Account()), limits)
+            self._made[kind, key] = Holder(name, accounts.get(key, Account()), limits)
         return self._made[kind, key]
 
 
@@ -284,7 +189,7 @@ def _is_too_large(claim: Claim, limits: Limits) -> bool:
     return any(need.per_cluster(what) > limit.value for what, limit in limits.per_cluster.items())
 
 
-_Pairs = Sequence[tuple[_Holder, _Vector]]
+_Pairs = Sequence[tuple[Holder, Vector]]
 
 
 class _Pending:
@@ -311,7 +216,7 @@ class _Pending:
     def short(self) -> _Pairs:
         return [(scope, need) for scope, need in self.pairs if not scope.fits(need)]
 
-    def blocking(self) -> list[_Reservation]:
+    def blocking(self) -> list[Reservation]:
         return [kept for scope, need in self.pairs if (kept := scope.delays(need, self._end)) is not None]
 
     def raise_to(self, most: int, fits: int) -> int:
@@ -343,7 +248,7 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
         claim = replace(claim, plan=with_workers(claim.plan, waiting.least))
     pairs = scopes.of(claim, limits)
-    if _is_too_large(claim, limits) or not all(scope.fits(need, _NOTHING) for scope, need in pairs):
+    if _is_too_large(claim, limits) or not all(scope.fits(need, NOTHING) for scope, need in pairs):
         never = never_fits(Need.of(claim.plan, claim.priority), limits)
         why = "\n".join(shortage.sentence(claim.name, {}) for shortage in never)
         return TurnResult(asked, Verdict.REFUSE, message=why or f"{claim.name} is larger than the machine")
@@ -362,8 +267,8 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     latest = max((scope.reserve(claim.cluster, need) for scope, need in short), default=math.inf)
     behind = blocking[0].cluster if blocking else None
     names = tuple(scope.name for scope, _ in short)
-    told = latest if first and latest < math.inf else None
-    return TurnResult(asked, Verdict.WAIT, position, names, behind, told)
+    start = latest if first and latest < math.inf else None
+    return TurnResult(asked, Verdict.WAIT, position, names, behind, start)
 
 
 def admitted(outcome: TurnResult) -> str:

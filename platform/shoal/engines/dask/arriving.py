@@ -18,7 +18,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from shoal.engines.dask import worker_usage
-from shoal.engines.dask.asked import told
+from shoal.engines.dask.asked import restart_note
 from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.port import Site
 
@@ -137,7 +137,7 @@ class Arriving(Counted):
             if before is None:
                 self._retired.pop(name, None)
             elif before != worker.address and self._asked.take(name):
-                self._note = told(name)
+                self._note = restart_note(name)
             elif before != worker.address:
                 self._tell(self._why_again(name, before, worker))
         for name in [name for name in self._known if name not in there]:

@@ -38,6 +38,6 @@ class AskedRestarts:
         return time.monotonic() - self._at.pop(name, -_KEPT) < _KEPT
 
 
-def told(name: str) -> str:
+def restart_note(name: str) -> str:
     """The sentence for it."""
     return f"worker {name} was restarted by its client"

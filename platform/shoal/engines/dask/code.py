@@ -19,7 +19,7 @@ from distributed import WorkerPlugin
 from shoal.errors import UsageError
 from shoal.machine.importing import at_hand, bring
 from shoal.machine.modules import Code, UserModuleWarning, merged
-from shoal.machine.unpacking import ROOM, Unpacked, arrived, named, told
+from shoal.machine.unpacking import ROOM, Unpacked, arrived, named, with_their_paths
 from shoal.words import listed
 
 TELL = "shoal_code"
@@ -84,7 +84,7 @@ class ClientsCode:
         self._turn = asyncio.Lock()
         scheduler.handlers[TELL] = self.tell
         scheduler.handlers[FILES] = self.files
-        scheduler.stream_handlers[TELL] = self.told
+        scheduler.stream_handlers[TELL] = self.tell_in_stream
 
     async def tell(self, client: str, code: Mapping[str, Any]) -> list[str] | dict[str, list[str]]:
         """Bring it to the scheduler and to all workers; what cannot be had, as sentences.
@@ -114,7 +114,7 @@ class ClientsCode:
             )
             everything = self._clients.all()
             said += await self._bring(everything, fresh)
-            return [told(text, self._unpacked.base) for text in said]
+            return [with_their_paths(text, self._unpacked.base) for text in said]
 
     async def _bring(self, everything: Code, fresh: Mapping[str, bytes]) -> list[str]:
         files = dict(self._unpacked.files)
@@ -176,7 +176,7 @@ class ClientsCode:
             "limits. What needs them there fails; install them in the cluster's image."
         ]
 
-    async def told(self, client: str, code: Mapping[str, Any]) -> None:
+    async def tell_in_stream(self, client: str, code: Mapping[str, Any]) -> None:
         """The same in a client's stream, before the work that comes after it there; answers go as warnings."""
         try:
             answer = await self.tell(client, code)
@@ -204,7 +204,7 @@ class _Plugin(WorkerPlugin):  # type: ignore[misc]
                 said += await self._fetch(worker, unpacked, lacking)
                 if worker.plugins.get(_NAME) is not self:
                     return  # a newer one was quicker
-            said += [told(text, unpacked.base) for text in bring(unpacked.placed(self._code))]
+            said += [with_their_paths(text, unpacked.base) for text in bring(unpacked.placed(self._code))]
         except Exception as error:
             said.append(f"a worker could not be told of your modules: {type(error).__name__}: {error}")
         for text in said:
@@ -215,7 +215,7 @@ class _Plugin(WorkerPlugin):  # type: ignore[misc]
             found = await getattr(worker.scheduler, FILES)(names=lacking[begin : begin + _ASKED])
             for name, content in found.items():
                 unpacked.put(name, content)
-        gone = [told(name, unpacked.base) for name in lacking if name not in unpacked.files]
+        gone = [with_their_paths(name, unpacked.base) for name in lacking if name not in unpacked.files]
         return [f"a worker did not get {listed(sorted(gone)[:_NAMES])} of your modules"] if gone else []
 
 

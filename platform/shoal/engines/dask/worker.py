@@ -174,17 +174,17 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._told = asyncio.Event()  # by a signal
+        self._signalled = asyncio.Event()  # by a signal
         self._nanny: Any = None
         self._reason = ""
 
     async def run(self) -> int:
         """Until it is to end; its exit code."""
         for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._told.set)
-        told = asyncio.ensure_future(self._told.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled.set)
+        signalled = asyncio.ensure_future(self._signalled.wait())
         life = asyncio.ensure_future(self._serve())
-        await asyncio.wait((told, life), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((signalled, life), return_when=asyncio.FIRST_COMPLETED)
         if not life.done():
             _log.info("told to end")
             await self._leave(life)
@@ -201,14 +201,14 @@ class _Worker:
 
         settings, worker = self._settings, self
 
-        class Told(Nanny):  # type: ignore[misc]
+        class NotingNanny(Nanny):  # type: ignore[misc]
             def close_gracefully(self, reason: str = "") -> None:
                 worker._reason = reason
                 super().close_gracefully(reason=reason)
 
         tls = security(settings.certificate, settings.key)
         await _reach(settings, tls)
-        self._nanny = Told(
+        self._nanny = NotingNanny(
             settings.scheduler,
             host=settings.host,
             protocol="tls",
@@ -237,7 +237,7 @@ class _Worker:
         elif self._reason.endswith(_LOST):
             why = f"it lost its scheduler at {settings.scheduler}"
         else:
-            why = f"it was closed ({self._reason or 'no reason was told'})"
+            why = f"it was closed ({self._reason or 'no reason was given'})"
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._nanny.close(timeout=_CLOSE), 2 * _CLOSE)
         raise InfrastructureError(f"worker {settings.name} ends: {why}", hint="Its home starts another one.")

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from shoal.engines.dask.asked import told
+from shoal.engines.dask.asked import restart_note
 from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.port import Site
 from shoal.engines.watch import Losses
@@ -173,7 +173,7 @@ class Workers(Counted):
             if before is None:
                 continue
             if self._asked.take(name):
-                self._note = told(name)
+                self._note = restart_note(name)
                 continue
             recent = [each for each in self._deaths.get(name, []) if now - each < _DEATHS_WITHIN]
             self._deaths[name] = [*recent, now]

@@ -24,9 +24,9 @@ from pathlib import Path
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api, Woken
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, REPORT
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.place import Location
 from shoal.homes.kubernetes.store import ObjectStore
 from shoal.machine.logs import set_up
 from shoal.project.loading import Project, load
@@ -52,7 +52,7 @@ class GovernorProgram:
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = 0.0
-        self._told = -_TELLS
+        self._renewed = -_TELLS
         self._fault = "it has not looked yet"
         self._woken: Woken | None = None
         self._governor: Governor | None = None
@@ -96,7 +96,7 @@ class GovernorProgram:
 
     def _tell_that_it_lives(self) -> None:
         """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
-        if time.monotonic() - self._told < _TELLS:
+        if time.monotonic() - self._renewed < _TELLS:
             return
         path = LEASE.path(self._location.system)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -115,7 +115,7 @@ class GovernorProgram:
                         "spec": spec,
                     },
                 )
-        self._told = time.monotonic()
+        self._renewed = time.monotonic()
 
     def stop(self) -> None:
         """End after the round that goes on."""

@@ -30,6 +30,7 @@ from shoal.homes.base import Request, Wrote, at_least_one, requested
 from shoal.homes.kubernetes import connecting, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
+from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import (
     ACCOUNT,
     ASKED_AS,
@@ -57,7 +58,6 @@ from shoal.homes.kubernetes.objects import (
     unplanned,
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.place import Location, user_of
 from shoal.homes.kubernetes.sight import waits_for
 from shoal.homes.kubernetes.structure import written
 from shoal.homes.same import same_or_refused

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shoal.homes.kubernetes.definitions import definitions
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
     ACCOUNT,
@@ -25,7 +26,6 @@ from shoal.homes.kubernetes.names import (
     USER,
     account_of,
 )
-from shoal.homes.kubernetes.place import Location
 from shoal.project.loading import Project
 
 Object = dict[str, Any]

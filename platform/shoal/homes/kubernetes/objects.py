@@ -132,8 +132,8 @@ def status_of(found: Json) -> Status | None:
 def cluster_of(found: Json, status: Status, spec: Spec, plan: Plan, cluster_id: str) -> Cluster:
     """The record of an object. ``cluster_id``: the object's uid for who governs, what it was asked as for others."""
     metadata = found["metadata"]
-    told = status.turn if status.state is State.QUEUED else status.usage
-    report: dict[str, Any] = plain(told) if told is not None else {}
+    part = status.turn if status.state is State.QUEUED else status.usage
+    report: dict[str, Any] = plain(part) if part is not None else {}
     if spec.exit_code is not None:
         report[EXIT_CODE] = spec.exit_code
     return Cluster(

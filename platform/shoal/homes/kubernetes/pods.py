@@ -165,8 +165,8 @@ def _container(
         "TMPDIR": SCRATCH,
         **environment,
     }
-    told: list[Object] = [{"name": key, "value": value} for key, value in set_.items()]
-    told += [
+    variables: list[Object] = [{"name": key, "value": value} for key, value in set_.items()]
+    variables += [
         {"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for key, path in (("SHOAL_POD_IP", "status.podIP"), ("SHOAL_NAMESPACE", "metadata.namespace"))
     ]
@@ -175,7 +175,7 @@ def _container(
         "image": cluster.plan.image,
         "imagePullPolicy": "IfNotPresent",
         "args": command,
-        "env": told,
+        "env": variables,
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
         "securityContext": {
             "allowPrivilegeEscalation": False,

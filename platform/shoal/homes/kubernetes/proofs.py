@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
     API_VERSION,
@@ -22,7 +23,6 @@ from shoal.homes.kubernetes.names import (
     OURS,
     SECRET,
 )
-from shoal.homes.kubernetes.place import Location
 from shoal.model.checks import Check, Failed
 
 OLDEST = (1, 30)  # ValidatingAdmissionPolicy is in its first stable version there
@@ -39,15 +39,15 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
     """Nothing is connected to before a check is called."""
 
     def server() -> str:
-        told = api().get("/version")
-        version = int(told["major"]), int("".join(each for each in told["minor"] if each.isdigit()))
+        answer = api().get("/version")
+        version = int(answer["major"]), int("".join(each for each in answer["minor"] if each.isdigit()))
         if version < OLDEST:
             raise Failed(
-                f"Kubernetes {told['gitVersion']} is older than {OLDEST[0]}.{OLDEST[1]}: it has no "
+                f"Kubernetes {answer['gitVersion']} is older than {OLDEST[0]}.{OLDEST[1]}: it has no "
                 "ValidatingAdmissionPolicy",
                 "Upgrade it, or choose another context in shoal.yaml.",
             )
-        return f"{told['gitVersion']} at {api().server}"
+        return f"{answer['gitVersion']} at {api().server}"
 
     def definitions() -> str:
         try:

@@ -47,28 +47,28 @@ def sight(
     """What is seen of a cluster. ``pull``: seconds that an image may fail to be pulled."""
     heads = [pod for pod in pods if role(pod) == HEAD]
     said = report or HeadReport()
-    told = end_of(said.stop)
+    end = end_of(said.stop)
     if not heads:
         began = cluster.state not in (State.QUEUED, State.ADMITTED)
-        return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=told)
+        return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
     head = heads[0]
     if over(head):
-        return Sight(Seen.GONE, True, last=told or _crash(head))
+        return Sight(Seen.GONE, True, last=end or _crash(head))
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
         phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head waits: {why}")
-        if told is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
-            told = End(Reason.IMAGE_PULL_FAILED, failed)
+        if end is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
+            end = End(Reason.IMAGE_PULL_FAILED, failed)
     elif phase is not None:
         waiting = [why for pod in pods if role(pod) == WORKER and (why := waits_for(pod)) is not None]
         if waiting:
             wait = count(len(waiting), "worker")
             phase = phase._replace(message=f"{phase.message}; {wait} not started: {waiting[0]}"[:1000])
         bad = [each for pod in pods if (each := _no_image(pod, now - cluster.since, pull)) is not None]
-        if told is None and bad and phase.state is State.STARTING:
-            told = End(Reason.IMAGE_PULL_FAILED, bad[0])
+        if end is None and bad and phase.state is State.STARTING:
+            end = End(Reason.IMAGE_PULL_FAILED, bad[0])
     seen = Seen.UNKNOWN if head.get("status", {}).get("phase") == "Unknown" else Seen.ALIVE
-    return Sight(seen, True, pulse=Pulse(said=told, phase=phase))
+    return Sight(seen, True, pulse=Pulse(said=end, phase=phase))
 
 
 def seen_in(cluster: Cluster, pods: Iterable[Json], report: HeadReport | None) -> Cluster:

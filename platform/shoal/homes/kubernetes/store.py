@@ -22,6 +22,7 @@ from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
 from shoal.homes.kubernetes.objects import (
     LINES,
@@ -43,7 +44,6 @@ from shoal.homes.kubernetes.objects import (
     unplanned,
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.place import Location, user_of
 from shoal.homes.kubernetes.pods import Pass, head_pod, service, worker_pod
 from shoal.homes.kubernetes.sight import over, role, seen_in, sight, tend
 from shoal.homes.kubernetes.structure import read, written

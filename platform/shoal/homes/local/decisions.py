@@ -76,7 +76,7 @@ class Governing:
 
     def _sight(self, tx: Transaction, cluster: Cluster) -> LocalSight:
         if cluster.id not in tx.sights:
-            tx.sights[cluster.id] = self.look(cluster, tx.now, tx.place)
+            tx.sights[cluster.id] = self.look(cluster, tx.now, tx.ledger_path)
         found: LocalSight = tx.sights[cluster.id]
         return found
 

@@ -107,7 +107,7 @@ class LocalDesk:
 
         def write() -> Cluster:
             with self._ledger.write() as tx:
-                tx.update(self.id, head=where | {"ledger": tx.place}, renewed_at=tx.now)
+                tx.update(self.id, head=where | {"ledger": tx.ledger_path}, renewed_at=tx.now)
                 return tx.get(self.id)
 
         self._keep(insisted(write))
@@ -234,7 +234,7 @@ class LocalDesk:
         """What its head sees of it: what follows from that is recorded. The record as it is then."""
         from shoal.homes.local import steps
 
-        return steps.told(tx, tx.get(self.id), pulse)
+        return steps.reported(tx, tx.get(self.id), pulse)
 
     def _governing(self) -> Governing | None:
         """The project's decisions; None when its folder is gone or broken by now."""

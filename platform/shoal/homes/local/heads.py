@@ -28,9 +28,9 @@ from shoal.model.status import HeadStatus
 class Heads:
     """Those of this machine."""
 
-    def look(self, cluster: Cluster, now: float, place: str) -> LocalSight:
-        """What is seen of a cluster's processes; ``now`` and ``place`` are its ledger's."""
-        return look(cluster, now, place)
+    def look(self, cluster: Cluster, now: float, ledger_path: str) -> LocalSight:
+        """What is seen of a cluster's processes; ``now`` and ``ledger_path`` are its ledger's."""
+        return look(cluster, now, ledger_path)
 
     def launch(self, cluster: Cluster, environment: Mapping[str, str]) -> dict[str, Any]:
         """Start its head, or let one go on that was started ahead; returns its identity. InfrastructureError."""

@@ -23,7 +23,7 @@ from shoal.homes.local import ahead
 from shoal.homes.local.decisions import Governing
 from shoal.homes.local.heads import Heads
 from shoal.homes.local.launch import LOG, SPARK_LOG
-from shoal.homes.local.ledger import Ledger, place_of
+from shoal.homes.local.ledger import Ledger, path_of
 from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.proofs import proofs
 from shoal.homes.local.rebuild import read_record
@@ -170,29 +170,29 @@ class LocalHome:
         return found[::-1]
 
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
-        told = known = None
+        head = known = None
         try:
             known = self.get(cluster_id)  # a head that died before is noted as that, not as stopped
             with self.ledger.write() as tx:
                 cluster = tx.get(cluster_id)
                 self._governing.stop(tx, cluster, End(reason, message))
-                told = None if cluster.state.ended else cluster.head
+                head = None if cluster.state.ended else cluster.head
         except InfrastructureError:
             # A ledger that is away or on a full disk: its head ends all the same, and whoever can write again
             # notes it. Where nothing can be read either, the head's own copy says where it is.
             copy = known.head if known is not None else (read_record(cluster_id) or {}).get("head", {})
-            if not of_another(copy, place_of(self._project.target.store)):
+            if not of_another(copy, path_of(self._project.target.store)):
                 self._heads.tell(copy)
             raise
         reached(CrashPoint.CLIENT_CLOSING)
-        if told is not None:
-            self._heads.tell(told)
+        if head is not None:
+            self._heads.tell(head)
         return self.get(cluster_id)
 
     def remains(self, cluster_id: str) -> bool:
         with self.ledger.read() as tx:
             cluster = tx.get(cluster_id)
-        if of_another(cluster.head, self.ledger.place):
+        if of_another(cluster.head, self.ledger.path):
             return False  # what runs is the other ledger's
         return self._heads.remain(cluster)
 
@@ -268,7 +268,7 @@ class LocalHome:
     def unresponsive(self, cluster: Cluster) -> str:
         """What is wrong with its head, for people, as far as it can be seen from here; empty: nothing."""
         head = cluster.head
-        if cluster.state.ended or not head or of_another(head, self.ledger.place):
+        if cluster.state.ended or not head or of_another(head, self.ledger.path):
             return ""
         if is_stopped(head):
             return f"its head (pid {head['pid']}) is stopped; `kill -CONT {head['pid']}` resumes it"
@@ -289,7 +289,7 @@ class LocalHome:
 
     def _launch(self, cluster: Cluster) -> Cluster:
         reached(CrashPoint.CLIENT_AFTER_DECISION)
-        head = self._heads.launch(cluster, self._environment()) | {"ledger": self.ledger.place}
+        head = self._heads.launch(cluster, self._environment()) | {"ledger": self.ledger.path}
         reached(CrashPoint.CLIENT_AFTER_LAUNCH)
         with self.ledger.write() as tx:
             if not tx.get(cluster.id).head:

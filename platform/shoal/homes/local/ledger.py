@@ -33,7 +33,7 @@ def _default() -> Path:
     return paths.data_folder().absolute() / "ledger.db"
 
 
-def place_of(url: str | None) -> str:
+def path_of(url: str | None) -> str:
     """Where the file of the ledger at ``url`` is, also where it cannot be opened; empty for a server."""
     if url is not None and not url.startswith("sqlite"):
         return ""
@@ -127,12 +127,12 @@ class Ledger:
         self._inode = self._look()
 
     @property
-    def place(self) -> str:
+    def path(self) -> str:
         """Where its file is, by its real name; empty for a server."""
         return str(self._store.file) if isinstance(self._store, SqliteFile) else ""
 
     def _transaction(self, connection: StoreConnection) -> Transaction:
-        return Transaction(connection, self._store.now(connection), self.place)
+        return Transaction(connection, self._store.now(connection), self.path)
 
     def _look(self) -> tuple[int, int] | None:
         return self._store.inode() if isinstance(self._store, SqliteFile) else None
@@ -154,7 +154,7 @@ class Ledger:
                 columns = self._store.columns(connection, "shoal_clusters")
                 version = Transaction(connection, 0.0).version() if columns else None
             if version is None or schema.lacking(columns):
-                known = rebuild.records_of_live_heads(self.place) if self._file is not None else []
+                known = rebuild.records_of_live_heads(self.path) if self._file is not None else []
                 with self._turn(), self._store.write(self._wait) as connection:
                     tx = Transaction(connection, self._store.now(connection))
                     tx.make_tables(self._store.counter, known)

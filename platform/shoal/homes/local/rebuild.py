@@ -92,12 +92,12 @@ def last_words(cluster_id: str) -> LastWords | None:
     return LastWords(state, reason, str(row["message"]), row.get("ended_at"), dict(row["report"]))
 
 
-def records_of_live_heads(place: str) -> list[dict[str, Any]]:
-    """The copies of all heads that live on this machine and belong to the ledger at ``place``."""
+def records_of_live_heads(ledger_path: str) -> list[dict[str, Any]]:
+    """The copies of all heads that live on this machine and belong to the ledger at ``ledger_path``."""
     found = []
     for file in sorted((paths.data_folder() / "run").glob(f"*/{RECORD}")):
         row = read_record(file.parent.name)
-        if row is not None and is_alive(row.get("head", {})) and not of_another(row["head"], place):
+        if row is not None and is_alive(row.get("head", {})) and not of_another(row["head"], ledger_path):
             found.append(row)
     return found
 

@@ -29,16 +29,16 @@ class LocalSight(Sight):
     ended_at: float | None = None
 
 
-# Of a cluster, at a time by the store's clock, in the ledger at a place (see ``Transaction``).
+# Of a cluster, at a time by the store's clock, in the ledger at a path (see ``Transaction``).
 Look = Callable[[Cluster, float, str], LocalSight]
 
 
-def look(cluster: Cluster, now: float, place: str = "") -> LocalSight:
+def look(cluster: Cluster, now: float, ledger_path: str = "") -> LocalSight:
     """What is seen of ``cluster`` now."""
     head = cluster.head
     if not head:
         return LocalSight(Seen.NEVER)
-    alive, owner = is_alive(head), of_another(head, place)
+    alive, owner = is_alive(head), of_another(head, ledger_path)
     if alive is None:
         return LocalSight(Seen.UNKNOWN, None, silent=now - (cluster.renewed_at or cluster.created))
     if alive and owner:

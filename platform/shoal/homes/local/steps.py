@@ -100,7 +100,7 @@ def live_on(
     return Stepped(cluster, changed, tuple(outside))
 
 
-def told(tx: Transaction, cluster: Cluster, pulse: Pulse) -> Cluster:
+def reported(tx: Transaction, cluster: Cluster, pulse: Pulse) -> Cluster:
     """Its head tells what it sees of it; returns what is recorded of it then."""
     return live_on(tx, cluster, Observation(Seen.ALIVE, pulse=pulse)).cluster
 

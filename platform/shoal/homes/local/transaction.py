@@ -49,9 +49,11 @@ def _setting(columns: tuple[str, ...], only_live: bool) -> str:
 class Transaction:
     """Reads and writes inside one transaction of the ledger."""
 
-    def __init__(self, connection: StoreConnection, now: float, place: str = "") -> None:
+    def __init__(self, connection: StoreConnection, now: float, ledger_path: str = "") -> None:
         self._connection = connection
-        self.place = place  # where the ledger's file is, which a copy of it cannot share; empty for a server
+        self.ledger_path = (
+            ledger_path  # where the ledger's file is, which a copy of it cannot share; empty for a server
+        )
         self._live: list[Cluster] | None = None
         self._past: dict[tuple[str, str], Account] = {}
         # What is seen of a cluster, by its id: looked at once, and true for the whole transaction.
@@ -143,11 +145,11 @@ class Transaction:
         }
         if after.plan is not before.plan:
             columns["plan"] = after.plan
-        told = (after.state, after.reason, after.message)
-        if told == (before.state, before.reason, before.message) or after.state is State.QUEUED:
+        moved = (after.state, after.reason, after.message)
+        if moved == (before.state, before.reason, before.message) or after.state is State.QUEUED:
             said = {"state": after.state.value, "reason": after.reason.value, "message": after.message}
             return self._set(after.id, columns | said | more, only_live=True) > 0
-        return self.move(after.id, *told, **{"since": after.since} | columns | more)
+        return self.move(after.id, *moved, **{"since": after.since} | columns | more)
 
     def version(self) -> str | None:
         """The version that the tables were made by."""
