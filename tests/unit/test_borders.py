@@ -54,8 +54,12 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
     ),
     "client/dask_ending.py": (
         "distributed",
-        "distributed waits for ever, or says CommClosedError, when its scheduler is gone for good",
-        {"_asynchronous", "_close", "_loop_runner", "_reconnect", "_send_to_scheduler", "_shutdown"},
+        "distributed waits for ever, or says CommClosedError, when its scheduler is gone for good, and does not "
+        "connect again where its warning of versions is an error",
+        {
+            *("_asynchronous", "_close", "_ensure_connected", "_loop_runner", "_reconnect"),
+            *("_send_to_scheduler", "_shutdown"),
+        },
     ),
     "client/frames.py": (
         "pyspark",
