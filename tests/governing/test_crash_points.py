@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import ScriptRun
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.units import Bytes
@@ -53,6 +55,7 @@ CASES: dict[RoundPoint, Callable[[FakeHome, Cluster], State]] = {
     RoundPoint.ADMISSION_USER_CHARGED: admit,
     RoundPoint.ADMISSION_RECORDED: admit,
     RoundPoint.START_HEAD_STARTED: admit,
+    RoundPoint.START_SCRIPT_STARTED: admit,
     RoundPoint.SCALE_PLACE_CHARGED: grow,
     RoundPoint.SCALE_TEAM_CHARGED: grow,
     RoundPoint.SCALE_USER_CHARGED: grow,
@@ -74,7 +77,7 @@ def test_every_crash_point_has_its_case() -> None:
 @pytest.mark.parametrize("point", RoundPoint, ids=str)
 def test_another_governor_finishes(point: RoundPoint, policy: Policy, asking: Asking) -> None:
     home = FakeHome(policy, Machine(memory=Bytes(10**12)))
-    cluster = home.request(asking("a", "ann", 2))
+    cluster = home.request(replace(asking("a", "ann", 2), run=ScriptRun("a.py")))
     expected = CASES[point](home, cluster)
     died = []
 
@@ -102,6 +105,7 @@ def test_another_governor_finishes(point: RoundPoint, policy: Policy, asking: As
     assert len(accounts) == 3  # place, team, user
     if expected is State.READY:
         workers = 3 if CASES[point] is grow else 2
+        assert home.scripts[cluster.id].alive
         assert home.heads[cluster.id].workers == record.plan.workers == workers
         assert [account.admitted[cluster.id].workers for account in accounts] == [workers] * 3
     else:

@@ -16,9 +16,10 @@ import pytest
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
-from shoal.homes.base import Home, Request, Wrote
+from shoal.homes.base import Home, Request, RunsScripts, Wrote
 from shoal.homes.fake import FakeClock, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import ScriptRun
 from shoal.quota.admission import Decision, Verdict
 from shoal.units import Seconds
 
@@ -33,6 +34,7 @@ class World:
     home: Home
     project: Path
     pass_time: Callable[[], None]
+    script_ends: Callable[[Cluster, int], None] | None = None  # None: it runs no scripts itself
 
     def ask(
         self,
@@ -42,11 +44,12 @@ class World:
         id: str | None = None,
         queue: bool = False,
         template: str = "small",
+        run: ScriptRun | None = None,
         **more: Any,
     ) -> Cluster:
         options = {"engine": "dask", "workers": workers, "queue": queue, "project": self.project, **more}
         settled = prepare(template, **options)
-        asked = Request(name, self.home.user(), settled.workload, settled.plan, id=id)
+        asked = Request(name, self.home.user(), settled.workload, settled.plan, id=id, run=run)
         return self.home.request(asked)
 
     def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
@@ -82,7 +85,7 @@ def world(request: pytest.FixtureRequest, project: Path) -> Iterator[World]:
             fake.govern()
             fake.advance(1)
 
-        yield World(fake, project, pass_time)
+        yield World(fake, project, pass_time, lambda cluster, code: fake.script_ends(cluster.id, code))
         return
     if request.param.startswith("played"):
         clock, mortal = FakeClock(), Mortal()
@@ -290,6 +293,40 @@ def test_a_queued_request_can_be_taken_back(world: World) -> None:
     third = world.ask("three", queue=True)
     ended = world.end(third)
     assert (ended.state, ended.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+
+
+def test_a_cluster_ends_with_the_script_beside_it_whose_exit_code_it_tells(world: World) -> None:
+    if world.script_ends is None:
+        assert not isinstance(world.home, RunsScripts), "it runs where its user is, see tests/cli"
+        return
+    assert isinstance(world.home, RunsScripts)
+    cluster = world.ready(world.ask("one", run=ScriptRun("nightly.py", arguments=("--month", "3"))))
+    assert (cluster.run, cluster.exit_code) == (ScriptRun("nightly.py", arguments=("--month", "3")), None)
+    with pytest.raises(UsageError, match=r"script +other\.py +nightly\.py"):
+        world.ask("one", run=ScriptRun("other.py"))
+    world.until(lambda: _script_ended(world, cluster, 7), "its script runs, and ends")
+    world.until(lambda: world.home.get(cluster.id).state.ended, "it ended with its script")
+    world.until(lambda: not world.home.remains(cluster.id), "nothing is left of it")
+    ended = world.home.get(cluster.id)
+    assert (ended.state, ended.message) == (State.STOPPED, "its script failed: exit code 7")
+    assert (ended.exit_code, ended.result) == (7, "failed")
+
+
+def _script_ended(world: World, cluster: Cluster, code: int) -> bool:
+    assert world.script_ends is not None
+    try:
+        world.script_ends(cluster, code)
+    except (KeyError, NotFoundError):  # it has not started yet
+        return False
+    return True
+
+
+def test_a_script_that_is_told_to_end_with_its_cluster_neither_failed_nor_succeeded(world: World) -> None:
+    if world.script_ends is None:
+        return
+    cluster = world.ready(world.ask("one", run=ScriptRun("nightly.py")))
+    ended = world.end(cluster)
+    assert (ended.message, ended.exit_code, ended.result) == ("no longer needed", None, "ended")
 
 
 def test_stopping_twice_is_stopping_once_and_the_first_reason_stays(world: World) -> None:

@@ -13,12 +13,22 @@ import pytest
 from cluster.clusters import Cluster as Kubernetes
 
 from shoal.client.clusters import open_project
+from shoal.errors import NotFoundError
 from shoal.governor.rounds import RoundPoint
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.governing import Files, GovernorProgram
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
-from shoal.homes.kubernetes.names import ACCESS, ACCOUNT, CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.names import (
+    ACCESS,
+    ACCOUNT,
+    CLUSTER,
+    POD,
+    REPORT,
+    SECRET,
+    SERVICE,
+    runner_of,
+)
 
 from .installing import apply, remove
 from .played_heads import PlayedHeads
@@ -54,6 +64,24 @@ class Simulated:
         self.governors.append((program, thread))
         thread.start()
         return thread
+
+    def script_ends(self, name: str, code: int) -> None:
+        """The script beside this cluster ends, as its kubelet would tell it; NotFoundError before it started."""
+        path = POD.path(self.namespace, runner_of(name))
+        ended = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
+        said = {
+            "name": "script",
+            "image": "",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": ended,
+        }
+        phase = "Failed" if code else "Succeeded"
+        if "phase" in (found := self.admin.get(path))["status"] and found["status"]["phase"] == "Running":
+            self.admin.patch(f"{path}/status", {"status": {"phase": phase, "containerStatuses": [said]}})
+        else:
+            raise NotFoundError(f"{name} has no script that runs")
 
     def left(self) -> list[str]:
         """What of clusters is there but for their records; and what accounts hold."""

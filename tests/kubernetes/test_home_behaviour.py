@@ -36,7 +36,9 @@ def world(
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     with simulated(kube_fleet, fleet_admin, project, monkeypatch) as place:
         place.govern()
-        world = World(open_home(open_project(project)), project, lambda: time.sleep(0.05))
+        home = open_home(open_project(project))
+        ends = lambda cluster, code: place.script_ends(cluster.name, code)  # noqa: E731
+        world = World(home, project, lambda: time.sleep(0.05), ends)
         yield world
         for cluster in world.home.clusters():
             world.end(cluster)

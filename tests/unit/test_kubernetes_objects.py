@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from shoal.governor.actions import Seen
+from shoal.governor.ends import Exit
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.definitions import definitions
 from shoal.homes.kubernetes.manifests import of_user, person
-from shoal.homes.kubernetes.names import HEAD, ROLE, SLOT, WORKER, account_of
+from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, SLOT, WORKER, account_of
 from shoal.homes.kubernetes.objects import (
     EndWish,
     Event,
@@ -26,11 +29,11 @@ from shoal.homes.kubernetes.objects import (
     status_from,
     status_of,
 )
-from shoal.homes.kubernetes.pods import Pass, head_pod, worker_pod
+from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, worker_pod
 from shoal.homes.kubernetes.structure import read, schema_of, written
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.report import Usage
-from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.model.workload import Engine, Group, Plan, ScriptRun, Size, Timeouts, Workload
 from shoal.quota.account import Account, Amounts
 from shoal.units import Bytes, Money, Seconds
 
@@ -50,6 +53,7 @@ PLAN = Plan(
     may_last=Seconds(14_400),
 )
 WORKLOAD = Workload("etl", Engine.DASK, workers=(1, 5), max_duration=Seconds(3600), packages=("xgboost>=2",))
+RUN = ScriptRun("jobs/nightly.py", "main", ("--month", "3"), code="ab" * 32)
 OWNER = {"metadata": {"name": "nightly", "namespace": "shoal-alice", "uid": "u-1"}}
 
 
@@ -222,6 +226,67 @@ def test_a_head_that_ended_says_how() -> None:
     assert "OOMKilled, exit code 137" in last.message
 
 
+def test_a_script_is_one_pod_as_large_as_the_head_that_never_starts_again() -> None:
+    made = runner_pod(replace(record(), run=RUN), OWNER)
+    (container,) = made["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == str(2 * GB)
+    assert (made["metadata"]["name"], made["spec"]["restartPolicy"]) == ("nightly-run", "Never")
+    assert made["spec"]["serviceAccountName"] == "shoal-runner"
+    assert made["spec"]["activeDeadlineSeconds"] == 14_400 + 900
+
+
+def beside(runner: dict[str, Any] | None, known: str = "") -> tuple[Seen | None, Exit | None]:
+    cluster = replace(record(), run=RUN, head={RUNNER: known} if known else {})
+    pods = [pod("nightly-head", HEAD), *([runner] if runner else [])]
+    seen = sight.sight(cluster, pods, HeadReport(), 60, 10)
+    return seen.script, seen.exit
+
+
+def ended(phase: str, code: int | None, why: str = "Error", **status: str) -> dict[str, Any]:
+    made = pod("nightly-run", RUNNER, phase)
+    made["status"] |= status
+    if code is not None:
+        told = {"state": {"terminated": {"exitCode": code, "reason": why}}}
+        made["status"]["containerStatuses"] = [told]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("runner", "known", "seen", "how"),
+    [
+        (None, "", Seen.NEVER, None),
+        (pod("nightly-run", RUNNER, "Pending"), "", Seen.ALIVE, None),
+        (pod("nightly-run", RUNNER), "r-1", Seen.ALIVE, None),
+        (ended("Succeeded", 0, "Completed"), "r-1", Seen.GONE, Exit(0)),
+        (ended("Failed", 7), "r-1", Seen.GONE, Exit(7)),
+        (ended("Failed", 137, "OOMKilled"), "r-1", Seen.GONE, Exit(137, "it took more than the 2 GB that it had")),
+        (ended("Failed", 0, reason="Evicted", message="disk"), "r-1", Seen.GONE, Exit(137, "Evicted: disk")),
+        (ended("Failed", None, reason="NodeLost"), "r-1", Seen.GONE, Exit(137, "NodeLost")),
+        (None, "r-1", Seen.GONE, Exit(137, "its pod was deleted, or its node is gone")),
+    ],
+)  # fmt: skip
+def test_how_a_script_ended_is_read_from_its_pod(
+    runner: dict[str, Any] | None, known: str, seen: Seen, how: Exit | None
+) -> None:
+    """One whose pod was seen is never started again, whoever deleted it."""
+    assert beside(runner, known) == (seen, how)
+
+
+def test_a_script_that_cannot_start_says_why_and_its_pod_is_remembered() -> None:
+    waits = pod("nightly-run", RUNNER, "Pending")
+    waits["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "Insufficient cpu"}
+    ]
+    cluster, said = replace(record(), run=RUN), HeadReport("Ready", "Serving", "3 workers ready")
+    pulse = sight.sight(cluster, [pod("nightly-head", HEAD), waits], said, 60, 10).pulse
+    assert pulse is not None
+    assert pulse.phase is not None
+    assert pulse.phase.message.endswith("its script has not started: no node takes it: Insufficient cpu")
+    known = sight.seen_in(cluster, [waits], None)
+    back = status_from(replace(known, report={"exit_code": 7}), None)
+    assert (back.runner, back.exit_code) == ("nightly-run", 7)
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
@@ -237,7 +302,8 @@ def test_why_a_pod_does_not_start(status: dict[str, Any], said: str | None) -> N
 
 
 def test_pods_fit_the_restricted_profile_and_hold_no_secret() -> None:
-    for made in (head_pod(record(), OWNER), worker_pod(record(), OWNER, 2, 100.0)):
+    runs = replace(record(), run=RUN)
+    for made in (head_pod(record(), OWNER), worker_pod(record(), OWNER, 2, 100.0), runner_pod(runs, OWNER)):
         spec, (container,) = made["spec"], made["spec"]["containers"]
         assert spec["securityContext"]["runAsNonRoot"]
         assert container["securityContext"] == {

@@ -159,6 +159,8 @@ def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
         rows.append(("scratch", f"{group.scratch} per worker", why("scratch")))
     rows.append(("spot", f"{group.spot:.0%}", why("spot")))
     rows.append(("head", f"{count(settled.head.cores, 'core')}, {settled.head.memory}", why("head")))
+    if settled.runner:
+        rows.append(("script", "beside it", why("runner")))
     if "engine" in reasons:
         rows.append(("engine", settled.conf.get("spark.master", ""), why("engine")))
     if settled.packages:

@@ -27,11 +27,11 @@ from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
 from shoal.display.computing import wanted
 from shoal.errors import DeadlineError, NotFoundError, UsageError
-from shoal.homes.base import Home, Request
+from shoal.homes.base import Home, Request, RunsScripts
 from shoal.homes.choose import ahead, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
-from shoal.model.workload import Engine, Plan, Workload
+from shoal.model.workload import Engine, Plan, ScriptRun, Workload
 from shoal.planning.asking import ask, refuse_unknown
 from shoal.planning.sizing import lowered
 from shoal.planning.sizing import plan as size
@@ -157,6 +157,7 @@ def start(
     adopt: str | None = None,
     soon: str | None = None,
     given_up: threading.Event | None = None,
+    run: ScriptRun | None = None,
 ) -> DaskCluster | SparkCluster:
     """Admit and start what was settled, and wait until it is Ready.
 
@@ -166,6 +167,7 @@ def start(
     attached to, unless its id is ``adopt``. ``cluster_id``: what a new one is to be known by, from
     :func:`shoal.homes.choose.ahead`. ``soon``: a module that the caller needs next, which is imported while
     the cluster starts. ``given_up``: set by whoever does not wait for it any more; it then ends at once.
+    ``run``: the script that its home is to run beside it.
     """
     plan = request.plan
     if detach:
@@ -179,7 +181,7 @@ def start(
             plan, request.workload.priority, request.limits, request.project.target.machine, home, chosen
         )
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
-        asked = Request(chosen, request.user, request.workload, plan, dict(tags or {}), its_id)
+        asked = Request(chosen, request.user, request.workload, plan, dict(tags or {}), its_id, run)
         cluster = _granted(home, asked)
         _log.debug("%s (%s): %s, %s", chosen, cluster.id, cluster.state, cluster.message)
     # Two may ask at once under one name: only one of them finds its own id.
@@ -252,14 +254,19 @@ def prepare(
     *,
     project: str | Path | None = None,
     target: str | None = None,
+    script: bool = False,
     **options: Any,
 ) -> Prepared:
-    """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them."""
+    """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them.
+
+    ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so.
+    """
     opened = open_project(project, target)
     workload = ask(template or "etl", **options)
     user = user_of(opened)
     limits = opened.policy.limits_of(user)
-    settled = size(workload, opened.template(workload.template), limits, opened.target)
+    runner = script and isinstance(open_home(opened), RunsScripts)
+    settled = size(workload, opened.template(workload.template), limits, opened.target, runner=runner)
     return Prepared(opened, workload, settled, limits, user)
 
 

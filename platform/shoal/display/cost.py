@@ -151,7 +151,8 @@ def _parts(cluster: Cluster, now: float) -> tuple[Parts, Parts | None, str]:
     of_workers = Fraction(worker_seconds) * Fraction(cores)
     of_start = min(of_workers, Fraction(plan.workers * starting) * Fraction(cores))
     computed = min(of_workers - of_start, max(Fraction(0), Fraction(used.cpu_seconds)))
-    of_head = Fraction((plan.head_there or plan.head).cores) * Fraction(lived)
+    heads = 2 if plan.runner else 1  # its script runs beside it, in as much
+    of_head = heads * Fraction((plan.head_there or plan.head).cores) * Fraction(lived)
     seconds = Parts(of_head, of_start, computed, of_workers - of_start - computed)
     core_hours = seconds.times(Fraction(1, 3600))
     if price is None or plan.price_per_hour is None:

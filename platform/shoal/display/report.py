@@ -92,11 +92,14 @@ class Report:
     @property
     def end(self) -> str:
         """How it ended, in words."""
-        return f"{self.reason}: {self.message}" if self.exit_code is None else script_end(self.exit_code)
+        if self.exit_code is None:
+            return f"{self.reason}: {self.message}"
+        said = script_end(self.exit_code)
+        return self.message if self.message.startswith(said) else said
 
     def line(self) -> str:
         """One line, as it ends a run."""
-        failed = [f"script failed: exit code {self.exit_code}"] if self.exit_code else []
+        failed = [self.end.removeprefix("its ")] if self.exit_code else []
         parts = [self.name, *failed, str(self.lived), self.cost, f"peak memory {self.memory_share:.0%}"]
         parts += [f"cpu {self.cpu_share:.0%}", f"spilled {self.spilled}"]
         if self.restarts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shoal.governor.ends import End, Pulse
+from shoal.governor.ends import End, Exit, Pulse
 from shoal.model.cluster import Reason, State
 from shoal.quota.account import Amounts, Fair
 
@@ -51,7 +51,8 @@ class Observation:
     Of its processes: ``head``; ``owner``: the ledger that a FOREIGN head belongs to; ``remains``: whether anything of
     it still runs besides the head (None: cannot tell); ``silent``: seconds since the last heartbeat of its head;
     ``lived``: seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its
-    head tells of it; ``last``: why a head that is GONE was ending.
+    head tells of it; ``last``: why a head that is GONE was ending. ``script``: what is seen of the script that its home
+    runs beside it (None: it runs none); ``exit``: how that ended.
 
     Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now.
 
@@ -69,6 +70,8 @@ class Observation:
     lived: float | None = None
     pulse: Pulse | None = None
     last: End | None = None
+    script: Seen | None = None
+    exit: Exit | None = None
     owner: str = ""
     stop: End | None = None
     outcome: TurnResult | None = None
@@ -99,7 +102,7 @@ class Free:
 class Move:
     """Write the record: a state with its reason (it may be the one that it has).
 
-    ``report``: what it tells of its waiting, see ``waiting.waits``.
+    ``report``: what it tells of its waiting, see ``waiting.waits``. ``exit_code``: of its script, which has ended.
     """
 
     state: State
@@ -107,6 +110,7 @@ class Move:
     message: str
     workers: int | None = None
     report: Mapping[str, float | None] | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,13 @@ class StartHead:
 
 
 @dataclass(frozen=True)
+class StartScript:
+    """Start the script that is to run beside it; nothing happens where it runs or ever ran."""
+
+
+@dataclass(frozen=True)
 class StopHead:
-    """Tell its head to end in good order."""
+    """Tell its head to end in good order, and its script."""
 
 
 @dataclass(frozen=True)
@@ -129,4 +138,4 @@ class EndRemains:
     """End every process that carries its mark."""
 
 
-Action = Charge | Free | Move | StartHead | StopHead | KillHead | EndRemains
+Action = Charge | Free | Move | StartHead | StartScript | StopHead | KillHead | EndRemains

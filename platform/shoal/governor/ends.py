@@ -49,6 +49,13 @@ class End(NamedTuple):
         return State.FAILED if self.reason in FAILURES else State.STOPPED
 
 
+class Exit(NamedTuple):
+    """How a script ended: with what exit code, and what ended it, where it did not end by itself."""
+
+    code: int
+    said: str = ""
+
+
 class Phase(NamedTuple):
     """How far a head has come: while it starts, and once it serves."""
 

@@ -29,11 +29,12 @@ from shoal.governor.actions import (
     Scope,
     Seen,
     StartHead,
+    StartScript,
     StopHead,
 )
 from shoal.governor.ends import PHASES, End, Phase, Sentence, due
 from shoal.governor.periods import Periods
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State, script_end
 
 
 def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
@@ -50,9 +51,14 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
         return _stopping(cluster, seen, now, periods)
     if (end := _reason_to_end(cluster, seen, periods)) is not None:
         return [Move(State.STOPPING, *end)]
+    if seen.exit is not None:
+        end = End(Reason.STOPPED_BY_USER, script_end(*seen.exit))
+        return [Move(State.STOPPING, *end, exit_code=seen.exit.code)]
     if seen.pulse is not None and (phase := seen.pulse.phase) is not None and _is_news(cluster, phase):
         return [Move(*phase)]
     start: list[Action] = [StartHead()] if seen.head is Seen.NEVER else []
+    if cluster.state is State.READY and seen.script is Seen.NEVER:
+        start.append(StartScript())
     return [*start, *_resize(cluster, seen)]
 
 
@@ -78,7 +84,10 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
         result = replace(result, plan=with_workers(result.plan, move.workers))
     if move.state.ended:
         result = replace(result, ended_at=now, workers=0)
-    return result if move.report is None else replace(result, report=dict(move.report))
+    report = result.report if move.report is None else dict(move.report)
+    if move.exit_code is not None:
+        report = {**report, EXIT_CODE: move.exit_code}
+    return result if report is result.report else replace(result, report=report)
 
 
 def _after_the_end(seen: Observation) -> list[Action]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.governor.actions import Scope, Seen
-from shoal.governor.ends import End, Pulse
+from shoal.governor.ends import End, Exit, Pulse
 from shoal.model.cluster import Cluster
 from shoal.quota.account import Account
 
@@ -43,6 +43,8 @@ class Sight:
     pulse: Pulse | None = None
     last: End | None = None
     owner: str = ""
+    script: Seen | None = None
+    exit: Exit | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,12 @@ class Governed(Protocol):
         """Start the cluster's head; nothing happens where one is or ever was."""
         ...
 
+    def start_script(self, cluster_id: str) -> None:
+        """Start the cluster's script; nothing happens where it runs or ever ran. Only homes that run any have this."""
+        ...
+
     def stop_head(self, cluster_id: str) -> None:
-        """Tell the head to end in good order; nothing happens where none is."""
+        """Tell the head to end in good order, and the script; nothing happens where none is."""
         ...
 
     def kill_head(self, cluster_id: str) -> None:

@@ -25,6 +25,7 @@ from shoal.governor.actions import (
     Scope,
     Seen,
     StartHead,
+    StartScript,
     StopHead,
 )
 from shoal.governor.lifecycle import moved, step
@@ -46,6 +47,7 @@ class RoundPoint(StrEnum):
     ADMISSION_USER_CHARGED = "admission: user charged"
     ADMISSION_RECORDED = "admission: record written"
     START_HEAD_STARTED = "start: head started"
+    START_SCRIPT_STARTED = "start: script started"
     SCALE_PLACE_CHARGED = "scale: place charged"
     SCALE_TEAM_CHARGED = "scale: team charged"
     SCALE_USER_CHARGED = "scale: user charged"
@@ -78,6 +80,8 @@ def crash_point(cluster: Cluster, action: Action) -> RoundPoint:
             return RoundPoint.RELEASE_REMAINS_ENDED
         case StartHead():
             return RoundPoint.START_HEAD_STARTED
+        case StartScript():
+            return RoundPoint.START_SCRIPT_STARTED
         case _:
             return RoundPoint.RELEASE_HEAD_TOLD
 
@@ -187,6 +191,8 @@ class _Round:
             lived=self._snapshot.now - begin,
             pulse=sight.pulse,
             last=sight.last,
+            script=sight.script,
+            exit=sight.exit,
             owner=sight.owner,
             charged={scope: its for scope, (key, its) in charged.items() if keys.get(scope) == key[1]},
             wants={scope: _amount(scope, wanted) for scope in Scope if scope in keys},
@@ -278,6 +284,8 @@ class _Round:
                 return self._home.write_cluster(moved(cluster, action, team, now), version)
             case StartHead():
                 self._home.start_head(cluster.id)
+            case StartScript():
+                self._home.start_script(cluster.id)
             case StopHead():
                 self._home.stop_head(cluster.id)
             case KillHead():

@@ -9,17 +9,17 @@ What it must not do: know any home, or decide (decisions come from the pure core
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.errors import ShoalError, UsageError
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.status import Event, HeadStatus
-from shoal.model.workload import Plan, Workload
+from shoal.model.workload import Plan, ScriptRun, Workload
 from shoal.units import Seconds
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Request:
 
     ``name`` is unique among the owner's live clusters; asking again under the name of a live one gives that
     cluster, if it is what is asked for (``homes.same``). ``id`` is what a new cluster is to be known by
-    (default: the home chooses): whoever gives one knows by it whether the cluster is new.
+    (default: the home chooses): whoever gives one knows by it whether the cluster is new. ``run``: the script that
+    is to run beside it, at a home that does so (:class:`RunsScripts`).
     """
 
     name: str
@@ -46,6 +47,7 @@ class Request:
     plan: Plan
     tags: Mapping[str, str] = field(default_factory=dict)
     id: str | None = None
+    run: ScriptRun | None = None
 
 
 class Wrote(StrEnum):
@@ -142,6 +144,22 @@ class Home(Protocol):
 
     def proofs(self) -> Iterable[Check]:
         """What it can prove of itself, for ``shoal doctor``. Nothing is connected to before a check is called."""
+        ...
+
+
+@runtime_checkable
+class RunsScripts(Protocol):
+    """What a home is besides that runs submitted scripts itself, beside their clusters: it takes ``Request.run``.
+
+    The script starts once its cluster is Ready and its code is there, at most once; the cluster ends with it, and
+    ``Cluster.exit_code`` tells how it did.
+    """
+
+    def output(self, cluster_id: str, *, follow: bool = False) -> Iterator[str]:
+        """What its script wrote, by line; ``follow``: and what it writes from now on, until its cluster has ended.
+
+        Of one that has ended these are its last lines, as far as the home keeps them.
+        """
         ...
 
 
@@ -283,6 +301,7 @@ def requested(request: Request, cluster_id: str, team: str | None, now: float, p
         created=now,
         tags=dict(request.tags),
         project=project,
+        run=request.run,
     )
 
 

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from shoal.errors import InfrastructureError, NotFoundError, OutcomeUnknownError, StaleRecordError
 from shoal.governor.actions import Move, Scope, Seen
 from shoal.governor.answers import why_not, would
-from shoal.governor.ends import End, Pulse, due
+from shoal.governor.ends import End, Exit, Pulse, due
 from shoal.governor.lifecycle import moved
 from shoal.governor.periods import Periods
 from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.governor.rounds import Governor
 from shoal.homes.base import Request, Wrote, at_least_one, requested
+from shoal.homes.faked import FakeClock as FakeClock
+from shoal.homes.faked import FakeHead as FakeHead
+from shoal.homes.faked import FakeScript as FakeScript
+from shoal.homes.faked import InjectedFault as InjectedFault
 from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
@@ -55,39 +58,6 @@ FOLLOW = 8.0  # s that workers outlive a head that was killed
 RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
 
-class InjectedFault(StrEnum):
-    """What may happen to a write on its way. LATE: no reply comes, and it is done some time later."""
-
-    NONE = "none"
-    LOST_REQUEST = "lost request"
-    LOST_REPLY = "lost reply"
-    DOUBLED = "doubled"
-    LATE = "late"
-
-
-@dataclass
-class FakeClock:
-    """``now``: the store's clock, which may jump; ``elapsed``: time as it really goes by, in seconds."""
-
-    now: float = 1_000_000.0
-    elapsed: float = 0.0
-
-
-@dataclass
-class FakeHead:
-    """A head: it lives by ``elapsed``, sees its record while it is ``reachable``, and has ``workers``."""
-
-    cluster: str
-    born: float
-    alive: bool = True
-    reachable: bool = True
-    to_end: bool = False
-    workers: int = 0
-    renewed: float = 0.0
-    died: float = 0.0
-    retiring: float | None = None
-
-
 @dataclass
 class FakeHome:
     """A home in memory, and its governing port; ``faults`` says what happens to each write.
@@ -107,6 +77,7 @@ class FakeHome:
     accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
     wishes: dict[str, UserWishes] = field(default_factory=dict)
     heads: dict[str, FakeHead] = field(default_factory=dict)
+    scripts: dict[str, FakeScript] = field(default_factory=dict)
     late: list[Callable[[], object]] = field(default_factory=list)
     events: dict[str, list[Event]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
@@ -120,7 +91,9 @@ class FakeHome:
                 # Of another machine that does not answer, nothing can be told.
                 sights[key] = Sight(Seen.UNKNOWN, None)
             else:
-                sights[key] = Sight(Seen.ALIVE if head.alive else Seen.GONE, head.workers > 0)
+                remains = head.workers > 0 or self._script(key).alive
+                seen = Seen.ALIVE if head.alive else Seen.GONE
+                sights[key] = Sight(seen, remains, script=self._seen(key), exit=self._script(key).exit)
         accounts, records, wishes = dict(self.accounts), dict(self.records), dict(self.wishes)
         return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine)
 
@@ -154,6 +127,19 @@ class FakeHome:
 
         self._through("start head", start)
 
+    def start_script(self, cluster_id: str) -> None:
+        self._through("start script", lambda: self.scripts.setdefault(cluster_id, FakeScript()))
+
+    def _script(self, cluster_id: str) -> FakeScript:
+        return self.scripts.get(cluster_id, FakeScript(alive=False))
+
+    def _seen(self, cluster_id: str) -> Seen | None:
+        if self.records[cluster_id][0].run is None:
+            return None
+        if cluster_id not in self.scripts:
+            return Seen.NEVER
+        return Seen.ALIVE if self._script(cluster_id).alive else Seen.GONE
+
     def stop_head(self, cluster_id: str) -> None:
         self._through("stop head", lambda: self._to_head(cluster_id, kill=False))
 
@@ -165,6 +151,7 @@ class FakeHome:
             head = self.heads.get(cluster_id)
             if head is not None and head.reachable and not head.alive:
                 head.workers = 0
+                self._script(cluster_id).alive = False
 
         self._through("end remains", end)
 
@@ -176,6 +163,7 @@ class FakeHome:
             self.crash_head(cluster_id)
         else:
             head.to_end = True
+            self._script(cluster_id).alive = False
 
     def _through(self, operation: str, write: Callable[[], T]) -> T:
         """Do ``write`` as the network has it."""
@@ -209,6 +197,12 @@ class FakeHome:
         if head.alive:
             head.alive, head.died = False, self.clock.elapsed
             self.changed()
+
+    def script_ends(self, cluster_id: str, code: int, said: str = "") -> None:
+        """The script beside this cluster ends."""
+        script = self.scripts[cluster_id]
+        script.alive, script.exit = False, script.exit or Exit(code, said)
+        self.changed()
 
     def advance(self, seconds: float) -> None:
         """Let time go by: heads start, renew, and end themselves."""
@@ -326,7 +320,8 @@ class FakeHome:
 
     def remains(self, cluster_id: str) -> bool:
         head = self.heads.get(cluster_id)
-        return head is not None and (head.alive or head.workers > 0)
+        alive = self._script(cluster_id).alive
+        return alive or (head is not None and (head.alive or head.workers > 0))
 
     def scale(self, cluster_id: str, workers: int) -> Cluster:
         at_least_one(workers)
@@ -380,6 +375,11 @@ class FakeHome:
 
     def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
         return "\n".join(event.message for event in self.history(cluster_id)[-lines:])
+
+    def output(self, cluster_id: str, *, follow: bool = False) -> Iterator[str]:
+        """What its script wrote."""
+        self.get(cluster_id)
+        yield from self._script(cluster_id).output
 
     def _note(self, cluster: Cluster) -> None:
         event = Event(cluster.state, cluster.reason, cluster.message, self.clock.now)

@@ -50,6 +50,8 @@ def differences(known: Cluster, request: Request) -> Iterator[Difference]:
     counts only where it is said, for ``--detach`` and ``extend`` change it.
     """
     here, asked = known.plan, request.plan
+    if request.run is not None and request.id != known.id:
+        yield "script", request.run.script, known.run.script if known.run is not None else "none"
     for what in ("template", "engine", "target"):
         if getattr(here, what) != getattr(asked, what):
             yield what, str(getattr(asked, what)), str(getattr(here, what))

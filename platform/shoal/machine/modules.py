@@ -92,7 +92,9 @@ def installed() -> Installed:
     }
     archive = f"python{number.replace('.', '')}.zip"
     library |= {os.path.join(os.path.dirname(folder), archive) for folder in library}
-    packages = {*site.getsitepackages(), site.getusersitepackages()}
+    # Where this package is there may be all others beside it, as in our images, which have them on PYTHONPATH.
+    beside = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    packages = {*site.getsitepackages(), site.getusersitepackages(), beside}
     return Installed(_with_real(library), _with_real(packages))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from shoal.errors import InfrastructureError
 from shoal.model.report import QueueStatus, Usage
-from shoal.model.workload import Plan, Workload
+from shoal.model.workload import Plan, ScriptRun, Workload
 
 T = TypeVar("T")
 
@@ -95,9 +95,10 @@ BY_DOWN = "ended by `shoal down`"  # the message of an end that somebody asked f
 EXIT_CODE = "exit_code"  # what of a report somebody else than the head wrote
 
 
-def script_end(code: int) -> str:
-    """``"its script failed: exit code 7"``."""
-    return f"its script failed: exit code {code}" if code else "its script succeeded"
+def script_end(code: int, why: str = "") -> str:
+    """``"its script failed: exit code 7"``; ``why``: what ended it, where it did not end by itself."""
+    said = f"its script failed: exit code {code}" if code else "its script succeeded"
+    return f"{said} ({why})" if why and code else said
 
 
 # Reasons that mean that infrastructure broke, not that the cluster came to its end.
@@ -120,7 +121,8 @@ class Cluster:
     ``pid_start`` and ``pid_ticks`` (the process's start, in seconds since the epoch and in ticks since the
     boot, to tell it from a later one of the same pid) and ``status_url``.
     ``report`` is what ``turn`` and then ``usage`` are read from.
-    ``project`` is the folder whose policy admits it. Secrets (tokens) are never in it.
+    ``project`` is the folder whose policy admits it. ``run``: the script that its home runs beside it. Secrets
+    (tokens) are never in it.
     """
 
     id: str
@@ -143,6 +145,7 @@ class Cluster:
     report: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     project: str = ""
+    run: ScriptRun | None = None
 
     def __post_init__(self) -> None:
         if self.state.name not in State.__members__:

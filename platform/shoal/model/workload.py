@@ -49,6 +49,20 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class ScriptRun:
+    """A script that its home runs beside the cluster, which ends with it.
+
+    ``script``: its file, as whoever submitted it calls it; ``function``: what is called in it ("": it is run as it
+    is). ``code``: the digest of the archive in which it travels, with what it imports and its project's files.
+    """
+
+    script: str
+    function: str = ""
+    arguments: tuple[str, ...] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True)
 class Size:
     """Cores and memory of one process or pod."""
 
@@ -124,7 +138,8 @@ class Plan:
     ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the
     first group; None where no prices are known.
     ``mounts`` are names of shared folders of the project. ``may_last`` is the maximum lifetime that the policy gave
-    when it was planned (None: no limit, or not known).
+    when it was planned (None: no limit, or not known). ``runner``: its home runs a script beside it, with as much
+    memory and as many cores as the head has, which count as the head's do.
     """
 
     template: str
@@ -142,6 +157,7 @@ class Plan:
     mounts: tuple[str, ...] = ()
     worker_price: Money | None = None
     may_last: Seconds | None = None
+    runner: bool = False
 
     @property
     def workers(self) -> int:

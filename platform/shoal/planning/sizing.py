@@ -41,14 +41,20 @@ class _Range:
 
 
 def plan(
-    workload: Workload, template: Template, limits: Limits, target: Target, prices: Prices | None = None
+    workload: Workload,
+    template: Template,
+    limits: Limits,
+    target: Target,
+    prices: Prices | None = None,
+    *,
+    runner: bool = False,
 ) -> Plan:
     """Settle every number of ``workload``, for a user with ``limits``, at ``target``.
 
     A template's default that is over a limit is lowered to it, and the reason says so. What was asked for
     explicitly is never changed: NeverFitsError names every limit that it is over. UsageError (one of its own
     kinds where there is one) for values that make no sense; NotFoundError for an engine that the template
-    lacks. ``prices`` defaults to the target's.
+    lacks. ``prices`` defaults to the target's. ``runner``: a script is to run beside it, which is its client.
     """
     check(workload)
     engine, settings = template.engine(workload.engine)
@@ -83,6 +89,10 @@ def plan(
         )
     head = _head(template, limits, reasons)
     head_there = target.there(head, target.head)
+    if runner:
+        reasons["runner"] = (
+            f"{count(head.cores, 'core')} and {head.memory} more for the script, as for the head"
+        )
     wanted = _workers(workload, template, limits, size, gpus)
     conf: dict[str, str] = dict(settings.conf)
     if engine is Engine.SPARK and target.home == "local":
@@ -101,7 +111,7 @@ def plan(
         target=target.name,
         head=head,
         groups=(group,),
-        timeouts=_timeouts(workload, template, limits, reasons),
+        timeouts=_timeouts(workload, template, limits, reasons, runner=runner),
         image=target.images.get(settings.image, settings.image),
         conf=conf,
         packages=tuple(dict.fromkeys((*template.packages, *workload.packages))),
@@ -110,6 +120,7 @@ def plan(
         may_last=Seconds(limit.value)
         if (limit := limits.per_cluster.get(Resource.DURATION)) is not None
         else None,
+        runner=runner,
     )
     refuse_what_never_fits(Need.of(result, workload.priority), limits, result.template)
     prices = prices or target.prices
@@ -218,7 +229,9 @@ def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     return head
 
 
-def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: dict[str, str]) -> Timeouts:
+def _timeouts(
+    workload: Workload, template: Template, limits: Limits, reasons: dict[str, str], *, runner: bool
+) -> Timeouts:
     default = template.timeouts
     longest = default.max if workload.max_duration is None else workload.max_duration
     why = f"from template {template.name}" if workload.max_duration is None else "as requested"
@@ -230,7 +243,10 @@ def _timeouts(workload: Workload, template: Template, limits: Limits, reasons: d
         why += f"; {lowered[0]}"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client
-    ends = f"ends after {longest} ({why}), {idle} with nothing to compute, {no_client} with no client"
+    alone = f"{no_client} with no client"
+    if runner:
+        no_client, alone = longest, "with its script"
+    ends = f"ends after {longest} ({why}), {idle} with nothing to compute, {alone}"
     reasons["timeouts"] = Why(ends, lowered)
     return Timeouts(idle=idle, no_client=no_client, max=longest)
 
@@ -259,10 +275,14 @@ def _price(result: Plan, prices: Prices | None, reasons: dict[str, str]) -> Mone
         reasons["price"] = f"no price: target {result.target} has no prices, hours are counted instead"
         return None
     head = prices.hour(result.head_there or result.head)
+    of_head = f"{head} for the head"
+    if result.runner:
+        of_head += f", {head} for its script"
+        head = Money(2 * head.amount, head.currency)
     workers = sum((prices.worker_hour(group).amount * group.count for group in result.groups), Decimal(0))
     total = Money(head.amount + workers, prices.currency)
     reasons["price"] = (
         f"{total} per hour: {Money(workers, prices.currency)} for {count(result.workers, 'worker')}, "
-        f"{head} for the head"
+        f"{of_head}"
     )
     return total

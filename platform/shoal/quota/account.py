@@ -29,7 +29,7 @@ class Amounts:
     """What one cluster, or several together, hold.
 
     ``memory`` and ``cores`` are the workers', as asked for; ``heads`` is the heads' memory, which has a limit
-    of its own; ``scratch`` is local disk.
+    of its own, and that of scripts that run beside them; ``scratch`` is local disk.
     """
 
     clusters: int = 0
@@ -102,7 +102,7 @@ def _add_groups(plan: Plan, head: Size, *, really: bool) -> Amounts:
         memory=Bytes(sum(group.count * size.memory for group, size in sized)),
         gpus=sum(group.count * group.gpus for group in plan.groups),
         scratch=Bytes(sum(group.count * group.scratch for group in plan.groups)),
-        heads=head.memory,
+        heads=Bytes(head.memory * (2 if plan.runner else 1)),
     )
 
 

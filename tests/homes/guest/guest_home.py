@@ -179,6 +179,9 @@ class GuestHome:
     def stop_head(self, cluster_id: str) -> None:
         self._signal(cluster_id, signal.SIGTERM)
 
+    def start_script(self, cluster_id: str) -> None:
+        raise NotImplementedError  # it takes no request with one
+
     def kill_head(self, cluster_id: str) -> None:
         self._signal(cluster_id, signal.SIGKILL)
 

@@ -107,6 +107,7 @@ class DaskHost:
         from shoal.engines.dask.arriving import Arriving
         from shoal.engines.dask.code import ClientsCode
         from shoal.engines.dask.dashboard import Guard, link, secret_of
+        from shoal.engines.dask.script import Handover
         from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
         from shoal.machine.certificate import make_certificate, name_of
@@ -135,6 +136,7 @@ class DaskHost:
         self._dashboard = link(scheduler.http_server.port, secret_of(key), host)
         self._scheduler = await scheduler
         ClientsCode(self._scheduler, elsewhere=not stand.own_workers)
+        Handover(self._scheduler)
         tell(self._scheduler)
         self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
         if stand.own_workers:

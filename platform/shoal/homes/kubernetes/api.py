@@ -41,6 +41,7 @@ _log = logging.getLogger("shoal.homes")
 Object = dict[str, Any]
 _known: dict[tuple[int, str | None, str | None], Api] = {}
 _TRIES = 15.0  # s for which a read is tried again
+_SILENT = 60.0  # s without a byte, after which what is followed counts as cut
 _PATCHES = {
     "merge": "application/merge-patch+json",
     "apply": "application/apply-patch+yaml",
@@ -153,6 +154,28 @@ class Api:
         try:
             return str(_answer("GET", path, self._request("GET", path, params=params)))
         except (_AgainError, httpx2.HTTPError) as error:
+            raise InfrastructureError(f"GET {path}: {error}") from error
+
+    def lines(self, path: str, **params: str) -> Iterator[str]:
+        """What is not JSON, line by line as it comes; InfrastructureError where it is cut, or long silent."""
+        silent = httpx2.Timeout(_SILENT, connect=5)
+        try:
+            with (
+                self._using(),
+                self._http.stream("GET", path, params=params, timeout=silent) as answer,
+                self._watching(answer),
+            ):
+                if answer.status_code >= 400:
+                    answer.read()
+                    _answer("GET", path, answer)
+                rest = b""
+                for some in answer.iter_bytes():
+                    # At line feeds alone: what a progress bar writes over itself is one line.
+                    *whole, rest = (rest + some).split(b"\n")
+                    yield from (line.decode(errors="replace") for line in whole)
+                if rest:
+                    yield rest.decode(errors="replace")
+        except (_AgainError, httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             raise InfrastructureError(f"GET {path}: {error}") from error
 
     def list(self, path: str, **params: str) -> tuple[list[Object], str]:

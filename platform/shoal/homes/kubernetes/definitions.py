@@ -27,7 +27,7 @@ _CONDITION = {
     },
 }
 # What of a request may not change once it was made, whoever asks.
-_FIXED = ("workload", "id", "tags", "project")
+_FIXED = ("workload", "id", "tags", "project", "run")
 
 
 def definitions() -> list[Schema]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -27,7 +27,7 @@ from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
 from shoal.governor.ports import Key, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
-from shoal.homes.kubernetes import connecting, tunnel
+from shoal.homes.kubernetes import connecting, logs, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, user_of
@@ -35,14 +35,10 @@ from shoal.homes.kubernetes.names import (
     ACCOUNT,
     ASKED_AS,
     CLUSTER,
-    HEAD,
     LONGEST,
     OF_CLUSTER,
     POD,
-    ROLE,
-    WORKER,
     account_of,
-    head_of,
 )
 from shoal.homes.kubernetes.objects import (
     EndWish,
@@ -58,7 +54,6 @@ from shoal.homes.kubernetes.objects import (
     unplanned,
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.sight import waits_for
 from shoal.homes.kubernetes.structure import written
 from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
@@ -133,7 +128,9 @@ class KubernetesHome:
         workload = request.workload
         if times.no_client >= times.max and workload.no_client is None:
             workload = replace(workload, no_client=times.no_client)  # asked for with `detach`
-        spec = Spec(workload, request.id or "", dict(request.tags), str(self._project.folder))
+        spec = Spec(
+            workload, request.id or "", dict(request.tags), str(self._project.folder), run=request.run
+        )
         for _ in range(10):
             if (known := self._object(request.name)) is not None:
                 cluster = self._read(known)
@@ -244,26 +241,11 @@ class KubernetesHome:
         return bool(self._pods(self._by_id(cluster_id)["metadata"]))
 
     def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
-        roles = {Wrote.ANYBODY: (HEAD, WORKER), Wrote.HEAD: (HEAD,), Wrote.WORKERS: (WORKER,)}[wrote]
         found = self._by_id(cluster_id)
-        metadata, status = found["metadata"], status_of(found)
-        parts = []
-        if status is not None and HEAD in roles:
-            parts += [f"{head_of(metadata['name'])} | {line}" for line in status.log]
-        for pod in self._pods(metadata):
-            if pod["metadata"]["labels"].get(ROLE) not in roles:
-                continue
-            name = pod["metadata"]["name"]
-            if (why := waits_for(pod)) is not None:
-                parts.append(f"{name}: {why}")
-                continue
-            try:
-                text = self._api.text(POD.path(metadata["namespace"], name, "log"), tailLines=str(lines))
-            except ShoalError as error:
-                parts.append(f"{name}: its log cannot be read: {error.message}")
-            else:
-                parts += [f"{name} | {line}" for line in text.splitlines()]
-        return "\n".join(parts[-lines:])
+        return logs.engine(self._api, found, self._pods(found["metadata"]), lines, wrote)
+
+    def output(self, cluster_id: str, *, follow: bool = False) -> Iterator[str]:
+        yield from logs.output(self._api, lambda: self._by_id(cluster_id), follow=follow)
 
     # -- wishes ------------------------------------------------------------------------------------------
 

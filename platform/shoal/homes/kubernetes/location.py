@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import NAMESPACE, SYSTEM, USER
+from shoal.machine.addresses import POD_IP
 from shoal.project.targets import Target
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ class Location:
 
     @classmethod
     def of(cls, target: Target) -> Location:
-        """By the target's ``kubernetes:`` block; SHOAL_NAMESPACE stands over its namespace."""
+        """By the target's ``kubernetes:`` block; SHOAL_NAMESPACE stands over its namespace.
+
+        In a pod of ours the account is the pod's own, whatever context its user has at home.
+        """
         said = target.kubernetes
         chosen = os.environ.get("SHOAL_NAMESPACE") or (said.namespace if said else None)
         if said is None:
             return cls(namespace=chosen)
-        return cls(said.context, chosen, said.system, said.namespaces)
+        context = None if os.environ.get(POD_IP) else said.context
+        return cls(context, chosen, said.system, said.namespaces)
 
     def own(self, api: Api) -> str:
         """The namespace that is asked in: the target's, else the context's."""

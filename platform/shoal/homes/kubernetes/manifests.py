@@ -23,6 +23,7 @@ from shoal.homes.kubernetes.names import (
     GROUP,
     HEAD_ACCOUNT,
     REPORT,
+    RUNNER_ACCOUNT,
     USER,
     account_of,
 )
@@ -78,6 +79,7 @@ def of_user(
         ),
         _named("v1", "Secret", ACCESS, namespace),
         _named("v1", "ServiceAccount", HEAD_ACCOUNT, namespace),
+        _named("v1", "ServiceAccount", RUNNER_ACCOUNT, namespace),
         _role(
             "shoal-user",
             namespace,
@@ -114,6 +116,16 @@ def of_user(
             ],
         ),
         _binding(HEAD_ACCOUNT, namespace, [_account(HEAD_ACCOUNT, namespace)]),
+        # A script is its user's, and does with its cluster what they could: scale it, extend it, end it.
+        _role(
+            RUNNER_ACCOUNT,
+            namespace,
+            [
+                _rule([GROUP], [CLUSTER.plural], ["get", "list", "watch", "patch"]),
+                _rule([""], ["namespaces"], ["get"]),
+            ],
+        ),
+        _binding(RUNNER_ACCOUNT, namespace, [_account(RUNNER_ACCOUNT, namespace)]),
         _role(
             GOVERNOR,
             namespace,
@@ -122,7 +134,7 @@ def of_user(
                 _rule([GROUP], [f"{CLUSTER.plural}/status"], ["update"]),
                 _rule([GROUP], [REPORT.plural], ["create", "delete"]),
                 _rule([""], ["pods", "services"], ["create", "delete"]),
-                _rule([""], ["services"], ["get"]),
+                _rule([""], ["services", "pods/log"], ["get"]),
                 _rule([""], ["secrets"], ["get", "patch"], [ACCESS]),
             ],
         ),

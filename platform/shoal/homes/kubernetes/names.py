@@ -51,10 +51,11 @@ ROLE = f"{GROUP}/role"
 SLOT = f"{GROUP}/slot"
 ASKED_AS = f"{GROUP}/asked-as"
 USER = f"{GROUP}/user"  # on a namespace: whose it is
-HEAD, WORKER = "head", "worker"
+HEAD, WORKER, RUNNER = "head", "worker", "runner"
 
 ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster
 HEAD_ACCOUNT = "shoal-head"  # the service account of heads
+RUNNER_ACCOUNT = "shoal-runner"  # of scripts that run beside their clusters
 SYSTEM = "shoal-system"  # where accounts are, and the governor
 GOVERNOR = "shoal-governor"
 
@@ -69,6 +70,11 @@ def head_of(cluster: str) -> str:
 def worker_of(cluster: str, slot: int) -> str:
     """A worker's pod. A name exists once, so a slot is never taken twice."""
     return f"{cluster}-w-{slot}"
+
+
+def runner_of(cluster: str) -> str:
+    """The pod of the script that runs beside the cluster."""
+    return f"{cluster}-run"
 
 
 def account_of(scope: str, holder: str) -> str:

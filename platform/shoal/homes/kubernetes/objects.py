@@ -16,13 +16,13 @@ from typing import Any
 
 from shoal.governor.actions import Scope
 from shoal.governor.ends import End
-from shoal.homes.kubernetes.names import ACCOUNT, ASKED_AS, CLUSTER, REPORT, account_of
+from shoal.homes.kubernetes.names import ACCOUNT, ASKED_AS, CLUSTER, REPORT, RUNNER, account_of
 from shoal.homes.kubernetes.structure import read, written
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import QueueStatus, Usage
 from shoal.model.status import Event
-from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.model.workload import Engine, Group, Plan, ScriptRun, Size, Timeouts, Workload
 from shoal.quota.account import Account
 from shoal.units import Bytes, Seconds
 
@@ -42,11 +42,11 @@ class EndWish:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a person asks for. Only what comes after ``project`` may change later.
+    """What a person asks for. ``replicas``, ``stop``, ``lifetime`` and ``exit_code`` may change later.
 
-    ``id``: what the asker knows the cluster by. ``project``: the folder that was asked from. ``replicas``: how many
-    workers are wanted now; ``lifetime``: a maximum lifetime other than the planned one, in seconds; ``exit_code``: how
-    the script ended that ran on it.
+    ``id``: what the asker knows the cluster by. ``project``: the folder that was asked from. ``run``: the script that
+    is to run beside it. ``replicas``: how many workers are wanted now; ``lifetime``: a maximum lifetime other than the
+    planned one, in seconds; ``exit_code``: how a script ended that ran on it elsewhere.
     """
 
     workload: Workload
@@ -57,6 +57,7 @@ class Spec:
     stop: EndWish | None = None
     lifetime: float | None = None
     exit_code: int | None = None
+    run: ScriptRun | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Status:
     """What the governor says of a cluster. Times are seconds since the epoch.
 
     ``created``: when it was asked for, as the queue goes by it. ``log``: the last lines of its head, once that has
-    ended: its pod is gone then.
+    ended: its pod is gone then; ``output``: the same of the script that ran beside it. ``runner``: the uid of that
+    script's pod, once it was seen; ``exit_code``: how the script ended.
     """
 
     state: State
@@ -83,6 +85,9 @@ class Status:
     usage: Usage | None = None
     history: tuple[Event, ...] = ()
     log: tuple[str, ...] = ()
+    runner: str = ""
+    exit_code: int | None = None
+    output: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,10 @@ def cluster_of(found: Json, status: Status, spec: Spec, plan: Plan, cluster_id: 
     metadata = found["metadata"]
     part = status.turn if status.state is State.QUEUED else status.usage
     report: dict[str, Any] = plain(part) if part is not None else {}
-    if spec.exit_code is not None:
-        report[EXIT_CODE] = spec.exit_code
+    code = spec.exit_code if status.exit_code is None else status.exit_code
+    if code is not None:
+        report[EXIT_CODE] = code
+    runner = {RUNNER: status.runner} if status.runner else {}
     return Cluster(
         id=cluster_id,
         name=metadata["name"],
@@ -148,7 +155,7 @@ def cluster_of(found: Json, status: Status, spec: Spec, plan: Plan, cluster_id: 
         message=status.message,
         since=status.since,
         created=status.created or created(found),
-        head={"namespace": metadata["namespace"]},
+        head={"namespace": metadata["namespace"], **runner},
         admitted_at=status.admitted_at,
         ready_at=status.ready_at,
         ended_at=status.ended_at,
@@ -156,6 +163,7 @@ def cluster_of(found: Json, status: Status, spec: Spec, plan: Plan, cluster_id: 
         report=report,
         tags=dict(spec.tags),
         project=spec.project,
+        run=spec.run,
     )
 
 
@@ -166,7 +174,9 @@ def unplanned(spec: Spec) -> Plan:
     return Plan(spec.workload.template, engine, "", Size(0, Bytes(0)), (group,), Timeouts(none, none, none))
 
 
-def status_from(cluster: Cluster, before: Status | None, log: tuple[str, ...] = ()) -> Status:
+def status_from(
+    cluster: Cluster, before: Status | None, log: tuple[str, ...] = (), output: tuple[str, ...] = ()
+) -> Status:
     """What the object is to say of a record; the history goes on from ``before``."""
     history = before.history if before is not None else ()
     event = Event(cluster.state, cluster.reason, cluster.message, time.time())
@@ -196,6 +206,9 @@ def status_from(cluster: Cluster, before: Status | None, log: tuple[str, ...] = 
         usage=None if waits else replace(cluster.usage, samples=()),
         history=history,
         log=log or (before.log if before is not None else ()),
+        runner=cluster.head.get(RUNNER, ""),
+        exit_code=cluster.exit_code if cluster.run is not None else None,
+        output=output or (before.output if before is not None else ()),
     )
 
 

@@ -9,6 +9,7 @@ What it must not do: import a client.
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,15 +24,19 @@ from shoal.homes.kubernetes.names import (
     HEAD_ACCOUNT,
     OF_CLUSTER,
     ROLE,
+    RUNNER,
+    RUNNER_ACCOUNT,
     SLOT,
     STATUS_PORT,
     WORKER,
     head_of,
+    runner_of,
     worker_of,
 )
 from shoal.homes.kubernetes.objects import Object, owned_by
 from shoal.machine.processes import MARK
 from shoal.model.cluster import Cluster
+from shoal.model.codec import plain
 from shoal.model.workload import Group, Size
 
 SCRATCH, PASS = "/scratch", "/etc/shoal/access"  # mounted in every pod of ours
@@ -82,7 +87,7 @@ def worker_pod(cluster: Cluster, owner: Object, slot: int, left: float | None = 
     group = cluster.plan.groups[0]
     name = worker_of(cluster.name, slot)
     environment = {
-        "SHOAL_SCHEDULER": f"tls://{head_of(cluster.name)}.{owner['metadata']['namespace']}.svc:{ENGINE_PORT}",
+        "SHOAL_SCHEDULER": _scheduler(cluster, owner),
         "SHOAL_WORKER_NAME": name,
         "SHOAL_WORKER_CORES": str(max(1, int(group.there.cores))),
         "SHOAL_WORKER_MEMORY": str(int(group.there.memory)),
@@ -95,6 +100,30 @@ def worker_pod(cluster: Cluster, owner: Object, slot: int, left: float | None = 
     if left is not None:
         pod["spec"]["activeDeadlineSeconds"] = max(1, math.ceil(left)) + _LATE
     return pod
+
+
+def runner_pod(cluster: Cluster, owner: Object) -> Object:
+    """The pod of its script, as large as the head's. It ends with the script, and never starts it again."""
+    size = cluster.plan.head_there or cluster.plan.head
+    environment = {
+        "SHOAL_SCHEDULER": _scheduler(cluster, owner),
+        "SHOAL_ATTACH": cluster.name,
+        "SHOAL_RUN": json.dumps(plain(cluster.run)),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = ["python3", "-P", "-m", "shoal.engines.dask.runner"]
+    container = _container(cluster, "script", command, size, environment, _LEAST_SCRATCH)
+    container["env"].append(
+        {"name": "SHOAL_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    )
+    pod = _pod(cluster, owner, runner_of(cluster.name), {ROLE: RUNNER}, container, _LEAST_SCRATCH)
+    # Its token lets the script do with its user's clusters what they could, but make one.
+    pod["spec"] |= {"serviceAccountName": RUNNER_ACCOUNT, "automountServiceAccountToken": True}
+    return pod
+
+
+def _scheduler(cluster: Cluster, owner: Object) -> str:
+    return f"tls://{head_of(cluster.name)}.{owner['metadata']['namespace']}.svc:{ENGINE_PORT}"
 
 
 def service(cluster: Cluster, owner: Object) -> Object:

@@ -7,15 +7,16 @@ What it must not do: import a client, or read a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight
-from shoal.homes.kubernetes.names import HEAD, ROLE, SLOT, WORKER
+from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, SLOT, WORKER
 from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
+from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import Usage
@@ -54,6 +55,7 @@ def sight(
     head = heads[0]
     if over(head):
         return Sight(Seen.GONE, True, last=end or _crash(head))
+    runner = next((pod for pod in pods if role(pod) == RUNNER), None)
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
         phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head waits: {why}")
@@ -64,17 +66,23 @@ def sight(
         if waiting:
             wait = count(len(waiting), "worker")
             phase = phase._replace(message=f"{phase.message}; {wait} not started: {waiting[0]}"[:1000])
+        if runner is not None and (why := waits_for(runner)) is not None:
+            phase = phase._replace(message=f"{phase.message}; its script has not started: {why}"[:1000])
         bad = [each for pod in pods if (each := _no_image(pod, now - cluster.since, pull)) is not None]
         if end is None and bad and phase.state is State.STARTING:
             end = End(Reason.IMAGE_PULL_FAILED, bad[0])
     seen = Seen.UNKNOWN if head.get("status", {}).get("phase") == "Unknown" else Seen.ALIVE
-    return Sight(seen, True, pulse=Pulse(said=end, phase=phase))
+    script = script_seen(cluster, runner)
+    return Sight(seen, True, pulse=Pulse(said=end, phase=phase), script=script, exit=exit_of(cluster, runner))
 
 
-def seen_in(cluster: Cluster, pods: Iterable[Json], report: HeadReport | None) -> Cluster:
+def seen_in(cluster: Cluster, pods: Collection[Json], report: HeadReport | None) -> Cluster:
     """The record with what its head says of workers and use, as far as that can be."""
     if cluster.state not in (State.ADMITTED, State.STARTING, State.READY, State.STOPPING):
         return cluster
+    for pod in pods:
+        if role(pod) == RUNNER:
+            cluster = replace(cluster, head={**cluster.head, RUNNER: pod["metadata"]["uid"]})
     there = sum(1 for pod in pods if role(pod) == WORKER and not over(pod))
     if report is None:
         return cluster

@@ -22,6 +22,7 @@ from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.errors import ObjectRefusedError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
 from shoal.homes.kubernetes.objects import (
@@ -44,8 +45,8 @@ from shoal.homes.kubernetes.objects import (
     unplanned,
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.pods import Pass, head_pod, service, worker_pod
-from shoal.homes.kubernetes.sight import over, role, seen_in, sight, tend
+from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, service, worker_pod
+from shoal.homes.kubernetes.sight import going, over, role, seen_in, sight, tend
 from shoal.homes.kubernetes.structure import read, written
 from shoal.machine.certificate import make_certificate, name_of
 from shoal.model.cluster import Cluster, Reason, State
@@ -58,6 +59,7 @@ from shoal.units import Seconds
 _log = logging.getLogger("shoal.homes")
 _OWNERS = 60.0  # s for which it is remembered whose a namespace is
 _SWEEP = 60.0  # s between two looks for passes to clusters that are gone
+_SCRIPT = 10  # s that a script gets to end, where its cluster ends before it
 _PODS = {"labelSelector": OF_CLUSTER}
 
 
@@ -73,7 +75,7 @@ class ObjectStore:
         self._owners: dict[str, tuple[str, float]] = {}
         self._accounts: dict[Key, Object] = {}
         self._swept = 0.0
-        self._logs: dict[str, tuple[str, ...]] = {}
+        self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
 
     # -- what is decided on -----------------------------------------------------------------------------
 
@@ -84,7 +86,7 @@ class ObjectStore:
         self._accounts = {
             (Scope(found["spec"]["scope"]), found["spec"]["holder"]): found for found in accounts
         }
-        self._logs = {uid: log for uid, log in self._logs.items() if uid in self._found}
+        self._logs = {key: log for key, log in self._logs.items() if key[0] in self._found}
         self._found = {found["metadata"]["uid"]: found for found in self._all(CLUSTER.path)}
         self._pods = {}
         for pod in self._all(POD.path, **_PODS):
@@ -131,8 +133,9 @@ class ObjectStore:
         project, owner = self._project(), self._owner(found["metadata"]["namespace"])
         limits = project.policy.limits_of(owner)
         workload = spec.workload
-        plan = size(workload, project.template(workload.template), limits, project.target)
-        request = Request(found["metadata"]["name"], owner, workload, plan, spec.tags)
+        template, runner = project.template(workload.template), spec.run is not None
+        plan = size(workload, template, limits, project.target, runner=runner)
+        request = Request(found["metadata"]["name"], owner, workload, plan, spec.tags, run=spec.run)
         fresh = requested(request, uid, limits.team, created(found), spec.project)
         return replace(fresh, head={"namespace": found["metadata"]["namespace"]})
 
@@ -175,9 +178,8 @@ class ObjectStore:
         """Replace its status if the object still has this version."""
         found = self._found[cluster.id]
         before = status_of(found) if found.get("status") else None
-        status = written(status_from(cluster, before, self._logs.get(cluster.id, ()))) | {
-            "conditions": conditions(cluster)
-        }
+        log, output = (self._logs.get((cluster.id, role), ()) for role in (names.HEAD, names.RUNNER))
+        status = written(status_from(cluster, before, log, output)) | {"conditions": conditions(cluster)}
         metadata = found["metadata"] | {"resourceVersion": str(version)}
         new = self._api.replace(_path(found, "status"), found | {"metadata": metadata, "status": status})
         self._found[cluster.id], self._records[cluster.id] = new, cluster
@@ -195,9 +197,20 @@ class ObjectStore:
         ):
             self._made(path, item, found)
 
+    def start_script(self, cluster_id: str) -> None:
+        """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
+        found, cluster = self._found[cluster_id], self._records[cluster_id]
+        try:
+            self._made(POD.path(found["metadata"]["namespace"]), runner_pod(cluster, found), found)
+        except ObjectRefusedError as error:
+            _log.warning("the script of %s is started later: %s", cluster.name, error)
+            raise StaleRecordError(error.message) from error
+
     def stop_head(self, cluster_id: str) -> None:
-        """It reads in its record that it is to end; one that does not run yet cannot."""
+        """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
         for pod in self._pods.get(cluster_id, []):
+            if role(pod) == names.RUNNER and not over(pod) and not going(pod):
+                self._end(pod, _SCRIPT)
             if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
                 self._end(pod, None)
 
@@ -211,9 +224,10 @@ class ObjectStore:
         """All its pods, its name, and what lets in to it."""
         pods = self._pods.get(cluster_id, [])
         for pod in pods:
-            if role(pod) == names.HEAD and over(pod):
+            if over(pod) and role(pod) in (names.HEAD, names.RUNNER):
                 self._keep_log(cluster_id, pod)
-            self._end(pod, 1)
+            if role(pod) != names.RUNNER or not going(pod):  # its script has its time
+                self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)
         if (found := self._found.get(cluster_id)) is not None:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
@@ -223,7 +237,7 @@ class ObjectStore:
         metadata = pod["metadata"]
         path = POD.path(metadata["namespace"], metadata["name"], "log")
         try:
-            self._logs[cluster_id] = last_lines(self._api.text(path, tailLines=str(LINES)))
+            self._logs[cluster_id, role(pod)] = last_lines(self._api.text(path, tailLines=str(LINES)))
         except ShoalError as error:
             _log.info("the log of %s is lost: %s", metadata["name"], error)
 
@@ -280,7 +294,7 @@ class ObjectStore:
         before = status_of(found)
         if before is None or cluster.state not in (State.ADMITTED, State.STARTING, State.READY):
             return
-        news = before.workers != cluster.workers
+        news = before.workers != cluster.workers or before.runner != cluster.head.get(names.RUNNER, "")
         seen = before.usage.seen if before.usage is not None else 0.0
         if news or cluster.usage.seen - seen > KUBERNETES.report:
             self.write_cluster(cluster, _version(self._found[cluster.id]))

@@ -147,7 +147,8 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-FIELDS = tuple(field.name for field in fields(Cluster))
+# Scripts run where their user is: no record here has one.
+FIELDS = tuple(field.name for field in fields(Cluster) if field.name != "run")
 SELECTED = (*FIELDS, *ADDED)
 
 

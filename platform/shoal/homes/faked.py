@@ -1,0 +1,55 @@
+"""What is in the world of :class:`shoal.homes.fake.FakeHome`: its clock, its heads, its scripts, what may go wrong.
+
+Why it exists: see there. Public, for tests.
+
+What it must not do: anything by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shoal.governor.ends import Exit
+
+
+class InjectedFault(StrEnum):
+    """What may happen to a write on its way. LATE: no reply comes, and it is done some time later."""
+
+    NONE = "none"
+    LOST_REQUEST = "lost request"
+    LOST_REPLY = "lost reply"
+    DOUBLED = "doubled"
+    LATE = "late"
+
+
+@dataclass
+class FakeClock:
+    """``now``: the store's clock, which may jump; ``elapsed``: time as it really goes by, in seconds."""
+
+    now: float = 1_000_000.0
+    elapsed: float = 0.0
+
+
+@dataclass
+class FakeHead:
+    """A head: it lives by ``elapsed``, sees its record while it is ``reachable``, and has ``workers``."""
+
+    cluster: str
+    born: float
+    alive: bool = True
+    reachable: bool = True
+    to_end: bool = False
+    workers: int = 0
+    renewed: float = 0.0
+    died: float = 0.0
+    retiring: float | None = None
+
+
+@dataclass
+class FakeScript:
+    """A script beside its cluster: it runs until it has its ``exit``, or somebody ends it."""
+
+    alive: bool = True
+    exit: Exit | None = None
+    output: list[str] = field(default_factory=list)
