@@ -16,7 +16,7 @@ from shoal.governor.ports import Snapshot
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
-from shoal.model.cluster import Cluster, State
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy, Team
 from shoal.quota.account import amounts
 from shoal.units import Bytes
@@ -205,3 +205,22 @@ def test_a_policy_that_takes_away_leaves_what_runs(home: FakeHome, asking: Askin
     assert home.get(cluster.id).state is State.READY
     assert home.get(another.id).state is State.QUEUED
     assert "team red's quota" in home.get(another.id).message
+
+
+def test_a_request_that_nobody_waits_for_makes_room_for_the_next(home: FakeHome, asking: Asking) -> None:
+    """As at home local: by the same rule, and only once the last of its clients was gone for long enough."""
+    home.request(asking("holder", "ann", workers=3))
+    home.govern()
+    large, small = (home.request(asking(name, "ann", workers=n)) for name, n in (("large", 4), ("small", 2)))
+    no_client = large.plan.timeouts.no_client
+    home.kill_clients(large.id)
+    home.advance(no_client - 1)
+    home.attend(large.id)
+    home.kill_clients(large.id)
+    home.advance(no_client - 1)
+    home.govern()
+    assert home.get(small.id).state is home.get(large.id).state is State.QUEUED
+    home.advance(1)
+    home.govern()
+    assert (home.get(large.id).state, home.get(large.id).reason) == (State.STOPPED, Reason.CLIENT_GONE)
+    assert home.get(small.id).state is not State.QUEUED

@@ -18,7 +18,7 @@ from shoal.errors import RefusedError
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome, InjectedFault
-from shoal.model.cluster import Cluster, Reason
+from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 
 from .world import LIVES, PLACE, Died, Steps, made, run, steps
@@ -118,6 +118,11 @@ class World(Steps):
     @rule(seconds=st.sampled_from([-7200, -60, 60, 7200]))
     def the_clock_jumps(self, seconds: float) -> None:
         self.clock.now += seconds
+
+    @rule(index=st.integers(0, 20))
+    def whoever_waits_for_a_request_dies(self, index: int) -> None:
+        if waiting := self.live(State.QUEUED):
+            self.home.kill_clients(waiting[index % len(waiting)].id)
 
     @rule(index=st.integers(0, 20), reachable=st.booleans())
     def a_machine_is_cut_off(self, index: int, reachable: bool) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -22,6 +25,14 @@ from shoal.homes.local.home import LocalHome
 from shoal.model.cluster import Cluster, Reason, State
 
 Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+def narrow(project: Path) -> Path:
+    """The project with room for two workers; asked for before ``home``."""
+    tier = project / "policies" / "tiers.yaml"
+    tier.write_text(tier.read_text().replace("memory: 6 GB", "memory: 2 GB"))
+    return project
 
 
 @pytest.fixture
@@ -134,6 +145,59 @@ def test_a_detached_request_that_has_to_wait_is_not_waited_for(
     handle = shoal.up("small", engine="dask", workers=1, queue=True, detach=True, project=project, quiet=True)
     assert time.monotonic() - begin < 5
     assert handle.record.state is State.QUEUED
+    end_all(home, eventually)
+
+
+WAITS = """
+import sys, shoal
+name, project = sys.argv[1:]
+if name.startswith("to "):
+    shoal.connect(name[3:], project=project)
+else:
+    shoal.dask("small", name=name, workers=2, no_client="2 s", queue=True, project=project, quiet=True)
+"""
+
+
+def test_a_request_whose_clients_were_all_killed_leaves_the_queue_and_the_next_one_starts(
+    narrow: Path, home: LocalHome, ask: Callable[..., Cluster], empty_home: Path, eventually: Eventually
+) -> None:
+    """It kept its place until somebody looked, and who was behind it waited for nothing."""
+    ledger = empty_home / "ledger.db"
+    ask("holder")  # leaves room for one worker
+
+    def client(name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", WAITS, name, str(narrow)])
+
+    def waiting(cluster_id: str) -> int:
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as file:
+            said = file.execute("select clients from shoal_clusters where id = ?", (cluster_id,)).fetchone()
+        return len(json.loads(said[0] or "[]"))
+
+    with client("large") as owner:
+        large = eventually(lambda: home.find("large", home.user()), 60, "it is in the queue")
+        small = ask("small")
+        detached = shoal.up(
+            "small",
+            engine="dask",
+            workers=2,
+            queue=True,
+            detach=True,
+            project=narrow,
+            quiet=True,
+            no_client="2 s",
+        )
+        with client("to large") as visitor:
+            eventually(lambda: waiting(large.id) == 2, 60, "a second process waits for it")
+            os.kill(owner.pid, signal.SIGKILL)
+            owner.wait()
+            time.sleep(4)  # twice the time after which it would end
+            assert state_in(ledger, large.id) == "Queued", "somebody waits for it still"
+            os.kill(visitor.pid, signal.SIGKILL)
+    eventually(lambda: state_in(ledger, small.id) in ("Starting", "Ready"), 60, "the next one starts")
+    assert state_in(ledger, detached.id) == "Queued", "nobody has to wait for that one"
+    gone = home.get(large.id)
+    assert (gone.state, gone.reason) == (State.STOPPED, Reason.CLIENT_GONE)
+    assert gone.message == "no client was waiting for it for 2 s"
     end_all(home, eventually)
 
 

@@ -39,6 +39,7 @@ BOTH = {Scope.TEAM: LITTLE, Scope.USER: LITTLE}
 STOP = End(Reason.STOPPED_BY_USER, "enough")
 PERIODS = Periods(*map(Seconds, (1, 2, 3, 4, 30, 300, 50, 60)))
 DAY = 24 * 3600
+GONE = Pulse(alone=121)
 STARTS = Phase(State.STARTING, Reason.HEAD_STARTING, "the head is running")
 SERVES = Phase(State.READY, Reason.SERVING, "2 workers ready")
 
@@ -116,6 +117,8 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         # Before it serves.
         (State.QUEUED, 0, Observation(Seen.NONE, stop=STOP), [(State.STOPPED, Reason.STOPPED_BY_USER)]),
         (State.QUEUED, 999, Observation(Seen.NONE), []),
+        (State.QUEUED, 0, Observation(Seen.NONE, pulse=Pulse(alone=119)), []),
+        (State.QUEUED, 0, Observation(Seen.NONE, pulse=GONE), [(State.STOPPED, Reason.CLIENT_GONE)]),
         (State.QUEUED, 31, Observation(), [(State.FAILED, Reason.START_FAILED)]),
         (State.QUEUED, 0, Observation(Seen.GONE, remains=None), [(State.FAILED, Reason.HEAD_CRASHED)]),
         (State.ADMITTED, 0, Observation(), [StartHead()]),

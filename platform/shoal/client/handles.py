@@ -121,6 +121,8 @@ class ClusterHandle(ABC):
                     raise ClusterEndedError(f"{cluster.name} was abandoned while starting")
                 now = time.monotonic()
                 if cluster.state is State.QUEUED and now - asked < QUEUE_WAIT:
+                    if begin == asked and not self.owns:
+                        self._home.attend(self.id)
                     begin = now
                 if now - begin > timeout:
                     raise DeadlineError(

@@ -25,6 +25,7 @@ class Sentence(StrEnum):
     DEADLINE = "it reached its maximum lifetime ({limit})"
     OVERDUE = "it reached its maximum lifetime of {limit}, and its head did not end it"
     ALONE = "no client was connected for {limit}"
+    UNATTENDED = "no client was waiting for it for {limit}"
     IDLE = "nothing was computed for {limit}"
     CRASHED = "the head process{pid} exited unexpectedly; `shoal logs {name}`"
     SILENT = "no heartbeat from the head for {limit}"
@@ -75,9 +76,10 @@ PHASES = {
 class Pulse:
     """What a head sees of its own cluster, in seconds by a clock that does not jump.
 
-    ``lived``: since its head began. ``alone``: for so long nobody has been connected, ``idle``: for so long nothing
-    was computed; None: not so now, or not known (unknown is not idle). ``said``: why it has to end in any case, in
-    words of the engine, of its client or of its own start. ``phase``: how far it has come, where that is new.
+    ``lived``: since its head began. ``alone``: for so long nobody has been connected, or has waited for one that is in
+    the queue, ``idle``: for so long nothing was computed; None: not so now, or not known (unknown is not idle).
+    ``said``: why it has to end in any case, in words of the engine, of its client or of its own start. ``phase``: how
+    far it has come, where that is new.
     """
 
     lived: float = 0.0
@@ -98,6 +100,14 @@ def due(pulse: Pulse, timeouts: Timeouts) -> End | None:
     if pulse.idle is not None and pulse.idle >= timeouts.idle:
         return End(Reason.IDLE, Sentence.IDLE.format(limit=timeouts.idle))
     return None
+
+
+def unattended(pulse: Pulse, timeouts: Timeouts) -> End | None:
+    """Why a request that waits in the queue ends now: whoever asked for it is gone. A detached one waits with nobody
+    looking."""
+    if pulse.alone is None or timeouts.no_client >= timeouts.max or pulse.alone < timeouts.no_client:
+        return None
+    return End(Reason.CLIENT_GONE, Sentence.UNATTENDED.format(limit=timeouts.no_client))
 
 
 def ahead(pulse: Pulse, timeouts: Timeouts) -> NextEnd:

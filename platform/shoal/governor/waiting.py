@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shoal.governor.actions import Action, Charge, Free, Move, Observation, Scope
-from shoal.governor.ends import End
+from shoal.governor.ends import End, unattended
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import QueueStatus
@@ -23,8 +23,11 @@ _NEWS = 30.0  # s by which a time that was told must be wrong to be told again
 
 def in_the_queue(cluster: Cluster, seen: Observation, now: float) -> list[Action]:
     """What to do next for a cluster that waits."""
-    if seen.stop is not None:
-        return [Move(State.STOPPED, *seen.stop)]
+    end = seen.stop
+    if end is None and seen.pulse is not None:
+        end = unattended(seen.pulse, cluster.plan.timeouts)
+    if end is not None:
+        return [Move(State.STOPPED, *end)]
     outcome = seen.outcome
     if outcome is None:
         return []

@@ -96,6 +96,13 @@ class Home(Protocol):
         """Records, newest first; live ones only unless ``ended``."""
         ...
 
+    def attend(self, cluster_id: str) -> None:
+        """This process waits for a cluster that is in the queue, as whoever requested it does.
+
+        Once all who said so are gone, for the cluster's no-client time, the request ends, where a home can see that.
+        """
+        ...
+
     def stop(self, cluster_id: str, reason: Reason, message: str) -> Cluster:
         """Ask a cluster to end. Returns at once; :meth:`get` tells when it has."""
         ...

@@ -78,6 +78,7 @@ class FakeHome:
     wishes: dict[str, UserWishes] = field(default_factory=dict)
     heads: dict[str, FakeHead] = field(default_factory=dict)
     scripts: dict[str, FakeScript] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)  # when its last client went, by ``elapsed``
     late: list[Callable[[], object]] = field(default_factory=list)
     events: dict[str, list[Event]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
@@ -94,6 +95,9 @@ class FakeHome:
                 remains = head.workers > 0 or self._script(key).alive
                 seen = Seen.ALIVE if head.alive else Seen.GONE
                 sights[key] = Sight(seen, remains, script=self._seen(key), exit=self._script(key).exit)
+        for key, left in self.left.items():
+            if self.records[key][0].state is State.QUEUED:
+                sights[key] = Sight(pulse=Pulse(alone=self.clock.elapsed - left))
         accounts, records, wishes = dict(self.accounts), dict(self.records), dict(self.wishes)
         return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine)
 
@@ -204,6 +208,13 @@ class FakeHome:
         script.alive, script.exit = False, script.exit or Exit(code, said)
         self.changed()
 
+    def kill_clients(self, cluster_id: str) -> None:
+        """kill -9 of all who wait for it."""
+        self.left[cluster_id] = self.clock.elapsed
+
+    def attend(self, cluster_id: str) -> None:
+        self.left.pop(cluster_id, None)
+
     def advance(self, seconds: float) -> None:
         """Let time go by: heads start, renew, and end themselves."""
         self.clock.elapsed += seconds
@@ -262,6 +273,7 @@ class FakeHome:
         """Write the request, and let a governor look at it; without ``queue`` it is admitted or raises."""
         known = self.find(request.name, request.owner)
         if known is not None and not known.state.ended:
+            self.attend(known.id)
             return same_or_refused(known, request)
         team = self.policy.limits_of(request.owner).team
         cluster = requested(request, request.id or f"c{next(self._numbers)}", team, self.clock.now)

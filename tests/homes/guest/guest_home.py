@@ -272,6 +272,8 @@ class GuestHome:
             kept.longest[cluster_id] = float(longest)
             return kept.get(cluster_id)
 
+    def attend(self, cluster_id: str) -> None: ...
+
     def note_exit(self, cluster_id: str, code: int) -> None:
         with self._kept() as kept:
             cluster = kept.get(cluster_id)

@@ -37,6 +37,8 @@ from shoal.machine.java import find_java
 from shoal.machine.people import login
 from shoal.machine.processes import (
     MARK,
+    identity,
+    is_alive,
     is_stopped,
     of_another,
     since,
@@ -96,6 +98,8 @@ class LocalHome:
                     found = same_or_refused(known[0], request)
                 else:
                     made, decision = self._governing.request(tx, request)
+                if (its := made or found).state is State.QUEUED:
+                    _attend(tx, its.id)
                 reached(CrashPoint.CLIENT_IN_DECISION)
             if request.id is not None and (made is None or made.state is not State.ADMITTED):
                 ahead.discard(request.id)  # one that waits in the queue has to be light
@@ -225,6 +229,10 @@ class LocalHome:
             tx.update(cluster_id, longest=float(longest), plan=plan)
             return tx.get(cluster_id)
 
+    def attend(self, cluster_id: str) -> None:
+        with self.ledger.write() as tx:
+            _attend(tx, cluster_id)
+
     def note_exit(self, cluster_id: str, code: int) -> None:
         with self.ledger.write() as tx:  # its head keeps what it finds there
             tx.update(cluster_id, report=tx.get(cluster_id).report | {EXIT_CODE: code})
@@ -326,6 +334,13 @@ class LocalHome:
 
 def _reopened(folder: Path, target: str) -> LocalHome:
     return LocalHome(load(folder, target))
+
+
+def _attend(tx: Transaction, cluster_id: str) -> None:
+    """This process waits for it, besides others that do."""
+    others = [each for each in tx.clients(cluster_id) if is_alive(each) is not False]
+    me = identity()
+    tx.update(cluster_id, clients=[*(each for each in others if each != me), me])
 
 
 def _is_leaving(tx: Transaction, cluster_id: str) -> bool:

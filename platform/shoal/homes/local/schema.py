@@ -19,7 +19,8 @@ from shoal.model.workload import Plan, Workload
 
 VERSION = 1  # raised when a change of the tables cannot be read by an older Shoal
 
-# Column -> type. After those of a record come what a head is asked to do; it alone acts on them.
+# Column -> type. After those of a record come what a head is asked to do; it alone acts on them. ``clients``: the
+# identities of the processes that wait for it in the queue.
 CLUSTERS = {
     "id": "VARCHAR NOT NULL PRIMARY KEY",
     "name": "VARCHAR NOT NULL",
@@ -49,7 +50,7 @@ CLUSTERS = {
 # Columns that came after the first version; a ledger gets those that it lacks when it is opened. Shoal 0.1.0
 # reads the columns that it knows by name, and no field more than it knows inside their JSON: later fields of a plan
 # have a column of their own, and its heads keep running beside a newer Shoal.
-ADDED = {"plan_added": "JSON"}
+ADDED = {"plan_added": "JSON", "clients": "JSON"}
 _FIRST_PLAN = frozenset(
     {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
     | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}
@@ -149,7 +150,7 @@ def text(value: Any) -> str:
 
 # Scripts run where their user is: no record here has one.
 FIELDS = tuple(field.name for field in fields(Cluster) if field.name != "run")
-SELECTED = (*FIELDS, *ADDED)
+SELECTED = (*FIELDS, "plan_added")
 
 
 @lru_cache(maxsize=1024)

@@ -1,8 +1,8 @@
 """A head before its admission: a light process that waits in the queue.
 
 Why it exists: a detached request is admitted with no command running and nobody looking. Whoever frees
-something lets the queue move; this only looks whether it was moved. The first waiter of a project also sees
-to it that what died silently is found.
+something lets the queue move; this only looks whether it was moved, and whether whoever asked for it is still there.
+The first waiter of a project also sees to it that what died silently is found.
 
 What it must not do: import an engine, the pure core or an ORM: a hundred may wait on one machine.
 """
@@ -16,8 +16,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from shoal.homes.local.sqlite_store import sqlite_file
 from shoal.machine.processes import is_alive
@@ -29,7 +30,7 @@ _ROUND = 15.0  # s after which the first waiter has the ledger settled in any ca
 _SETTLE_LIMIT = 60.0  # s that this may take
 _ANSWER = 30.0  # s that the ledger may take to answer
 _DELETED = 60.0  # s without the ledger's file, after which whoever deleted it meant it
-_MINE = "SELECT state, ended_at FROM shoal_clusters WHERE id = :id"
+_MINE = "SELECT state, ended_at, clients FROM shoal_clusters WHERE id = :id"
 _LIVE = "SELECT id, state, head, project FROM shoal_clusters WHERE ended_at IS NULL ORDER BY created"
 _WAITING = "Queued"  # records.State.QUEUED, without importing it
 
@@ -39,6 +40,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
     if not url.startswith("sqlite:///"):
         return _wait_at_server(cluster_id, url)
     store, duty = sqlite_file(Path(url.removeprefix("sqlite:///"))), _Duty(cluster_id)
+    clients = _Clients()
     limit, there = float(os.environ.get("SHOAL_DELETED_AFTER") or _DELETED), time.monotonic()
     while True:
         if store.inode() is None:  # opening it would make an empty one
@@ -58,6 +60,8 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
                 rows = ledger.execute(_LIVE).fetchall() if duty.is_due() else None
             if rows is not None:
                 duty.look(rows)
+                if clients.are_gone(json.loads(row[2] or "[]")):
+                    _tell_alone(cluster_id, url, clients)
         except sqlite3.OperationalError as error:
             _log.warning("the ledger did not answer: %s", error)
         time.sleep(_LOOK)
@@ -91,6 +95,47 @@ class _Duty:
         self._holding = holding
 
 
+class _Clients:
+    """Since when nobody who waits for the cluster has been seen."""
+
+    def __init__(self) -> None:
+        self._gone: float | None = None
+
+    def are_gone(self, clients: Sequence[Mapping[str, Any]]) -> bool:
+        """By the identities of all who said that they wait; nobody can tell of a process on another machine."""
+        if not clients or any(is_alive(each) is not False for each in clients):
+            self._gone = None
+        elif self._gone is None:
+            self._gone = time.monotonic()
+        return self._gone is not None
+
+    @property
+    def alone(self) -> float:
+        return 0.0 if self._gone is None else time.monotonic() - self._gone
+
+
+def _tell_alone(cluster_id: str, url: str, clients: _Clients) -> None:
+    """What follows from it is the pure core's to say. To import that takes memory, for the little time that is left."""
+    from shoal.errors import InfrastructureError
+    from shoal.governor.ends import Pulse, unattended
+    from shoal.homes.local.ledger import Ledger
+    from shoal.homes.local.steps import reported
+
+    try:
+        ledger, pulse = Ledger(url, _ANSWER), Pulse(alone=clients.alone)
+        with ledger.read() as tx:
+            if unattended(pulse, tx.get(cluster_id).plan.timeouts) is None:
+                return
+        with ledger.write() as tx:
+            cluster = tx.get(cluster_id)
+            if cluster.state.value == _WAITING and clients.are_gone(tx.clients(cluster_id)):
+                reported(tx, cluster, pulse)
+    except InfrastructureError as error:
+        _log.warning("the ledger did not answer: %s", error)
+        return
+    _settle()  # whoever was behind it may start
+
+
 def _settle() -> None:
     command = [sys.executable, "-m", "shoal.homes.local.settle"]
     try:
@@ -106,11 +151,12 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
     from shoal.model.cluster import State
 
     ledger = Ledger(url)
+    clients = _Clients()
     renewed = settled = time.monotonic()
     while True:
         try:
             with ledger.read() as tx:
-                cluster = tx.get(cluster_id)
+                cluster, waiting = tx.get(cluster_id), tx.clients(cluster_id)
             if cluster.state is not State.QUEUED:
                 ledger.close()
                 return not cluster.state.ended
@@ -118,6 +164,8 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
                 renewed = time.monotonic()
                 with ledger.write() as tx:
                     tx.update(cluster_id, renewed_at=tx.now)
+            if clients.are_gone(waiting):
+                _tell_alone(cluster_id, url, clients)
             if time.monotonic() - settled > _ROUND:
                 settled = time.monotonic()
                 _settle()
