@@ -91,7 +91,7 @@ def remove_orphans(
         for file in orphans:
             try:
                 with suppress(FileNotFoundError):
-                    table.io.delete(file.path)
+                    file.delete()
             except OSError:
                 left += 1
     return Orphans(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pyarrow.fs as pafs
@@ -19,7 +19,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from shoal.errors import UsageError
 from shoal.tables.errors import NotSupportedError
-from shoal.tables.writing.sweep import bare, data_files, manifest_paths, referred
+from shoal.tables.writing.sweep import bare, data_files, listed, manifest_paths, referred
 
 Age = str | dt.timedelta
 
@@ -32,6 +32,13 @@ class FoundFile:
     bytes: int
     changed: dt.datetime
     """By the storage's clock."""
+    filesystem: pafs.FileSystem = field(repr=False)
+    key: str
+    """What the file system calls it: whatever is in its name, as a path of PyIceberg's may not be."""
+
+    def delete(self) -> None:
+        """Delete the file. Raises ``OSError``."""
+        self.filesystem.delete_file(self.key)
 
 
 def needed(table: Table) -> set[str]:
@@ -64,7 +71,10 @@ def folders_of(table: Table) -> list[str]:
 
 
 def files_in(io: FileIO, folder: str) -> Iterator[FoundFile]:
-    """Every file in a folder and below it, with its size and age. Raises :class:`NotSupportedError`."""
+    """Every file in a folder and below it, with its size and age. Raises :class:`NotSupportedError`.
+
+    Links, and what they lead to, are left out.
+    """
     if not isinstance(io, PyArrowFileIO):
         raise NotSupportedError(
             f"The age of files in {folder} is not known through {type(io).__name__}.",
@@ -72,10 +82,11 @@ def files_in(io: FileIO, folder: str) -> Iterator[FoundFile]:
         )
     scheme, netloc, path = PyArrowFileIO.parse_location(folder, io.properties)
     prefix = folder[: len(folder) - len(path)]
-    selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    for info in io.fs_by_scheme(scheme, netloc).get_file_info(selector):
+    filesystem = io.fs_by_scheme(scheme, netloc)
+    for info in listed(filesystem, path):
         if info.type == pafs.FileType.File:
-            yield FoundFile(prefix + info.path, info.size, info.mtime or dt.datetime.now(dt.UTC))
+            changed = info.mtime or dt.datetime.now(dt.UTC)
+            yield FoundFile(prefix + info.path, info.size, changed, filesystem, info.path)
 
 
 def age(given: Age, what: str) -> dt.timedelta:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,9 @@ def judge(
             if mask.any():
                 broken[condition.name] = mask
     if rules.schema is not None:
-        plain = frame if isinstance(frame, pd.DataFrame) else (table if frame is None else frame).to_pandas()
+        plain = table if frame is None else frame
+        if isinstance(plain, pa.Table):
+            plain = panderas.as_pandas(rules.schema, plain)
         broken |= panderas.masks(rules.schema, plain, where)
     if not broken:
         return Judged(Tally(table.num_rows), {})
@@ -90,6 +93,18 @@ def judge(
         {name: table.take(pa.array(np.flatnonzero(mask)[:EXAMPLES])) for name, mask in broken.items()},
     )
     return Judged(tally, broken)
+
+
+def digest_of(table: pa.Table) -> int:
+    """A number for the rows of a table, whatever their order; those of parts of it add up to it, modulo 2**64.
+
+    Made of the values that Arrow has, which do not depend on the other rows, as a pandas column's type does.
+    """
+    total = 0
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            total += int.from_bytes(blake2b(repr(row).encode(), digest_size=8).digest(), "big")
+    return total % 2**64
 
 
 def added_up(tallies: Iterable[Tally]) -> Tally:

@@ -38,7 +38,7 @@ from shoal.tables.pyiceberg_private import (
     sanitize_column_names,
     schema_to_pyarrow,
 )
-from shoal.tables.quality.judging import Tally, judge
+from shoal.tables.quality.judging import Tally, digest_of, judge
 from shoal.tables.quality.rules import OnFailure, RuleSet
 from shoal.tables.reading.plan import unpack_metadata
 from shoal.tables.storage import renewing, storage_error
@@ -180,7 +180,7 @@ def _gated(
         return [CheckedPart(judged.tally)]  # nothing will be committed, so nothing more is written
     passed, failed, reasons = judged.divide(table)
     failed = failed.append_column(REASON, reasons)
-    digest = int(pd.util.hash_pandas_object(failed.to_pandas(), index=False).sum()) % 2**64
+    digest = digest_of(failed)
     failed = failed.append_column(RUN, pa.array([gate.run] * failed.num_rows, pa.string()))
     side = unpack_metadata(gate.side.metadata).schema()
     aside = _written(fit(failed, side, gate.side.table, position), gate.side)

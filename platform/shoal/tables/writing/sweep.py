@@ -9,6 +9,7 @@ snapshot of a table refers to, whoever wrote it.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -235,13 +236,33 @@ def _filesystem(io: FileIO, folder: str) -> tuple[Any, str, str]:
     return io.fs_by_scheme(scheme, netloc), path, folder[: len(folder) - len(path)]
 
 
+def listed(filesystem: Any, path: str) -> Iterator[Any]:
+    """What Arrow says of everything in a folder and below it; nothing where there is no such folder.
+
+    Of a local folder without links: Arrow follows them, and what they lead to is not the table's to delete.
+    """
+    import pyarrow.fs as pafs
+
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        yield from filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        return
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for at, folders, names in os.walk(path, onerror=fail):
+        there = (os.path.join(at, one) for one in (*folders, *names))
+        yield from filesystem.get_file_info([one for one in there if not os.path.islink(one)])
+
+
 def files_under(io: FileIO, folder: str) -> Iterator[str]:
     """Every file in a folder and below it; none where there is no such folder."""
     import pyarrow.fs as pafs
 
     if isinstance(io, PyArrowFileIO):
         filesystem, path, prefix = _filesystem(io, folder)
-        for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
+        for info in listed(filesystem, path):
             if info.type == pafs.FileType.File:
                 yield prefix + info.path
     elif hasattr(io, "get_fs"):
@@ -257,8 +278,9 @@ def _remove_empty(io: FileIO, folder: str) -> None:
     if not isinstance(io, PyArrowFileIO) or not folder.startswith(("file:", "/")):
         return
     filesystem, path, _ = _filesystem(io, folder)
-    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    folders = sorted((i.path for i in infos if i.type == pafs.FileType.Directory), key=len, reverse=True)
+    folders = sorted(
+        (i.path for i in listed(filesystem, path) if i.type == pafs.FileType.Directory), key=len, reverse=True
+    )
     for found in [*folders, path]:
         if not filesystem.get_file_info(pafs.FileSelector(found, allow_not_found=True)):
             with suppress(OSError):
