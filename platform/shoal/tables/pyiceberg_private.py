@@ -1,4 +1,4 @@
-"""The one module that touches PyIceberg's private parts.
+"""Where PyIceberg's private parts are touched; those that commit are in ``pyiceberg_commits``.
 
 Why it exists: PyIceberg plans, reads and commits in one process; to do its work on many, a few of its inner
 functions have to be called one by one. They may change with any release, so they are named here, once, and
@@ -10,7 +10,6 @@ Written against PyIceberg 0.12.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -54,20 +53,11 @@ from pyiceberg.table import (
     FileScanTask,
     IncrementalAppendScan,
     ManifestGroupPlanner,
-    Table,
-    Transaction,
 )
 from pyiceberg.table.deletion_vector import DeletionVector
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.puffin import PuffinFile
 from pyiceberg.table.snapshots import Operation, ancestors_between_ids
-from pyiceberg.table.update import (
-    AssertCurrentSchemaId,
-    AssertDefaultSpecId,
-    AssertTableUUID,
-    TableRequirement,
-)
-from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
 from pyiceberg.transforms import TruncateTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType
@@ -87,19 +77,16 @@ __all__ = [
     "Scan",
     "Schema",
     "TableMetadata",
-    "append_producer",
     "bind",
     "bitmaps",
     "column_projection_values",
-    "discard_manifests",
     "extract_field_ids",
     "file_schema_of",
-    "guard",
     "iceberg_schema",
     "iceberg_type",
     "load_file_io",
     "make_data_file",
-    "overwrite_producer",
+    "misleads",
     "puffin_file",
     "read_deletes",
     "sanitize_column_names",
@@ -147,7 +134,7 @@ def to_requested_schema(
     )
 
 
-def _misleads(field: PartitionField, schema: Schema) -> bool:
+def misleads(field: PartitionField, schema: Schema) -> bool:
     try:
         source = schema.find_type(field.source_id)
     except ValueError:
@@ -186,7 +173,7 @@ class Planner(ManifestGroupPlanner):
         # Not by partitions whose values do not say what they should: a truncated integer wraps around near the
         # least one, and manifests hold floating numbers in half their bits. Bounds decide about these.
         schema, spec = self.table_metadata.schema(), self.table_metadata.specs()[spec_id]
-        trusted = [field for field in spec.fields if not _misleads(field, schema)]
+        trusted = [field for field in spec.fields if not misleads(field, schema)]
         project = inclusive_projection(schema, PartitionSpec(*trusted, spec_id=spec_id), self.case_sensitive)
         return project(self.row_filter)
 
@@ -307,93 +294,3 @@ def make_data_file(
     )
     data_file.spec_id = metadata.default_spec_id
     return data_file
-
-
-def guard(transaction: Transaction, metadata: TableMetadata) -> None:
-    """Make the commit fail if the schema or the partitioning is no longer what the files were written for.
-
-    Without it a change between write and commit leaves files that point filters silently skip.
-    """
-    requirements: tuple[TableRequirement, ...] = (
-        AssertTableUUID(uuid=metadata.table_uuid),
-        AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
-        AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
-    )
-    transaction._stage((), requirements)
-
-
-def io_of(transaction: Transaction) -> FileIO:
-    """Through which files of the transaction's table are read, written and deleted."""
-    io: FileIO = transaction._table.io
-    return io
-
-
-def append_producer(
-    transaction: Transaction,
-    snapshot_id: int,
-    files: Iterable[DataFile],
-    properties: dict[str, str],
-    branch: str,
-) -> _FastAppendFiles:
-    """An append of these files as one snapshot under a given id (merging manifests if the table says so)."""
-    producer = transaction._append_snapshot_producer(properties, branch=branch)
-    producer._snapshot_id = snapshot_id
-    for data_file in files:
-        producer.append_data_file(data_file)
-    return producer
-
-
-def discard_manifests(transaction: Transaction) -> None:
-    """Delete the manifests of a transaction that is certain not to have landed."""
-    for producer in transaction._snapshot_producers:
-        producer._clean_all_uncommitted()
-
-
-class _Replace(_OverwriteFiles):
-    """One snapshot that takes files out and puts files in.
-
-    Whether it conflicts with other writers is decided by ``shoal.tables.writing.commit`` against a fresh look at the
-    table, so PyIceberg's own retry must never re-plan it.
-    """
-
-    def _validate_concurrency(self) -> None:
-        raise CommitFailedException("The branch moved; the replacement has to be planned again.")
-
-    def _build_delete_files_partition_predicate(self) -> None:
-        # PyIceberg looks for the files in manifests of their partitions, for which it has no NaN, and half of the
-        # bits of other floating numbers: where there are some, in all manifests.
-        schema = self._transaction.table_metadata.schema()
-        specs = {file.spec_id for file in self._deleted_data_files}
-        misled = {i for i in specs if any(_misleads(field, schema) for field in self.spec(i).fields)}
-        if not misled:
-            super()._build_delete_files_partition_predicate()
-        for spec_id in misled and specs:
-            self.partition_filters[spec_id] = AlwaysTrue()
-
-
-def overwrite_producer(
-    transaction: Transaction,
-    table: Table,
-    snapshot_id: int,
-    remove: Iterable[DataFile],
-    add: Iterable[DataFile],
-    properties: dict[str, str],
-    branch: str,
-) -> _Replace:
-    """A replacement of files as one snapshot under a given id."""
-    taken_out = list(remove)
-    exists = transaction.table_metadata.snapshot_by_name(branch) is not None
-    producer = _Replace(
-        operation=Operation.OVERWRITE if exists and taken_out else Operation.APPEND,
-        transaction=transaction,
-        io=table.io,
-        commit_uuid=uuid.uuid4(),
-        snapshot_properties=properties,
-        branch=branch,
-    )
-    producer._snapshot_id = snapshot_id
-    for data_file in taken_out:
-        producer.delete_data_file(data_file)
-    for data_file in add:
-        producer.append_data_file(data_file)
-    return producer

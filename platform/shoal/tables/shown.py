@@ -21,10 +21,13 @@ def said(result: WriteResult) -> str:
     files = f"{len(result.files):,} file{'' if len(result.files) == 1 else 's'}"
     rows = f"{result.rows:,} row{'' if result.rows == 1 else 's'}"
     what = "an earlier try had written it" if result.replayed else f"{rows} in {files}"
+    if not result.snapshot_id:
+        what = "an earlier try had no rows" if result.replayed else "no rows"
     replaced = f", {result.replaced_rows:,} replaced" if result.replaced_rows else ""
     quality = result.quality
     failed = f", {quality.failed_rows:,} of {quality.rows:,} failed a rule" if quality is not None else ""
-    return f"{result.table}: {what}{replaced}{failed}, snapshot {result.snapshot_id}, {result.seconds:.1f} s"
+    snapshot = f"snapshot {result.snapshot_id}" if result.snapshot_id else "so no snapshot"
+    return f"{result.table}: {what}{replaced}{failed}, {snapshot}, {result.seconds:.1f} s"
 
 
 def html(result: WriteResult) -> str:

@@ -35,21 +35,21 @@ from shoal.tables.errors import (
     TableChangedError,
     TableNotFoundError,
 )
-from shoal.tables.pyiceberg_private import (
-    CommitFailedException,
-    DataFile,
-    FileIO,
-    TableMetadata,
+from shoal.tables.pyiceberg_commits import (
     append_producer,
+    begin,
+    commit_once,
     discard_manifests,
     guard,
     io_of,
     overwrite_producer,
 )
+from shoal.tables.pyiceberg_private import CommitFailedException, DataFile, FileIO, TableMetadata
 from shoal.tables.storage import renewing, storage_error
 from shoal.tables.writing.points import WritePoint, reached
 from shoal.tables.writing.runs import RUN_PROPERTY, find_run, run_property, snapshot_id_of
 from shoal.tables.writing.sweep import delete_manifests, sweep_creation
+from shoal.tables.writing.turns import turn
 
 _log = logging.getLogger("shoal.tables")
 COMMIT_SECONDS = 120.0
@@ -112,7 +112,8 @@ def commit(request: CommitRequest, given: CatalogSettings) -> Landed:
         tries += 1
         late = time.monotonic() - start > request.seconds
         try:
-            return renewing(io, lambda: _told_attempt(request, given, io))
+            with turn(request.base.location, given):
+                return renewing(io, lambda: _told_attempt(request, given, io))
         except (CommitFailedException, ValidationException, TableAlreadyExistsError) as error:
             if late:
                 raise ConflictError(
@@ -212,7 +213,7 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
         )
     if request.create is None:
         _check_still(request, metadata)
-    transaction = table.transaction()
+    transaction = begin(table)
     guard(transaction, metadata)
     if request.change is not None:
         request.change(transaction)
@@ -221,7 +222,6 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
     properties = _summary(request)
     with _discarding(transaction):
         if request.removal is None:
-            # Adding rows conflicts with nothing, so PyIceberg may try again by itself.
             append_producer(transaction, snapshot_id, request.files, properties, request.branch).commit()
         else:
             remove = request.removal(table)
@@ -230,9 +230,9 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
             ).commit()
         reached(WritePoint.CLIENT_BEFORE_SWAP)
         _log.debug("%s: snapshot %s of %s files", request.name, snapshot_id, len(request.files))
-        committed = transaction.commit_transaction()
+        committed = commit_once(transaction)
     reached(WritePoint.CLIENT_AFTER_SWAP)
-    # PyIceberg takes a snapshot of this id for its own success; it may be another try's.
+    # A snapshot of this id is there now; it may be another try's.
     return _found(request, committed, snapshot_id)
 
 
@@ -241,7 +241,7 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     transaction = request.create()
     metadata = transaction.table_metadata
     snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key, request.turn)
-    _remember(request, transaction, metadata, snapshot_id)
+    _remember(request, transaction, metadata, snapshot_id if request.files else 0)
     try:
         with _discarding(transaction):
             if request.files:

@@ -30,7 +30,8 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.errors import TableExistsError
-from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema, io_of
+from shoal.tables.pyiceberg_commits import io_of
+from shoal.tables.pyiceberg_private import CommitFailedException, iceberg_schema
 from shoal.tables.storage import storage_error
 from shoal.tables.types.partitioning import PartitionField, check_sortable, parse_field, parse_sorts
 from shoal.tables.types.schemas import check_columns, frame_schema, new_table_schema, refuse_alike_by_case

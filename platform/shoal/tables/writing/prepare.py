@@ -22,7 +22,8 @@ from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import NotSupportedError, TableNotFoundError
-from shoal.tables.pyiceberg_private import FileIO, TableMetadata, io_of
+from shoal.tables.pyiceberg_commits import io_of
+from shoal.tables.pyiceberg_private import FileIO, TableMetadata
 from shoal.tables.refs import check_branch
 from shoal.tables.types.evolution import plan_evolution
 from shoal.tables.types.partitioning import check_sortable, parse_field, parse_sorts, same_spec, spec_fields
