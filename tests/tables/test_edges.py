@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,47 @@ def test_nothing_new(name: str) -> None:
     assert len(shoal.read_table(name, since=seen, snapshot=seen)) == 0
     shoal.write_table(pa.table({"id": [2], "x": ["b"]}), name)
     assert ids(shoal.read_table(name, since=seen)) == [2]
+
+
+def test_a_first_write_without_rows_has_no_snapshot(name: str) -> None:
+    """The table is made all the same, and a second try of the run says no other."""
+    empty = pa.table({"id": pa.array([], pa.int64())})
+    first, again = (shoal.write_table(empty, name, run_key="one") for _ in range(2))
+    assert (first.snapshot_id, first.replayed, again.snapshot_id, again.replayed) == (0, False, 0, True)
+    assert f"{name}: no rows, so no snapshot" in repr(first)
+    assert f"{name}: an earlier try had no rows, so no snapshot" in repr(again)
+    assert (len(shoal.snapshots(name)), len(shoal.read_table(name))) == (0, 0)
+    assert shoal.write_table(pa.table({"id": [1]}), name, run_key="two").snapshot_id in set(
+        shoal.snapshots(name).snapshot_id
+    )
+
+
+def test_uuids_are_text_in_frames(name: str) -> None:
+    """pandas can neither print nor compare Arrow's. They are the table's own again when they are written."""
+    values = [uuid.UUID(int=2**127 + 10**30 * i) for i in (3, 1, 2)]
+    raw = pa.array([None, *(v.bytes for v in values)], pa.uuid())
+    shoal.write_table(pa.table({"id": [0, 1, 2, 3], "u": raw}), name)
+    df = shoal.read_table(name)
+    frame = df.compute()
+    assert frame.u.tolist() == [pd.NA, *map(str, values)]
+    assert str(values[0]) in repr(frame)
+    assert frame.dtypes.u == df.dtypes.u
+    assert ids(df[df.u == str(values[0])]) == [1]
+    assert df.sort_values("u").id.compute().tolist() == [2, 3, 1, 0]
+    assert len(df[df.id > 0].merge(frame, on="u")) == 3
+    for again in (df[df.id > 1], frame[frame.id == 1], pa.table({"id": [9], "u": [values[0].hex.upper()]})):
+        shoal.write_table(again, name)
+    shoal.write_table(frame[frame.id == 0], name)
+    kept = catalogs.load(name).scan().to_arrow()
+    assert kept.schema.field("u").type == pa.uuid()
+    assert sorted(map(str, kept["u"].to_pylist())) == sorted(
+        ["None", "None", *map(str, [*values, *values, values[0]])]
+    )
+    assert ids(shoal.read_table(name, filters=[("u", "==", values[0])])) == [1, 1, 9]
+    with pytest.raises(
+        errors.ValueNotRepresentableError, match=r"'u' holds .*: 'zz', in row 1 of partition 0"
+    ):
+        shoal.write_table(pa.table({"id": [7, 8], "u": [str(values[0]), "zz"]}), name)
 
 
 def test_a_decimal_of_all_its_digits(name: str) -> None:

@@ -274,7 +274,7 @@ def test_branch(writer: str, name: str, spark: Any) -> None:
 
 
 def test_uuid(name: str, spark: Any) -> None:
-    """Spark has no UUIDs and reads them as text; Dask and PyIceberg keep them."""
+    """Spark and pandas have no UUIDs and read them as text; PyIceberg keeps them."""
     values = [uuid.UUID(int=i) for i in range(3)] + [None]
     bytes_ = pa.array([v and v.bytes for v in values], pa.binary(16))
     table = pa.table({"u": pa.ExtensionArray.from_storage(pa.uuid(), bytes_)})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import pickle
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,92 @@ def test_evolving(name: str) -> None:
     # As of its first snapshot the table has its first columns.
     first = int(shoal.snapshots(name).snapshot_id[0])
     assert list(shoal.read_table(name, snapshot=first).columns) == ["a", "b"]
+
+
+def test_evolving_inside_of_columns(name: str) -> None:
+    """Fields of structs, of structs in lists, and of values of maps: added, widened, or refused by their path."""
+    place, stop = pa.struct([("x", pa.int32())]), pa.struct([("gate", pa.string())])
+    wider_place = pa.struct([("x", pa.int64()), ("y", pa.decimal128(9, 2))])
+    wider_stop = pa.struct([("late", pa.list_(pa.struct([("by", pa.int16())]))), ("gate", pa.string())])
+    narrow = pa.schema({"p": place, "s": pa.list_(stop), "m": pa.map_(pa.string(), place)})
+    wide = pa.schema({"p": wider_place, "s": pa.list_(wider_stop), "m": pa.map_(pa.string(), wider_place)})
+    here, there = {"x": 1}, {"x": 2**40, "y": Decimal("1.50")}
+    stops = [{"gate": "B4", "late": [{"by": 3}]}]
+    shoal.write_table(pa.table([[here], [[{"gate": "A1"}]], [[("k", here)]]], schema=narrow), name)
+    rows = pa.table([[there], [stops], [[("k", there)]]], schema=wide)
+    with pytest.raises(errors.SchemaMismatchError, match="evolve=True") as caught:
+        shoal.write_table(rows, name)
+    found = {column: kind for column, kind, _ in caught.value.values["differences"]}
+    assert found == {"p.y": "new", "s.element.late": "new", "m.value.y": "new"}
+    pandas = rows.to_pandas(types_mapper=pd.ArrowDtype)
+    for frame in (rows, pandas, dd.from_pandas(pandas, npartitions=1)):
+        shoal.write_table(frame, name, evolve=True)
+    assert len({s.schema_id for s in catalogs.load(name).metadata.snapshots}) == 2, "changed once"
+    read = shoal.read_table(name).compute().sort_values("p", key=lambda p: [v["x"] for v in p])
+    assert read.p.tolist() == [here | {"y": None}, *[there] * 3]
+    assert [list(v) for v in read.s] == [[{"gate": "A1", "late": None}], *[stops] * 3]
+    assert read.m.tolist() == [[("k", here | {"y": None})], *[[("k", there)]] * 3]
+
+    before = catalogs.load(name).metadata
+    renamed = pa.schema({"p": pa.struct([("X", pa.int64())]), "m": pa.map_(pa.string(), pa.string())})
+    with pytest.raises(errors.SchemaMismatchError, match=r"p\.X: new: (?s:.*)m\.value: type: ") as caught:
+        shoal.write_table(pa.table([[{"X": 1}], [[("k", "v")]]], schema=renamed), name, evolve=True)
+    keyed = {"k": pa.map_(pa.struct([("a", pa.int32())]), pa.string())}
+    shoal.create_table(name + "2", keyed)
+    new_key = pa.map_(pa.struct([("a", pa.int32()), ("b", pa.int32())]), pa.string())
+    with pytest.raises(errors.SchemaMismatchError, match=r"k\.key\.b: new: .*keys of maps never change"):
+        shoal.write_table(
+            pa.table({"k": pa.array([[({"a": 1, "b": 2}, "v")]], new_key)}), name + "2", evolve=True
+        )
+    assert catalogs.load(name).metadata == before, "nothing is half-made"
+
+
+@pytest.mark.parametrize("how", ["arrow", "pandas", "dask"])
+def test_numbers_and_dates_that_a_wider_column_holds(name: str, how: str) -> None:
+    """Taken where no value changes, and refused by the value where one would."""
+    wide = {
+        "d": pa.float64(),
+        "f": pa.float32(),
+        "m": pa.decimal128(5, 2),
+        "l": pa.int64(),
+        "t": pa.timestamp("us"),
+        "s": pa.list_(pa.struct([("m", pa.decimal128(38, 2))])),
+    }
+    shoal.create_table(name, wide)
+    narrow = pa.schema(
+        {
+            "d": pa.int64(),
+            "f": pa.int64(),
+            "m": pa.int64(),
+            "l": pa.int32(),
+            "t": pa.date32(),
+            "s": pa.list_(pa.struct([("m", pa.uint64())])),
+        }
+    )
+
+    def write(**values: Any) -> None:
+        good = {"d": 2**53, "f": 2**24, "m": 999, "l": 7, "t": dt.date(2026, 1, 2), "s": [{"m": 2**64 - 1}]}
+        rows: Any = pa.table([[None, (good | values)[f.name]] for f in narrow], schema=narrow)
+        if how != "arrow":
+            rows = rows.to_pandas(types_mapper=pd.ArrowDtype)
+        shoal.write_table(dd.from_pandas(rows, npartitions=1) if how == "dask" else rows, name)
+
+    write()
+    (_, kept) = catalogs.load(name).scan().to_arrow().to_pylist()
+    assert kept == {
+        "d": 2.0**53,
+        "f": 2.0**24,
+        "m": Decimal("999.00"),
+        "l": 7,
+        "t": dt.datetime(2026, 1, 2),
+        "s": [{"m": Decimal(2**64 - 1)}],
+    }
+    for column, value in (("d", 2**53 + 1), ("d", -(2**53) - 1), ("f", 2**24 + 1), ("m", 1000)):
+        with pytest.raises(
+            errors.ValueNotRepresentableError, match=rf"'{column}' holds .*: {value}, in row 1 of partition 0"
+        ):
+            write(**{column: value})
+    assert len(shoal.snapshots(name)) == 1
 
 
 def test_evolving_fails_whole(name: str) -> None:

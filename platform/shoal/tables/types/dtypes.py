@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyiceberg import types as iceberg
 
 from shoal.errors import UsageError
+from shoal.tables.types import uuids
 
 Backend = Literal["pyarrow", "numpy_nullable"]
 
@@ -53,7 +54,10 @@ def types_mapper(backend: Backend) -> Callable[[pa.DataType], Any]:
 
 
 def to_pandas(table: pa.Table, backend: Backend) -> pd.DataFrame:
-    """An Arrow table as a frame with the types above; the table is used up."""
+    """An Arrow table as a frame with the types above, UUIDs as text; the table is used up."""
+    for i, field in enumerate(table.schema):
+        if field.type == pa.uuid():
+            table = table.set_column(i, field.name, uuids.as_text(table.column(i)))
     frame: pd.DataFrame = table.to_pandas(
         types_mapper=types_mapper(backend), ignore_metadata=True, split_blocks=True, self_destruct=True
     )
@@ -63,9 +67,9 @@ def to_pandas(table: pa.Table, backend: Backend) -> pd.DataFrame:
 def storable(arrow: pa.DataType, target: iceberg.IcebergType) -> bool:
     """Whether values of an Arrow type may be stored in a column of an Iceberg type.
 
-    Yes where every value keeps its meaning; a value that does not fit (an integer too large for ``int``, a
-    fraction of a microsecond) is found when it is met, and named. No where meaning would change: text to
-    number, a time without zone to one with, double to float.
+    Yes where every value keeps its meaning; a value that does not fit (an integer too large for ``int``, or for
+    ``double`` to hold it exactly, a fraction of a microsecond) is found when it is met, and named. No where meaning
+    would change: text to number (UUIDs are written as text, too), a time without zone to one with, double to float.
     """
     t = pa.types
     if t.is_dictionary(arrow):
@@ -78,17 +82,17 @@ def storable(arrow: pa.DataType, target: iceberg.IcebergType) -> bool:
         case iceberg.IntegerType() | iceberg.LongType():
             return bool(t.is_integer(arrow))
         case iceberg.FloatType():
-            return bool(t.is_float16(arrow) or t.is_float32(arrow))
+            return bool(t.is_float16(arrow) or t.is_float32(arrow) or t.is_integer(arrow))
         case iceberg.DoubleType():
-            return bool(t.is_floating(arrow) or (t.is_integer(arrow) and arrow.bit_width <= 32))
+            return bool(t.is_floating(arrow) or t.is_integer(arrow))
         case iceberg.DecimalType(precision=_, scale=scale):
-            return bool(t.is_decimal(arrow) and arrow.scale <= scale)
+            return bool(t.is_integer(arrow) or (t.is_decimal(arrow) and arrow.scale <= scale))
         case iceberg.DateType():
             return bool(t.is_date(arrow))
         case iceberg.TimeType():
             return bool(t.is_time(arrow))
         case iceberg.TimestampType() | iceberg.TimestampNanoType():
-            return bool(t.is_timestamp(arrow) and arrow.tz is None)
+            return bool(t.is_date(arrow) or (t.is_timestamp(arrow) and arrow.tz is None))
         case iceberg.TimestamptzType() | iceberg.TimestamptzNanoType():
             return bool(t.is_timestamp(arrow) and arrow.tz is not None)
         case iceberg.StringType():
@@ -98,7 +102,8 @@ def storable(arrow: pa.DataType, target: iceberg.IcebergType) -> bool:
         case iceberg.FixedType():
             return bool(t.is_binary(arrow) or t.is_large_binary(arrow) or t.is_fixed_size_binary(arrow))
         case iceberg.UUIDType():
-            return bool(arrow == pa.uuid() or (t.is_fixed_size_binary(arrow) and arrow.byte_width == 16))
+            of_bytes = arrow == pa.uuid() or (t.is_fixed_size_binary(arrow) and arrow.byte_width == 16)
+            return bool(of_bytes or storable(arrow, iceberg.StringType()))
         case iceberg.ListType():
             is_list = t.is_list(arrow) or t.is_large_list(arrow) or t.is_fixed_size_list(arrow)
             return bool(is_list) and storable(arrow.value_type, target.element_type)

@@ -18,6 +18,7 @@ from pyiceberg.schema import Schema
 
 from shoal.tables.errors import SchemaMismatchError, TypeNotSupportedError, ValueNotRepresentableError
 from shoal.tables.pyiceberg_private import schema_to_pyarrow
+from shoal.tables.types import uuids
 from shoal.tables.types.dtypes import storable
 
 
@@ -90,19 +91,50 @@ def _cast(array: Any, wanted: pa.DataType, kind: iceberg.IcebergType, name: str,
         )
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
-    if _extension(wanted):
-        return array.cast(wanted.storage_type).cast(wanted)
     try:
-        return array.cast(wanted, safe=True)
+        return _converted(array, wanted)
     except pa.ArrowNotImplementedError as error:
         raise TypeNotSupportedError(
             f"The column {name!r} ({array.type}) cannot be stored as {kind}: {error}", column=name
         ) from error
     except pa.ArrowInvalid as error:
-        row = _first_bad(len(array), lambda a, b: array.slice(a, b - a).cast(wanted, safe=True))
+        row = _first_bad(len(array), lambda a, b: _converted(array.slice(a, b - a), wanted))
         raise _misfit(
             name, number, row, array[row].as_py() if row is not None else None, str(error)
         ) from error
+
+
+def _converted(array: Any, wanted: pa.DataType) -> Any:
+    if not _extension(wanted):
+        return array.cast(_on_the_way(array.type, wanted), safe=True).cast(wanted, safe=True)
+    if wanted == pa.uuid() and storable(array.type, iceberg.StringType()):
+        text = array.cast(pa.large_string())
+        return uuids.from_text(text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text)
+    return array.cast(wanted.storage_type).cast(wanted)
+
+
+def _on_the_way(arrow: pa.DataType, wanted: pa.DataType) -> pa.DataType:
+    """The type by way of which Arrow looks at values: an integer becomes a decimal of any size by its value only as a
+    decimal of all its digits, also inside of structs, lists and maps."""
+    t = pa.types
+    if t.is_decimal(wanted) and t.is_integer(arrow):
+        return pa.decimal128(20, 0)
+    if t.is_struct(wanted) and t.is_struct(arrow):
+        have = {arrow.field(i).name: arrow.field(i).type for i in range(arrow.num_fields)}
+        kept = [wanted.field(i) for i in range(wanted.num_fields)]
+        return pa.struct([f.with_type(_on_the_way(have.get(f.name, f.type), f.type)) for f in kept])
+    if t.is_large_list(wanted) and (
+        t.is_list(arrow) or t.is_large_list(arrow) or t.is_fixed_size_list(arrow)
+    ):
+        value = _on_the_way(arrow.value_type, wanted.value_type)
+        return pa.large_list(wanted.value_field.with_type(value))
+    if t.is_map(wanted) and t.is_map(arrow):
+        key, item = (
+            _on_the_way(arrow.key_type, wanted.key_type),
+            _on_the_way(arrow.item_type, wanted.item_type),
+        )
+        return pa.map_(wanted.key_field.with_type(key), wanted.item_field.with_type(item))
+    return wanted
 
 
 _YEARS = {

@@ -7,7 +7,7 @@ once. What it must not do: touch the catalog or data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -26,11 +26,16 @@ class Difference:
     """One column in which a frame and a table differ."""
 
     column: str
+    """Of a field inside of a column: its path, as ``trip.gate``, ``stops.element.gate``, ``by_day.value.gate``."""
     kind: str
     """``"missing"`` (only the table has it), ``"new"`` (only the frame has it), ``"type"``."""
     detail: str
     evolves: bool
     """``evolve=True`` can make it right: a new column, a wider type, a missing column that may be null."""
+    path: tuple[str, ...] = ()
+    """The path, where the table is to be changed there."""
+    arrow: pa.DataType | None = None
+    """What the frame has there."""
 
 
 def frame_schema(meta: pd.DataFrame) -> pa.Schema:
@@ -121,32 +126,57 @@ def differences(frame: pa.Schema, table: Schema, *, widen: bool = False) -> list
                 )
             )
             continue
-        wider = widened(column.field_type, have[column.name])
-        if not storable(have[column.name], column.field_type) or (widen and wider is not None):
-            found.append(
-                Difference(
-                    column.name,
-                    "type",
-                    f"the table has {column.field_type}, the frame {have[column.name]}",
-                    evolves=wider is not None,
-                )
-            )
+        found += _within((column.name,), column.field_type, have[column.name], widen=widen)
     known = {column.name for column in table.fields}
-    found += [_new(name, kind, [*known, *have]) for name, kind in have.items() if name not in known]
-    return found
+    return found + [_new((name,), kind, [*known, *have]) for name, kind in have.items() if name not in known]
 
 
-def _new(name: str, kind: pa.DataType, others: Sequence[str]) -> Difference:
-    """A column that only the frame has."""
+def _within(
+    path: tuple[str, ...], kind: iceberg.IcebergType, arrow: pa.DataType, *, widen: bool
+) -> list[Difference]:
+    """Where what a frame has at a path cannot be stored in what the table has there, field by field."""
+    t = pa.types
+    match kind:
+        case iceberg.StructType(fields=fields) if t.is_struct(arrow):
+            have = {arrow.field(i).name: arrow.field(i).type for i in range(arrow.num_fields)}
+            known = [f.name for f in fields]
+            found = []
+            for f in fields:
+                if f.name in have:
+                    found += _within((*path, f.name), f.field_type, have[f.name], widen=widen)
+                elif f.required:
+                    detail = f"{f.field_type}, which must not be null"
+                    found.append(Difference(".".join((*path, f.name)), "missing", detail, evolves=False))
+            return found + [
+                _new((*path, name), kind, [*known, *have]) for name, kind in have.items() if name not in known
+            ]
+        case iceberg.ListType() if t.is_list(arrow) or t.is_large_list(arrow) or t.is_fixed_size_list(arrow):
+            return _within((*path, "element"), kind.element_type, arrow.value_type, widen=widen)
+        case iceberg.MapType() if t.is_map(arrow):
+            keys = _within((*path, "key"), kind.key_type, arrow.key_type, widen=widen)
+            return [
+                *(replace(d, detail=f"{d.detail}; keys of maps never change", evolves=False) for d in keys),
+                *_within((*path, "value"), kind.value_type, arrow.item_type, widen=widen),
+            ]
+    wider = widened(kind, arrow)
+    if storable(arrow, kind) and not (widen and wider is not None):
+        return []
+    detail = f"the table has {kind}, the frame {arrow}"
+    return [Difference(".".join(path), "type", detail, wider is not None, path, arrow)]
+
+
+def _new(path: tuple[str, ...], kind: pa.DataType, others: Sequence[str]) -> Difference:
+    """A column, or a field of one, that only the frame has."""
+    name, shown = path[-1], ".".join(path)
     alike = next((other for other in others if other != name and other.lower() == name.lower()), None)
     if alike is not None:
         detail = f"{kind}, and {alike!r} differs from it by case alone, which Spark does not tell apart"
-        return Difference(name, "new", detail, evolves=False)
+        return Difference(shown, "new", detail, evolves=False)
     stored = for_iceberg(kind)
     if stored is not None and (pair := alike_by_case(iceberg_type(stored))) is not None:
         inside = f"{kind}, whose fields {pair[0]!r} and {pair[1]!r} differ by case alone"
-        return Difference(name, "new", f"{inside}, which Spark does not tell apart", evolves=False)
-    return Difference(name, "new", f"{kind}, and the table does not have it", evolves=stored is not None)
+        return Difference(shown, "new", f"{inside}, which Spark does not tell apart", evolves=False)
+    return Difference(shown, "new", f"{kind}, and the table does not have it", stored is not None, path, kind)
 
 
 def alike_by_case(kind: iceberg.IcebergType) -> tuple[str, str] | None:

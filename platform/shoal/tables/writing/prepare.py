@@ -90,7 +90,7 @@ def prepare(
     for column, _ in sort:
         if column in table.schema().column_names:
             check_sortable(column, table.schema().find_type(column))
-    change, metadata = plan_evolution(table, schema, found) if found else (None, table.metadata)
+    change, metadata = plan_evolution(name, table, found) if found else (None, table.metadata)
     if not sort:
         sort = tuple(
             (table.schema().find_column_name(f.source_id) or "", f.direction.value == "asc")
