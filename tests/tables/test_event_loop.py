@@ -23,7 +23,7 @@ def test_a_write_on_the_loop_of_its_client_is_refused_and_one_in_a_thread_works(
     frame = dd.from_pandas(pd.DataFrame({"x": [1, 2, 3]}), npartitions=2)
 
     async def main() -> int:
-        quiet = {"dashboard_address": None, "n_workers": 1, "threads_per_worker": 2}
+        quiet = {"dashboard_address": "127.0.0.1:0", "n_workers": 1, "threads_per_worker": 2}
         async with Client(processes=False, asynchronous=True, **quiet) as client:
             for rows in (frame, pd.DataFrame({"x": [1]})):
                 begin = time.monotonic()

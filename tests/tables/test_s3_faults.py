@@ -19,7 +19,8 @@ from s3_proxy import ACCESS_DENIED, EXPIRED, SLOW_DOWN, Asked, Fault, S3Proxy
 
 import shoal
 from shoal.errors import ShoalError
-from shoal.tables.catalogs.opening import CatalogSettings, access, catalog, load, table_names
+from shoal.tables.catalogs.names import table_names
+from shoal.tables.catalogs.opening import CatalogSettings, access, catalog, load
 from shoal.tables.errors import (
     CredentialsExpiredError,
     StorageError,

@@ -18,7 +18,8 @@ from s3_proxy import EXPIRED, Asked, Fault, S3Proxy
 
 import shoal
 from shoal.project.loading import load as load_project
-from shoal.tables.catalogs.opening import CatalogSettings, catalog, settings, table_names
+from shoal.tables.catalogs.names import table_names
+from shoal.tables.catalogs.opening import CatalogSettings, catalog, settings
 from shoal.tables.credentials import keys_in_file
 from shoal.tables.errors import CredentialsExpiredError, StorageRefusedError
 from shoal.tables.spark_conf import spark_conf

@@ -22,7 +22,8 @@ import yaml
 
 import shoal
 from shoal.errors import UsageError
-from shoal.tables.catalogs.opening import CatalogSettings, catalog, pyiceberg_properties, table_names
+from shoal.tables.catalogs.names import table_names
+from shoal.tables.catalogs.opening import CatalogSettings, catalog, pyiceberg_properties
 from shoal.tables.errors import CatalogRefusedError, CatalogUnavailableError, StorageError
 from shoal.tables.keys import file_io, hold_secrets
 from shoal.tables.trial import prove

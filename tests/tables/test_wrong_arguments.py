@@ -23,6 +23,7 @@ from pyiceberg import expressions as ex
 import shoal
 from shoal.errors import ShoalError
 from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.names import table_names
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import FilterError, NotSupportedError
 
@@ -59,7 +60,7 @@ def snapshot_of_everything(lake: CatalogSettings) -> tuple[list[str], set[Path],
     opened = catalogs.catalog()
     folder = Path(lake.warehouse.removeprefix("file://"))
     files = {p for p in folder.rglob("*.parquet") if "wrong" in str(p)}
-    return catalogs.table_names(opened), files, len(shoal.snapshots("wrong.t"))
+    return table_names(opened), files, len(shoal.snapshots("wrong.t"))
 
 
 def demand_shoal_errors(lake: CatalogSettings, cases: dict[str, Callable[[], Any]]) -> None:

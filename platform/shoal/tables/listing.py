@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.catalogs.names import table_names
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.errors import TableNotFoundError
@@ -23,7 +24,7 @@ def list_tables(namespace: str | None = None, *, catalog: CatalogSettings | None
     """
     settled = catalogs.settings(catalog)
     opened = catalogs.catalog(settled)
-    names = reach(settled, "list the tables", lambda: catalogs.table_names(opened))
+    names = reach(settled, "list the tables", lambda: table_names(opened))
     if namespace is None:
         return names
     return [name for name in names if name.startswith(f"{namespace.removeprefix(f'{settled.name}.')}.")]

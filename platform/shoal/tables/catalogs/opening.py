@@ -9,7 +9,6 @@ can be seen: not in ``repr``, not in what is sent to workers.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from shoal.errors import MissingExtraError, UsageError
+from shoal.tables.catalogs.names import no_table
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.credentials import CREDENTIALS, IMPLEMENTATION, TIMEOUT, on_s3
-from shoal.tables.errors import TableNotFoundError
 from shoal.tables.naming import is_name, no_settings, unreadable
 
 if TYPE_CHECKING:
@@ -336,7 +335,8 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
 
 
 def load(name: str, given: CatalogSettings | None = None) -> Table:
-    """The table as it is now. Raises :class:`TableNotFoundError`, with the names that are like it."""
+    """The table as it is now. Raises :class:`TableNotFoundError`, with the names that are like it, and
+    :class:`NotSupportedError` for a view."""
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, ValidationError
 
     settled = settings(given)
@@ -347,37 +347,5 @@ def load(name: str, given: CatalogSettings | None = None) -> Table:
     except (ValueError, NotImplementedError, ValidationError) as error:  # also pydantic's
         raise unreadable(".".join(ident), error) from error
     except (NoSuchTableError, NoSuchNamespaceError) as error:
-        known = reach(settled, "list the tables", lambda: table_names(opened))
-        similar = difflib.get_close_matches(".".join(ident), known, n=3, cutoff=0.6)
-        raise TableNotFoundError(
-            f"There is no table {'.'.join(ident)} in the catalog {settled.shown_uri}.",
-            hint=f"Did you mean {' or '.join(similar)}?" if similar else _known_hint(known),
-            table=".".join(ident),
-            similar=similar,
-        ) from error
-
-
-def _known_hint(known: list[str]) -> str:
-    if not known:
-        return "The catalog holds no tables yet. Is it the right one? (SHOAL_CATALOG_URI)"
-    return f"It holds {len(known)}: {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
-
-
-def table_names(opened: Catalog) -> list[str]:
-    """Every table of the catalog as ``namespace.table``, sorted."""
-    from pyiceberg.exceptions import NoSuchNamespaceError
-
-    names: set[str] = set()
-    pending = list(opened.list_namespaces())
-    seen = set()
-    while pending:
-        namespace = pending.pop()
-        if namespace in seen:
-            continue
-        seen.add(namespace)
-        try:
-            names |= {".".join(t) for t in opened.list_tables(namespace)}
-            pending += [n for n in opened.list_namespaces(namespace) if len(n) > len(namespace)]
-        except NoSuchNamespaceError:
-            continue  # dropped while we looked
-    return sorted(names)
+        told = reach(settled, "list the tables", lambda: no_table(opened, ident, settled.shown_uri))
+        raise told from error

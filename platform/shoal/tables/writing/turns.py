@@ -1,7 +1,7 @@
 """Whose turn it is to commit to a table, among the processes of one machine.
 
-Why it exists: of writers that commit at once one wins, and what all others have read and written for their try was in
-vain; the more they are, the longer each takes. So those of one machine take turns, for the moment that a commit takes.
+Why it exists: of writers that commit at once one wins, and all others have to read and write for another try; the more
+they are, the longer each takes. So those of one machine take turns, for the moment that a commit takes.
 
 What it must not do: protect anything. The catalog does: whoever has waited for long, and whoever writes from another
 machine or with another library, commits without a turn.

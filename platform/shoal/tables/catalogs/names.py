@@ -1,0 +1,89 @@
+"""Which names a catalog holds, and what is said of one that is not a table's.
+
+Why it exists: a name that is not found is most often misspelled, or that of a view. What it must not do: open a
+catalog, or import anything heavy at its top.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError
+from shoal.tables.errors import NotSupportedError, TableNotFoundError
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+
+def table_names(opened: Catalog) -> list[str]:
+    """Every table of the catalog as ``namespace.table``, sorted."""
+    from pyiceberg.exceptions import NoSuchNamespaceError
+
+    names: set[str] = set()
+    pending = list(opened.list_namespaces())
+    seen = set()
+    while pending:
+        namespace = pending.pop()
+        if namespace in seen:
+            continue
+        seen.add(namespace)
+        try:
+            names |= {".".join(t) for t in opened.list_tables(namespace)}
+            pending += [n for n in opened.list_namespaces(namespace) if len(n) > len(namespace)]
+        except NoSuchNamespaceError:
+            continue  # dropped while we looked
+    return sorted(names)
+
+
+def no_table(opened: Catalog, identifier: tuple[str, ...], shown_uri: str) -> ShoalError:
+    """The error for a name that is not a table's: :class:`NotSupportedError` if it is a view's, else
+    :class:`TableNotFoundError`, with the names that are like it."""
+    name = ".".join(identifier)
+    if _is_view(opened, identifier):
+        return NotSupportedError(
+            f"{name} is a view, not a table: it holds a query, which Spark alone can answer.",
+            hint=f"`with shoal.spark() as spark: spark.table({name!r})` reads it. To have its rows in Dask, make a "
+            f'table of them there: spark.sql("create table {name}_rows as select * from {name}")',
+            view=name,
+        )
+    known = table_names(opened)
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return TableNotFoundError(
+        f"There is no table {name} in the catalog {shown_uri}.",
+        hint=f"Did you mean {' or '.join(similar)}?" if similar else _known_hint(known),
+        table=name,
+        similar=similar,
+    )
+
+
+def _is_view(opened: Catalog, identifier: tuple[str, ...]) -> bool:
+    from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+    from pyiceberg.exceptions import NoSuchNamespaceError
+
+    if not isinstance(opened, SqlCatalog):
+        try:
+            return opened.view_exists(identifier)
+        except (NotImplementedError, NoSuchNamespaceError):
+            return False  # a catalog without views
+    from sqlalchemy import select
+    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.orm import Session
+
+    # PyIceberg leaves the views of such a catalog out of everything it tells.
+    query = select(IcebergTables.iceberg_type).where(
+        IcebergTables.catalog_name == opened.name,
+        IcebergTables.table_namespace == ".".join(identifier[:-1]),
+        IcebergTables.table_name == identifier[-1],
+    )
+    try:
+        with Session(opened.engine) as session:
+            return session.scalar(query) == "VIEW"
+    except DatabaseError:
+        return False  # from before there were views, so that it has no such column
+
+
+def _known_hint(known: list[str]) -> str:
+    if not known:
+        return "The catalog holds no tables yet. Is it the right one? (SHOAL_CATALOG_URI)"
+    return f"It holds {len(known)}: {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
