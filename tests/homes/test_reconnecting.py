@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from distributed import LocalCluster
+import pytest
+from distributed import CancelledError, Event, LocalCluster
 
 from shoal.client.dask_ending import TellingClient
 from shoal.errors import ClusterEndedError, InfrastructureError
@@ -19,8 +20,11 @@ def test_a_client_connects_again_where_nobody_knows_whether_its_cluster_ended() 
         TellingClient(cluster.scheduler_address, why=away) as client,
     ):
         assert client.submit(sum, [1, 2]).result(30) == 3
+        waiting = client.submit(Event("never", client=client).wait, 30)
         client.loop.add_callback(client.scheduler_comm.comm.abort)
         client.sync(_until_connected, client)
+        with pytest.raises(CancelledError, match="shoal submit"):
+            waiting.result(30)
         assert client.submit(sum, [2, 2], pure=False).result(30) == 4
 
 

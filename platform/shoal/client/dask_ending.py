@@ -33,6 +33,11 @@ from shoal.errors import ClusterEndedError, ShoalError, UsageError
 KNOWN = 5.0  # s in which the reason of a lost connection is known, if the cluster has ended
 _NOTICED = 1.0  # s in which a client notices that its own connection is lost, when another one is
 _POLL = 0.1
+_LOST = (
+    "The connection to the cluster was lost, and with it the results that this process waited for. The cluster may "
+    "still run: compute them again. A script that is run by `shoal submit SCRIPT.py` does not depend on a connection "
+    "of yours where the cluster is on Kubernetes."
+)
 _GOODBYE = {"close-client", "close-stream"}
 _ENDED = "ended"  # a status of ours: its cluster is gone, and its user has not closed it
 
@@ -189,6 +194,9 @@ class TellingClient(Client):  # type: ignore[misc]  # distributed has no types
         """The connection is lost: does the cluster live, or why not?"""
         reason = await self._reason()
         if reason is None:
+            for state in self.futures.values():  # before Dask does, in words that say nothing of a cluster
+                state.cancel(reason="scheduler-connection-lost", msg=_LOST)
+            self.futures.clear()
             await super()._reconnect()
             return
         self._fail(reason)

@@ -67,4 +67,10 @@ def extend(
     if output is o.Output.JSON:
         write_json(views.cluster_view(cluster, home.status(cluster.id)))
         return
-    out().print(f"{cluster.name}: the maximum lifetime is now {cluster.plan.timeouts.max}", markup=False)
+    times = cluster.plan.timeouts
+    alone = "" if times.no_client >= times.max else f" or {times.no_client} without a client"
+    out().print(
+        f"{cluster.name}: the maximum lifetime is now {times.max}; it still ends after {times.idle} idle{alone}",
+        markup=False,
+        soft_wrap=True,
+    )
