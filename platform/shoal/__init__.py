@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from shoal.tables.catalogs.opening import catalog
     from shoal.tables.checking import check_rows
     from shoal.tables.listing import list_tables
+    from shoal.tables.maintenance.compaction import compact
     from shoal.tables.maintenance.expiry import expire_snapshots
     from shoal.tables.maintenance.health import table_health
+    from shoal.tables.maintenance.manifests import rewrite_manifests
     from shoal.tables.maintenance.orphans import remove_orphans
     from shoal.tables.reading.read import read_table
-    from shoal.tables.refs import branch, history, rollback, snapshots, tag
+    from shoal.tables.refs import branch, history, publish, rollback, snapshots, tag
     from shoal.tables.writing.create import create_table
     from shoal.tables.writing.staging import staged
     from shoal.tables.writing.write import write_table
@@ -35,6 +37,7 @@ _HOME_OF = {
     "branch": "shoal.tables.refs",
     "catalog": "shoal.tables.catalogs.opening",
     "check_rows": "shoal.tables.checking",
+    "compact": "shoal.tables.maintenance.compaction",
     "connect": "shoal.client.clusters",
     "create_table": "shoal.tables.writing.create",
     "dask": "shoal.client.front",
@@ -42,8 +45,10 @@ _HOME_OF = {
     "history": "shoal.tables.refs",
     "list_tables": "shoal.tables.listing",
     "plan": "shoal.client.clusters",
+    "publish": "shoal.tables.refs",
     "read_table": "shoal.tables.reading.read",
     "remove_orphans": "shoal.tables.maintenance.orphans",
+    "rewrite_manifests": "shoal.tables.maintenance.manifests",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
     "spark": "shoal.client.front",
@@ -62,6 +67,7 @@ __all__ = [
     "branch",
     "catalog",
     "check_rows",
+    "compact",
     "connect",
     "create_table",
     "dask",
@@ -69,8 +75,10 @@ __all__ = [
     "history",
     "list_tables",
     "plan",
+    "publish",
     "read_table",
     "remove_orphans",
+    "rewrite_manifests",
     "rollback",
     "snapshots",
     "spark",

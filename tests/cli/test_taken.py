@@ -65,9 +65,11 @@ def test_tables_are_listed(shoal: Any, written: str) -> None:
 
 
 def test_tables_are_kept_small(shoal: Any, written: str) -> None:
-    told, plain, dry, expired, orphans, deleted, after = shoal.many(
+    told, plain, planned, compacted, dry, expired, orphans, deleted, after = shoal.many(
         [
             ["tables", "doctor", "shop.orders", "-o", "json"], ["tables", "doctor", "shop.orders"],
+            ["tables", "compact", "shop.orders", "--dry-run"],
+            ["tables", "compact", "shop.orders", "--sort-by", "amount desc", "-o", "json"],
             ["tables", "expire", "shop.orders", "--older-than", "0s", "--dry-run"],
             ["tables", "expire", "shop.orders", "--older-than", "0s", "-o", "json"],
             ["tables", "remove-orphans", "shop.orders"],
@@ -79,9 +81,11 @@ def test_tables_are_kept_small(shoal: Any, written: str) -> None:
     assert (health["rows"], health["files"], health["small_files"], health["snapshots"]) == (4, 2, 2, 2)
     assert "4 rows, 2 files" in plain.out
     assert "2 of 2 files are small" in plain.out
-    assert "1 snapshots would be expired, 1 kept" in dry.out + dry.err
+    assert "2 files would become about 1" in planned.out + planned.err
+    assert json.loads(compacted.out)["files_written"] == 1
+    assert "2 snapshots would be expired, 1 kept" in dry.out + dry.err
     done = json.loads(expired.out)
-    assert (len(done["snapshots"]), done["kept"], done["left"]) == (1, 1, 0)
+    assert (len(done["snapshots"]), done["kept"], done["left"]) == (2, 1, 0)
     assert "0 files are nobody's" in orphans.out + orphans.err
     assert json.loads(deleted.out)["paths"] == []
     assert [row["total_rows"] for row in json.loads(after.out)] == [4]

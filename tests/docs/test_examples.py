@@ -26,6 +26,7 @@ ELSEWHERE = {  # run by a test of its own, with what it needs
     "docs/how-to/kubernetes.md": "tests/kubernetes/test_home_guide.py",
     "docs/contributing.md": "tests/kubernetes/test_node.py",
     "docs/tables.md": "tests/tables/test_docs.py",
+    "docs/how-to/upkeep.md": "tests/tables/test_docs.py",
 }
 IN_A_KERNEL = {"README.md": "tests/surface/test_notebook.py"}  # its Python; its commands are run here
 _FENCE = re.compile(

@@ -18,10 +18,11 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
 def test_the_shipped_deployment_completes_on_a_process_worker(deployed: Any, api: Any) -> None:
     assert deployed.flow_run["state"]["type"] == "COMPLETED"
     names = {d["name"]: d for d in api.post("deployments/filter")}
-    assert set(names) == {"demo", "nightly"}
+    assert set(names) == {"demo", "nightly", "upkeep"}
     assert deployed.flow_run["deployment_id"] == names["demo"]["id"]
     assert names["demo"]["pull_steps"][0].keys() == {"prefect.deployments.steps.set_working_directory"}
     assert [schedule["active"] for schedule in names["nightly"]["schedules"]] == [False]
+    assert [schedule["active"] for schedule in names["upkeep"]["schedules"]] == [True]
 
 
 def test_the_report_of_each_cluster_and_of_the_run_are_artifacts(deployed: Any, api: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 import shoal
 from shoal.errors import UsageError
-from shoal.tables.errors import SnapshotNotFoundError
+from shoal.tables.catalogs import opening as catalogs
+from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 
 
 def write(name: str, value: int) -> int:
@@ -86,3 +87,45 @@ def test_a_branch_that_is_a_tag(name: str) -> None:
     with pytest.raises(UsageError, match="is a tag"):
         shoal.read_table(name, branch="fixed")
     assert rows(name, snapshot="fixed") == [1]
+
+
+def test_a_branch_is_published(name: str) -> None:
+    """Write, audit, publish; also what was started before, and with what runs twice."""
+    write(name, 1)
+    shoal.branch(name, "audit")
+    for _ in range(2):
+        shoal.write_table(pa.table({"x": [2]}), name, branch="audit", run_key="load")
+    assert rows(name) == [1]
+    published = shoal.publish(name, "audit")
+    assert rows(name) == [1, 2]
+    assert shoal.publish(name, "audit") == published, "once more changes nothing"
+    write(name, 3)
+    assert shoal.publish(name, "audit") == published
+    assert rows(name) == [1, 2, 3], "main has gone on from it"
+    assert rows(name, branch="audit") == [1, 2]
+    shoal.write_table(pa.table({"x": [4]}), name, branch="audit")
+    with pytest.raises(ConflictError) as told:
+        shoal.publish(name, "audit")
+    assert f"main has snapshot {shoal.snapshots(name).snapshot_id.iloc[2]} (append, " in str(told.value)
+    assert f"'audit' has snapshot {shoal.snapshots(name).snapshot_id.iloc[3]} (append, " in str(told.value)
+    assert rows(name) == [1, 2, 3]
+    with pytest.raises(SnapshotNotFoundError, match="no branch 'none'"):
+        shoal.publish(name, "none")
+
+
+def test_main_moves_while_a_branch_is_published(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(name, 1)
+    shoal.branch(name, "audit")
+    shoal.write_table(pa.table({"x": [2]}), name, branch="audit")
+    load = catalogs.load
+
+    def late(*given: Any) -> Any:
+        table = load(*given)
+        monkeypatch.setattr(catalogs, "load", load)
+        write(name, 3)
+        return table
+
+    monkeypatch.setattr(catalogs, "load", late)
+    with pytest.raises(ConflictError, match="at the same moment"):
+        shoal.publish(name, "audit")
+    assert (rows(name), rows(name, branch="audit")) == ([1, 3], [1, 2])

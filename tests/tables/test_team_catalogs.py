@@ -69,6 +69,29 @@ def test_what_is_written_comes_back_in_every_mode(team: CatalogSettings, name: s
     assert any(key.endswith(".parquet") for key in s3.objects("team"))
 
 
+def test_maintenance_runs_there(team: CatalogSettings, name: str, s3: Any) -> None:
+    """Each step once; nothing is left in the bucket that the table does not need."""
+    for _ in range(3):
+        write(name, team)
+    compacted = shoal.compact(name, sort_by="a", catalog=team)
+    assert (compacted.files, compacted.files_written, compacted.rows) == (3, 1, 9)
+    shoal.branch(name, "audit", catalog=team)
+    write(name, team, branch="audit")
+    shoal.publish(name, "audit", catalog=team)
+    assert shoal.rewrite_manifests(name, catalog=team).manifests_after == 1
+    folder = s3.folder / "team" / catalog(team).load_table(name).location().removeprefix("s3://team/")
+    lost = folder / "data" / "lost.parquet"
+    lost.write_bytes(b"lost")
+    os.utime(lost, (0, 0))
+    assert [path.rpartition("/")[2] for path in shoal.remove_orphans(name, catalog=team).paths] == [
+        "lost.parquet"
+    ]
+    assert shoal.remove_orphans(name, dry_run=False, catalog=team).left == 0
+    assert shoal.expire_snapshots(name, older_than="0s", catalog=team).left == 0
+    assert len(list(folder.rglob("*.parquet"))) == 2
+    assert read(name, team).a.tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+
+
 def test_the_keys_of_a_catalog_that_is_given_are_used(team: CatalogSettings, name: str) -> None:
     assert "SHOAL_CATALOG_PROPERTIES" not in os.environ, "else the keys could come from there"
     write(name, team)

@@ -73,6 +73,7 @@ def test_the_wheel_ships_the_default_project_folder(tmp_path: Path) -> None:
     defaults = site / "shoal" / "_defaults"
     assert answer.stdout.split() == [str(defaults), "analytics", "etl", "ml-training", "workbench"]
     assert (defaults / "flows" / "nyc_flights.py").is_file()
+    assert (defaults / "flows" / "upkeep.py").is_file()
     assert (defaults / "prefect.yaml").is_file()
 
 

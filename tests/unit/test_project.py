@@ -11,9 +11,10 @@ import pytest
 from shoal.errors import ConfigError, NotFoundError, UsageError
 from shoal.model.workload import Engine
 from shoal.project import loading as project
+from shoal.project.tables import CompactionPolicy, ExpiryPolicy, OrphanPolicy, policy_of
 from shoal.project.targets import Machine
 from shoal.project.yamlfile import Fault
-from shoal.units import Bytes
+from shoal.units import Bytes, Seconds
 
 Folder = Callable[..., Path]
 
@@ -284,3 +285,41 @@ targets:
         images = project.load(folder(etl=ETL, shoal=settings)).target.images
         assert images["shoal-dask"] == "mine/dask"
         assert images["shoal-spark"].startswith("shoal-spark:")
+
+
+def test_the_upkeep_of_tables_is_by_the_first_pattern_that_fits(folder: Folder) -> None:
+    """As the guide shows it."""
+    root = folder(etl=ETL)
+    file = root / "shoal.yaml"
+    plain = file.read_text()
+    guide = Path(__file__).parents[2] / "docs/how-to/upkeep.md"
+    file.write_text(plain + guide.read_text().split("```yaml\n")[1].split("```")[0])
+    tables = project.load(root).tables
+    first, second, third = (policy_of(name, tables) for name in ("nyc.flights", "nyc.delays", "scratch.x"))
+    assert first is not None
+    assert (first.compact, first.orphans) == (CompactionPolicy(sort_by=("day",)), None)
+    assert first.expire == ExpiryPolicy(older_than=Seconds(30 * 86400), keep=10)
+    assert second is not None
+    assert (second.compact, second.rewrite_manifests) == (CompactionPolicy(), True)
+    assert third is not None
+    assert (third.compact, third.orphans) == (None, OrphanPolicy())
+    assert policy_of("shop.orders", tables) is None
+    file.write_text(
+        plain + "tables:\n  nyc.flights: {expire: {older_than: 30 days, keep: 3}}\n  nyc.*: {compact: true}\n"
+    )
+    tables = project.load(root).tables
+    first, second = policy_of("nyc.flights", tables), policy_of("nyc.delays", tables)
+    assert first is not None
+    assert first.expire == ExpiryPolicy(older_than=Seconds(30 * 86400), keep=3)
+    assert (first.compact, first.orphans) == (None, None)
+    assert second is not None
+    assert second.compact == CompactionPolicy()
+    assert policy_of("shop.orders", tables) is None
+    file.write_text(
+        plain
+        + "tables:\n  a.*: {orphans: {older_than: 1 h}, expire: {keep: 0}}\n"
+        + "  b.*: {compact: {sort_by: [x], zorder_by: [x, y]}, vacuum: true}\n"
+    )
+    faults = faults_of(root)
+    assert len(faults) == 4
+    assert any("a.*" in fault and "less than 24 h" in fault for fault in faults)

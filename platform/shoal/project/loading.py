@@ -24,6 +24,7 @@ from shoal.project.folders import defaults as defaults
 from shoal.project.folders import find as find
 from shoal.project.policy import TOTALS, Policy, Team, Tier, User
 from shoal.project.settings import Checked
+from shoal.project.tables import TablePolicy
 from shoal.project.targets import Image, Machine, Mount, Prices, Target
 from shoal.project.templates import Template
 from shoal.project.yamlfile import Document, Fault, check, raise_faults, read
@@ -45,6 +46,7 @@ class _Settings(Checked):
     default_target: str
     targets: dict[str, Target] = Field(min_length=1)
     mounts: dict[str, Mount] = Field(default_factory=dict)
+    tables: dict[str, TablePolicy] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Project:
     mounts: Mapping[str, Mount] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    tables: Mapping[str, TablePolicy] = field(default_factory=dict)
 
     @property
     def prices(self) -> Prices | None:
@@ -109,7 +112,15 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     references = {name: image.reference for name, image in images.items()} | dict(chosen.images)
     chosen = chosen.model_copy(update={"images": references})
     return Project(
-        root, chosen, settings.targets, templates, policy, settings.mounts, images, tuple(tolerable)
+        root,
+        chosen,
+        settings.targets,
+        templates,
+        policy,
+        settings.mounts,
+        images,
+        tuple(tolerable),
+        settings.tables,
     )
 
 

@@ -23,7 +23,7 @@ quality            what people expect of rows, and which rows break it
 files, commit      files written on workers; one snapshot committed by the client
 read, write        ``read_table`` and ``write_table``
 checking           ``check_rows``
-maintenance        snapshots expired, orphans removed, and what doing so would save
+maintenance        files put together, snapshots expired, orphans removed, and what doing so would save
 refs               history, snapshots, rollback, tags, branches
 =================  ==============================================================================
 """

@@ -96,6 +96,10 @@ class StorageError(InfrastructureError):
     """A file could not be read or written: no space left, no permission, a file that is gone."""
 
 
+class StorageFullError(StorageError):
+    """There is no room for what would be written; it was told before any of it was. ``values``: ``need``, ``free``."""
+
+
 class StorageRefusedError(StorageError):
     """The storage answered, and said no: keys that may not read or write there, a bucket that is not there.
 

@@ -9,15 +9,24 @@ Written against PyIceberg 0.12.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    ManifestContent,
+    ManifestEntry,
+    ManifestFile,
+    ManifestWriter,
+    ManifestWriterV2,
+)
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update import (
     AssertCurrentSchemaId,
     AssertDefaultSpecId,
@@ -25,9 +34,14 @@ from pyiceberg.table.update import (
     TableRequirement,
     TableUpdate,
 )
-from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles, _SnapshotProducer
+from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.utils.properties import property_as_int
 
 from shoal.tables.pyiceberg_private import misleads
+
+MANIFEST_SIZE, MANIFEST_BYTES = "commit.manifest.target-size-bytes", 8 * 2**20
+"""A table's property for the bytes of a manifest, and what they are without it."""
 
 
 class _Attempt(Transaction):
@@ -131,6 +145,110 @@ class _Replace(_OverwriteFiles):
             self.partition_filters[spec_id] = AlwaysTrue()
 
 
+class _DeletesWriter(ManifestWriterV2):
+    """Writes a manifest of delete files, for which PyIceberg has no writer."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+class _Rewrite(_Replace):
+    """The same rows in other files: a ``replace`` snapshot, without the delete files that concern none of the rest."""
+
+    idle: frozenset[DataFile] = frozenset()
+    """Those delete files."""
+
+    def _build_delete_files_partition_predicate(self) -> None:
+        # In every manifest: a predicate of thousands of partitions takes longer than looking.
+        for spec_id in {file.spec_id for file in self._deleted_data_files}:
+            self.partition_filters[spec_id] = AlwaysTrue()
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        return [left for manifest in super()._existing_manifests() for left in self._without_idle(manifest)]
+
+    def _without_idle(self, manifest: ManifestFile) -> list[ManifestFile]:
+        if manifest.content != ManifestContent.DELETES or not self.idle:
+            return [manifest]
+        entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
+        kept = [entry for entry in entries if entry.data_file not in self.idle]
+        if len(kept) == len(entries):
+            return [manifest]
+        return [_manifest_of(self, ManifestContent.DELETES, manifest.partition_spec_id, kept)] if kept else []
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        # PyIceberg makes no summary of a replacement; its counts are those of an overwrite.
+        data = self._deleted_data_files
+        self._deleted_data_files = data | self.idle
+        try:
+            summary = super()._summary(snapshot_properties)
+        finally:
+            self._deleted_data_files = data
+        return Summary(Operation.REPLACE, **summary.additional_properties)
+
+
+class _Regroup(_Rewrite):
+    """The same files in fewer manifests, neighbours by partition."""
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        snapshot = self._transaction.table_metadata.snapshot_by_name(self._target_branch)
+        assert snapshot is not None, "there are manifests to put together"
+        found: list[ManifestFile] = []
+        for (content, spec_id), manifests, count in groups_of_manifests(
+            snapshot.manifests(self._io), self._transaction.table_metadata.properties
+        ):
+            if count >= len(manifests):
+                found += manifests
+                continue
+            entries = [e for m in manifests for e in m.fetch_manifest_entry(self._io, discard_deleted=True)]
+            entries.sort(
+                key=lambda e: repr([e.data_file.partition[i] for i in range(len(e.data_file.partition))])
+            )
+            step = max(1, -(-len(entries) // count))
+            found += [
+                _manifest_of(self, content, spec_id, entries[at : at + step])
+                for at in range(0, len(entries), step)
+            ]
+        return found
+
+
+def groups_of_manifests(
+    manifests: Iterable[ManifestFile], properties: Mapping[str, str]
+) -> list[tuple[tuple[ManifestContent, int], list[ManifestFile], int]]:
+    """Manifests that may be put together, by content and partitioning, and how many they would be."""
+    groups: dict[tuple[ManifestContent, int], list[ManifestFile]] = {}
+    for manifest in manifests:
+        groups.setdefault((manifest.content, manifest.partition_spec_id), []).append(manifest)
+    target = property_as_int(dict(properties), MANIFEST_SIZE, MANIFEST_BYTES) or MANIFEST_BYTES
+    return [
+        (key, group, max(1, -(-sum(m.manifest_length for m in group) // target)))
+        for key, group in groups.items()
+    ]
+
+
+def _manifest_of(
+    producer: _SnapshotProducer[Any], content: ManifestContent, spec_id: int, entries: Iterable[ManifestEntry]
+) -> ManifestFile:
+    """A manifest of entries that the table has already."""
+    if content == ManifestContent.DATA:
+        writer: ManifestWriter = producer.new_manifest_writer(producer.spec(spec_id))
+    else:
+        writer = _DeletesWriter(
+            producer.spec(spec_id),
+            producer.schema(),
+            producer.new_manifest_output(),
+            producer.snapshot_id,
+            producer._compression,
+        )
+    with writer:
+        for entry in entries:
+            writer.existing(entry)
+    return writer.to_manifest_file()
+
+
 def overwrite_producer(
     transaction: Transaction,
     table: Table,
@@ -139,11 +257,15 @@ def overwrite_producer(
     add: Iterable[DataFile],
     properties: dict[str, str],
     branch: str,
+    *,
+    rewrite: Literal["files", "manifests"] | None = None,
 ) -> _Replace:
-    """A replacement of files as one snapshot under a given id."""
+    """A replacement of files as one snapshot under a given id. ``rewrite``: of the same rows, or of no files at all but
+    their manifests; then ``remove`` may hold delete files, too."""
     taken_out = list(remove)
     exists = transaction.table_metadata.snapshot_by_name(branch) is not None
-    producer = _Replace(
+    kinds: dict[str | None, type[_Replace]] = {None: _Replace, "files": _Rewrite, "manifests": _Regroup}
+    producer = kinds[rewrite](
         operation=Operation.OVERWRITE if exists and taken_out else Operation.APPEND,
         transaction=transaction,
         io=table.io,
@@ -153,7 +275,10 @@ def overwrite_producer(
     )
     producer._snapshot_id = snapshot_id
     for data_file in taken_out:
-        producer.delete_data_file(data_file)
+        if data_file.content == DataFileContent.DATA:
+            producer.delete_data_file(data_file)
+    if isinstance(producer, _Rewrite):
+        producer.idle = frozenset(f for f in taken_out if f.content != DataFileContent.DATA)
     for data_file in add:
         producer.append_data_file(data_file)
     return producer

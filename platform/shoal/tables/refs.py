@@ -19,6 +19,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
 from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from shoal.errors import UsageError
@@ -97,8 +98,9 @@ def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame({c: pd.array([r[c] for r in rows], dtype=kinds.get(c)) for c in columns})
 
 
-def _lineage(table: Table) -> list[Any]:
-    found, current = [], table.metadata.current_snapshot()
+def _lineage(table: Table, branch: str = "main") -> list[Any]:
+    """A branch's snapshots, newest first."""
+    found, current = [], table.metadata.snapshot_by_name(branch)
     while current is not None:
         found.append(current)
         parent = current.parent_snapshot_id
@@ -260,6 +262,64 @@ def branch(
     target = _named(table, name, branch, snapshot)
     _manage(name, lambda manage: manage.create_branch(snapshot_id=target, branch_name=branch), table)
     return target
+
+
+def publish(name: str, branch: str, *, catalog: CatalogSettings | None = None) -> int:
+    """Make what a branch holds the table's current state; returns its snapshot's id.
+
+    For write, audit, publish: write to a branch, look at it, then let everybody see it. ``main`` is moved to the
+    branch's head and nothing is copied. A branch that is published already is left as it is.
+
+    Raises :class:`ConflictError` if somebody wrote to ``main`` since the branch was started, or meanwhile;
+    :class:`SnapshotNotFoundError`. Nothing was changed then.
+    """
+    table = catalogs.load(name, catalog)
+    check_branch(table, name, branch)
+    metadata = table.metadata
+    new, main = metadata.snapshot_by_name(branch), metadata.refs.get("main")
+    assert new is not None, "a branch has a snapshot"
+    if main is not None and new.snapshot_id in {s.snapshot_id for s in _lineage(table, "main")}:
+        return new.snapshot_id
+    if main is not None and main.snapshot_id not in {s.snapshot_id for s in _lineage(table, branch)}:
+        raise _diverged(table, name, branch)
+    kept = main.model_dump(by_alias=True, exclude_none=True) if main is not None else {"type": "branch"}
+    update = SetSnapshotRefUpdate.model_validate(
+        {**kept, "action": "set-snapshot-ref", "ref-name": "main", "snapshot-id": new.snapshot_id}
+    )
+    requirements = (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        _still("main", main.snapshot_id if main is not None else None),
+        _still(branch, new.snapshot_id),
+    )
+    with _managing(name, table):
+        table.catalog.commit_table(table, requirements, (update,))
+    return new.snapshot_id
+
+
+def _still(ref: str, snapshot_id: int | None) -> AssertRefSnapshotId:
+    return AssertRefSnapshotId.model_validate({"ref": ref, "snapshot-id": snapshot_id})
+
+
+def _diverged(table: Table, name: str, branch: str) -> ConflictError:
+    past = _lineage(table, branch)
+    ours = {s.snapshot_id for s in past}
+    theirs = [s for s in _lineage(table, "main") if s.snapshot_id not in ours]
+    added = [s for s in past if s.snapshot_id not in {t.snapshot_id for t in _lineage(table, "main")}]
+
+    def said(snapshots: list[Any]) -> str:
+        operation = snapshots[0].summary.operation.value if snapshots[0].summary else "unknown"
+        more = f" and {len(snapshots) - 1} before it" if len(snapshots) > 1 else ""
+        when = pd.Timestamp(snapshots[0].timestamp_ms, unit="ms", tz="UTC").isoformat(timespec="seconds")
+        return f"snapshot {snapshots[0].snapshot_id} ({operation}, {when}){more}"
+
+    return ConflictError(
+        f"main and the branch {branch!r} of {name} have both moved: main has {said(theirs)}, {branch!r} has "
+        f"{said(added)}, and neither has what the other has.",
+        hint="Nothing was changed. Start another branch at main, write the rows to it, and publish that: "
+        f"shoal.branch({name!r}, NAME)",
+        main=theirs[0].snapshot_id,
+        branch=added[0].snapshot_id,
+    )
 
 
 def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int:

@@ -1,4 +1,4 @@
-"""``shoal tables doctor``, ``expire`` and ``remove-orphans``: tables kept small and quick.
+"""Commands below ``shoal tables`` that keep tables in good order, or change what everybody sees of them.
 
 Why it exists: maintenance is done by hand or by a scheduler before anybody writes Python for it.
 
@@ -17,9 +17,12 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal tables doctor nyc.flights
+  shoal tables compact nyc.flights --sort-by at --dry-run
   shoal tables expire nyc.flights --older-than 7d --keep 3
   shoal tables remove-orphans nyc.flights
   shoal tables remove-orphans nyc.flights --delete
+  shoal tables publish nyc.flights audit
+  shoal tables upkeep --dry-run
 """
 
 _Table = Annotated[str, typer.Argument(metavar="TABLE", help="Such as nyc.flights.")]
@@ -27,7 +30,15 @@ _Table = Annotated[str, typer.Argument(metavar="TABLE", help="Such as nyc.flight
 
 def add_to(group: typer.Typer) -> None:
     """Register the commands below ``shoal tables``."""
-    for name, command in (("doctor", doctor), ("expire", expire), ("remove-orphans", remove_orphans)):
+    for name, command in (
+        ("doctor", doctor),
+        ("compact", compact),
+        ("rewrite-manifests", rewrite_manifests),
+        ("expire", expire),
+        ("remove-orphans", remove_orphans),
+        ("publish", publish),
+        ("upkeep", upkeep),
+    ):
         group.command(name, epilog=EXAMPLES)(command)
 
 
@@ -72,6 +83,77 @@ def doctor(
         shown.add_row(*row)
     out().print(shown)
     print("\n".join(found.advice) or "Nothing needs doing.")
+
+
+def compact(
+    table: _Table,
+    sort_by: Annotated[
+        list[str] | None,
+        typer.Option("--sort-by", help="Sort rows by this column, such as 'at desc'; may be repeated."),
+    ] = None,
+    zorder_by: Annotated[
+        list[str] | None,
+        typer.Option("--zorder-by", help="Order rows by these columns alike; to be repeated."),
+    ] = None,
+    target_size: Annotated[
+        str | None, typer.Option("--target-size", help="Size of a file, such as '256 MiB'.")
+    ] = None,
+    branch: Annotated[str, typer.Option("--branch", help="Of this branch.")] = "main",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Put a table's small files together and apply its deletes; the rows stay the same."""
+    from shoal.cli.console import say, write_json
+    from shoal.client.clusters import open_project
+    from shoal.tables.maintenance import compaction
+    from shoal.units import Bytes
+
+    open_project(project, target)
+    found = compaction.compact(
+        table,
+        sort_by=sort_by or None,
+        zorder_by=zorder_by or None,
+        target_size=target_size,
+        branch=branch,
+        dry_run=dry_run,
+    )
+    if output is o.Output.JSON:
+        write_json(dataclasses.asdict(found))
+    elif not found.files:
+        say(f"{table}: nothing to put together.")
+    else:
+        done = "would become about" if dry_run else "became"
+        size = (
+            f"{Bytes(found.bytes)}" if dry_run else f"{Bytes(found.bytes)}, now {Bytes(found.bytes_written)}"
+        )
+        say(f"{table}: {found.files:,} files {done} {found.files_written:,} ({size}).")
+        if found.delete_files:
+            say(f"{found.delete_files:,} delete files {'would be' if dry_run else 'are'} applied, and gone.")
+        if found.skipped_files:
+            say(f"{found.skipped_files:,} files were changed by others meanwhile, and stay as they are.")
+
+
+def rewrite_manifests(
+    table: _Table,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Put the lists of a table's files together, so that reads are planned sooner."""
+    from shoal.cli.console import say, write_json
+    from shoal.client.clusters import open_project
+    from shoal.tables.maintenance import manifests
+
+    open_project(project, target)
+    found = manifests.rewrite_manifests(table, dry_run=dry_run)
+    if output is o.Output.JSON:
+        write_json(dataclasses.asdict(found))
+    else:
+        done = "would become" if dry_run else "became"
+        say(f"{table}: {found.manifests:,} manifests {done} {found.manifests_after:,}.")
 
 
 def expire(
@@ -125,6 +207,53 @@ def remove_orphans(
     deleted = "deleted" if delete else "are nobody's; --delete deletes them"
     young = f"; {found.young:,} younger ones stay" if found.young else ""
     _told(found, f"{len(found.paths):,} files {deleted}{young}", found.bytes, output)
+
+
+def publish(
+    table: _Table,
+    branch: Annotated[str, typer.Argument(metavar="BRANCH", help="The branch that everybody is to see.")],
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Make what a branch holds the table's current state, unless main has moved since the branch was started."""
+    from shoal.cli.console import say, write_json
+    from shoal.client.clusters import open_project
+    from shoal.tables import refs
+
+    open_project(project, target)
+    snapshot = refs.publish(table, branch)
+    if output is o.Output.JSON:
+        write_json({"table": table, "branch": branch, "snapshot_id": snapshot})
+    else:
+        say(f"{table}: main is at snapshot {snapshot}, as {branch}.")
+
+
+def upkeep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
+) -> None:
+    """Do for each table what `tables:` in shoal.yaml says: compact, expire, remove orphans."""
+    from shoal.cli.console import say, write_json
+    from shoal.cli.exits import ExitCode
+    from shoal.client.clusters import open_project
+    from shoal.client.table_upkeep import upkeep_tables
+
+    opened = open_project(project, target)
+    steps = []
+    for step in upkeep_tables(opened, dry_run=dry_run):
+        steps.append(step)
+        if output is o.Output.TEXT:
+            verb = "failed: " if step.failed else "would be " if dry_run else ""
+            print(f"{step.table}: {step.step}: {verb}{step.done}")
+    if output is o.Output.JSON:
+        write_json([dataclasses.asdict(step) for step in steps])
+    elif not steps:
+        say("Nothing to do: `tables:` in shoal.yaml names no table that is there.")
+    if any(step.failed for step in steps):
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _told(found: Any, sentence: str, size: int, output: o.Output) -> None:

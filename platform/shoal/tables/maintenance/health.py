@@ -7,7 +7,6 @@ anything, or read data files.
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -20,12 +19,10 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.maintenance.expiry import expire_snapshots
 from shoal.tables.maintenance.orphans import remove_orphans
-from shoal.tables.reading.equality import REWRITE_ALL
+from shoal.tables.maintenance.packing import PackedFile, files_after, pack_small
 from shoal.tables.storage import told
 from shoal.tables.writing.files import TARGET_FILE_BYTES
 
-SMALL = 0.75
-"""A file below this share of the size that files should have is small, as Spark's compaction has it."""
 _MANY_SNAPSHOTS, _SKEWED = 100, 10.0
 
 
@@ -78,9 +75,9 @@ def table_health(name: str, *, catalog: CatalogSettings | None = None) -> TableH
     with told(f"The metadata of {name} could not be read", table.location(), io=table.io, table=name):
         files = _files(table)
     target = number(table.properties, "write.target-file-size-bytes", TARGET_FILE_BYTES)
-    small = [[size for size in sizes if size < SMALL * target] for sizes in files.by_partition.values()]
-    small = [sizes for sizes in small if len(sizes) > 1]
-    after = files.count - sum(map(len, small)) + sum(math.ceil(sum(sizes) / target) for sizes in small)
+    groups = pack_small(
+        (PackedFile("", place, size) for place, sizes in files.by_partition.items() for size in sizes), target
+    )
     weights = [sum(sizes) for sizes in files.by_partition.values()]
     try:
         expired = expire_snapshots(name, dry_run=True, catalog=settled)
@@ -101,8 +98,8 @@ def table_health(name: str, *, catalog: CatalogSettings | None = None) -> TableH
         files=files.count,
         bytes=sum(weights),
         target_file_bytes=target,
-        small_files=sum(map(len, small)),
-        files_after_compaction=after,
+        small_files=sum(map(len, groups)),
+        files_after_compaction=files_after(files.count, groups, target),
         delete_files=files.deletes,
         deleted_rows=files.deleted,
         partitions=len(weights),
@@ -155,13 +152,12 @@ def _advice(health: TableHealth) -> list[str]:
     if saved > 0 and health.files_after_compaction * 2 <= health.files:
         said.append(
             f"{health.small_files:,} of {health.files:,} files are small; put together they would be "
-            f"{health.files_after_compaction:,}: on Spark, "
-            f"CALL shoal.system.rewrite_data_files(table => '{health.table}')"
+            f"{health.files_after_compaction:,}: shoal tables compact {health.table}"
         )
     if health.delete_files:
         said.append(
             f"{health.delete_files:,} delete files take out {health.deleted_rows:,} rows at every read; applied once, "
-            f"they are gone: on Spark, {REWRITE_ALL.format(name=health.table)}"
+            f"they are gone: shoal tables compact {health.table}"
         )
     if health.expirable_snapshots:
         said.append(

@@ -222,7 +222,15 @@ def make_plan(
     for task in tasks:
         found = _split(task, whole(task.file), row_width, partition_size)
         pieces.extend(replace(piece, nans=not no_nans(task.file)) for piece in found)
-    return ReadPlan(tuple(_pack(pieces, partition_size))), weights
+    return ReadPlan(tuple(pack(pieces, partition_size))), weights
+
+
+def pieces_by_file(tasks: Sequence[FileScanTask], schema: Schema, size: int) -> dict[str, tuple[Piece, ...]]:
+    """All rows of data files, each in pieces of some ``size`` in memory."""
+    width = sum(column_weights(schema, tasks).values())
+    return {
+        task.file.file_path: tuple(_split(task, exact=True, row_width=width, target=size)) for task in tasks
+    }
 
 
 def manifests_of(metadata: TableMetadata, io: FileIO, snapshot_id: int | None) -> list[Any] | None:
@@ -310,7 +318,7 @@ def _spans(offsets: Sequence[int] | None, size: int, count: int) -> list[tuple[i
     return spans
 
 
-def _pack(pieces: Sequence[Piece], target: int) -> Iterator[tuple[Piece, ...]]:
+def pack(pieces: Sequence[Piece], target: int) -> Iterator[tuple[Piece, ...]]:
     """Put neighbours together up to the target; their order stays."""
     together: list[Piece] = []
     weight = 0.0

@@ -110,7 +110,7 @@ def split(
     keys = [_transformed(table, f, schema) for f in spec_fields(spec, schema)]
     if not keys:
         if sort:
-            table = table.take(_order(table, sort))
+            table = table.take(order(table, sort))
         yield Record(), table
         return
     codes = np.zeros(table.num_rows, dtype=np.int64)
@@ -126,14 +126,14 @@ def split(
     # Dense codes: products of many dictionaries would be sparse, and dense ones sort fastest.
     distinct, codes = np.unique(codes, return_inverse=True)
     if len(distinct) == 1 and not sort:
-        order = None
+        places = None
     elif sort:
-        order = _order(
+        places = order(
             table.append_column("__partition__", pa.array(codes)), [("__partition__", True), *sort]
         )
     else:
-        order = pa.array(np.argsort(codes, kind="stable"))
-    arranged = table if order is None else table.take(order)
+        places = pa.array(np.argsort(codes, kind="stable"))
+    arranged = table if places is None else table.take(places)
     ends = np.cumsum(np.bincount(codes, minlength=len(distinct)))
     begin = 0
     for whole, end in zip(distinct.tolist(), ends.tolist(), strict=True):
@@ -146,7 +146,8 @@ def split(
         begin = end
 
 
-def _order(table: pa.Table, sort: Sequence[tuple[str, bool]]) -> pa.Array:
+def order(table: pa.Table, sort: Sequence[tuple[str, bool]]) -> pa.Array:
+    """The numbers of the rows, sorted; nulls first."""
     keys = [(name, "ascending" if ascending else "descending", "at_start") for name, ascending in sort]
     return pc.sort_indices(table.select([name for name, _ in sort]), sort_keys=keys)
 

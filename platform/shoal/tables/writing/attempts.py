@@ -52,26 +52,27 @@ def go_on(attempt: str) -> None:
         raise GivenUpError(f"{attempt} was given up: another part of the same write failed")
 
 
-def refuse_in_its_loop(table: str) -> None:
+def refuse_in_its_loop(table: str, function: str = "write_table") -> None:
     """UsageError in the event loop of an asynchronous Dask client: whoever waits there waits for themselves."""
-    client = _client()
+    client = current_client()
     if client is not None and client.asynchronous:
         raise UsageError(
-            f"{table}: write_table was called in the event loop of an asynchronous Dask client, which cannot go "
+            f"{table}: {function} was called in the event loop of an asynchronous Dask client, which cannot go "
             "on until the write returns, and the write needs it",
-            hint=f'Write in a thread: `await asyncio.to_thread(shoal.write_table, df, "{table}")`.',
+            hint=f"Call it in a thread: `await asyncio.to_thread(shoal.{function}, ...)`.",
         )
 
 
 def give_up(attempt: str) -> None:
     """Nothing of this attempt is written any more when this returns, on any worker that answers in time."""
     _mark(attempt)
-    asking = threading.Thread(target=_everywhere, args=(attempt, _client()), daemon=True)
+    asking = threading.Thread(target=_everywhere, args=(attempt, current_client()), daemon=True)
     asking.start()
     asking.join(_WAIT + 5.0)  # a worker that is stopped never answers
 
 
-def _client() -> Any:
+def current_client() -> Any:
+    """The Dask client in force here; None without one."""
     if "distributed" in sys.modules:
         from distributed import default_client
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import requests
 from pyiceberg.exceptions import CommitStateUnknownException, TableAlreadyExistsError, ValidationException
@@ -93,6 +94,8 @@ class CommitRequest:
     """Of the run, when its files were written; see :mod:`shoal.tables.writing.runs`."""
     properties: dict[str, str] = field(default_factory=dict)
     removal: Removal | None = None
+    rewrite: Literal["files", "manifests"] | None = None
+    """What is put in has the rows of what is taken out, or nothing is, and only the manifests are others."""
     change: Change | None = None
     create: Callable[[], Transaction] | None = None
     """Makes the transaction that creates the table, if it is new."""
@@ -226,7 +229,14 @@ def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
         else:
             remove = request.removal(table)
             overwrite_producer(
-                transaction, table, snapshot_id, remove, request.files, properties, request.branch
+                transaction,
+                table,
+                snapshot_id,
+                remove,
+                request.files,
+                properties,
+                request.branch,
+                rewrite=request.rewrite,
             ).commit()
         reached(WritePoint.CLIENT_BEFORE_SWAP)
         _log.debug("%s: snapshot %s of %s files", request.name, snapshot_id, len(request.files))

@@ -187,20 +187,24 @@ def _gated(
     return [CheckedPart(judged.tally, tuple(aside), digest), *_written(passed, context)]
 
 
-def write_stream(tables: Iterator[pa.Table], context: WriteContext) -> list[Written]:
+def write_stream(
+    tables: Iterator[pa.Table], context: WriteContext, partition: Record | None = None
+) -> list[Written]:
     """Write tables that have the target's columns and types, one after the other, without holding two.
 
-    Without partitions they share files; with partitions each table makes its own. If it fails, what it
-    wrote is deleted again.
+    Without partitions they share files; with partitions each table makes its own, unless all their rows are known to
+    be of one ``partition`` (and in order). If it fails, what it wrote is deleted again.
     """
     metadata = unpack_metadata(context.metadata)
     io = file_io(metadata.location, context.io_properties)
     spec, schema = metadata.spec(), metadata.schema()
     written: list[Written] = []
     try:
-        if spec.is_unpartitioned():
+        if partition is not None:
+            groups: Iterator[tuple[Record, Iterator[pa.Table]]] = iter([(partition, tables)])
+        elif spec.is_unpartitioned():
             parts = ((p for table in tables for _, p in split(table, spec, schema, context.sort)),)
-            groups: Iterator[tuple[Record, Iterator[pa.Table]]] = iter([(Record(), parts[0])])
+            groups = iter([(Record(), parts[0])])
         else:
             groups = (
                 (record, iter([part]))

@@ -81,7 +81,7 @@ def these_partitions(
     if base.spec().is_unpartitioned():
         return all_of_it(base, name, branch)
     spec_id = base.spec().spec_id
-    floats = _floating(base)
+    floats = floating(base)
     chosen = {tuple(_key(f.partition[i]) for i in range(len(f.partition))) for f in written}
 
     def scope(file: DataFile) -> bool:
@@ -105,7 +105,7 @@ def these_partitions(
     return _removal(base, name, branch, scope, "a partition that this write replaces")
 
 
-def _floating(table: Table) -> dict[int, int]:
+def floating(table: Table) -> dict[int, int]:
     """Where in a partition there are floating numbers, and the ids of their columns."""
     found = {}
     for i, part in enumerate(table.spec().fields):

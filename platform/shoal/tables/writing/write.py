@@ -23,13 +23,13 @@ from shoal.errors import ShoalError, UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import CommitUnknownError, ConflictError, TableNotFoundError
+from shoal.tables.errors import CommitUnknownError, ConflictError
 from shoal.tables.keys import hold_secrets
 from shoal.tables.quality.report import report_in
 from shoal.tables.quality.rules import OnFailure, Rules, check_action, read_rules
 from shoal.tables.reading.plan import pack_metadata
 from shoal.tables.writing.attempts import give_up, refuse_in_its_loop
-from shoal.tables.writing.commit import COMMIT_SECONDS, CommitRequest, Landed, commit
+from shoal.tables.writing.commit import COMMIT_SECONDS, CommitRequest, Landed
 from shoal.tables.writing.files import (
     CheckedPart,
     WriteContext,
@@ -53,6 +53,7 @@ from shoal.tables.writing.sweep import (
     sweep_new,
     sweep_run,
 )
+from shoal.tables.writing.unsure import UnsureError, commit_surely
 from shoal.tables.writing.upsert import Rewritten, check_keys, run_duplicate_check, run_rewrites
 
 UPSERT_TRIES = 5
@@ -204,10 +205,10 @@ def write_table(
         if mode == "upsert" and job.existing is not None:
             landed, rewritten = _upsert(job, request, written, context, wanted_keys, settled)
         else:
-            landed = _commit(request, settled)
+            landed = commit_surely(request, settled)
     except CommitUnknownError:
         raise
-    except _UnsureError as unsure:
+    except UnsureError as unsure:
         # The rows may be the table's, so the files are left; a try of the same run deletes them if they are not.
         give_up(context.data_path)
         raise unsure.cause from None
@@ -251,36 +252,6 @@ def _replay(name: str, snapshot_id: int, started: float, table: Table | None) ->
     )
 
 
-class _UnsureError(BaseException):
-    """A commit ended otherwise than by one of its own errors, which say whether anything landed."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _commit(request: CommitRequest, settled: CatalogSettings) -> Landed:
-    try:
-        return commit(request, settled)
-    except ShoalError:
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception) and _certainly_not(request, settled):
-            raise
-        raise _UnsureError(error) from error
-
-
-def _certainly_not(request: CommitRequest, settled: CatalogSettings) -> bool:
-    """Whether the catalog answers, and the table holds nothing of this attempt."""
-    try:
-        snapshots = catalogs.load(request.name, settled).metadata.snapshots
-    except TableNotFoundError:
-        return True
-    except ShoalError:
-        return False
-    return all(s.summary is None or s.summary["shoal.attempt"] != request.attempt for s in snapshots)
-
-
 def _sweep(
     table: Table, settled: CatalogSettings, name: str, branch: str, key: str, turn: int, keep: Sequence[str]
 ) -> None:
@@ -319,7 +290,7 @@ def _upsert(
         removal = these_files(table, [r.path for r in rewritten], request.name, request.branch)
         try:
             full = replace(request, files=[*request.files, *fresh], removal=removal)
-            return _commit(full, settled), rewritten
+            return commit_surely(full, settled), rewritten
         except ConflictError:
             delete_files(job.io, [f.file_path for f in fresh])
             tries += 1

@@ -1,0 +1,90 @@
+"""What the project says of its tables' upkeep, done.
+
+Why it exists: ``tables`` knows no project and a project touches no table; a scheduler wants one call for all of them.
+
+What it must not do: stop at the first table that fails, or do anything that the project does not name.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shoal.errors import ShoalError
+from shoal.project.loading import Project
+from shoal.project.tables import TablePolicy, policy_of
+from shoal.units import Bytes
+
+
+@dataclass(frozen=True)
+class UpkeepStep:
+    """One thing that was done for one table, or would be."""
+
+    table: str
+    step: str
+    """``compact``, ``rewrite_manifests``, ``expire`` or ``orphans``."""
+    done: str
+    """In words; why not, if it failed."""
+    failed: bool = False
+
+
+def upkeep_tables(project: Project, *, dry_run: bool = False) -> Iterator[UpkeepStep]:
+    """Do for each table what ``tables:`` in the project's ``shoal.yaml`` says, one after the other.
+
+    A step that fails is told, and the next one is done: who writes meanwhile may be in the way of one of them.
+    ``dry_run``: change nothing. Raises :class:`CatalogUnavailableError`.
+    """
+    from shoal.tables.listing import list_tables
+
+    for name in list_tables() if project.tables else ():
+        policy = policy_of(name, project.tables)
+        for step, act in _steps(name, policy, dry_run) if policy is not None else ():
+            try:
+                yield UpkeepStep(name, step, act())
+            except ShoalError as error:
+                yield UpkeepStep(name, step, str(error), failed=True)
+
+
+def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str, Callable[[], str]]]:
+    from shoal.tables.maintenance.compaction import compact
+    from shoal.tables.maintenance.expiry import expire_snapshots
+    from shoal.tables.maintenance.manifests import rewrite_manifests
+    from shoal.tables.maintenance.orphans import remove_orphans
+
+    if (wanted := policy.compact) is not None:
+
+        def compaction() -> str:
+            found = compact(
+                name,
+                sort_by=wanted.sort_by or None,
+                zorder_by=wanted.zorder_by or None,
+                target_size=int(wanted.target_size) if wanted.target_size is not None else None,
+                dry_run=dry_run,
+            )
+            return f"{found.files:,} files into {found.files_written:,}"
+
+        yield "compact", compaction
+    if policy.rewrite_manifests:
+
+        def manifests() -> str:
+            found = rewrite_manifests(name, dry_run=dry_run)
+            return f"{found.manifests:,} manifests into {found.manifests_after:,}"
+
+        yield "rewrite_manifests", manifests
+    if (limits := policy.expire) is not None:
+
+        def expiry() -> str:
+            age = dt.timedelta(seconds=limits.older_than)
+            found = expire_snapshots(name, older_than=age, keep=limits.keep, dry_run=dry_run)
+            return f"{len(found.snapshots):,} snapshots, {found.files:,} files, {Bytes(found.bytes)}"
+
+        yield "expire", expiry
+    if (nobodys := policy.orphans) is not None:
+
+        def orphans() -> str:
+            age = dt.timedelta(seconds=nobodys.older_than)
+            found = remove_orphans(name, older_than=age, dry_run=dry_run)
+            return f"{len(found.paths):,} files, {Bytes(found.bytes)}"
+
+        yield "orphans", orphans
