@@ -92,7 +92,7 @@ def unpack(content: bytes, base: Path) -> Unfolded:
     """Write all of it below ``base``, by the paths that it had.
 
     Raises:
-        UsageError: it is no such archive, or leads elsewhere.
+        UsageError: it is not such an archive, or leads elsewhere.
     """
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
 

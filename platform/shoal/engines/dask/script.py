@@ -28,7 +28,7 @@ class Handover:
     async def put(self, content: bytes) -> str:
         """Keep it until it is taken; why it is not kept, "" where it is."""
         if not isinstance(content, bytes) or len(content) > LARGEST:
-            return f"it is no archive of at most {LARGEST / 1e6:.0f} MB"
+            return f"it is not an archive of at most {LARGEST / 1e6:.0f} MB"
         if self._content and digest(self._content) != digest(content):
             return "another one is here already"
         self._content = content
