@@ -142,7 +142,7 @@ def test_costs_of_a_priced_run(shoal: Any) -> None:
     said = json.loads(plain.out)
     assert list(said) == ["since", "until", "by", "rows", "total"]
     row = next(row for row in said["rows"] if row["name"] == "paid")
-    assert list(row) == ["target", "name", "runs", "failed", "core_hours", "cost"]
+    assert list(row) == ["target", "name", "runs", "failed", "unpriced", "core_hours", "cost"]
     assert list(row["core_hours"]) == ["head", "starting", "used", "idle", "total", "wasted"]
     assert row["cost"]["currency"] == "USD"
     assert Decimal(row["cost"]["total"]) > 0

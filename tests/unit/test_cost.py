@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.cli import views
-from shoal.cli.commands.cost import moment
+from shoal.cli.commands.cost import between, moment, no_formula, without_money
 from shoal.display import focus
 from shoal.display.cost import KEYS, Period, charges, grouped, summed
 from shoal.display.report import taken
@@ -166,6 +166,49 @@ def test_half_a_sum_is_none() -> None:
     assert summed(charges([priced, euros], NOW)).money is None
     assert summed(charges([priced, priced], NOW)).money is not None
     assert views.cost_view(summed(charges([free], NOW)), ())["cost"] is None
+
+
+def test_why_there_is_no_sum_of_money_is_said() -> None:
+    priced, free = (
+        life(NOVEMBER, None, NOVEMBER + 60),
+        life(NOVEMBER, None, NOVEMBER + 60, price=None, name="b"),
+    )
+    euros = life(NOVEMBER, None, NOVEMBER + 60, currency="EUR", name="c")
+    assert without_money(summed(charges([priced], NOW))) == without_money(summed(charges([free], NOW))) == ""
+    total = summed(charges([priced, free, euros], NOW))
+    assert without_money(total) == (
+        "Core-hours, as there is no sum of money: 1 of 3 runs without a price and prices in EUR and USD."
+    )
+    assert views.cost_view(total, ())["unpriced"] == 1
+
+
+def test_the_start_costs_where_it_was_and_not_in_later_months() -> None:
+    """An hour until it was Ready, the last one of October; two of work in November."""
+    run = life(NOVEMBER - 3600, NOVEMBER, NOVEMBER + 2 * 3600, cpu=3600.0)
+    october, november = grouped(charges([run], NOW, each=Period.MONTH), ["month"])
+    assert vars(october.core_hours) == {"head": 1, "starting": 4, "used": 0, "idle": 0}
+    assert vars(november.core_hours) == {"head": 2, "starting": 0, "used": 1, "idle": 7}
+
+
+def test_groups_in_different_units_are_in_the_order_of_their_hours() -> None:
+    dear = life(NOVEMBER, NOVEMBER, NOVEMBER + 3600, price="1000")
+    long = life(NOVEMBER, NOVEMBER, NOVEMBER + 36000, price=None, owner="bob")
+    rows = grouped(charges([dear, long], NOW), ["user"])
+    assert [row.keys for row in rows] == [("bob",), ("ann",)]
+
+
+def test_a_span_without_time_is_refused() -> None:
+    assert between("1 d", None, NOVEMBER) == (NOVEMBER - DAY, NOVEMBER)
+    with pytest.raises(UsageError, match=r"--since 2026-11-02 is .*, not before --until 2026-11-01"):
+        between("2026-11-02", "2026-11-01", NOW)
+    with pytest.raises(UsageError, match="not before now"):
+        between("2027-01-01", None, NOVEMBER)
+
+
+def test_no_text_is_a_formula() -> None:
+    assert [no_formula(text) for text in ("=cmd|'x'!A1", "+1", "@a", "-", "", "etl-2")] == [
+        "'=cmd|'x'!A1", "'+1", "'@a", "-", "", "etl-2",
+    ]  # fmt: skip
 
 
 def test_what_was_never_admitted_costs_nothing() -> None:

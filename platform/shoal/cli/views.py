@@ -97,6 +97,7 @@ def cost_view(row: CostRow, by: Sequence[str]) -> dict[str, Any]:
         **dict(zip(by, row.keys, strict=True)),
         "runs": row.runs,
         "failed": row.failed,
+        "unpriced": row.unpriced,
         "core_hours": {name: round(float(amount), 6) for name, amount in hours.items()},
         "cost": priced,
     }

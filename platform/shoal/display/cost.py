@@ -3,9 +3,10 @@
 Why it exists: a team shares a bill only if it adds up. Every amount here is exact, so parts, months and groups
 sum to what :func:`shoal.display.report.taken` says of each run.
 
-The rules: a run costs from its admission to its end, evenly, so that a month gets the share of its time that lies in
-it. Of what workers cost, ``starting`` is what passes before the cluster is Ready; of the rest, ``used`` is the share of
-their cores' time that was computed in (CPU seconds of head and workers), ``idle`` is what is left.
+The rules: a run costs from its admission to its end, so that a month gets the share of its time that lies in it. Of
+what workers cost, ``starting`` is what passes before the cluster is Ready; of the rest, ``used`` is the share of their
+cores' time that was computed in (CPU seconds of head and workers), ``idle`` is what is left. Each part is spread evenly
+over the time that it may lie in: starting until the cluster is Ready, used and idle from then on.
 
 What it must not do: look records up, or print.
 """
@@ -56,7 +57,11 @@ class Parts:
 
     def times(self, share: Fraction) -> Parts:
         """That share of each."""
-        return Parts(*(part * share for part in self._all))
+        return self.by(Parts(share, share, share, share))
+
+    def by(self, shares: Parts) -> Parts:
+        """Each times its own share."""
+        return Parts(*(part * share for part, share in zip(self._all, shares._all, strict=True)))
 
     @property
     def _all(self) -> tuple[Fraction, ...]:
@@ -84,7 +89,7 @@ class CostRow:
 
     ``failed`` counts the runs that failed; ``lost_hours`` and ``lost`` are what these cost besides idle workers.
     ``money`` is None where the price of any run is not known, or they are in several currencies: half a sum would be
-    a wrong one.
+    a wrong one. ``unpriced`` counts the runs without a price, ``currencies`` are those of the others.
     """
 
     keys: tuple[str, ...]
@@ -95,6 +100,8 @@ class CostRow:
     money: Parts | None
     lost: Fraction | None
     currency: str
+    unpriced: int = 0
+    currencies: tuple[str, ...] = ()
 
     @property
     def shown(self) -> Parts:
@@ -132,10 +139,28 @@ def charges(
             nothing = begin == end and (whole > 0 or end == until)
             if begin > end or nothing:
                 continue
-            share = (Fraction(end) - Fraction(begin)) / whole if whole > 0 else Fraction(1)
-            its = money.times(share) if money is not None else None
-            found.append(RunCost(cluster, begin, end, core_hours.times(share), its, currency))
+            shares = _shares(begin, end, began, cluster.ready_at, ended)
+            its = money.by(shares) if money is not None else None
+            found.append(RunCost(cluster, begin, end, core_hours.by(shares), its, currency))
     return found
+
+
+def _shares(begin: float, end: float, began: float, ready: float | None, ended: float) -> Parts:
+    """Which share of each part of a run lies between ``begin`` and ``end``."""
+    middle = ended if ready is None else min(max(ready, began), ended)
+
+    def within(first: float, last: float) -> Fraction | None:
+        whole = Fraction(last) - Fraction(first)
+        if whole <= 0:
+            return None
+        return max(Fraction(0), Fraction(min(end, last)) - Fraction(max(begin, first))) / whole
+
+    of_all = within(began, ended)
+    even = Fraction(1) if of_all is None else of_all
+    starting, serving = within(began, middle), within(middle, ended)
+    # What is told of a time of no length lies anywhere in the run.
+    at_work = even if serving is None else serving
+    return Parts(even, even if starting is None else starting, at_work, at_work)
 
 
 def _parts(cluster: Cluster, now: float) -> tuple[Parts, Parts | None, str]:
@@ -214,7 +239,9 @@ def key(name: str) -> Callable[[RunCost], str]:
     if name not in KEYS:
         raise UsageError(
             f"costs cannot be grouped by {name!r}",
-            hint=f"{did_you_mean(name, KEYS)}; or tag:NAME, such as tag:project.".capitalize(),
+            hint="Name the tag, such as tag:project."
+            if name == TAG
+            else f"{did_you_mean(name, KEYS)}; or tag:NAME, such as tag:project.".capitalize(),
         )
     return KEYS[name]
 
@@ -233,6 +260,8 @@ def grouped(found: Iterable[RunCost], names: Sequence[str]) -> list[CostRow]:
     rows = [summed(group, values) for values, group in groups.items()]
     if period_in(names) is not Period.WHOLE:
         return sorted(rows, key=lambda row: row.keys)
+    if len({row.currency for row in rows}) > 1:  # no two of them compare but by hours
+        return sorted(rows, key=lambda row: (-row.core_hours.total, row.keys))
     return sorted(rows, key=lambda row: (-row.shown.total, row.keys))
 
 
@@ -240,8 +269,8 @@ def summed(found: Sequence[RunCost], keys: tuple[str, ...] = ()) -> CostRow:
     """All of them in one row."""
     failed = [charge for charge in found if charge.cluster.result == "failed"]
     moneys = [charge.money for charge in found if charge.money is not None]
-    currencies = {charge.currency for charge in found}
-    known = bool(moneys) and len(moneys) == len(found) and len(currencies) == 1
+    currencies = sorted({charge.currency for charge in found if charge.money is not None})
+    known = len(moneys) == len(found) and len(currencies) == 1
     return CostRow(
         keys=keys,
         runs=len({charge.cluster.id for charge in found}),
@@ -252,7 +281,9 @@ def summed(found: Sequence[RunCost], keys: tuple[str, ...] = ()) -> CostRow:
         lost=sum((_not_idle(charge.money) for charge in failed if charge.money), Fraction(0))
         if known
         else None,
-        currency=currencies.pop() if known else "",
+        currency=currencies[0] if known else "",
+        unpriced=len({charge.cluster.id for charge in found if charge.money is None}),
+        currencies=tuple(currencies),
     )
 
 

@@ -84,10 +84,10 @@ def cost(
     from shoal.display import cost as costs
 
     now = time.time()
-    names = by or ["user" if everybody else "template"]
+    names = list(dict.fromkeys(by or ["user" if everybody else "template"]))
     for name in names:
         costs.key(name)
-    begin, end = moment(since, now), now if until is None else moment(until, now)
+    begin, end = between(since, until, now)
     home = open_target(project, target)
     runs = home.clusters(owner=None if everybody else home.user(), ended=True)
     each = costs.Period.MONTH if output is CostOutput.FOCUS else costs.period_in(names)
@@ -102,11 +102,40 @@ def cost(
         times = {"since": views.moment(begin), "until": views.moment(end)}
         write_json(times | {"by": names, "rows": shown, "total": views.cost_view(total, ())})
     elif output is CostOutput.CSV:
-        _write_csv([views.flat(row) for row in shown])
+        _write_csv([views.flat(row) for row in shown], list(views.flat(views.cost_view(total, ()))), names)
     elif not rows:
         say(f"Nothing ran between {views.moment(begin)} and {views.moment(end)}.")
     else:
         out().print(_table(rows, total, names, wasted=wasted))
+        if why := without_money(total):
+            say(why)
+
+
+def between(since: str, until: str | None, now: float) -> tuple[float, float]:
+    """Both moments, in seconds since the epoch; UsageError where no time lies between them (see :func:`moment`)."""
+    from shoal.cli.views import moment as shown
+    from shoal.errors import UsageError
+
+    begin, end = moment(since, now), now if until is None else moment(until, now)
+    if begin >= end:
+        last = f"--until {until}" if until is not None else "now"
+        raise UsageError(
+            f"--since {since} is {shown(begin)}, not before {last} ({shown(end)})",
+            hint="Give an earlier --since or a later --until.",
+        )
+    return begin, end
+
+
+def without_money(total: CostRow) -> str:
+    """Why core-hours are shown though some runs have prices; empty where all have, or none."""
+    from shoal.words import count, listed
+
+    if total.money is not None or not total.currencies:
+        return ""
+    why = [f"{total.unpriced} of {count(total.runs, 'run')} without a price"] if total.unpriced else []
+    if len(total.currencies) > 1:
+        why.append(f"prices in {listed(total.currencies)}")
+    return f"Core-hours, as there is no sum of money: {' and '.join(why)}."
 
 
 def moment(said: str, now: float) -> float:
@@ -126,31 +155,32 @@ def moment(said: str, now: float) -> float:
     return now - Seconds.parse(said)
 
 
-def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _write_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str], names: Sequence[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, [*names, *columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | {name: no_formula(row[name]) for name in names} for row in rows)
+
+
+def no_formula(text: str) -> str:
+    """``text`` so that a spreadsheet takes it for text: what one would run as a formula begins with an apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and len(text) > 1 else text
 
 
 def _write_focus(found: Sequence[RunCost]) -> None:
     from shoal.cli.console import say
     from shoal.display import focus
-    from shoal.errors import UsageError
+    from shoal.words import count
 
     priced = [charge for charge in found if charge.money is not None]
     without = len({charge.cluster.id for charge in found}) - len({charge.cluster.id for charge in priced})
-    if found and not priced:
-        raise UsageError(
-            "none of these runs has a price, and FOCUS has no rows without one",
-            hint="Set `prices:` of the target in shoal.yaml; runs from then on have one.",
-        )
     writer = csv.DictWriter(sys.stdout, focus.COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(focus.rows(priced))
     if without:
+        runs = len({charge.cluster.id for charge in found})
         say(
-            f"Left out, as they have no price: {without} of {without + len({c.cluster.id for c in priced})} runs."
+            f"Left out, as they have no price: {without} of {count(runs, 'run')}. "
+            "`prices:` of the target in shoal.yaml gives runs from then on one."
         )
 
 
@@ -167,10 +197,15 @@ def _table(rows: Sequence[CostRow], total: CostRow, names: Sequence[str], *, was
     lines = [_amounts(row, priced=priced, wasted=wasted) for row in [*rows, total]]
     barred = -1 if wasted else 0  # that the bars are of
     most = max(line[barred] for line in lines[:-1])
+    places = [
+        2 if all(not each or each >= Fraction(1, 10) for each in column) else 4
+        for column in zip(*lines, strict=True)
+    ]
     for row, line in zip([*rows, total], lines, strict=True):
         keys = list(row.keys) or ["total", *[""] * (len(names) - 1)]
         bar = round(_BAR * line[barred] / most) if most and row is not total else 0
-        table.add_row(*keys, str(row.runs), *map(_amount, line), "█" * bar)
+        shown = (f"{float(amount):.{digits}f}" for amount, digits in zip(line, places, strict=True))
+        table.add_row(*keys, str(row.runs), *shown, "█" * bar)
     return table
 
 
@@ -182,8 +217,3 @@ def _amounts(row: CostRow, *, priced: bool, wasted: bool) -> list[Fraction]:
     if wasted:
         return [shown.total, shown.idle, lost, shown.idle + lost]
     return [shown.total, shown.head, shown.starting, shown.used, shown.idle]
-
-
-def _amount(amount: Fraction) -> str:
-    """``0.04``, ``12.50``; small amounts with four places."""
-    return f"{float(amount):.2f}" if amount >= Fraction(1, 10) or not amount else f"{float(amount):.4f}"
