@@ -17,6 +17,7 @@ asked: a head has this module from its start.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from shoal.governor.actions import (
     Action,
@@ -67,27 +68,22 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
     is_news = (move.state, move.reason, move.message) != (cluster.state, cluster.reason, cluster.message)
     # Who waits or stops does so since it began to, whatever else is told of it.
     goes_on = move.state is cluster.state and move.state in (State.QUEUED, State.STOPPING)
-    result = replace(
-        cluster,
-        state=move.state,
-        reason=move.reason,
-        message=move.message,
-        since=now if is_news and not goes_on else cluster.since,
-    )
+    more: dict[str, Any] = {} if move.report is None else {"report": dict(move.report)}
+    if move.exit_code is not None:
+        more["report"] = {**more.get("report", cluster.report), EXIT_CODE: move.exit_code}
+    if is_news and not goes_on:
+        more["since"] = now
     if move.state is State.READY and cluster.ready_at is None:
-        result = replace(result, ready_at=now)
+        more["ready_at"] = now
     if move.state is State.ADMITTED and cluster.state is State.QUEUED:
-        result = replace(result, admitted_at=now, team=team)
-    if move.workers is not None and not move.state.ended:
+        more |= {"admitted_at": now, "team": team}
+    if move.state.ended:
+        more |= {"ended_at": now, "workers": 0}
+    elif move.workers is not None:
         from shoal.quota.admission import with_workers
 
-        result = replace(result, plan=with_workers(result.plan, move.workers))
-    if move.state.ended:
-        result = replace(result, ended_at=now, workers=0)
-    report = result.report if move.report is None else dict(move.report)
-    if move.exit_code is not None:
-        report = {**report, EXIT_CODE: move.exit_code}
-    return result if report is result.report else replace(result, report=report)
+        more["plan"] = with_workers(cluster.plan, move.workers)
+    return replace(cluster, state=move.state, reason=move.reason, message=move.message, **more)
 
 
 def _after_the_end(seen: Observation) -> list[Action]:

@@ -11,7 +11,6 @@ What it must not do: know a store, or what the values mean.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -27,8 +26,8 @@ def plain(value: Any) -> Any:
     that never change need no copies."""
     if value is None or isinstance(value, (str, int, float)):
         return value
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if (fields := getattr(value, "__dataclass_fields__", None)) is not None:
+        return {name: plain(getattr(value, name)) for name in fields}
     if isinstance(value, (tuple, list)):
         return [plain(each) for each in value]
     if isinstance(value, Mapping):

@@ -89,7 +89,10 @@ def _sum(plan: Plan, head: Size, *, really: bool) -> Amounts:
     # Kept with the plan, which never changes: every decision asks it of everything that runs, many times.
     kept: dict[bool, Amounts] = vars(plan).setdefault("_sums", {})
     if really not in kept:
-        kept[really] = _add_groups(plan, head, really=really)
+        total = _add_groups(plan, head, really=really)
+        kept[really] = (
+            replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0)) if really else total
+        )
     return kept[really]
 
 
@@ -113,8 +116,7 @@ def amounts(plan: Plan) -> Amounts:
 
 def real(plan: Plan) -> Amounts:
     """What ``plan`` really takes of the place where it runs: ``memory`` has its head's in it."""
-    total = _sum(plan, plan.head_there or plan.head, really=True)
-    return replace(total, memory=Bytes(total.memory + total.heads), heads=Bytes(0))
+    return _sum(plan, plan.head_there or plan.head, really=True)
 
 
 # The resources of which a fair share is taken.

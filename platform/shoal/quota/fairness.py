@@ -25,7 +25,7 @@ What it must not do: hold anything against limits (``admission``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from shoal.model.resource import Resource
 from shoal.project.policy import Limits
@@ -94,6 +94,7 @@ class Order:
         self._accounts = {
             key: (teams if key[0] == "team" else users).get(key[1], Account()) for key in weights
         }
+        self._last = {key: account.last for key, account in self._accounts.items()}
         # What was served and promised, for the weight: whoever has least is first.
         self._level = {
             key: (account.served_at(now) + account.promised_at(now)) / weights[key]
@@ -116,7 +117,7 @@ class Order:
     def _lift(self, keys: Sequence[_Key], all_of_them: Iterable[Account]) -> None:
         """Whoever comes again starts level with those who have been waiting, or else with the last turn."""
         # Something was admitted to them after their oldest request here: they never stopped asking.
-        asking = [key for key in keys if self._accounts[key].last > self._since[key]]
+        asking = [key for key in keys if self._last[key] > self._since[key]]
         if asking:
             level = min(self._level[key] for key in asking)
         else:
@@ -157,7 +158,7 @@ class Order:
         return turn
 
     def _rank(self, key: _Key) -> tuple[float, float, float]:
-        since = max(self._since[key], self._accounts[key].last)
+        since = max(self._since[key], self._last[key])
         # A clock that went back makes nobody urgent.
         if self._now - since > PATIENCE:
             return 0.0, since, 0.0
@@ -169,5 +170,5 @@ class Order:
         for key in (("team", turn.team), ("user", turn.user)):
             kept.append(Fair(share, self._floor[key], self._level[key]))
             self._level[key] += turn.most / 2 / self._weights[key]
-            self._accounts[key] = replace(self._accounts[key], last=max(self._accounts[key].last, self._now))
+            self._last[key] = max(self._last[key], self._now)
         return kept[0], kept[1]

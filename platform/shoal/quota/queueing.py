@@ -158,16 +158,16 @@ class _Scopes:
         except UsageError:
             return None
 
-    def of(self, claim: Claim, limits: Limits) -> list[tuple[Holder, Vector]]:
-        """Each account that ``claim`` is held against, with what it needs of it."""
+    def of(self, plan: Plan, limits: Limits) -> list[tuple[Holder, Vector]]:
+        """Each account that a claim of this plan is held against, with what it needs of it."""
         found = [self._scope("user", limits.user, "you", self._books.users, limits.totals)]
         if limits.team is not None:
             name = f"team {limits.team}"
             found.append(self._scope("team", limits.team, name, self._books.teams, limits.team_totals))
-        counted = vector(amounts(claim.plan))
+        counted = vector(amounts(plan))
         pairs = [(scope, counted) for scope in found]
         if self._place is not None:
-            pairs.append((self._place, vector(real(claim.plan))))
+            pairs.append((self._place, vector(real(plan))))
         return pairs
 
     def _scope(
@@ -195,16 +195,12 @@ _Pairs = Sequence[tuple[Holder, Vector]]
 class _Pending:
     """One request in this pass. What it holds already is taken out of its scopes, until :meth:`put_back`."""
 
-    def __init__(self, claim: Claim, limits: Limits, scopes: _Scopes, now: float) -> None:
+    def __init__(self, claim: Claim, limits: Limits, scopes: _Scopes, pairs: _Pairs, now: float) -> None:
         self._claim, self._limits, self._scopes = claim, limits, scopes
         self._end = now + claim.plan.timeouts.max
-        self.pairs = self._needs(claim.plan)
         # What it holds already (it grows, or a governor died while charging it) is not in its own way.
-        self._own = [(scope, scope.drop(claim.cluster)) for scope, _ in self.pairs]
-        self.pairs = self._with_own(self.pairs)
-
-    def _needs(self, plan: Plan) -> _Pairs:
-        return self._scopes.of(replace(self._claim, plan=plan), self._limits)
+        self._own = [(scope, scope.drop(claim.cluster)) for scope, _ in pairs]
+        self.pairs = self._with_own(pairs)
 
     def _with_own(self, pairs: _Pairs) -> _Pairs:
         """Nor does it give anything back by asking: workers that are being retired still count."""
@@ -225,7 +221,8 @@ class _Pending:
         while high - low > 1:
             middle = (low + high) // 2
             kept = self.pairs
-            self.pairs = self._with_own(self._needs(with_workers(self._claim.plan, middle)))
+            plan = with_workers(self._claim.plan, middle)
+            self.pairs = self._with_own(self._scopes.of(plan, self._limits))
             if self.short() or self.blocking():
                 self.pairs, high = kept, middle
             else:
@@ -247,12 +244,12 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     if waiting.least is not None and waiting.least < claim.plan.workers:
         # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
         claim = replace(claim, plan=with_workers(claim.plan, waiting.least))
-    pairs = scopes.of(claim, limits)
+    pairs = scopes.of(claim.plan, limits)
     if _is_too_large(claim, limits) or not all(scope.fits(need, NOTHING) for scope, need in pairs):
         never = never_fits(Need.of(claim.plan, claim.priority), limits)
         why = "\n".join(shortage.sentence(claim.name, {}) for shortage in never)
         return TurnResult(asked, Verdict.REFUSE, message=why or f"{claim.name} is larger than the machine")
-    request = _Pending(claim, limits, scopes, now)
+    request = _Pending(claim, limits, scopes, pairs, now)
     short, blocking = request.short(), request.blocking()
     if not short and not blocking:
         workers = None

@@ -17,15 +17,15 @@ from shoal.governor.actions import (
     Action,
     EndRemains,
     KillHead,
-    Observation,
     Scope,
     Seen,
     StopHead,
 )
 from shoal.governor.ends import End
+from shoal.governor.ports import Sight
 from shoal.homes.base import Request, requested
 from shoal.homes.local.sight import LocalSight, Look, look
-from shoal.homes.local.steps import Stepped, holds, live_on, news, observed
+from shoal.homes.local.steps import Stepped, holds, live_on, news
 from shoal.homes.local.tidy import Deed, Found
 from shoal.homes.local.transaction import Transaction
 from shoal.model.cluster import Cluster, Reason, State
@@ -58,7 +58,7 @@ class Governing:
             sight = self._sight(tx, cluster)
             if cluster.id in gone:
                 sight = replace(sight, remains=False)
-            done = live_on(tx, cluster, observed(sight), last=_last(tx, sight))
+            done = live_on(tx, cluster, sight, last=_last(tx, sight))
             if done.cluster.state.ended:
                 if cluster.id not in gone and not sight.owner:
                     found.append(Found(cluster, Deed.TIDY))
@@ -82,8 +82,7 @@ class Governing:
 
     def stop(self, tx: Transaction, cluster: Cluster, end: End) -> Cluster:
         """Somebody asks for its end: it is Stopping from now on, or Stopped where it waited."""
-        seen = observed(self._sight(tx, cluster), stop=end)
-        return live_on(tx, cluster, seen).cluster
+        return live_on(tx, cluster, self._sight(tx, cluster), stop=end).cluster
 
     def move_queue(self, tx: Transaction) -> None:
         """One pass over everybody of this project who waits."""
@@ -106,9 +105,17 @@ class Governing:
         if outcome.verdict is Verdict.ADMIT:
             team = self.project.policy.limits_of(cluster.owner).team
         plan = cluster.plan if outcome.workers is None else with_workers(cluster.plan, outcome.workers)
-        wants = holds(replace(cluster, plan=plan), team)
-        seen = Observation(Seen.NONE, wants=wants, outcome=outcome, decision=decision)
-        return live_on(tx, cluster, seen, team=team, stored=decision is None)
+        wants = holds(plan, team)
+        return live_on(
+            tx,
+            cluster,
+            Sight(Seen.NONE),
+            team=team,
+            stored=decision is None,
+            wants=wants,
+            outcome=outcome,
+            decision=decision,
+        )
 
     def request(self, tx: Transaction, request: Request) -> tuple[Cluster, Decision]:
         """The record of a new request: admitted, queued (if it may wait) or refused, with the decision.
@@ -140,9 +147,8 @@ class Governing:
         if cluster.state is State.QUEUED:  # it asks for another size, and goes on waiting
             tx.update(cluster.id, plan=larger.plan)
             return decision
-        wants = holds(larger, cluster.team)
-        seen = observed(self._sight(tx, cluster), wants=wants, outcome=outcome, target=workers)
-        live_on(tx, cluster, seen)
+        wants = holds(larger.plan, cluster.team)
+        live_on(tx, cluster, self._sight(tx, cluster), wants=wants, outcome=outcome, target=workers)
         return decision
 
     def would(self, tx: Transaction, request: Request) -> Decision:
@@ -178,9 +184,11 @@ class Governing:
         queue = [*map(Waiting.of, queued), asking]
         outcomes = admit(queue, books, self.project.policy, capacity, tx.now)
         outcome = next(each for each in outcomes if each.claim.cluster == asked.id)
+        limits = self.project.policy.limits_of(asked.owner)
+        if outcome.verdict is Verdict.ADMIT:
+            return explain(outcome, limits, books), outcome
         names = {cluster.id: cluster.name for cluster in live}
         idle = {c.id: c.usage.idle for c in live}
-        limits = self.project.policy.limits_of(asked.owner)
         return explain(outcome, limits, books, capacity, names, idle), outcome
 
     def _is_over(self, tx: Transaction, cluster: Cluster) -> bool:

@@ -90,11 +90,11 @@ class Ledger:
         """
         with self._guard(), ExitStack() as held:
             for _ in range(_REPLACED):
-                self._refresh()
                 held.enter_context(self._turn())
                 if self._look() == self._inode:
                     break
-                held.close()  # it was replaced while this one waited: making the new one takes a turn too
+                held.close()  # it was replaced: making the new one takes a turn too
+                self._refresh()
             connection = held.enter_context(self._store.write(self._wait))
             yield self._transaction(connection)
 
@@ -145,7 +145,7 @@ class Ledger:
         if not isinstance(self._store, SqliteFile):
             return nullcontext()
         self._store.check()
-        return turn(Path(f"{self._store.file}.turn"), self._wait)
+        return turn(self._store.turn, self._wait)
 
     def _create(self) -> None:
         """Make the tables, or add the columns that a ledger of an older Shoal lacks."""

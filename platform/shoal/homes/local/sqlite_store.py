@@ -55,6 +55,8 @@ class SqliteFile:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.turn = Path(f"{file}.turn")  # see ``turns``
+        self.locks = file, Path(f"{file}-shm"), self.turn  # the files whose locks a transaction needs
         self._begin()
 
     def _begin(self) -> None:
@@ -68,6 +70,7 @@ class SqliteFile:
     def connect(self, wait: float) -> Iterator[StoreConnection]:
         opened, connection = self._take(wait)
         try:
+            connection.execute(f"PRAGMA busy_timeout = {int(1000 * wait)}")
             yield connection
         finally:
             self._give(opened)
@@ -144,7 +147,6 @@ class SqliteFile:
             each.close()
         try:
             connection = found.connection or self._open(found, wait)
-            connection.execute(f"PRAGMA busy_timeout = {int(1000 * wait)}")
         except BaseException:
             found.stale = True
             self._give(found)
@@ -156,11 +158,10 @@ class SqliteFile:
             return  # its parent's
         with self._lock:
             self._used.remove(opened)
-            keep = not opened.stale and opened.inode == self.inode()
-            if keep:
+            if not opened.stale:
                 self._free.append(opened)
             self._lock.notify_all()
-        if not keep:
+        if opened.stale:
             opened.close()
 
     def _open(self, opened: _Open, wait: float) -> sqlite3.Connection:
@@ -191,11 +192,6 @@ class SqliteFile:
                 if left <= 0 or not any(word in str(error) for word in _BUSY):
                     raise
                 thaw.look()
-
-    @property
-    def locks(self) -> tuple[Path, ...]:
-        """The files whose locks a transaction needs."""
-        return self.file, Path(f"{self.file}-shm"), Path(f"{self.file}.turn")
 
     # -- forks -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from shoal.governor.ports import Sight
 from shoal.homes.local import periods
 from shoal.homes.local.transaction import Transaction
 from shoal.model.cluster import Cluster, State
+from shoal.model.workload import Plan
 from shoal.quota.account import Amounts, amounts
 
 _MOST = 8  # steps that follow from one look: from waiting to its end are fewer
@@ -47,32 +48,35 @@ def observed(sight: Sight, **more: Any) -> Observation:
     )
 
 
-def holds(cluster: Cluster, team: str | None) -> dict[Scope, Amounts]:
+def holds(plan: Plan, team: str | None) -> dict[Scope, Amounts]:
     """What the accounts hold for a cluster with this plan. The ledger counts it from its record: they always agree."""
-    its = amounts(cluster.plan)
+    its = amounts(plan)
     return {Scope.USER: its} if team is None else {Scope.TEAM: its, Scope.USER: its}
 
 
 def live_on(
     tx: Transaction,
     cluster: Cluster,
-    seen: Observation,
+    sight: Sight,
     *,
     team: str | None = None,
     stored: bool = True,
     last: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Stepped:
     """Take every step that follows from what is seen.
 
     ``team``: whose account it is to count in, if it is admitted now (default: its own). ``stored`` is False for a
-    record that the caller inserts. ``last``: columns that its end sets besides.
+    record that the caller inserts. ``last``: columns that its end sets besides. ``more``: what else there is to say
+    of it, as :class:`Observation` has it.
     """
     team = cluster.team if cluster.state.admitted else team
-    charged = holds(cluster, team) if cluster.state.admitted else {}
+    charged = holds(cluster.plan, team) if cluster.state.admitted else {}
     changed, outside = False, []
     for _ in range(_MOST):
-        its = holds(cluster, team)
-        actions = step(cluster, replace(seen, charged=charged, by_plan=its), tx.now, periods.LOCAL)
+        its = holds(cluster.plan, team)
+        seen = observed(sight, charged=charged, by_plan=its, **more)
+        actions = step(cluster, seen, tx.now, periods.LOCAL)
         outside = [action for action in actions if not isinstance(action, Move | Charge | Free)]
         if len(outside) == len(actions):
             break
@@ -91,10 +95,10 @@ def live_on(
                     charged = {other: held for other, held in charged.items() if other is not scope}
                 case Move():
                     after = moved(cluster, action, team, tx.now)
-                    more = dict(last or {}) if after.state.ended else {}
+                    columns = dict(last or {}) if after.state.ended else {}
                     if after.state is State.STOPPING:  # where its head looks what it is to do
-                        more = {"stop_reason": after.reason.value, "stop_message": after.message}
-                    if stored and not tx.change(cluster, after, **more):
+                        columns = {"stop_reason": after.reason.value, "stop_message": after.message}
+                    if stored and not tx.change(cluster, after, **columns):
                         return Stepped(tx.get(cluster.id), changed, ())
                     cluster, changed = after, True
     return Stepped(cluster, changed, tuple(outside))
@@ -102,13 +106,13 @@ def live_on(
 
 def reported(tx: Transaction, cluster: Cluster, pulse: Pulse) -> Cluster:
     """Its head tells what it sees of it; returns what is recorded of it then."""
-    return live_on(tx, cluster, Observation(Seen.ALIVE, pulse=pulse)).cluster
+    return live_on(tx, cluster, Sight(Seen.ALIVE, pulse=pulse)).cluster
 
 
 def ended(tx: Transaction, cluster: Cluster, end: End) -> None:
     """Its head, or whoever started it, says that nothing of it is left, and why it ended, where that is not written
     yet."""
-    live_on(tx, cluster, Observation(Seen.GONE, remains=False, last=end))
+    live_on(tx, cluster, Sight(Seen.GONE, remains=False, last=end))
 
 
 def news(cluster: Cluster, sight: Sight, now: float) -> bool:
