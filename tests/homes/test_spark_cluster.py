@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import shoal
@@ -24,6 +26,7 @@ from shoal.machine import paths
 from shoal.machine.java import JavaError
 from shoal.model.cluster import Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.tables.errors import NotSupportedError
 
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]
@@ -63,6 +66,8 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
         cluster.sql("insert into shoal.nyc.t values (1), (2)")
         assert cluster.table("nyc.t").count() == 2, "the shared catalog is the session's own"
         assert shoal.catalog().load_table("nyc.t").scan().to_arrow().num_rows == 2
+        assert_a_view_is_told_as_one(cluster)
+        assert_an_error_in_sql_is_told_in_one_message(cluster.session)
         status = eventually(
             lambda: (s := handle._home.status(handle.id)) and s.clients >= 1 and s, 10, "a client is seen"
         )
@@ -89,6 +94,27 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     assert not temporary.exists(), "who finds the head gone removes what it kept"
     assert not (paths.run_folder(handle.id) / "tmp").is_symlink()
     handle.close()
+
+
+def assert_a_view_is_told_as_one(cluster: shoal.SparkCluster) -> None:
+    cluster.sql("create view shoal.nyc.v as select a + 1 as b from shoal.nyc.t")
+    assert "nyc.v" not in shoal.list_tables()
+    for use in (shoal.read_table, lambda name: shoal.write_table(pa.table({"b": [1]}), name)):
+        with pytest.raises(NotSupportedError, match=r"nyc\.v is a view(?s:.*)spark\.table\('nyc\.v'\)"):
+            use("nyc.v")
+    assert cluster.table("nyc.v").count() == 2, "as the hint says"
+
+
+def assert_an_error_in_sql_is_told_in_one_message(session: Any) -> None:
+    """Where it is wrong and what is, without frames of the server, and nothing beside it."""
+    from pyspark.logger import PySparkLogger
+
+    assert not PySparkLogger.getLogger("SQLQueryContextLogger").isEnabledFor(logging.ERROR)
+    for wrong, place in (("selct 1", "line 1, pos 0"), ("select nothing from nyc.t", "line 1 pos 7")):
+        with pytest.raises(Exception, match=place) as caught:
+            session.sql(wrong).collect()
+        assert "JVM" not in str(caught.value)
+        assert "at org." not in str(caught.value)
 
 
 def is_released(endpoint: Endpoint, session_id: str) -> bool:

@@ -8,6 +8,7 @@ What it must not do: import Spark before a session is asked for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -92,6 +93,7 @@ class SparkCluster(ClusterHandle):
             session.client.set_retry_policies([policy])
             try:
                 there = session.version  # the first call connects: the cluster sees its client
+                _show_errors(session, whole=os.environ.get("SHOAL_LOG", "").lower() == "debug")
                 here = self._cluster.head.get("host") == socket.gethostname()
                 python = settle_python(session, here=here, chosen=PYTHON in self.plan.conf)
             except BaseException:
@@ -160,6 +162,21 @@ class SparkCluster(ClusterHandle):
             from shoal.client.spark_leaving import leave
 
             leave(session, partial(_why_left, "closed", self._home, self._cluster))
+
+
+def _show_errors(session: SparkSession, *, whole: bool) -> None:
+    """An error of a query is told once, by its message; ``whole``: also with the server's frames, and pyspark's log."""
+    if whole:
+        session.conf.set("spark.sql.connect.serverStacktrace.enabled", "true")
+        return
+    from pyspark.logger import PySparkLogger
+
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logger = PySparkLogger.getLogger(name)
+        if (
+            logger.level == logging.WARNING
+        ):  # as pyspark makes it; else somebody has said what they want of it
+            logger.setLevel(logging.CRITICAL)
 
 
 def _left(session: SparkSession, why: Callable[[], ShoalError], process: int) -> None:

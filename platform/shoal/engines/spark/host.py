@@ -173,6 +173,8 @@ class SparkHost:
             "spark.sql.session.timeZone": "UTC",
             # A session that rests lives as long as its cluster.
             "spark.connect.session.manager.defaultSessionTimeout": f"{int(self._site.plan.timeouts.max)}s",
+            # An error in SQL is told in its one message, without the server's own frames.
+            "spark.sql.connect.serverStacktrace.enabled": "false",
             # For clients that do not say which Python runs their functions (spark_code).
             "spark.sql.execution.pyspark.python": sys.executable,
             **jars.jar_conf(spark_packages()),
