@@ -215,6 +215,7 @@ def test_a_compaction_that_does_not_land_leaves_nothing(
     monkeypatch.setattr(points, "hook", None)
     if end == "all changed":
         assert len(content(name)) == 1
+        assert data_files(name) == old | paths(name)
     else:
         assert content(name) == before
         assert data_files(name) == old
