@@ -24,6 +24,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? {listed}" if near else listed
 
 
+def sentence(text: str) -> str:
+    """``text`` as a sentence of its own.
+
+    >>> sentence("did you mean 'etl'? Known: etl")
+    "Did you mean 'etl'? Known: etl."
+    """
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
 def listed(names: Iterable[str], last: str = "and") -> str:
     """``"a, b and c"``."""
     items = list(names)

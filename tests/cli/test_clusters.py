@@ -128,7 +128,7 @@ def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, night
     assert "the limit per cluster is 4 h of life: tier standard" in refused.err
     for less in (["-1", "h"], ["-1h"], ["-1 h"]):
         negative = shoal("extend", "nightly", *less)
-        assert (negative.code, "a lifetime is not negative" in negative.err) == (2, True)
+        assert (negative.code, "a lifetime cannot be negative" in negative.err) == (2, True)
 
 
 def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dict[str, Any]) -> None:

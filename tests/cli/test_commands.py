@@ -65,8 +65,8 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["pln"], "plan"),
         (["images", "build", "nonsense"], "no image nonsense"),
         (["plan", "--dta", "1 GB"], "--data"),
-        (["plan", "smal"], "did you mean 'small'"),
-        (["plan", "small", "--target", "locl"], "did you mean 'local'"),
+        (["plan", "smal"], "Did you mean 'small'"),
+        (["plan", "small", "--target", "locl"], "Did you mean 'local'"),
         (["plan", "small", "--memory", "14"], "has no unit"),
         (["plan", "small", "--data", "0 GB"], "not above 0"),
         (["plan", "small", "--data=-1 GB"], "negative"),
@@ -91,7 +91,7 @@ def test_python_m_shoal_is_the_same_command(shoal: Any) -> None:
         (["validate", "--engine", "flink"], "dask"),
         (["ls", "extra"], "extra"),
         (["report", "nosuch"], "no cluster"),
-        (["advise", "smal"], "did you mean 'small'"),
+        (["advise", "smal"], "Did you mean 'small'"),
         (["top", "--every", "0"], "--every"),
         (["up", "small", "--priority", "11"], "--priority"),
         (["extend", "nosuch", "+1h"], "no live cluster"),
@@ -111,7 +111,7 @@ def test_an_error_is_json_for_whoever_asked_for_json(shoal: Any) -> None:
     error = answer.json["error"]
     assert error["type"] == "NotFoundError"
     assert error["code"] == 2
-    assert "did you mean 'small'" in error["hint"]
+    assert "Did you mean 'small'" in error["hint"]
 
 
 def test_what_a_limit_refuses_exits_3_and_names_the_limit_and_its_line(shoal: Any) -> None:

@@ -115,6 +115,7 @@ def test_a_name_that_cannot_be_pasted_is_refused_before_anything_starts(shoal: A
     calls = [[*command, f"--name={name}", "--yes"] for name in names for command in commands]
     for answer in shoal.many(calls):
         assert answer.code == 2, answer
+        assert answer.err.startswith("Error: '"), "nothing is shown of what cannot be"
         assert "cannot be a cluster's name" in answer.err
     assert not set(names) & {row["name"] for row in shoal("ls", "--all", "-o", "json").json}
 

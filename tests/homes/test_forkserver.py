@@ -10,7 +10,7 @@ import pytest
 
 import shoal
 
-_SAID = "no server of forks here"
+_SAID = "no fork server here"
 _INSIDE_IS_KNOWN = sys.platform == "linux" and sys.version_info < (3, 14)
 
 

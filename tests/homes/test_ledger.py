@@ -14,8 +14,9 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
-from shoal.errors import InfrastructureError
+from shoal.errors import InfrastructureError, UsageError
 from shoal.homes.local.ledger import Ledger
+from shoal.homes.local.server_store import server
 from shoal.homes.local.turns import turn
 from shoal.model.cluster import Reason, State
 from shoal.quota.account import Account
@@ -160,3 +161,23 @@ def test_its_repr_hides_the_password() -> None:
     ledger = Ledger.__new__(Ledger)
     ledger.url = "postgresql://shoal:hunter2@db/shoal"
     assert "hunter2" not in repr(ledger)
+
+
+def test_a_postgresql_is_spoken_to_by_the_driver_of_the_extra() -> None:
+    """SQLAlchemy's own choice for ``postgresql://`` is another one."""
+    assert server("postgresql://shoal@127.0.0.1:1/shoal")._engine.driver == "psycopg2"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://shoal:hunter2@db/shoal", "starts with 'mysql'"),
+        ("hunter2", "is not a URL"),
+        ("postgresql://shoal:hunter2@db:port/shoal", "cannot be read"),
+        ("postgresql+pg8000://shoal:hunter2@db/shoal", "the driver pg8000, which is not installed"),
+    ],
+)
+def test_a_store_that_cannot_be_one_is_one_clear_error(url: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        Ledger(url)
+    assert "hunter2" not in str(raised.value)

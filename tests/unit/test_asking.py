@@ -77,7 +77,7 @@ def test_workers_are_a_number_or_a_range(value: Any, workers: object) -> None:
         ({"gpu": -1}, WorkloadError, "gpu: -1 is below 0"),
         ({"spot": 50}, UnitError, "spot: 50 is not between 0% and 100%"),
         ({"max_duration": "0 s"}, WorkloadError, "max_duration: 0 ms is not above 0"),
-        ({"engine": "sprak"}, WorkloadError, "engine: there is no engine 'sprak'\ndid you mean 'spark'"),
+        ({"engine": "sprak"}, WorkloadError, "engine: there is no engine 'sprak'\nDid you mean 'spark'"),
         (
             {"packages": "--index-url=https://evil"},
             WorkloadError,

@@ -218,7 +218,8 @@ def test_what_was_never_admitted_costs_nothing() -> None:
 def test_unknown_groups_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="cannot be grouped by 'tean'") as caught:
         grouped([], ["tean"])
-    assert "team" in str(caught.value.hint)
+    assert caught.value.hint.startswith("Did you mean 'team'?")
+    assert "tag:NAME" in caught.value.hint
     with pytest.raises(UsageError):
         grouped([], ["tag:"])
 

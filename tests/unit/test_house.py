@@ -120,6 +120,12 @@ def test_a_broken_link_fails_the_site() -> None:
     assert {"not_found": "warn", "anchors": "warn"}.items() <= links.items()
 
 
+def test_the_page_on_installing_says_what_each_extra_is_for() -> None:
+    written = re.findall(r"^\|[^|]+\| `(\w+)` \|", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert sorted(written) == sorted(known)
+
+
 def test_the_licence_is_the_one_that_the_package_names() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"

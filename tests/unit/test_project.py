@@ -191,7 +191,7 @@ def test_a_file_that_would_never_be_read_is_a_fault(folder: Folder) -> None:
 def test_a_template_by_its_file_or_in_capitals_is_suggested(folder: Folder, said: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         project.load(folder(etl=ETL)).template(said)
-    assert "did you mean 'etl'?" in caught.value.hint
+    assert "Did you mean 'etl'?" in caught.value.hint
 
 
 def test_a_file_that_is_not_text_is_a_fault(folder: Folder) -> None:
@@ -226,7 +226,7 @@ class TestTarget:
 
     def test_an_unknown_one_names_the_nearest(self, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
         root = folder(etl=ETL)
-        with pytest.raises(NotFoundError, match="did you mean 'local'"):
+        with pytest.raises(NotFoundError, match="Did you mean 'local'"):
             project.load(root, target="locl")
         monkeypatch.setenv("SHOAL_TARGET", "prod")
         with pytest.raises(NotFoundError, match="from SHOAL_TARGET"):

@@ -80,7 +80,9 @@ def test_a_lifetime_over_the_tier_is_lowered_and_says_what_was(on_kubernetes: Pr
         on_kubernetes.target,
     )
     assert trained.timeouts.max == trained.may_last == Seconds(4 * 3600)
-    assert "maximum lifetime lowered to 4 h, since tier standard gives no more" in trained.reasons["timeouts"]
+    assert (
+        "maximum lifetime lowered to 4 h, since tier standard allows no more" in trained.reasons["timeouts"]
+    )
     assert any(said.startswith("maximum lifetime lowered") for said in lowered(trained))
 
 
@@ -197,7 +199,7 @@ def test_an_engine_that_the_template_lacks_says_which_there_are(shipped: Project
 
 
 def test_a_template_that_is_not_there_names_the_nearest(shipped: Project) -> None:
-    with pytest.raises(NotFoundError, match="did you mean 'etl'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'etl'"):
         shipped.template("elt")
 
 

@@ -235,7 +235,7 @@ def _bars(title: str, rows: Sequence[Mapping[str, Any]], size: int = 20) -> Tabl
         bar = Text("█" * full, colour) + Text("░" * (size - full), "dim")
         held = f"{_amount(row, 'held')} of {_amount(row, 'limit')}"
         if row["held"] > row["limit"]:
-            held += " (over it: kept until it ends)"
+            held += " (over the limit: kept until it ends)"
         if row.get("queued"):
             held += f", {_amount(row, 'queued')} queued"
         table.add_row(f"  {row['what']}", bar, held, Text(row["source"], "dim"))

@@ -82,9 +82,7 @@ Detach = Annotated[
 Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
 Priority = Annotated[
     int | None,
-    _option(
-        "--priority", min=-10, max=10, help="Priority in the queue: the higher goes first within your team."
-    ),
+    _option("--priority", min=-10, max=10, help="Priority in the queue; higher goes first within your team."),
 ]
 TemplateArgument = Annotated[
     str | None,

@@ -31,7 +31,7 @@ from shoal.homes.base import Home, Request, RunsScripts
 from shoal.homes.choose import ahead, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
-from shoal.model.workload import Engine, Plan, ScriptRun, Workload
+from shoal.model.workload import Engine, Plan, ScriptRun, Timeouts, Workload
 from shoal.planning.asking import ask, refuse_unknown
 from shoal.planning.sizing import lowered
 from shoal.planning.sizing import plan as size
@@ -126,6 +126,8 @@ def up(
     where that one is not what is asked for.
     """
     refuse_unknown("shoal.up", options, "engine", *_OPTIONS)
+    if name is not None:
+        checked(name)
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
         print(describe(request.plan, detach=detach), file=sys.stderr)
@@ -221,11 +223,17 @@ def _granted(home: Home, asked: Request) -> Cluster:
 
 def _found(cluster: Cluster) -> str:
     times = cluster.plan.timeouts
+    detached = times.no_client >= times.max
     return (
         f"{cluster.name} already exists: attached to it, and it keeps running when this handle is closed.\n"
-        f"  It ends after {times.idle} idle or {times.no_client} without a client; "
-        f"to end it now: {command('down', cluster.name)}"
+        f"  It {_ends(times, detach=detached)}; to end it now: {command('down', cluster.name)}"
     )
+
+
+def _ends(times: Timeouts, *, detach: bool) -> str:
+    """When it ends on its own; a detached one waits for no client."""
+    alone = "" if detach else f"{times.no_client} without a client, "
+    return f"ends after {times.idle} idle, {alone}{times.max} in total"
 
 
 def _import(module: str) -> None:
@@ -283,9 +291,7 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
         f"{count(group.size.cores, 'core')}, {group.size.memory}"
     )
     really = [plan.reasons["here"]] if "here" in plan.reasons else []
-    times = plan.timeouts
-    alone = "" if detach else f"{times.no_client} without a client, "
-    ends = f"ends after {times.idle} idle, {alone}{times.max} in total"
+    ends = _ends(plan.timeouts, detach=detach)
     return "\n  ".join(
         [f"{head}; {price}", *really, *lowered(plan), f"{ends}; reasons: shoal plan {plan.template}"]
     )
@@ -308,7 +314,7 @@ def find(home: Home, name: str, *, ended: bool = False) -> Cluster:
     ``ended``: else the last one of that name that has ended.
     """
     if not isinstance(name, str):
-        raise UsageError(f"{name!r} is not a cluster's name", hint="Give it as text; `shoal ls` lists yours.")
+        raise UsageError(f"{name!r} is not a cluster's name", hint="Pass a string; `shoal ls` lists yours.")
     found = home.find(name, home.user())
     if found is not None and (ended or not found.state.ended):
         return found

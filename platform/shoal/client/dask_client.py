@@ -34,8 +34,16 @@ class Client(TellingClient):
         self._said: list[str] = []
         self._packing: Packing | None = None  # the cluster does not share this machine's folders
         self._once: set[str] = set()  # what was told of files that do not travel
+        self.after_call: Callable[[], None] | None = None  # once a call of the user's has ended
         super().__init__(*args, **options)
         modules.warn(self._said)
+
+    def sync(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().sync(*args, **options)
+        finally:
+            if self.after_call is not None:
+                self.after_call()
 
     async def _start(self, *args: Any, **options: Any) -> None:
         await super()._start(*args, **options)
@@ -138,7 +146,7 @@ class Client(TellingClient):
                 packing.arrived.update(packed.files)
                 return [*self._left(packed), *answer]
             lacking = answer["lacking"]
-        return [f"{lacking[0]} changes while it is sent: the cluster has your modules as they were before"]
+        return [f"{lacking[0]} kept changing while it was sent: the cluster has its previous version"]
 
     def _unseen(self, code: modules.Code) -> dict[str, Any]:
         """What goes with it where nobody can wait for what is lacking: all that may be."""

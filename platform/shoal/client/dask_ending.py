@@ -45,7 +45,7 @@ _ENDED = "ended"  # a status of ours: its cluster is gone, and its user has not 
 def closed() -> UsageError:
     """For whoever still uses a client that its user has closed."""
     return UsageError(
-        "this client is closed, and with it went the results that it had not fetched",
+        "this client is closed, and the results that it had not fetched are gone",
         hint="Fetch them with `.result()` or `.compute()` before the cluster's block ends.",
     )
 

@@ -65,6 +65,7 @@ class DaskCluster(ClusterHandle):
             warn(differences(versions(), client.sync(_theirs, client)))
             if self.progress and (bar := shows(self.name, self._shown)) is not None:
                 self._bar = DaskBar(client, bar)
+                client.after_call = self._bar.pause
             if self._entered:
                 self._compute_here(client)
         return self._client

@@ -103,7 +103,7 @@ def _leave_all() -> None:
 
 
 def _ending() -> ShoalError:
-    return ShoalError("this process ends, and has closed its Spark sessions")
+    return ShoalError("this process is exiting and has closed its Spark sessions")
 
 
 def _in_a_forked_child() -> None:

@@ -54,6 +54,10 @@ class Shows(Protocol):
         """Nothing is computed any more."""
         ...
 
+    def pause(self) -> None:
+        """The user's code goes on, and may print: what is drawn makes room until the next :meth:`show`."""
+        ...
+
 
 def shows(name: str, shown: object) -> Shows | None:
     """Where it is shown: in the card that ``shown`` is, else on the terminal; None where there is neither."""
@@ -84,12 +88,13 @@ def said(name: str, parts: Sequence[Part], seconds: float, width: int) -> str:
     full = 20 * done // total if total else 0
     bar = "#" * full + "." * (20 - full)
     which = most_left(parts)
-    line = f"{name} [{bar}] {done:,} of {total:,} tasks, {Seconds(int(seconds))}"
+    tasks = "task" if total == 1 else "tasks"
+    line = f"{name} [{bar}] {done:,} of {total:,} {tasks}, {Seconds(int(seconds))}"
     return f"{line}; {which}"[:width] if which else line[:width]
 
 
 class Bar:
-    """The line on a terminal, drawn over itself; what the user's code prints goes over it."""
+    """The line on a terminal, drawn over itself."""
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self._name, self._stream = name, stream or sys.stderr
@@ -108,9 +113,14 @@ class Bar:
 
     def clear(self) -> None:
         """Nothing is computed any more."""
+        self.pause()
+        self._begin = None
+
+    def pause(self) -> None:
+        """The user's code may print now."""
         if self._drawn:
             self._put("\r\x1b[2K")
-        self._begin, self._drawn = None, False
+        self._drawn = False
 
     def _put(self, text: str) -> None:
         try:
@@ -127,11 +137,20 @@ class DaskBar:
         self._client = weakref.ref(client)
         self._bar, self._over = bar, threading.Event()
         self._known: dict[str, None] = {}
-        threading.Thread(target=self._watch, name="shoal-progress", daemon=True).start()
+        self._lock, self._pauses = threading.Lock(), 0
+        self._thread = threading.Thread(target=self._watch, name="shoal-progress", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
         """Nothing is shown any more."""
         self._over.set()
+
+    def pause(self) -> None:
+        """A call of the user's to the client has ended."""
+        if threading.current_thread() is not self._thread:
+            with self._lock:
+                self._pauses += 1
+                self._bar.pause()
 
     def _watch(self) -> None:
         failures = 0
@@ -139,16 +158,18 @@ class DaskBar:
             client = self._client()
             if client is None or client.status == "closed":
                 break
+            pauses = self._pauses
             try:
                 parts = self._look(client)
                 failures = 0
             except Exception:  # a bar that cannot be drawn must not disturb the work it shows
                 failures, parts = failures + 1, []
             del client
-            if parts and not self._over.is_set():
-                self._bar.show(parts)
-            else:
-                self._bar.clear()
+            with self._lock:
+                if not parts or self._over.is_set():
+                    self._bar.clear()
+                elif pauses == self._pauses:  # else the user's code has just got a result, and may print
+                    self._bar.show(parts)
         self._bar.clear()
 
     def _look(self, client: Any) -> list[Part]:

@@ -24,7 +24,7 @@ from shoal.display.report import taken
 from shoal.errors import UsageError
 from shoal.model.cluster import Cluster
 from shoal.units import Money
-from shoal.words import did_you_mean
+from shoal.words import did_you_mean, sentence
 
 TAG = "tag:"
 _NONE = "-"
@@ -241,7 +241,7 @@ def key(name: str) -> Callable[[RunCost], str]:
             f"costs cannot be grouped by {name!r}",
             hint="Name the tag, such as tag:project."
             if name == TAG
-            else f"{did_you_mean(name, KEYS)}; or tag:NAME, such as tag:project.".capitalize(),
+            else sentence(f"{did_you_mean(name, KEYS)}; or tag:NAME, such as tag:project"),
         )
     return KEYS[name]
 

@@ -143,3 +143,6 @@ class _Computing:
 
     def clear(self) -> None:
         self.show(())
+
+    def pause(self) -> None:
+        """What is printed goes below the card."""

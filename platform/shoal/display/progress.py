@@ -121,7 +121,9 @@ class Spinner(_Quiet):
 
     def __init__(self) -> None:
         from rich.console import Console
+        from rich.markup import escape
 
+        self._plain = escape  # messages may hold brackets
         self._console = Console(stderr=True)
         self._status = self._console.status("")
         self._last: tuple[str, float] | None = None
@@ -131,12 +133,15 @@ class Spinner(_Quiet):
         if self._last is None or self._last[0] != now:
             self._finish()
             self._last = (now, time.monotonic())
-        self._status.update(f"{now} [dim]{time.monotonic() - self._last[1]:.0f} s[/dim]")
+        seconds = Seconds(int(time.monotonic() - self._last[1]))
+        self._status.update(f"{self._plain(now)} [dim]{seconds}[/dim]")
 
     def _finish(self) -> None:
         if self._last is not None:
             took = Seconds(time.monotonic() - self._last[1])
-            self._console.print(f"[green]✓[/green] {self._last[0]} [dim]{took}[/dim]", highlight=False)
+            self._console.print(
+                f"[green]✓[/green] {self._plain(self._last[0])} [dim]{took}[/dim]", highlight=False
+            )
 
     def __enter__(self) -> Spinner:
         self._status.start()
@@ -172,12 +177,13 @@ def doing(what: str, *, quiet: bool = False, still: float = STILL) -> Iterator[N
     begin = time.monotonic()
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.markup import escape
 
         console = Console(stderr=True)
-        with console.status(what):
+        with console.status(escape(what)):
             yield
         took = Seconds(time.monotonic() - begin)
-        console.print(f"[green]✓[/green] {what} [dim]{took}[/dim]", highlight=False)
+        console.print(f"[green]✓[/green] {escape(what)} [dim]{took}[/dim]", highlight=False)
         return
     print(f"{what} ...", file=sys.stderr, flush=True)
     done = threading.Event()

@@ -78,7 +78,7 @@ def govern(project: Project, health: int = 0) -> Program:
     Raises:
         UsageError: the target's home needs no program to govern it.
     """
-    _only_kubernetes(project, "`shoal governor` is for Kubernetes: at home {home!r} whoever looks governs")
+    _only_kubernetes(project, "`shoal governor` is for Kubernetes: home {home!r} needs no governor")
     with _extra():
         from shoal.homes.kubernetes.governing import governing_of
 

@@ -36,7 +36,7 @@ def named(host: str, path: str) -> str:
     """
     plain = os.path.isabs(path) and os.path.normpath(path) == path and not path.startswith("//")
     if not _HOST.fullmatch(host) or not plain or "\0" in path or len(path) > _LONGEST:
-        raise UsageError(f"no file of a client: {path[:200]!r} of {host[:20]!r}")
+        raise UsageError(f"not a file of a client: {path[:200]!r} of {host[:20]!r}")
     return f"{_SENT}{host}{path}"
 
 

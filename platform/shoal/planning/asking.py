@@ -18,7 +18,7 @@ from shoal.errors import ShoalError, UsageError, WorkloadError
 from shoal.model.workload import Engine, Workload
 from shoal.project.settings import parse_share
 from shoal.units import Bytes, Seconds
-from shoal.words import count, did_you_mean
+from shoal.words import count, did_you_mean, sentence
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ def _faults(asked: Workload) -> dict[str, ShoalError]:
         if value is not None and value <= 0:
             fault(name, f"{int(value)} B is not above 0", f"Write a size such as '{example}'.")
     if asked.memory is not None and 0 < asked.memory < LEAST_MEMORY:
-        fault("memory", f"{asked.memory} per worker is too little", f"Ask for {LEAST_MEMORY} or more.")
+        fault("memory", f"{asked.memory} per worker is too little", f"Request {LEAST_MEMORY} or more.")
     for name in ("max_duration", "idle", "no_client"):
         value = getattr(asked, name)
         if value is not None and not 0 < value < float("inf"):
@@ -172,7 +172,7 @@ def _faults(asked: Workload) -> dict[str, ShoalError]:
     if asked.cores is not None and asked.cores < 1:
         fault("cores", f"{asked.cores} is below 1", "Write a whole number of cores per worker.")
     if not -10 <= asked.priority <= 10:
-        fault("priority", f"{asked.priority} is not from -10 to 10", "Higher comes first within your team.")
+        fault("priority", f"{asked.priority} is not from -10 to 10", "Higher goes first within your team.")
     if asked.gpu is not None and asked.gpu < 0:
         fault("gpu", f"{asked.gpu} is below 0", "Write how many GPUs each worker has; 0 for none.")
     if asked.spot is not None and not 0 <= asked.spot <= 1:
@@ -212,7 +212,9 @@ def _engine(value: str) -> Engine:
         return Engine(value)
     except ValueError:
         known = [engine.value for engine in Engine]
-        raise WorkloadError(f"there is no engine {value!r}", hint=did_you_mean(str(value), known)) from None
+        raise WorkloadError(
+            f"there is no engine {value!r}", hint=sentence(did_you_mean(str(value), known))
+        ) from None
 
 
 def _whole(value: object) -> int:

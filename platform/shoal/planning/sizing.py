@@ -224,7 +224,7 @@ def _head(template: Template, limits: Limits, reasons: dict[str, str]) -> Size:
     reasons["head"] = f"{count(head.cores, 'core')} and {head.memory}: from template {template.name}"
     if limit and head.memory > limit.value:
         head = Size(head.cores, Bytes(limit.value))
-        less = f"memory of the head lowered to {head.memory}, since {limit.source} gives no more"
+        less = f"memory of the head lowered to {head.memory}, since {limit.source} allows no more"
         reasons["head"] = Why(f"{reasons['head']}; {less}", (less,))
     return head
 
@@ -239,7 +239,7 @@ def _timeouts(
     lowered: tuple[str, ...] = ()
     if workload.max_duration is None and limit and longest > limit.value:
         longest = Seconds(limit.value)
-        lowered = (f"maximum lifetime lowered to {longest}, since {limit.source} gives no more",)
+        lowered = (f"maximum lifetime lowered to {longest}, since {limit.source} allows no more",)
         why += f"; {lowered[0]}"
     idle = default.idle if workload.idle is None else workload.idle
     no_client = default.no_client if workload.no_client is None else workload.no_client

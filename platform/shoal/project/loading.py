@@ -29,7 +29,7 @@ from shoal.project.targets import Image, Machine, Mount, Prices, Target
 from shoal.project.templates import Template
 from shoal.project.yamlfile import Document, Fault, check, raise_faults, read
 from shoal.units import Bytes
-from shoal.words import did_you_mean, listed
+from shoal.words import did_you_mean, listed, sentence
 
 T = TypeVar("T")
 
@@ -191,7 +191,9 @@ def _choose(settings: _Settings, target: str | None) -> Target:
     if name not in settings.targets:
         origin = "" if target else " (from SHOAL_TARGET)"
         raise NotFoundError(
-            f"There is no target {name!r}{origin}", hint=did_you_mean(name, settings.targets) + ".", name=name
+            f"There is no target {name!r}{origin}",
+            hint=sentence(did_you_mean(name, settings.targets)),
+            name=name,
         )
     chosen = settings.targets[name]
     update: dict[str, Any] = {"store": _expand(chosen.store, f"targets.{name}.store")}

@@ -15,7 +15,7 @@ from shoal.errors import ContradictionError, NotFoundError
 from shoal.model.workload import Engine
 from shoal.project.settings import Checked, Natural, Positive, Rate, Share, SizeOf, Text
 from shoal.units import Bytes, Seconds
-from shoal.words import did_you_mean
+from shoal.words import did_you_mean, sentence
 
 
 class EngineSettings(Checked):
@@ -123,5 +123,5 @@ def find(templates: dict[str, Template], name: str) -> Template:
         )  # ETL, clusters/etl.yaml
         near = f"did you mean {plain!r}? Known: {', '.join(sorted(templates))}"
         hint = near if plain in templates else did_you_mean(name, templates)
-        raise NotFoundError(f"There is no template {name!r}", hint=f"{hint}.", name=name)
+        raise NotFoundError(f"There is no template {name!r}", hint=sentence(hint), name=name)
     return templates[name]

@@ -58,12 +58,12 @@ def cost(
         ),
     ] = None,
     since: Annotated[
-        str, typer.Option("--since", help="From when on: '30 d' back, or a date such as 2026-11-01 (UTC).")
+        str, typer.Option("--since", help="Start: '30 d' back, or a date such as 2026-11-01 (UTC).")
     ] = "30 d",
     until: Annotated[
-        str | None, typer.Option("--until", help="Until when: '7 d' back, or a date (default: now).")
+        str | None, typer.Option("--until", help="End: '7 d' back, or a date (default: now).")
     ] = None,
-    everybody: Annotated[bool, typer.Option("--everybody", help="Of all users, not only mine.")] = False,
+    everybody: Annotated[bool, typer.Option("--everybody", help="For all users, not only me.")] = False,
     wasted: Annotated[
         bool, typer.Option("--wasted", help="Show what was idle, and what failed runs cost.")
     ] = False,

@@ -62,7 +62,7 @@ def doctor(
     else:
         from shoal.cli.console import out
 
-        out().print(f"\n{bad} of {len(findings)} checks failed." if bad else "\nAll is well.")
+        out().print(f"\n{bad} of {len(findings)} checks failed." if bad else "\nAll checks passed.")
     raise typer.Exit(4 if bad else 0)
 
 
@@ -167,7 +167,7 @@ class _Proofs:
 
         opened = self._opened()
         if opened.target.machine is None:
-            return f"target {opened.target.name} does not say what it holds"
+            return f"target {opened.target.name} does not say how much it holds (machine:)"
         from shoal.quota.account import real
 
         there = look_up(opened.target.machine)
@@ -192,7 +192,9 @@ class _Proofs:
         if hung:
             said = "; ".join(f"{name}: {what}" for name, what in hung.items())
             raise Warned(said, f"shoal down {' '.join(hung)}")
-        return f"no head of your {len(live)} live clusters hangs" if live else "you have no live cluster"
+        if not live:
+            return "you have no live cluster"
+        return f"your {count(len(live), 'live cluster responds', 'live clusters respond')}"
 
 
 def _python() -> str:

@@ -30,7 +30,7 @@ class _Extend(TyperCommand):
             from shoal.errors import UsageError
 
             raise UsageError(
-                f"shoal extend {' '.join(args)}: a lifetime is not negative",
+                f"shoal extend {' '.join(args)}: a lifetime cannot be negative",
                 hint="Write the total lifetime, such as 6h, or +1h for an hour more. `shoal down NAME` ends it now.",
             )
         return super().parse_args(ctx, args)

@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def build(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Which image (default: all).")
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Image to build (default: all).")
     ] = None,
     tool: Annotated[
         str, typer.Option("--tool", help="buildah, docker or podman (default: the first that is installed).")

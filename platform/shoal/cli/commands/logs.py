@@ -46,10 +46,10 @@ def logs(
     workers: Annotated[bool, typer.Option("--workers", help="What its workers wrote.")] = False,
     level: Annotated[
         Level | None,
-        typer.Option("--level", help="Least level of the engine's lines (default: warning)."),
+        typer.Option("--level", help="Lowest level of the engine's lines to show (default: warning)."),
     ] = None,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=1, help="How many lines, counted from the end.")
+        int, typer.Option("--lines", "-n", min=1, help="Number of lines, counted from the end.")
     ] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until it ends.")] = False,
     target: o.Target = None,

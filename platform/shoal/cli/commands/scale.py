@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 def scale(
     name: o.ClusterName,
-    workers: Annotated[int, typer.Argument(metavar="WORKERS", help="How many workers it should have.")],
+    workers: Annotated[int, typer.Argument(metavar="WORKERS", help="Number of workers.")],
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

@@ -149,10 +149,10 @@ def _script(text: str) -> tuple[Path, str | None]:
     file = Path(name)
     if not file.is_file():
         like = sorted(str(other) for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        from shoal.words import did_you_mean
+        from shoal.words import did_you_mean, sentence
 
         hint = (
-            did_you_mean(name, like) + "."
+            sentence(did_you_mean(name, like))
             if like
             else f"There is no Python file in {file.parent.absolute()}."
         )

@@ -70,7 +70,10 @@ def up(
     from shoal.client.clusters import prepare, start
     from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
+    from shoal.model.names import checked
 
+    if name is not None:
+        checked(name)  # before a plan is shown for what cannot be
     request = prepare(
         template, project=project, target=target, queue=queue or None, priority=priority, **asked
     )

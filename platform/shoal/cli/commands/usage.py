@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def usage(
     since: Annotated[str, typer.Option("--since", help="How far back, such as '7 d' or '12 h'.")] = "7 d",
-    everybody: Annotated[bool, typer.Option("--everybody", help="Of all users, not only mine.")] = False,
+    everybody: Annotated[bool, typer.Option("--everybody", help="For all users, not only me.")] = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,

@@ -69,6 +69,6 @@ def why(
         out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
     if ahead := starts(cluster, time.time()):
         out().print(
-            f"It {ahead}, assuming that running clusters use their whole lifetimes and nobody goes first.",
+            f"It {ahead}, assuming that running clusters use their whole lifetimes and nobody is put ahead of it.",
             markup=False,
         )

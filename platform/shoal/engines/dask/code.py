@@ -34,9 +34,7 @@ _NO_ROOM = (
     f"your modules did not arrive on the cluster: those of its clients have more than {ROOM / 1e6:.0f} MB. Use a "
     "cluster of your own, or put them into its image."
 )
-_CHANGED = (
-    "your modules were changed while they were sent to the cluster; what is asked for next sends them again"
-)
+_CHANGED = "your modules changed while they were being sent to the cluster; the next call sends them again"
 
 
 class Clients:
@@ -182,7 +180,7 @@ class ClientsCode:
             answer = await self.tell(client, code)
             said = answer if isinstance(answer, list) else [_CHANGED] if answer["lacking"] else []
         except Exception as error:  # a stream ends with its first error
-            said = [f"the cluster could not be told of your modules: {type(error).__name__}: {error}"]
+            said = [f"your modules could not be announced to the cluster: {type(error).__name__}: {error}"]
         for text in said:
             self._scheduler.log_event("warn", _warning(text))
 
@@ -206,7 +204,7 @@ class _Plugin(WorkerPlugin):  # type: ignore[misc]
                     return  # a newer one was quicker
             said += [with_their_paths(text, unpacked.base) for text in bring(unpacked.placed(self._code))]
         except Exception as error:
-            said.append(f"a worker could not be told of your modules: {type(error).__name__}: {error}")
+            said.append(f"your modules could not be announced to a worker: {type(error).__name__}: {error}")
         for text in said:
             worker.log_event("warn", _warning(text))
 

@@ -78,7 +78,7 @@ def serve_forks() -> None:
     method = "distributed.worker.multiprocessing-method"
     asked = dask.config.get(method)
     if sys.platform != "linux":
-        why = f"only Linux's are known to be safe, this is {sys.platform}"
+        why = f"forking is only known to be safe on Linux, this is {sys.platform}"
     elif (threads := threading.active_count()) > 1:
         why = f"{threads} threads run already"
     elif asked != "spawn":
@@ -88,7 +88,7 @@ def serve_forks() -> None:
     else:
         why = _fork_server()
     if why:
-        _log.info("no server of forks here, workers take longer to start: %s", why)
+        _log.info("no fork server here, workers take longer to start: %s", why)
         return
     multiprocessing.set_forkserver_preload(list(_DASK))  # should Python have to start another one
     distributed.utils._forkserver_preload_set = True  # else Dask has that import pandas as well
@@ -107,7 +107,7 @@ def _fork_server() -> str:
     """Make a fork of this process the server that ``multiprocessing`` would start; why not, where it cannot be."""
     server = getattr(forkserver, "_forkserver", None)
     if sys.version_info >= (3, 14) or any(not hasattr(server, name) for name in _SERVER):
-        return f"the inside of multiprocessing in Python {sys.version.split()[0]} is not known"
+        return f"the internals of multiprocessing in Python {sys.version.split()[0]} are not known"
     if any(getattr(server, name) is not None for name in _SERVER):
         return "there is one already, and it is not this head's"
     address = str(Path.cwd() / _SOCKET)

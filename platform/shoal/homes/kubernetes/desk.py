@@ -140,7 +140,7 @@ class KubernetesDesk:
         failed = _tried(self._send, _LAST)
         if failed is None or isinstance(failed, NotFoundError):
             return True  # where its record is gone, so is whoever would want to know
-        _log.error("its end could not be told: %s", failed)
+        _log.error("its end could not be reported: %s", failed)
         return False
 
     def _say(self, **said: Any) -> None:

@@ -55,7 +55,7 @@ class Forward(PortForward):  # type: ignore[misc]
         known = self._resource
         there = await Pod.get(known.name, namespace=known.namespace, api=known.api)
         if there.metadata.uid != known.metadata.uid:
-            raise ConnectionError(f"{known.name} is another cluster's now")
+            raise ConnectionError(f"{known.name} now belongs to another cluster")
         return there
 
     async def close(self) -> None:

@@ -53,7 +53,7 @@ class GovernorProgram:
         self._over = threading.Event()
         self._last = 0.0
         self._renewed = -_TELLS
-        self._fault = "it has not looked yet"
+        self._fault = "it has not run a round yet"
         self._woken: Woken | None = None
         self._governor: Governor | None = None
 
@@ -141,7 +141,7 @@ def serve_health(governing: GovernorProgram, host: str, port: int) -> ThreadingH
             if self.path == "/healthz":
                 self._answer(
                     200 if governing.healthy() else 503,
-                    "" if governing.healthy() else "no round ended lately",
+                    "" if governing.healthy() else "no round has finished lately",
                 )
             elif self.path == "/readyz":
                 self._answer(503 if governing.fault else 200, governing.fault)
@@ -179,7 +179,7 @@ class Files:
             try:
                 self._project = load(self._folder, self._target, tolerant=True)
             except ShoalError as error:
-                _log.error("the project's files are at fault, those before stay in force: %s", error)
+                _log.error("the project's files have errors, the previous ones stay in force: %s", error)
             self._stamp = stamp
         return self._project
 

@@ -130,7 +130,7 @@ def spec_of(found: Json) -> Spec:
 
 
 def status_of(found: Json) -> Status | None:
-    """What the governor said; None where it has not looked yet."""
+    """What the governor said; None where it has not run a round yet."""
     return read(Status, said) if (said := found.get("status")) else None
 
 

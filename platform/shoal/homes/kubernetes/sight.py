@@ -58,7 +58,7 @@ def sight(
     runner = next((pod for pod in pods if role(pod) == RUNNER), None)
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
-        phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head waits: {why}")
+        phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head is waiting: {why}")
         if end is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
             end = End(Reason.IMAGE_PULL_FAILED, failed)
     elif phase is not None:

@@ -125,7 +125,7 @@ class LocalDesk:
                 known = self._tell(tx, Pulse(phase=Phase(state, reason, message)))
                 tx.update(self.id, renewed_at=tx.now)
         except InfrastructureError as error:
-            _log.warning("the ledger was not told: %s", error.message)
+            _log.warning("the ledger could not be updated: %s", error.message)
             return
         if known.state.ended:
             raise DeadlineError("its record says that it ended while it was starting")

@@ -47,7 +47,7 @@ class BrokenLedgerError(InfrastructureError):
 class Ledger:
     """Opens the store at ``url`` (default: ``ledger.db`` in the data folder), making it at first use.
 
-    ``url`` is an SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql+psycopg2://...``. It may hold a password.
+    ``url``: ``sqlite:///PATH`` or ``postgresql://...``. It may hold a password.
     ``wait``: seconds that a transaction waits for others before InfrastructureError. All ledgers of one
     store in a process share its connections.
     """

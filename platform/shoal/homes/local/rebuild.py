@@ -43,7 +43,7 @@ def write_record(folder: Path, row: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         if not _written_over(folder / RECORD, text):
-            _log.warning("its own copy of its record is not new: %s", error)
+            _log.warning("its own copy of its record could not be refreshed: %s", error)
 
 
 def _written_over(file: Path, text: bytes) -> bool:

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from shoal.errors import MissingExtraError, UsageError
 from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.stores import StoreConnection
 
 _ADVISORY_LOCK = 0x5348_4F41  # "SHOA"; one lock for all decisions of a database
 _LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 _LIBPQ = ("psycopg2", "psycopg", "psycopg2cffi")
+_AS_THIS = "Write sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE in shoal.yaml."
 # A server, or a network, that is silently gone is noticed in half a minute.
 _NETWORK = {
     "connect_timeout": 10,
@@ -41,17 +43,27 @@ class Server:
         import sqlalchemy
 
         self._sa = sqlalchemy
-        parsed = sqlalchemy.make_url(url)
+        try:
+            parsed = sqlalchemy.make_url(_checked(url))
+        except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+            raise UsageError("`store:` cannot be read as a URL", hint=_AS_THIS) from error
         hosts = parsed.query.get("host", parsed.host or "")
         self.one_host = isinstance(hosts, str) and (hosts in _LOOPBACK or hosts.startswith("/"))
         ours = _NETWORK if parsed.get_driver_name() in _LIBPQ else {}
-        self._engine = sqlalchemy.create_engine(
-            url,
-            pool_size=1,
-            max_overflow=8,
-            pool_pre_ping=True,
-            connect_args={name: value for name, value in ours.items() if name not in parsed.query},
-        )
+        try:
+            self._engine = sqlalchemy.create_engine(
+                parsed,
+                pool_size=1,
+                max_overflow=8,
+                pool_pre_ping=True,
+                connect_args={name: value for name, value in ours.items() if name not in parsed.query},
+            )
+        except ImportError as error:
+            raise MissingExtraError(
+                f"the ledger's URL asks for the driver {parsed.get_driver_name()}, which is not installed",
+                hint="Install it, or write postgresql:// alone: pip install 'shoal[postgresql]'",
+                extra="postgresql",
+            ) from error
         sqlalchemy.event.listen(self._engine, "connect", _limit)
 
     @contextmanager
@@ -90,6 +102,25 @@ class Server:
     def after_fork_in_child(self) -> None:
         """Forget the parent's connections, without telling the server."""
         self._engine.dispose(close=False)
+
+
+def _checked(url: str) -> str:
+    """The URL, with a driver that is installed.
+
+    Raises:
+        UsageError: it is not one of a PostgreSQL.
+        MissingExtraError: no driver is installed.
+    """
+    kind, colon, _ = url.partition("://")
+    if kind.partition("+")[0] != "postgresql":
+        what = f"starts with {kind!r}" if colon else "is not a URL"
+        raise UsageError(
+            f"`store:` {what}, and a ledger is kept in SQLite or PostgreSQL",
+            hint=_AS_THIS,
+        )
+    from shoal.tables.catalogs.drivers import with_driver
+
+    return with_driver(url)
 
 
 def _limit(connection: Any, _record: object) -> None:

@@ -40,7 +40,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
     if not url.startswith("sqlite:///"):
         return _wait_at_server(cluster_id, url)
     store, duty = sqlite_file(Path(url.removeprefix("sqlite:///"))), _Duty(cluster_id)
-    clients = _Clients()
+    clients = _WaitingClients()
     limit, there = float(os.environ.get("SHOAL_DELETED_AFTER") or _DELETED), time.monotonic()
     while True:
         if store.inode() is None:  # opening it would make an empty one
@@ -95,7 +95,7 @@ class _Duty:
         self._holding = holding
 
 
-class _Clients:
+class _WaitingClients:
     """Since when nobody who waits for the cluster has been seen."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Clients:
         return 0.0 if self._gone is None else time.monotonic() - self._gone
 
 
-def _tell_alone(cluster_id: str, url: str, clients: _Clients) -> None:
+def _tell_alone(cluster_id: str, url: str, clients: _WaitingClients) -> None:
     """What follows from it is the pure core's to say. To import that takes memory, for the little time that is left."""
     from shoal.errors import InfrastructureError
     from shoal.governor.ends import Pulse, unattended
@@ -141,7 +141,7 @@ def _settle() -> None:
     try:
         subprocess.run(command, timeout=_SETTLE_LIMIT, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("the ledger could not be settled, trying again later: %s", error)
+        _log.warning("the ledger could not be brought up to date, trying again later: %s", error)
 
 
 def _wait_at_server(cluster_id: str, url: str) -> bool:
@@ -151,7 +151,7 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
     from shoal.model.cluster import State
 
     ledger = Ledger(url)
-    clients = _Clients()
+    clients = _WaitingClients()
     renewed = settled = time.monotonic()
     while True:
         try:

@@ -9,7 +9,6 @@ can be seen: not in ``repr``, not in what is sent to workers.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from shoal.errors import MissingExtraError, UsageError
+from shoal.errors import UsageError
+from shoal.tables.catalogs.drivers import with_driver
 from shoal.tables.catalogs.names import no_table
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.credentials import CREDENTIALS, IMPLEMENTATION, TIMEOUT, on_s3
@@ -250,7 +250,7 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
         url = make_url(given.uri).update_query_dict({"timeout": str(min(5.0, given.timeout))})
         properties["uri"] = url.render_as_string(hide_password=False)
     if given.kind == "postgresql":
-        properties["uri"] = _with_driver(given.uri)
+        properties["uri"] = with_driver(given.uri)
     return properties
 
 
@@ -265,21 +265,6 @@ def implementation(location: str, properties: Mapping[str, str]) -> dict[str, st
     """Which class gives access to files, where nobody said so: our own for S3, PyIceberg's choice elsewhere."""
     ours = on_s3(location) or any(name.startswith("s3.") for name in properties)
     return {"py-io-impl": IMPLEMENTATION} if ours else {}
-
-
-def _with_driver(uri: str) -> str:
-    """A PostgreSQL URI that names a driver which is installed; one that names its own is left alone."""
-    scheme, _, rest = uri.partition("://")
-    if "+" in scheme:
-        return uri
-    for driver in ("psycopg2", "psycopg"):
-        if importlib.util.find_spec(driver) is not None:
-            return f"postgresql+{driver}://{rest}"
-    raise MissingExtraError(
-        "A catalog in PostgreSQL needs a driver, and neither psycopg2 nor psycopg is installed.",
-        hint="pip install 'shoal[postgresql]'",
-        extra="postgresql",
-    )
 
 
 _open: dict[
