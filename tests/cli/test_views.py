@@ -94,7 +94,7 @@ def test_what_came_of_a_run(
 def test_keys_of_a_cluster_are_pinned() -> None:
     assert list(views.cluster_view(CLUSTER)) == [
         "name", "id", "owner", "team", "engine", "template", "target", "state", "reason", "message",
-        "since", "created", "ended", "workers", "workers_planned", "workers_at_most",
+        "since", "created", "ended", "workers", "workers_planned", "groups", "workers_at_most",
         "place", "latest_start", "warning", "price_per_hour", "tags", "dashboard", "status", "exit_code",
         "result",
     ]  # fmt: skip

@@ -323,7 +323,13 @@ class PlayedHome(LocalHome):
             head.workers = cluster.plan.workers
             said = Phase(State.READY, Reason.SERVING, f"{count(head.workers, 'worker')} ready")
             return reported(tx, cluster, Pulse(phase=said))
-        wanted = tx.wishes(cluster.id).workers or head.workers
+        wishes, first = tx.wishes(cluster.id), cluster.plan.groups[0]
+        by_group = {group.name: group.count for group in cluster.plan.groups} | dict(wishes.groups)
+        if wishes.workers is not None:
+            by_group[first.name] = wishes.workers
+        elif len(by_group) == 1:
+            by_group[first.name] = head.workers
+        wanted = sum(by_group.values())
         if wanted >= head.workers:
             head.workers, head.retiring = wanted, None
         else:
@@ -331,7 +337,9 @@ class PlayedHome(LocalHome):
             if elapsed - head.retiring >= RETIRE:
                 head.workers, head.retiring = wanted, None
         if head.workers <= wanted < cluster.plan.workers:
-            self._governing.resize(tx, tx.get(cluster.id), wanted)
+            for name, many in by_group.items():
+                if many < cluster.plan.group(name).count:
+                    self._governing.resize(tx, tx.get(cluster.id), many, name)
         return tx.get(cluster.id)
 
     def _gone(self, head: FakeHead) -> None:

@@ -386,6 +386,29 @@ def test_a_lifetime_that_is_over_already_is_refused_and_one_still_ahead_is_given
     assert world.home.get(cluster.id).state is State.READY
 
 
+def test_a_further_group_grows_and_shrinks_by_its_name(world: World) -> None:
+    (world.project / "clusters" / "mixed.yaml").write_text(
+        """
+        workers:
+          - {name: cpu, min: 1, max: 2, cores: 1, memory: 400 MB}
+          - {name: large, min: 0, max: 2, cores: 1, memory: 500 MB}
+        head: {cores: 1, memory: 500 MB}
+        """
+    )
+    cluster = world.ready(world.ask("one", template="mixed"))
+    assert cluster.plan.by_group == "1 cpu, 0 large"
+    world.home.scale(cluster.id, 1, "large")
+    world.until(lambda: world.home.get(cluster.id).workers == 2, "two workers")
+    with pytest.raises(QuotaExceededError):
+        world.home.scale(cluster.id, 3, "large")
+    with pytest.raises(UsageError, match="no group of workers 'larger'"):
+        world.home.scale(cluster.id, 1, "larger")
+    assert world.home.get(cluster.id).plan.by_group == "1 cpu, 1 large"
+    world.home.scale(cluster.id, 0, "large")
+    world.until(lambda: world.home.get(cluster.id).workers == 1, "one worker")
+    world.until(lambda: world.home.get(cluster.id).plan.by_group == "1 cpu, 0 large", "and no more counts")
+
+
 def test_growing_goes_through_admission_and_shrinking_gives_back(world: World) -> None:
     cluster = world.ready(world.ask("one", workers=1))
     world.home.scale(cluster.id, 3)

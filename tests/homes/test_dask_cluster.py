@@ -17,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
+from shoal.display import card
 from shoal.errors import ClusterEndedError, NeverFitsError, UnitError, UsageError, WorkloadError
 from shoal.homes.local import endpoints
 from shoal.machine import paths
@@ -254,6 +256,41 @@ def test_a_number_of_workers_that_is_none_is_refused_as_at_the_start(project: Pa
         cluster.scale("1")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="5 cannot be a cluster's name"):
         shoal.dask("small", workers=1, name=5, project=project, quiet=True)
+
+
+def test_work_is_sent_to_a_group_by_its_name(project: Path) -> None:
+    (project / "clusters" / "mixed.yaml").write_text(
+        """
+        workers:
+          - {name: cpu, min: 1, max: 2, cores: 1, memory: 400 MB}
+          - {name: large, min: 0, max: 2, cores: 1, memory: 500 MB}
+        head: {cores: 1, memory: 500 MB}
+        """
+    )
+
+    def limit(_: object = None) -> int:
+        from distributed import get_worker
+
+        return int(get_worker().memory_manager.memory_limit)
+
+    with shoal.dask("mixed", project=project, quiet=True) as cluster:
+        client = cluster.client
+        waits = client.submit(limit, resources={"large": 1}, pure=False)
+        cluster.scale(1, group="large")
+        assert waits.result(timeout=60) == 500e6, "it waited for a worker of that group"
+        with dask.annotate(resources={"cpu": 1}):
+            cpu = [dask.delayed(limit)(number) for number in range(4)]
+        with dask.annotate(resources={"large": 1}):
+            large = [dask.delayed(limit)(number) for number in range(4)]
+        assert client.gather(client.compute([*cpu, *large])) == [400e6] * 4 + [500e6] * 4
+        assert dict(cluster._home.status(cluster.id).groups) == {"cpu": 1, "large": 1}  # type: ignore[union-attr]
+        home = cluster._home
+        said = dict(
+            card.facts(cluster.record, home.history(cluster.id), home.status(cluster.id), time.time())
+        )
+        assert said["workers"] == "2 of 2, cpu 1 of 1 of 400 MB; large 1 of 1 of 500 MB"
+        cluster.scale(0, group="large")
+        assert [worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()] == [400e6]
 
 
 def test_scaling_goes_through_admission(project: Path, eventually: Eventually) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from shoal.errors import ShoalError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.desk import KubernetesDesk
-from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, POD, ROLE, WORKER
+from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, OF_GROUP, POD, ROLE, WORKER
 from shoal.model.cluster import Reason
 from shoal.model.report import Usage
 
@@ -58,12 +58,12 @@ class PlayedHeads:
         desk.say(Reason.WORKERS_STARTING, "starting workers")
         began = time.monotonic()
         ready, retired = False, frozenset[str]()
-        wanted, fewer = 0, False
+        wanted: dict[str, int] = {}
+        fewer: set[str] = set()
         while not self._over.is_set():
-            workers = sorted(
-                each["metadata"]["name"] for each in self._pods(f"{OF_CLUSTER}={uid},{ROLE}={WORKER}")
-            )
-            there = [each for each in workers if each not in retired]
+            pods = self._pods(f"{OF_CLUSTER}={uid},{ROLE}={WORKER}")
+            workers = {each["metadata"]["name"]: each["metadata"]["labels"][OF_GROUP] for each in pods}
+            there = [each for each in sorted(workers) if each not in retired]
             usage = Usage(seen=time.monotonic() - began)
             wishes = desk.wishes()
             if wishes.stop is not None:
@@ -73,16 +73,21 @@ class PlayedHeads:
                 self._api.patch(POD.path(self._namespace, pod, "status"), status)
                 return
             # As real ones: a surplus goes when fewer are wanted. A worker may come before its head hears of the wish.
-            before, wanted = wanted, desk.cluster.plan.workers
-            fewer = wanted < before or (fewer and wanted == before)
+            before, wanted = wanted, {group.name: group.count for group in desk.cluster.plan.groups}
+            fewer = {
+                name
+                for name, many in wanted.items()
+                if many < before.get(name, 0) or (name in fewer and many == before[name])
+            }
             if not ready and len(there) >= desk.cluster.plan.workers:
                 ready = desk.ready(len(there)).stop is None
             elif ready:
-                surplus = len(there) - wanted
-                if fewer and surplus > 0:
-                    retired |= frozenset(there[-surplus:])
-                    desk.retired(retired)
-                    there = there[:-surplus]
+                for name in fewer:
+                    its = [each for each in there if workers[each] == name]
+                    if surplus := its[wanted[name] :]:
+                        retired |= frozenset(surplus)
+                        desk.retired(retired)
+                        there = [each for each in there if each not in retired]
                 retired &= frozenset(workers)
                 desk.report(len(there), usage)
             time.sleep(0.1)

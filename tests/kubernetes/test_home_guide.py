@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from cluster.clusters import Cluster as Kubernetes
 
+from shoal.project.loading import load
+
 from ..docs.test_examples import blocks
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -53,6 +55,11 @@ def test_the_page_is_true(
             if block.kind == "yaml":
                 name = block.body.splitlines()[0].removeprefix("# ")
                 (folder / name).write_text(block.body.replace("shoal-dask:0.1.0", image))
+                if name == "place.yaml":
+                    elsewhere = tmp_path / "place"
+                    elsewhere.mkdir()
+                    (folder / name).rename(elsewhere / "shoal.yaml")
+                    assert load(elsewhere, "place").mounts
             elif block.kind == "python":
                 said += run(f"{sys.executable} - <<'END'\n{block.body}\nEND", alice)
             elif block.body.strip() == "shoal governor":

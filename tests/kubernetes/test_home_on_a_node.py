@@ -38,6 +38,12 @@ pytestmark = [
     # The image has Debian's Python 3.11; the patch of the one that runs the tests may differ.
 ]
 Eventually = Callable[..., Any]
+# What an administrator adds to every pod; all of it fits the restricted profile, as the namespaces demand.
+PLACE = (
+    "pod: {metadata: {annotations: {example.com/place: node}}, "
+    "spec: {tolerations: [{key: example.com/batch, operator: Exists}], "
+    "containers: [{env: [{name: PLACE, value: node}]}]}}"
+)
 
 
 @dataclass
@@ -83,8 +89,8 @@ def governed(
     image = kube_image("shoal-dask")
     file = project / "shoal.yaml"
     block = (
-        f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}]}}\n"
-        f"    images: {{shoal-dask: {image!r}}}"
+        f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}], "
+        f"{PLACE}}}\n    images: {{shoal-dask: {image!r}}}"
     )
     text = file.read_text().replace("home: local", block, 1)
     file.write_text(text.replace("{cores: 1, memory: 500 MB}", "{cores: 0.2, memory: 700 MB}"))
@@ -163,6 +169,61 @@ def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
     )
     assert world.left() == []
     eventually(lambda: listening() <= before, 30, "its tunnels went with it")
+
+
+def test_groups_compute_with_the_folders_and_secrets_of_their_template(world: World, tmp_path: Path) -> None:
+    shared, path = tmp_path / "shared", f"/api/v1/namespaces/{world.namespace}"
+    shared.mkdir()
+    shared.chmod(0o777)
+    volume = f"shared-{world.namespace}"
+    claim: dict[str, Any] = {
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "",
+    }
+    many = {"accessModes": claim["accessModes"], "capacity": {"storage": "1Gi"}, "storageClassName": ""}
+    of = {"claimRef": {"namespace": world.namespace, "name": "shared"}, "hostPath": {"path": str(shared)}}
+    for where, kind, name, more in (
+        ("/api/v1/persistentvolumes", "PersistentVolume", volume, {"spec": many | of}),
+        (f"{path}/persistentvolumeclaims", "PersistentVolumeClaim", "shared", {"spec": claim}),
+        (f"{path}/secrets", "Secret", "tokens", {"stringData": {"API_TOKEN": "of alice"}}),
+    ):
+        world.admin.create(where, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more})
+    (world.project / "clusters" / "mixed.yaml").write_text(
+        """
+        workers:
+          - {name: cpu, min: 1, max: 1, cores: 1, memory: 600 MB}
+          - {name: large, min: 1, max: 1, cores: 1, memory: 700 MB}
+        head: {cores: 1, memory: 700 MB}
+        mounts: [shared]
+        secrets: [tokens]
+        """
+    )
+    file = world.project / "shoal.yaml"
+    text = file.read_text()
+    file.write_text(f"{text}\nmounts:\n  shared: {{path: /shared, claim: shared, read_only: false}}\n")
+
+    def look(name: str) -> tuple[str, ...]:
+        Path("/shared", name).write_text("seen")
+        return (name, *(os.environ[each] for each in ("SHOAL_WORKER_NAME", "PLACE", "API_TOKEN")))
+
+    try:
+        with shoal.dask("mixed", name="mixed", project=world.project, quiet=True) as cluster:
+            asked = [cluster.client.submit(look, name, resources={name: 1}) for name in ("cpu", "large")]
+            told = [each.result(120) for each in asked]
+            assert sorted(told) == [
+                ("cpu", "mixed-w-0", "node", "of alice"),
+                ("large", "mixed-w-1", "node", "of alice"),
+            ]
+            pods = world.admin.list(POD.path(world.namespace))[0]
+            assert {each["metadata"]["annotations"]["example.com/place"] for each in pods} == {"node"}
+            assert "API_TOKEN" not in json.dumps(pods)
+        assert {each.name for each in shared.iterdir()} == {"cpu", "large"}
+    finally:
+        file.write_text(text)
+        for name in (f"{path}/persistentvolumeclaims/shared", f"{path}/secrets/tokens"):
+            world.admin.delete(name)
+        world.admin.delete(f"/api/v1/persistentvolumes/{volume}")
 
 
 def test_the_record_is_an_object_that_kubectl_shows_and_scales(

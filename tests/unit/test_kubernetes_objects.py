@@ -31,6 +31,7 @@ from shoal.homes.kubernetes.objects import (
 )
 from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, worker_pod
 from shoal.homes.kubernetes.structure import read, schema_of, written
+from shoal.homes.kubernetes.tending import Slot, Tending, tend
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.report import Usage
 from shoal.model.workload import Engine, Group, Plan, ScriptRun, Size, Timeouts, Workload
@@ -170,33 +171,37 @@ def workers(*slots: int, phase: str = "Running") -> list[dict[str, Any]]:
     return [pod(f"nightly-w-{slot}", WORKER, phase, slot) for slot in slots]
 
 
+def slots(*numbers: int) -> tuple[Slot, ...]:
+    return tuple(Slot(number, "default") for number in numbers)
+
+
 def test_workers_are_made_up_to_the_plan_and_never_one_more() -> None:
     head = pod("nightly-head", HEAD)
-    assert sight.tend(record(), [head], None).make == (0, 1, 2)
-    assert sight.tend(record(), [head, *workers(0, 2)], None).make == (1,)
-    assert sight.tend(record(), [head, *workers(0, 1, 2)], None) == sight.Tending()
+    assert tend(record(), [head], None).make == slots(0, 1, 2)
+    assert tend(record(), [head, *workers(0, 2)], None).make == slots(1)
+    assert tend(record(), [head, *workers(0, 1, 2)], None) == Tending()
     going = [pod("nightly-w-0", WORKER, slot=0, deletionTimestamp="now")]
-    assert sight.tend(record(), [head, *going, *workers(1, 2)], None).make == (), "it still holds its share"
+    assert tend(record(), [head, *going, *workers(1, 2)], None).make == (), "it still holds its share"
 
 
 def test_a_worker_that_failed_is_ended_and_another_slot_is_filled() -> None:
     head, failed = pod("nightly-head", HEAD), workers(1, phase="Failed")
-    todo = sight.tend(record(), [head, *workers(0, 2), *failed], None)
-    assert todo == sight.Tending((3,), (("nightly-w-1", "nightly-w-1"),))
+    todo = tend(record(), [head, *workers(0, 2), *failed], None)
+    assert todo == Tending(slots(3), (("nightly-w-1", "nightly-w-1"),))
 
 
 def test_exactly_those_go_that_the_head_has_retired_and_only_above_the_plan() -> None:
     pods = [pod("nightly-head", HEAD), *workers(0, 1, 2, 3)]
-    assert sight.tend(record(), pods, HeadReport()).end == ()
+    assert tend(record(), pods, HeadReport()).end == ()
     said = HeadReport(retired=("nightly-w-1", "nightly-w-2"))
-    assert sight.tend(record(), pods, said).end == (("nightly-w-1", "nightly-w-1"),)
-    assert sight.tend(record(), pods[:-1], said).end == ()
+    assert tend(record(), pods, said).end == (("nightly-w-1", "nightly-w-1"),)
+    assert tend(record(), pods[:-1], said).end == ()
 
 
 def test_without_a_head_or_after_the_end_no_worker_is_made() -> None:
-    assert sight.tend(record(), [], None).make == ()
-    assert sight.tend(record(State.STOPPING), [pod("nightly-head", HEAD)], None).make == ()
-    assert sight.tend(record(), [pod("nightly-head", HEAD, deletionTimestamp="now")], None).make == ()
+    assert tend(record(), [], None).make == ()
+    assert tend(record(State.STOPPING), [pod("nightly-head", HEAD)], None).make == ()
+    assert tend(record(), [pod("nightly-head", HEAD, deletionTimestamp="now")], None).make == ()
 
 
 def test_what_a_head_says_is_read_as_hostile_input() -> None:
@@ -210,7 +215,7 @@ def test_what_a_head_says_is_read_as_hostile_input() -> None:
     assert "\n" not in seen.pulse.phase.message
     assert seen.pulse.said is not None
     assert len(seen.pulse.said.message) <= 500
-    assert sight.seen_in(record(), [], said).workers == 5, "no more than its plan may have"
+    assert sight.seen_in(record(), [], 0, said).workers == 5, "no more than its plan may have"
     strange = HeadReport("Stopped", "Idle", "")
     assert sight.sight(record(), [pod("nightly-head", HEAD)], strange, 60, 10).pulse.phase is None  # type: ignore[union-attr]
 
@@ -282,7 +287,7 @@ def test_a_script_that_cannot_start_says_why_and_its_pod_is_remembered() -> None
     assert pulse is not None
     assert pulse.phase is not None
     assert pulse.phase.message.endswith("its script has not started: no node takes it: Insufficient cpu")
-    known = sight.seen_in(cluster, [waits], None)
+    known = sight.seen_in(cluster, [waits], 0, None)
     back = status_from(replace(known, report={"exit_code": 7}), None)
     assert (back.runner, back.exit_code) == ("nightly-run", 7)
 
@@ -303,7 +308,11 @@ def test_why_a_pod_does_not_start(status: dict[str, Any], said: str | None) -> N
 
 def test_pods_fit_the_restricted_profile_and_hold_no_secret() -> None:
     runs = replace(record(), run=RUN)
-    for made in (head_pod(record(), OWNER), worker_pod(record(), OWNER, 2, 100.0), runner_pod(runs, OWNER)):
+    for made in (
+        head_pod(record(), OWNER),
+        worker_pod(record(), OWNER, Slot(2, "default"), 100.0),
+        runner_pod(runs, OWNER),
+    ):
         spec, (container,) = made["spec"], made["spec"]["containers"]
         assert spec["securityContext"]["runAsNonRoot"]
         assert container["securityContext"] == {
@@ -314,8 +323,10 @@ def test_pods_fit_the_restricted_profile_and_hold_no_secret() -> None:
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1"
     assert head_pod(record(), OWNER)["spec"]["activeDeadlineSeconds"] == 14_400 + 900
-    assert worker_pod(record(), OWNER, 2, 100.0)["spec"]["activeDeadlineSeconds"] == 100 + 900
-    assert worker_pod(record(), OWNER, 2)["spec"]["automountServiceAccountToken"] is False
+    assert (
+        worker_pod(record(), OWNER, Slot(2, "default"), 100.0)["spec"]["activeDeadlineSeconds"] == 100 + 900
+    )
+    assert worker_pod(record(), OWNER, Slot(2, "default"))["spec"]["automountServiceAccountToken"] is False
 
 
 def test_a_user_makes_no_pods_and_reads_no_other_secret() -> None:
@@ -331,7 +342,7 @@ def test_a_user_makes_no_pods_and_reads_no_other_secret() -> None:
 
 def test_usage_is_read_within_bounds() -> None:
     said = HeadReport("Ready", workers=3, usage=Usage(samples=((1.0, 2.0, 3.0),), exit_code=3))
-    seen = sight.seen_in(record(), [], said)
+    seen = sight.seen_in(record(), [], 0, said)
     assert (seen.usage.samples, seen.exit_code) == ((), None), (
         "a script's exit code is not the head's to tell"
     )

@@ -89,7 +89,7 @@ mounts: [reference]
         "Known: shoal-dask, shoal-spark",
         "clusters/etl.yaml:7: workers.memory: 14 has no unit; write a size as '14 GB' (or '14 GiB')",
         "clusters/etl.yaml:8: hed: is not a known key; did you mean 'head'? Known: description, engines, "
-        "head, mounts, packages, scratch, sizing, timeouts, workers",
+        "head, mounts, packages, scratch, secrets, sizing, timeouts, workers",
         "clusters/etl.yaml:9: mounts[0]: there is no mount 'reference' in shoal.yaml; none is defined",
         "clusters/workbench.yaml:5: timeouts.idel: is not a known key; did you mean 'idle'? "
         "Known: idle, max, no_client",

@@ -8,7 +8,7 @@ What it must not do: look anything up, or decide.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from shoal.display.explain import Outcome, Step
 from shoal.display.forecast import clock, left
 from shoal.model.cluster import Cluster, script_end
 from shoal.model.resource import Resource
+from shoal.model.workload import Group as WorkerGroup
 from shoal.model.workload import Plan
 from shoal.quota.account import written
 from shoal.units import Bytes, Seconds
@@ -75,13 +76,25 @@ def clusters(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
             row["template"],
         ]
         cells += [Text(row["state"], STATE_COLOURS.get(row["state"], "")), age(row["since"])]
-        cells += [f"{row['workers']}/{row['workers_planned']}"]
+        cells += [_workers(row)]
         cells += [row["price_per_hour"] or ""] if priced else []
         cells += [countdown(row["status"])] if wide and not past else []
         cells += _taken(row) if past else []
         cells += [_reason(row)]
         table.add_row(*cells)
     return table
+
+
+def _workers(row: Mapping[str, Any]) -> str:
+    """How many are there, of how many; where there are several groups, of which."""
+    said = f"{row['workers']}/{row['workers_planned']}"
+    if len(row["groups"]) < 2:
+        return said
+    each = [
+        f"{its['name']} {its['planned'] if its['workers'] is None else its['workers']}"
+        for its in row["groups"]
+    ]
+    return f"{said} ({', '.join(each)})"
 
 
 def _taken(row: Mapping[str, Any]) -> list[RenderableType]:
@@ -131,14 +144,7 @@ def plan(settled: Plan) -> RenderableType:
     )
 
 
-def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
-    group = settled.groups[0]
-    reasons = settled.reasons
-
-    def why(key: str) -> str:
-        sentence = reasons.get(key, "")
-        return sentence.partition(": ")[2] or sentence
-
+def _group_rows(group: WorkerGroup, why: Callable[[str], str]) -> list[tuple[str, str, str]]:
     many = (
         f"{group.count}"
         if group.minimum == group.maximum
@@ -158,6 +164,24 @@ def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
     if group.scratch:
         rows.append(("scratch", f"{group.scratch} per worker", why("scratch")))
     rows.append(("spot", f"{group.spot:.0%}", why("spot")))
+    return rows
+
+
+def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
+    reasons = settled.reasons
+
+    def why(key: str) -> str:
+        sentence = reasons.get(key, "")
+        return sentence.partition(": ")[2] or sentence
+
+    rows = []
+    for group in settled.groups:
+        if len(settled.groups) > 1:
+            rows.append((group.name, "", reasons.get("groups", "") if group is settled.groups[0] else ""))
+        of = "" if group is settled.groups[0] else f"{group.name}."
+        rows += _group_rows(group, lambda key, of=of: why(of + key))  # type: ignore[misc]
+    if "groups" in reasons and len(settled.groups) == 1:
+        rows.append(("groups", settled.groups[0].name, why("groups")))
     rows.append(("head", f"{count(settled.head.cores, 'core')}, {settled.head.memory}", why("head")))
     if settled.runner:
         rows.append(("script", "beside it", why("runner")))

@@ -57,6 +57,14 @@ def cluster_view(cluster: Cluster, status: HeadStatus | None = None, dashboard: 
         "ended": moment(cluster.ended_at),
         "workers": cluster.workers,
         "workers_planned": cluster.plan.workers,
+        "groups": [
+            {
+                "name": each.name,
+                "workers": status.groups.get(each.name) if status else None,
+                "planned": each.count,
+            }
+            for each in cluster.plan.groups
+        ],
         "workers_at_most": sum(group.maximum for group in cluster.plan.groups),
         "place": cluster.turn.place,
         "latest_start": moment(latest_start(cluster)),

@@ -283,13 +283,14 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
 
     ``detach``: it does not end for want of a client.
     """
-    group = plan.groups[0]
     price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
-    bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
-    head = (
-        f"{plan.template} on {plan.engine}, target {plan.target}: {count(group.count, 'worker')}{bounds} of "
-        f"{count(group.size.cores, 'core')}, {group.size.memory}"
-    )
+    each = []
+    for group in plan.groups:
+        bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
+        many = f"{group.count} {group.name}" if len(plan.groups) > 1 else count(group.count, "worker")
+        gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
+        each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
+    head = f"{plan.template} on {plan.engine}, target {plan.target}: {' + '.join(each)}"
     really = [plan.reasons["here"]] if "here" in plan.reasons else []
     ends = _ends(plan.timeouts, detach=detach)
     return "\n  ".join(

@@ -31,6 +31,7 @@ from shoal.machine.crash import CrashPoint, reached
 from shoal.model.cluster import Cluster, Reason, State, script_end
 from shoal.model.workload import Plan
 from shoal.planning.asking import number_of_workers
+from shoal.quota.admission import with_workers
 from shoal.words import count
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
@@ -131,19 +132,20 @@ class ClusterHandle(ABC):
                     )
                 time.sleep(_POLL if cluster.state is not State.QUEUED else 10 * _POLL)
 
-    def scale(self, workers: int, timeout: float = 120.0) -> Self:
+    def scale(self, workers: int, timeout: float = 120.0, group: str = "") -> Self:
         """To this many workers: through admission when it grows (QuotaExceededError), then waits for them.
 
-        WorkloadError for anything that is not a number of workers; UsageError below 1.
+        ``group``: of a cluster with several kinds of workers, those of which (default: the first).
+        WorkloadError for anything that is not a number of workers; UsageError below 1, or for an unknown group.
         """
         workers = number_of_workers(workers)
-        self._home.scale(self.id, workers)
+        wanted = with_workers(self._home.scale(self.id, workers, group).plan, workers, group).workers
         begin = time.monotonic()
-        while (have := self.record.workers) != workers:
+        while (have := self.record.workers) != wanted:
             self._raise_if_ended(self._cluster)
             if time.monotonic() - begin > timeout:
                 raise DeadlineError(
-                    f"{self.name} has {have} of {count(workers, 'worker')} after {timeout:.0f} s"
+                    f"{self.name} has {have} of {count(wanted, 'worker')} after {timeout:.0f} s"
                 )
             time.sleep(_POLL)
         return self

@@ -28,10 +28,11 @@ def facts(cluster: Cluster, history: History, status: HeadStatus | None, now: fl
     group = cluster.plan.groups[0]
     said = [
         ("owner", cluster.owner),
-        ("workers", f"{cluster.workers} of {cluster.plan.workers}, {group.there.memory} each"),
+        ("workers", f"{cluster.workers} of {cluster.plan.workers}, {_each(cluster, status)}"),
     ]
-    if group.maximum > cluster.plan.workers and not cluster.state.ended:
-        said.append(("grows", f"up to {group.maximum} workers, as work and quota allow"))
+    if group.maximum > group.count and not cluster.state.ended:
+        several = f" in group {group.name}" if len(cluster.plan.groups) > 1 else ""
+        said.append(("grows", f"up to {group.maximum} workers{several}, as work and quota allow"))
     if status is not None and status.limit and cluster.state is State.READY:
         said.append(("memory", f"{status.memory} of {status.whole}"))
     if not cluster.state.ended:
@@ -52,6 +53,18 @@ def facts(cluster: Cluster, history: History, status: HeadStatus | None, now: fl
     if ahead := starts(cluster, now):
         said.append(("ahead", ahead))
     return said
+
+
+def _each(cluster: Cluster, status: HeadStatus | None) -> str:
+    """How big a worker is; of several groups also how many of each there are, and are to be."""
+    groups = cluster.plan.groups
+    if len(groups) == 1:
+        return f"{groups[0].there.memory} each"
+    there = status.groups if status is not None else {}
+    return "; ".join(
+        f"{each.name} {f'{there[each.name]} of ' if each.name in there else ''}{each.count} of {each.there.memory}"
+        for each in groups
+    )
 
 
 def html(

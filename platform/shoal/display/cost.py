@@ -184,7 +184,9 @@ def _parts(cluster: Cluster, now: float) -> tuple[Parts, Parts | None, str]:
         return core_hours, None, ""
     total = max(Fraction(0), Fraction(price.amount))
     if plan.worker_price is not None:
-        head = Fraction(plan.price_per_hour.amount) - plan.workers * Fraction(plan.worker_price.amount)
+        prices = [(group.count, plan.price_of(group.name)) for group in plan.groups]
+        workers = sum(many * Fraction(each.amount) for many, each in prices if each is not None)
+        head = Fraction(plan.price_per_hour.amount) - workers
         head = min(total, max(Fraction(0), head * Fraction(lived) / 3600))
     else:  # a record of before prices were told apart
         head = total * of_head / (of_head + of_workers) if of_head + of_workers else total

@@ -20,7 +20,7 @@ from shoal.model.status import Event, HeadStatus
 from shoal.project.policy import Limits
 from shoal.quota.account import Account, said, written
 from shoal.units import Seconds
-from shoal.words import count
+from shoal.words import count, listed
 
 
 class Stage(StrEnum):
@@ -122,8 +122,10 @@ def _passed(
     match stage:
         case Stage.POLICY:
             tier = f"tier {limits.tier} of {cluster.owner}" if limits else "the policy"
-            size = cluster.plan.groups[0].size
-            return f"{tier} allows {count(cluster.plan.workers, 'worker')} of {size.memory}"
+            groups = cluster.plan.groups
+            if len(groups) > 1:
+                return f"{tier} allows {listed(f'{each.count} {each.name} of {each.size.memory}' for each in groups)}"
+            return f"{tier} allows {count(cluster.plan.workers, 'worker')} of {groups[0].size.memory}"
         case Stage.QUOTA if limits is not None and account is not None:
             held = account.held
             parts = [
@@ -139,9 +141,12 @@ def _passed(
         case Stage.QUOTA:
             return "it was within the limits"
         case Stage.CAPACITY:
-            group = cluster.plan.groups[0]
-            cores = count(group.there.cores, "core")
-            return f"there was room for {group.count} x {cores}, {group.there.memory}"
+            room = [
+                f"{group.count} x {count(group.there.cores, 'core')}, {group.there.memory}"
+                for group in cluster.plan.groups
+                if group.count
+            ]
+            return f"there was room for {listed(room)}"
         case Stage.IMAGE:
             if cluster.plan.packages:
                 return f"{', '.join(cluster.plan.packages)} installed for the workers"
@@ -196,7 +201,8 @@ def _now(
 
 
 def _health(cluster: Cluster, status: HeadStatus | None) -> str:
-    said_ = [f"{cluster.workers} of {count(cluster.plan.workers, 'worker')} ready"]
+    several = f" ({cluster.plan.by_group})" if len(cluster.plan.groups) > 1 else ""
+    said_ = [f"{cluster.workers} of {count(cluster.plan.workers, 'worker')} ready{several}"]
     if cluster.reason is Reason.WORKER_RESTARTED:
         said_.append(cluster.message)
     if status is None:

@@ -169,8 +169,11 @@ def taken(cluster: Cluster, now: float) -> tuple[Seconds, float, Money | None]:
     price = plan.price_per_hour
     if price is not None:
         amount = price.amount * Decimal(str(lived))
-        if plan.worker_price is not None:  # the price is of the workers that it has now
-            amount += plan.worker_price.amount * Decimal(str(worker_seconds - plan.workers * lived))
+        by_group = used.group_seconds or {plan.groups[0].name: used.worker_seconds}
+        for group in plan.groups:  # the price is of the workers that it has now
+            if (each := plan.price_of(group.name)) is not None:
+                its = by_group.get(group.name, 0.0) + group.count * (unseen - lived)
+                amount += each.amount * Decimal(str(its))
         price = Money(amount / 3600, price.currency)
     return Seconds(lived), worker_seconds, price
 

@@ -31,7 +31,8 @@ class Sample:
     ``clients``: connections of processes outside of the cluster. ``restarts`` counts workers restarted or
     replaced, ``note`` says why the last one was. ``retired`` names the workers that were retired and may be
     ended, ``elsewhere`` tells the core-seconds so far of each process of workers on other machines: both only
-    where the home starts the workers.
+    where the home starts the workers. ``groups``: workers by group, and ``room``: what all of them may use, where
+    there are several groups.
     """
 
     clients: int = 0
@@ -47,6 +48,8 @@ class Sample:
     worker_pids: tuple[int, ...] = ()
     retired: tuple[str, ...] = ()
     elsewhere: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    room: int = 0
 
 
 class EngineHost(Protocol):
@@ -68,8 +71,8 @@ class EngineHost(Protocol):
         """That a client told the engine itself to end, in a sentence; None while it goes on."""
         ...
 
-    def scale(self, workers: int) -> None:
-        """Towards this many workers; returns at once."""
+    def scale(self, workers: int, group: str = "") -> None:
+        """Towards this many workers in a group (empty: the first one); returns at once."""
         ...
 
     def desired(self) -> int | None:

@@ -54,7 +54,8 @@ class Observation:
     head tells of it; ``last``: why a head that is GONE was ending. ``script``: what is seen of the script that its home
     runs beside it (None: it runs none); ``exit``: how that ended.
 
-    Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now.
+    Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now in ``group``
+    (empty: the first one).
 
     Of the accounts: ``charged``: what each holds for it; ``by_plan``: what its plan takes of each; ``wants``: the
     same with ``target`` workers; ``outcome``: the queue's answer, for one that waits or wants to grow; ``decision``:
@@ -77,6 +78,7 @@ class Observation:
     outcome: TurnResult | None = None
     decision: Decision | None = None
     target: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Free:
 class Move:
     """Write the record: a state with its reason (it may be the one that it has).
 
-    ``report``: what it tells of its waiting, see ``waiting.waits``. ``exit_code``: of its script, which has ended.
+    ``workers``: of its plan from now on, in ``group`` (empty: the first one). ``report``: what it tells of its
+    waiting, see ``waiting.waits``. ``exit_code``: of its script, which has ended.
     """
 
     state: State
@@ -111,6 +114,7 @@ class Move:
     workers: int | None = None
     report: Mapping[str, float | None] | None = None
     exit_code: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)

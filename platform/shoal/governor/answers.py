@@ -40,9 +40,12 @@ def why_not(snapshot: Snapshot, policy: Policy, cluster: Cluster) -> Decision:
     return explain(outcome, limits, _books(snapshot), _capacity(snapshot), _names(snapshot))
 
 
-def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int) -> Decision:
-    """What admission says of a live cluster with ``workers`` instead of those that it has; the queue aside."""
-    claim = Claim(cluster.id, cluster.name, with_workers(cluster.plan, workers), cluster.workload.priority)
+def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int, group: str = "") -> Decision:
+    """What admission says of a live cluster with ``workers`` in a group, instead of those that it has; the queue
+    aside.
+    """
+    plan = with_workers(cluster.plan, workers, group)
+    claim = Claim(cluster.id, cluster.name, plan, cluster.workload.priority, group)
     limits, books = policy.limits_of(cluster.owner), _books(snapshot)
     user = books.users.get(limits.user, Account())
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None

@@ -82,7 +82,7 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
     elif move.workers is not None:
         from shoal.quota.admission import with_workers
 
-        more["plan"] = with_workers(cluster.plan, move.workers)
+        more["plan"] = with_workers(cluster.plan, move.workers, move.group)
     return replace(cluster, state=move.state, reason=move.reason, message=move.message, **more)
 
 
@@ -166,19 +166,21 @@ def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods)
 
 def _resize(cluster: Cluster, seen: Observation) -> list[Action]:
     """Growing goes through admission; shrinking frees what workers held once they are gone."""
-    target, now_has = seen.target, cluster.plan.workers
+    target, group = seen.target, seen.group
+    now_has = cluster.plan.group(group).count
     if target is not None and target > now_has and seen.outcome is not None:
         from shoal.governor.waiting import charges
         from shoal.quota.admission import Verdict
 
         if seen.outcome.verdict is Verdict.ADMIT:
-            grown = Move(cluster.state, cluster.reason, cluster.message, workers=target)
+            grown = Move(cluster.state, cluster.reason, cluster.message, workers=target, group=group)
             return [*charges(seen, seen.outcome), grown]
     if target is not None and target < now_has:
-        return [Move(cluster.state, cluster.reason, cluster.message, workers=target)]
+        return [Move(cluster.state, cluster.reason, cluster.message, workers=target, group=group)]
     over = [scope for scope in seen.charged if seen.charged[scope] != seen.by_plan.get(scope)]
-    if over and cluster.workers <= now_has:
+    if over and cluster.workers <= cluster.plan.workers:
         # The record again first: whoever raises the account at this moment fails then.
         lowered = [Charge(scope, seen.by_plan[scope]) for scope in reversed(Scope) if scope in over]
-        return [Move(cluster.state, cluster.reason, cluster.message, workers=now_has), *lowered]
+        kept = Move(cluster.state, cluster.reason, cluster.message, workers=now_has, group=group)
+        return [kept, *lowered]
     return []

@@ -18,6 +18,7 @@ from shoal.model.cluster import Cluster
 from shoal.quota.account import Account
 
 if TYPE_CHECKING:
+    from shoal.model.workload import Plan
     from shoal.project.targets import Machine
 
 # Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name.
@@ -26,10 +27,30 @@ Key = tuple[Scope, str]
 
 @dataclass(frozen=True)
 class UserWishes:
-    """What people asked of a cluster since it was made."""
+    """What people asked of a cluster since it was made.
+
+    ``workers``: in its first group; ``groups``: in others, by name.
+    """
 
     stop: End | None = None
     workers: int | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
+
+    def next(self, plan: Plan) -> tuple[int | None, str]:
+        """What to change next: a number of workers, and in which group (empty: the first one).
+
+        One group at a time: fewer before more, and what a person said of a group by name before what the first one
+        would like, which follows its work.
+        """
+        known = {group.name: group.count for group in plan.groups[1:]}
+        named = {name: its for name, its in self.groups.items() if name in known and its != known[name]}
+        fewer = [name for name, its in named.items() if its < known[name]]
+        if self.workers is not None and self.workers < plan.groups[0].count:
+            return self.workers, ""
+        if named:
+            first = (fewer or list(named))[0]
+            return named[first], first
+        return self.workers, ""
 
 
 @dataclass(frozen=True)

@@ -147,14 +147,14 @@ class _Round:
         queue = []
         for cluster, _ in snapshot.clusters.values():
             plan = cluster.plan
-            target = self._wishes(cluster).workers
+            target, group = self._wishes(cluster).next(plan)
             if self._wishes(cluster).stop is not None:
                 continue
             if cluster.state is State.QUEUED:
                 queue.append(Waiting.of(cluster))
-            elif cluster.state is State.READY and target is not None and target > plan.workers:
+            elif cluster.state is State.READY and target is not None and target > plan.group(group).count:
                 priority = cluster.workload.priority
-                claim = Claim(cluster.id, cluster.name, with_workers(plan, target), priority)
+                claim = Claim(cluster.id, cluster.name, with_workers(plan, target, group), priority, group)
                 queue.append(Waiting(claim, cluster.owner, cluster.created, priority))
         return admit(queue, self._books(), self._governor.policy, self._place(), snapshot.now)
 
@@ -179,10 +179,10 @@ class _Round:
         wishes = self._wishes(cluster)
         keys = self._keys(cluster)
         charged = self._charged.get(cluster.id, {})
-        target = wishes.workers if cluster.state is State.READY else None
+        target, group = wishes.next(cluster.plan) if cluster.state is State.READY else (None, "")
         if cluster.state is State.QUEUED and outcome is not None:
             target = outcome.workers
-        wanted = cluster.plan if target is None else with_workers(cluster.plan, target)
+        wanted = cluster.plan if target is None else with_workers(cluster.plan, target, group)
         waiting = cluster.state is State.QUEUED
         begin = cluster.admitted_at if cluster.admitted_at is not None else cluster.since
         return Observation(
@@ -203,6 +203,7 @@ class _Round:
             outcome=outcome,
             decision=self._explained(cluster, outcome) if waiting and outcome is not None else None,
             target=target,
+            group=group,
         )
 
     def _explained(self, cluster: Cluster, outcome: TurnResult) -> Decision | None:

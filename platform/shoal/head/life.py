@@ -32,7 +32,7 @@ from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import Usage
 from shoal.model.status import HeadStatus, NextEnd
-from shoal.model.workload import Engine
+from shoal.model.workload import Engine, Plan
 from shoal.units import Bytes, Seconds
 from shoal.words import count
 
@@ -57,6 +57,7 @@ class Head:
         self._look = Sample()
         self._samples: list[list[float]] = []
         self._worker_seconds = 0.0
+        self._group_seconds: dict[str, float] = {}
         self._watch: Watch | None = None
         self._ends_in: NextEnd | None = None
         self._terminated = False
@@ -115,6 +116,8 @@ class Head:
             note=look.note,
             worker_pids=look.worker_pids,
             retired=look.retired,
+            groups=look.groups,
+            room=Bytes(look.room),
         )
 
     def _start(self) -> tuple[Reason | None, str]:
@@ -150,8 +153,8 @@ class Head:
         effort = Effort(self._site.tree(), timeouts, self._look, time.monotonic())
         group = self._cluster.plan.groups[0]
         adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
-        wanted: int | None = None
-        had, retired = self._cluster.plan.workers, frozenset[str]()
+        first, wanted = group.name, dict[str, int]()
+        had, retired = _counts(self._cluster.plan), frozenset[str]()
         ready, noted = self._look.workers, (self._look.restarts, self._look.note)
         while True:
             self._sleep()
@@ -180,34 +183,47 @@ class Head:
                     with _tried_again("telling who is retired"):
                         self._desk.retired(names)
                         retired = names
-            if wanted is not None and look is not None and look.workers <= wanted < had:
-                # They are gone: now, and not before, others may have what they held; then it is told.
-                with _tried_again("giving back"):
-                    self._desk.resize(wanted)
+            for name, many in wanted.items() if look is not None else ():
+                there = look.groups.get(name, look.workers) if look is not None else many
+                if there <= many < had[name]:
+                    # They are gone: now, and not before, others may have what they held; then it is told.
+                    with _tried_again("giving back"):
+                        self._desk.resize(many, name)
             wishes = self._wishes()
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
             if wishes.longest is not None:
                 timeouts = self._cluster.plan.timeouts.lasting(Seconds(wishes.longest))
-            if wishes.workers is not None and wishes.workers != wanted:
-                adapt = None  # a person said how many: from now on it stays at that
+            asked = {} if wishes.workers is None else {first: wishes.workers}
+            for name, many in (asked | dict(wishes.groups)).items():
+                if wanted.get(name) == many:
+                    continue
+                if name == first:
+                    adapt = None  # a person said how many: from now on it stays at that
                 with _tried_again("following a wish"):
                     self._desk.look()  # what counts may have grown with the wish
-                    wanted = wishes.workers
-                    engine.scale(wanted)
+                    wanted[name] = many
+                    engine.scale(many, name)
+            counts = _counts(self._cluster.plan)
             if adapt is not None and look is not None:
-                adapt, target = adapt.seen(self._cluster.plan.workers, engine.desired(), now)
-                if target is not None and target > self._cluster.plan.workers:
+                # What the work could use, less what other groups give: these have as many as a person says.
+                desired = engine.desired()
+                if desired is not None:
+                    desired -= sum(counts.values()) - counts[first]
+                adapt, target = adapt.seen(counts[first], desired, now)
+                if target is not None and target > counts[first]:
                     with _tried_again("growing"):
                         self._desk.resize(target)
                 elif target is not None:
-                    wanted = target
+                    wanted[first] = target
                     engine.scale(target)
-            have, had = had, self._cluster.plan.workers
-            if adapt is not None and had > have:  # what it asked for was granted, just now or meanwhile
-                _log.info("grows from %s to %s", have, count(had, "worker"))
-                wanted = had
-                engine.scale(wanted)
+            have, had = had, _counts(self._cluster.plan)
+            if (
+                adapt is not None and had[first] > have[first]
+            ):  # what it asked for was granted, just now or meanwhile
+                _log.info("grows from %s to %s", have[first], count(had[first], "worker"))
+                wanted[first] = had[first]
+                engine.scale(had[first])
             if (end := due(self._watch.pulse(self._since, now), timeouts)) is not None:
                 return end
 
@@ -258,12 +274,17 @@ class Head:
             samples=tuple((at, workers, held) for at, workers, held in self._samples),
             worker_seconds=round(self._worker_seconds, 1),
             seen=round(self._seen - self._since, 1),
+            group_seconds={name: round(its, 1) for name, its in self._group_seconds.items()},
         )
 
     def _note(self, look: Sample) -> None:
         now = time.monotonic()
         before = self._look.workers if self._samples else self._cluster.plan.workers
         self._worker_seconds += before * (now - self._seen)
+        if look.groups:
+            there = self._look.groups if self._samples else _counts(self._cluster.plan)
+            for name, many in there.items():
+                self._group_seconds[name] = self._group_seconds.get(name, 0.0) + many * (now - self._seen)
         self._seen = now
         note = look.note or self._look.note
         self._look = replace(
@@ -289,6 +310,11 @@ class Head:
         if self._phase is State.STARTING:
             # A start may wait for minutes; leave it at once, and let _end tidy up after it.
             raise _ToldToEnd
+
+
+def _counts(plan: Plan) -> dict[str, int]:
+    """Workers by group."""
+    return {group.name: group.count for group in plan.groups}
 
 
 @contextmanager

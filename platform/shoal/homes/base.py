@@ -111,8 +111,11 @@ class Home(Protocol):
         """Whether anything of it still runs: an ended cluster's last process or pod takes a moment."""
         ...
 
-    def scale(self, cluster_id: str, workers: int) -> Cluster:
-        """Set how many workers are wanted; goes through admission when it grows (QuotaExceeded)."""
+    def scale(self, cluster_id: str, workers: int, group: str = "") -> Cluster:
+        """Set how many workers are wanted in a group (empty: the first one).
+
+        It goes through admission when it grows (QuotaExceeded); UsageError where there is no such group.
+        """
         ...
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
@@ -172,13 +175,15 @@ class RunsScripts(Protocol):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a head is asked to do: a number of workers that a person chose, within what its plan has by now; an
-    end with its reason; another maximum lifetime (seconds, from its admission). None: nothing."""
+    """What a head is asked to do: a number of workers that a person chose, within what its plan has by now (in its
+    first group; ``groups``: in others, by name); an end with its reason; another maximum lifetime (seconds, from its
+    admission). None: nothing."""
 
     workers: int | None = None
     stop: Reason | None = None
     message: str = ""
     longest: float | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 class Desk(Protocol):
@@ -258,8 +263,9 @@ class Desk(Protocol):
         """Read the record again; InfrastructureError where it cannot be read now."""
         ...
 
-    def resize(self, workers: int) -> None:
-        """Ask for a plan of this many workers: for more, or (once the others are gone) for as many as are left.
+    def resize(self, workers: int, group: str = "") -> None:
+        """Ask for a plan of this many workers in a group (empty: the first one): for more, or (once the others are
+        gone) for as many as are left.
 
         What is granted shows in ``cluster.plan``, at once or later, and may be less. May be asked again.
         """
@@ -312,8 +318,13 @@ def requested(request: Request, cluster_id: str, team: str | None, now: float, p
     )
 
 
-def at_least_one(workers: int) -> None:
-    """UsageError for a number of workers that no cluster can have."""
+def at_least_one(workers: int, plan: Plan | None = None, group: str = "") -> None:
+    """UsageError for a number of workers that no cluster can have, and for a group that ``plan`` does not have.
+
+    Only a further group may have none.
+    """
+    if plan is not None and plan.group(group) is not plan.groups[0] and workers >= 0:
+        return
     if workers < 1:
         raise UsageError(
             f"{workers} workers",

@@ -335,15 +335,16 @@ class FakeHome:
         alive = self._script(cluster_id).alive
         return alive or (head is not None and (head.alive or head.workers > 0))
 
-    def scale(self, cluster_id: str, workers: int) -> Cluster:
-        at_least_one(workers)
+    def scale(self, cluster_id: str, workers: int, group: str = "") -> Cluster:
         cluster, known = self.get(cluster_id), self.wishes.get(cluster_id, UserWishes())
-        self.wish(cluster_id, workers)
-        if workers > cluster.plan.workers:
+        at_least_one(workers, cluster.plan, group)
+        self.wish(cluster_id, workers, group)
+        if workers > cluster.plan.group(group).count:
             self.govern(rounds=2)
-            if self.get(cluster_id).plan.workers < workers:
+            if self.get(cluster_id).plan.group(group).count < workers:
                 self.wishes[cluster_id] = known
-                raise self._why(replace(cluster, plan=with_workers(cluster.plan, workers))).error()
+                larger = replace(cluster, plan=with_workers(cluster.plan, workers, group))
+                raise self._why(larger).error()
         return self.get(cluster_id)
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
@@ -352,9 +353,13 @@ class FakeHome:
         self._store(replace(cluster, plan=plan), self.records[cluster_id][1])
         return self.get(cluster_id)
 
-    def wish(self, cluster_id: str, workers: int) -> None:
+    def wish(self, cluster_id: str, workers: int, group: str = "") -> None:
         """Write how many workers are wanted, as a client of Kubernetes does, and look no further."""
-        self.wishes[cluster_id] = replace(self.wishes.get(cluster_id, UserWishes()), workers=workers)
+        known = self.wishes.get(cluster_id, UserWishes())
+        if self.get(cluster_id).plan.group(group) is self.get(cluster_id).plan.groups[0]:
+            self.wishes[cluster_id] = replace(known, workers=workers)
+        else:
+            self.wishes[cluster_id] = replace(known, groups={**known.groups, group: workers})
 
     def note_exit(self, cluster_id: str, code: int) -> None:
         cluster = self.get(cluster_id)

@@ -7,7 +7,8 @@ What it must not do: decide what is worth telling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shoal.units import Bytes
 
@@ -30,8 +31,8 @@ class Usage:
     the most that all held together; ``spilled``: to disk. ``cpu_seconds``: of all cores. ``restarts`` of workers,
     with a note on the last. ``samples``: seconds since it was admitted, workers, bytes held.
     ``worker_seconds``: workers times how long each was there, of the ``seen`` seconds up to the last look.
-    ``exit_code``: of the script that ran on it; None: none did, or it runs. ``beat``: when its head last told, by
-    the clock of its machine since the boot.
+    ``group_seconds``: the same by group, where there are several. ``exit_code``: of the script that ran on it; None:
+    none did, or it runs. ``beat``: when its head last told, by the clock of its machine since the boot.
     """
 
     idle: float = 0.0
@@ -48,3 +49,4 @@ class Usage:
     seen: float = 0.0
     exit_code: int | None = None
     beat: float | None = None
+    group_seconds: Mapping[str, float] = field(default_factory=dict)

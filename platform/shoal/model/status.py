@@ -6,7 +6,8 @@ newer Shoal (``codec`` has the rule).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shoal.model.cluster import Reason, State
 from shoal.units import Bytes, Seconds
@@ -28,7 +29,8 @@ class HeadStatus:
     something is computed, or waits for a worker. ``memory`` is the sum over workers now, ``limit`` what one of them
     may use, ``peak_memory`` the most that one of them held, ``spilled`` what went to disk. ``cpu_seconds``: of all
     cores. ``restarts`` counts workers that were restarted, ``note`` says why the last one was. ``worker_pids``: of
-    workers on the head's machine. ``retired``: workers that hold nothing any more, by name.
+    workers on the head's machine. ``retired``: workers that hold nothing any more, by name. ``groups``: workers by
+    group, and ``room``: what all of them may use, where there are several groups.
     """
 
     id: str = ""
@@ -46,11 +48,13 @@ class HeadStatus:
     note: str = ""
     worker_pids: tuple[int, ...] = ()
     retired: tuple[str, ...] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
+    room: Bytes = Bytes(0)
 
     @property
     def whole(self) -> Bytes:
         """What all workers together may use; as if of one where there is none."""
-        return Bytes(self.limit * max(1, self.workers))
+        return self.room or Bytes(self.limit * max(1, self.workers))
 
 
 @dataclass(frozen=True)

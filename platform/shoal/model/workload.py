@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from shoal.errors import UsageError
 from shoal.units import Bytes, Money, Seconds
 
 
@@ -136,10 +137,12 @@ class Plan:
     (``"workers"``, ``"memory"``, ``"cores"``, ``"head"``, ``"timeouts"``, ``"price"``, …).
     ``head_there`` is how big the head really is at the target (None: as ``head``).
     ``price_per_hour`` is for all workers at ``count`` and the head, ``worker_price`` for one worker more of the
-    first group; None where no prices are known.
-    ``mounts`` are names of shared folders of the project. ``may_last`` is the maximum lifetime that the policy gave
-    when it was planned (None: no limit, or not known). ``runner``: its home runs a script beside it, with as much
-    memory and as many cores as the head has, which count as the head's do.
+    first group; None where no prices are known. ``worker_prices`` are those of every group, where there are several;
+    ``fallbacks`` says, by group, how long a worker waits for a spot machine before it gets another one.
+    ``mounts`` are names of shared folders of the project, ``secrets`` those of Kubernetes Secrets for the environment.
+    ``may_last`` is the maximum lifetime that the policy gave when it was planned (None: no limit, or not known).
+    ``runner``: its home runs a script beside it, with as much memory and as many cores as the head has, which count as
+    the head's do.
     """
 
     template: str
@@ -158,8 +161,34 @@ class Plan:
     worker_price: Money | None = None
     may_last: Seconds | None = None
     runner: bool = False
+    worker_prices: Mapping[str, Money] = field(default_factory=dict)
+    fallbacks: Mapping[str, Seconds] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+    def group(self, name: str = "") -> Group:
+        """The group of that name; the first one without a name. UsageError where there is none of that name."""
+        for group in self.groups:
+            if name in ("", group.name):
+                return group
+        from shoal.words import did_you_mean
+
+        known = [group.name for group in self.groups]
+        raise UsageError(
+            f"{self.template} has no group of workers {name!r}",
+            hint=f"{did_you_mean(name, known)}.",
+            group=name,
+        )
+
+    def price_of(self, group: str) -> Money | None:
+        """An hour of one worker of a group; None where that is not known."""
+        return self.worker_price if group == self.groups[0].name else self.worker_prices.get(group)
 
     @property
     def workers(self) -> int:
         """Workers at the start, over all groups."""
         return sum(group.count for group in self.groups)
+
+    @property
+    def by_group(self) -> str:
+        """How many of each group: ``"3 cpu, 1 gpu"``."""
+        return ", ".join(f"{group.count} {group.name}" for group in self.groups)

@@ -9,6 +9,7 @@ What it must not do: do I/O, or look at what is running (``admission``).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -17,10 +18,10 @@ from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Why, Workl
 from shoal.planning.asking import check
 from shoal.project.policy import Limit, Limits
 from shoal.project.targets import Prices, Target
-from shoal.project.templates import Template
-from shoal.quota.account import Need, refuse_what_never_fits, said
+from shoal.project.templates import Template, TemplateWorkers
+from shoal.quota.account import Amounts, Need, add_up, refuse_what_never_fits, said
 from shoal.units import Bytes, Money, Seconds
-from shoal.words import count
+from shoal.words import count, listed
 
 # A Spark worker's memory is its pod's; Spark's own rule for what a JVM takes beside its heap when Python runs
 # next to it is 40 % of the heap (spark.kubernetes.memoryOverheadFactor for non-JVM jobs).
@@ -58,75 +59,148 @@ def plan(
     """
     check(workload)
     engine, settings = template.engine(workload.engine)
-    its = f"template {template.name}"
     reasons: dict[str, str] = {}
-
-    def settled(name: str, asked: float | None, default: float, shown: str) -> None:
-        reasons[name] = f"{shown}: " + ("as requested" if asked is not None else f"from {its}")
-
-    size = Size(
-        template.workers.cores if workload.cores is None else workload.cores,
-        template.workers.memory if workload.memory is None else workload.memory,
-    )
-    settled("cores", workload.cores, template.workers.cores, f"{count(size.cores, 'core')} per worker")
-    settled("memory", workload.memory, template.workers.memory, f"{size.memory} per worker")
-    gpus = template.workers.gpus if workload.gpu is None else workload.gpu
-    if gpus:
-        settled("gpus", workload.gpu, template.workers.gpus, f"{count(gpus, 'GPU')} per worker")
-    spot = template.workers.spot if workload.spot is None else workload.spot
-    settled("spot", workload.spot, template.workers.spot, f"{spot:.0%} of the workers on spot machines")
-    if target.home == "local" and spot:
-        spot = 0.0
-        reasons["spot"] = f"no spot machines at target {target.name}"
-    if template.scratch:
-        settled("scratch", None, template.scratch, f"{template.scratch} of local disk per worker")
-
-    there = target.there(size, target.worker)
-    if there != size:
-        reasons["there"] = (
-            f"{count(there.cores, 'core')} and {there.memory} is a worker's actual size on target {target.name}; "
-            f"quota is charged for the requested size"
-        )
     head = _head(template, limits, reasons)
     head_there = target.there(head, target.head)
     if runner:
         reasons["runner"] = (
             f"{count(head.cores, 'core')} and {head.memory} more for the script, as for the head"
         )
-    wanted = _workers(workload, template, limits, size, gpus)
+    (first, its), *others = template.groups
+    # What a person asks for is the first group's; the others are as their template says.
+    group = _group(first, its, workload, template, target, reasons)
+    more = [_group(name, each, None, template, target, reasons) for name, each in others]
     conf: dict[str, str] = dict(settings.conf)
+    if engine is Engine.SPARK:
+        if more:
+            reasons["groups"] = (
+                f"Spark has workers of one kind: group {first}, the first of template {template.name}"
+            )
+        more = []
+    wanted = _workers(workload, template, limits, group, _held(more))
     if engine is Engine.SPARK and target.home == "local":
         wanted = _fixed(wanted, ranged=isinstance(workload.workers, tuple))
-        conf |= _one_jvm(wanted.count, there, head_there, reasons)
+        conf |= _one_jvm(wanted.count, group.there, head_there, reasons)
     reasons["workers"] = wanted.reason
-    if there != size:
-        reasons["here"] = _really(workload.data, template, wanted.count, there, target.name)
+    group = replace(group, minimum=wanted.minimum, count=wanted.count, maximum=wanted.maximum)
+    if group.there != group.size:
+        reasons["here"] = _really(workload.data, template, wanted.count, group.there, target.name)
+    groups = [group]
+    for index, each in enumerate(more):
+        beside = _held([*groups, *more[index + 1 :]])
+        groups.append(_within(each, template, limits, beside, reasons))
+    named = dict(template.groups)
+    several = {} if len(groups) == 1 else {each.name: each for each in groups}
 
-    group = Group(
-        "default", wanted.minimum, wanted.count, wanted.maximum, size, there, gpus, spot, template.scratch
-    )
     result = Plan(
         template=template.name,
         engine=engine,
         target=target.name,
         head=head,
-        groups=(group,),
+        groups=tuple(groups),
         timeouts=_timeouts(workload, template, limits, reasons, runner=runner),
         image=target.images.get(settings.image, settings.image),
         conf=conf,
         packages=tuple(dict.fromkeys((*template.packages, *workload.packages))),
         head_there=head_there,
         mounts=template.mounts,
+        secrets=template.secrets if target.home == "kubernetes" else (),
         may_last=Seconds(limit.value)
         if (limit := limits.per_cluster.get(Resource.DURATION)) is not None
         else None,
         runner=runner,
+        fallbacks={
+            each.name: wait
+            for each in groups
+            if each.spot and (wait := named[each.name].fallback) is not None
+        },
     )
     refuse_what_never_fits(Need.of(result, workload.priority), limits, result.template)
     prices = prices or target.prices
     price = _price(result, prices, reasons)
-    more = prices.worker_hour(group) if prices is not None else None
-    return replace(result, price_per_hour=price, worker_price=more, reasons=reasons)
+    if prices is None:
+        return replace(result, price_per_hour=price, reasons=reasons)
+    by_group = {name: prices.worker_hour(each) for name, each in several.items()}
+    one = prices.worker_hour(group)
+    return replace(result, price_per_hour=price, worker_price=one, worker_prices=by_group, reasons=reasons)
+
+
+def _group(
+    name: str,
+    its: TemplateWorkers,
+    workload: Workload | None,
+    template: Template,
+    target: Target,
+    reasons: dict[str, str],
+) -> Group:
+    """One kind of worker with its sizes, as asked for by ``workload`` where there is one, and its bounds as they are
+    in the template."""
+    asked = workload or Workload(template.name)
+    of = "" if workload is not None else f"{name}."
+
+    def settled(what: str, said: float | None, shown: str) -> None:
+        reasons[of + what] = f"{shown}: " + (
+            "as requested" if said is not None else f"from template {template.name}"
+        )
+
+    size = Size(
+        its.cores if asked.cores is None else asked.cores,
+        its.memory if asked.memory is None else asked.memory,
+    )
+    settled("cores", asked.cores, f"{count(size.cores, 'core')} per worker")
+    settled("memory", asked.memory, f"{size.memory} per worker")
+    gpus = its.gpus if asked.gpu is None else asked.gpu
+    if gpus:
+        settled("gpus", asked.gpu, f"{count(gpus, 'GPU')} per worker")
+    spot = its.spot if asked.spot is None else asked.spot
+    settled("spot", asked.spot, f"{spot:.0%} of the workers on spot machines")
+    if spot and not target.has_spot:
+        spot = 0.0
+        reasons[f"{of}spot"] = f"no spot machines at target {target.name}"
+    elif spot and its.fallback is not None:
+        reasons[f"{of}spot"] += f"; one that finds none for {its.fallback} gets another machine"
+    if template.scratch:
+        settled("scratch", None, f"{template.scratch} of local disk per worker")
+    there = target.there(size, target.worker)
+    if there != size:
+        reasons[f"{of}there"] = (
+            f"{count(there.cores, 'core')} and {there.memory} is a worker's actual size on target {target.name}; "
+            f"quota is charged for the requested size"
+        )
+    return Group(name, its.min, its.min, its.max, size, there, gpus, spot, template.scratch)
+
+
+def _within(
+    group: Group, template: Template, limits: Limits, beside: Amounts, reasons: dict[str, str]
+) -> Group:
+    """A further group as far as the limits give it, ``beside`` all the others. It starts with its minimum."""
+    most, source = _ceiling(limits, group, beside)
+    low, high = (int(min(bound, most)) for bound in (group.minimum, group.maximum))
+    reason = f"{group.minimum} to {group.maximum} workers: from template {template.name}"
+    lowered: tuple[str, ...] = ()
+    if high < group.maximum:
+        less = (
+            f"at most {count(high, 'worker')} in group {group.name}"
+            if high
+            else f"none in group {group.name}"
+        )
+        lowered = (f"{less}, since {source}",)
+        reason += f"; {lowered[0]}"
+    reasons[f"{group.name}.workers"] = Why(f"{reason}; starts with {low}", lowered)
+    return replace(group, minimum=low, count=low, maximum=high)
+
+
+def _held(groups: Iterable[Group]) -> Amounts:
+    return add_up(
+        Amounts(
+            workers=each.count,
+            cores=each.count * each.size.cores,
+            memory=Bytes(each.count * each.size.memory),
+            gpus=each.count * each.gpus,
+            scratch=Bytes(each.count * each.scratch),
+        )
+        for each in groups
+    )
 
 
 def _really(data: Bytes | None, template: Template, workers: int, there: Size, target: str) -> str:
@@ -153,35 +227,37 @@ def lowered(plan: Plan) -> list[str]:
     return [part for why in plan.reasons.values() if isinstance(why, Why) for part in why.lowered]
 
 
-def _ceiling(limits: Limits, size: Size, gpus: int, scratch: Bytes) -> tuple[float, str]:
-    """The most workers of this size that the limits give one cluster, and which limit says so."""
+def _ceiling(limits: Limits, group: Group, beside: Amounts) -> tuple[float, str]:
+    """The most workers of this kind that the limits give one cluster ``beside`` its others, and which limit says so."""
     per_worker = {
-        Resource.CORES: size.cores,
-        Resource.MEMORY: size.memory,
-        Resource.GPUS: gpus,
-        Resource.SCRATCH: scratch,
+        Resource.CORES: group.size.cores,
+        Resource.MEMORY: group.size.memory,
+        Resource.GPUS: group.gpus,
+        Resource.SCRATCH: group.scratch,
     }
     found: list[tuple[float, str]] = [(math.inf, "")]
     if limit := limits.per_cluster.get(Resource.WORKERS):
-        found.append((limit.value, f"{limit.source} gives {count(limit.value, 'worker')} per cluster"))
+        left = max(0, limit.value - beside.workers)
+        found.append((left, f"{limit.source} gives {count(limit.value, 'worker')} per cluster"))
     for totals in (limits.totals, limits.team_totals):
         for what, each in per_worker.items():
             total: Limit | None = totals.get(what)
             if total is not None and each:
-                found.append((total.value // each, f"{total.source} gives {said(what, total.value)}"))
+                left = max(0, total.value - beside.of(what))
+                found.append((left // each, f"{total.source} gives {said(what, total.value)}"))
     return min(found, key=lambda pair: pair[0])
 
 
-def _workers(workload: Workload, template: Template, limits: Limits, size: Size, gpus: int) -> _Range:
-    needed, by_data = _by_data(workload.data, template, size)
+def _workers(workload: Workload, template: Template, limits: Limits, group: Group, beside: Amounts) -> _Range:
+    needed, by_data = _by_data(workload.data, template, group.size)
     if isinstance(workload.workers, int):
         note = f" ({by_data})" if needed and needed != workload.workers else ""
         n = workload.workers
         return _Range(n, n, n, Why(f"{count(n, 'worker')}: as requested{note}"))
 
-    most, source = _ceiling(limits, size, gpus, template.scratch)
+    most, source = _ceiling(limits, group, beside)
     if workload.workers is None:
-        asked = (template.workers.min, template.workers.max)
+        asked = (group.minimum, group.maximum)
         reason = f"{asked[0]} to {asked[1]} workers: from template {template.name}"
         minimum = max(1, int(min(asked[0], most)))
     else:
@@ -281,8 +357,8 @@ def _price(result: Plan, prices: Prices | None, reasons: dict[str, str]) -> Mone
         head = Money(2 * head.amount, head.currency)
     workers = sum((prices.worker_hour(group).amount * group.count for group in result.groups), Decimal(0))
     total = Money(head.amount + workers, prices.currency)
-    reasons["price"] = (
-        f"{total} per hour: {Money(workers, prices.currency)} for {count(result.workers, 'worker')}, "
-        f"{of_head}"
-    )
+    many = count(result.workers, "worker")
+    if len(result.groups) > 1:
+        many += f" ({listed(f'{each.count} {each.name}' for each in result.groups)})"
+    reasons["price"] = f"{total} per hour: {Money(workers, prices.currency)} for {many}, {of_head}"
     return total

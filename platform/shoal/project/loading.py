@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import psutil
 from pydantic import Field
 
-from shoal.errors import NotFoundError, UsageError
+from shoal.errors import ConfigError, NotFoundError, UsageError
 from shoal.project import templates as _templates
 from shoal.project.folders import FILE
 from shoal.project.folders import defaults as defaults
@@ -73,10 +73,19 @@ class Project:
         return self.target.prices
 
     def template(self, name: str) -> Template:
-        """The template called ``name``; ConfigError if its file is at fault, NotFoundError with the nearest name."""
+        """The template called ``name``; ConfigError if its file is at fault, or a shared folder of it is not there at
+        this target, NotFoundError with the nearest name."""
         if name not in self.templates:
             raise_faults([fault for fault in self.faults if fault.file in (f"clusters/{name}.yaml", IMAGES)])
-        return _templates.find(self.templates, name)
+        found = _templates.find(self.templates, name)
+        for mount in found.mounts if self.target.home == "kubernetes" else ():
+            if mount in self.mounts and self.mounts[mount].claim is None:
+                raise ConfigError(
+                    f"Template {name!r} has the mount {mount!r}, which has no claim: at target {self.target.name!r} "
+                    "shared folders are PersistentVolumeClaims",
+                    hint=f"Add 'claim: NAME' to mounts: {mount}: in {FILE}: the claim in each user's namespace.",
+                )
+        return found
 
 
 def load(folder: Path | None = None, target: str | None = None, *, tolerant: bool = False) -> Project:

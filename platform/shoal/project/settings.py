@@ -58,6 +58,10 @@ Share = Annotated[float, BeforeValidator(parse_share)]
 Rate = Annotated[Bytes, BeforeValidator(parse_rate)]
 Text = Annotated[str, BeforeValidator(_plain_text)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
+# What Kubernetes calls its objects (RFC 1123).
+ObjectName = Annotated[
+    str, Field(max_length=253, pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from shoal.errors import ContradictionError
 from shoal.model.workload import Group, Size
-from shoal.project.settings import Checked, Natural, Share, SizeOf, Text
+from shoal.project.patch import PodPatch
+from shoal.project.settings import Checked, Natural, ObjectName, Share, SizeOf, Text
 from shoal.units import Bytes, Money, Seconds
 
 GIB = 1024**3
@@ -83,10 +84,12 @@ class Catalog(Checked):
 
 
 class Mount(Checked):
-    """A shared folder: where workers see it, and on Kubernetes the claim behind it."""
+    """A shared folder: where head and workers see it, and on Kubernetes the claim (PersistentVolumeClaim of the user's
+    namespace) behind it.
+    """
 
     path: str
-    claim: str | None = None
+    claim: ObjectName | None = None
     read_only: bool = True
 
 
@@ -113,18 +116,40 @@ def _auto(value: Any) -> Any:
     return {} if value == "auto" else value
 
 
+class Toleration(Checked):
+    """A taint that a pod stands, in Kubernetes' own words."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: Text | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Nodes(Checked):
+    """On which nodes pods go: labels that these have, and taints that the pods tolerate."""
+
+    selector: dict[str, Text] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+
 class Cloud(Checked):
     """Where on Kubernetes (``kubernetes:`` of a target whose home it is).
 
     ``context``: of the kubeconfig (None: its current one, or the pod's own account). ``namespace``: that is asked in
     (None: the context's). ``system``: where accounts and the governor are. ``namespaces``: those that the governor
-    looks after (empty: all).
+    looks after (empty: all). ``spot``, ``gpu``: on which nodes workers go that take a spot machine (None: there are
+    none) or have GPUs. ``secrets``: Secrets of the user's namespace whose entries every head and worker has in its
+    environment. ``pod``: what is added to the pods of heads and workers.
     """
 
     context: str | None = None
     namespace: str | None = None
     system: str = "shoal-system"
     namespaces: tuple[str, ...] = ()
+    spot: Nodes | None = None
+    gpu: Nodes | None = None
+    secrets: tuple[ObjectName, ...] = ()
+    pod: PodPatch | None = None
 
 
 class Target(Checked):
@@ -150,6 +175,11 @@ class Target(Checked):
     prices: Prices | None = None
     kubernetes: Cloud | None = None
     images: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def has_spot(self) -> bool:
+        """Whether workers may be on spot machines here, as far as the project's files say."""
+        return self.home != "local" and (self.kubernetes is None or self.kubernetes.spot is not None)
 
     def there(self, asked: Size, limit: SizeOf | None) -> Size:
         """How big something asked for as ``asked`` really is here, where ``limit`` is the most."""

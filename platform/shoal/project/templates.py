@@ -7,13 +7,13 @@ What it must not do: read files (``project``) or settle numbers (``sizing``).
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from shoal.errors import ContradictionError, NotFoundError
 from shoal.model.workload import Engine
-from shoal.project.settings import Checked, Natural, Positive, Rate, Share, SizeOf, Text
+from shoal.project.settings import Checked, Natural, ObjectName, Positive, Rate, Share, SizeOf, Text
 from shoal.units import Bytes, Seconds
 from shoal.words import did_you_mean, sentence
 
@@ -27,7 +27,10 @@ class EngineSettings(Checked):
 
 
 class TemplateWorkers(Checked):
-    """``min`` to ``max`` workers of ``cores``, ``memory`` and ``gpus`` each; ``spot`` is a share, 0 to 1."""
+    """``min`` to ``max`` workers of ``cores``, ``memory`` and ``gpus`` each; ``spot`` is a share, 0 to 1.
+
+    ``fallback``: how long a worker waits for a spot machine before it gets another one (None: for ever).
+    """
 
     min: Positive
     max: Positive
@@ -35,6 +38,7 @@ class TemplateWorkers(Checked):
     memory: Bytes
     gpus: Natural = 0
     spot: Share = 0.0
+    fallback: Seconds | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> TemplateWorkers:
@@ -43,6 +47,25 @@ class TemplateWorkers(Checked):
                 f"min {self.min} is above max {self.max}", hint="write min equal to max or below it"
             )
         return self
+
+
+class TemplateGroup(TemplateWorkers):
+    """One of several kinds of workers, by its name. All but the first may have none at the start."""
+
+    name: Annotated[str, Field(pattern="^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$")]
+    min: Natural
+
+
+def _form(value: Any) -> str:
+    return "[several]" if isinstance(value, (list, tuple)) else "[one]"
+
+
+# One kind of workers, or a list of named ones. What is in brackets is left out of a fault's path.
+_Workers = Annotated[
+    Annotated[TemplateWorkers, Tag("[one]")]
+    | Annotated[tuple[TemplateGroup, ...], Field(min_length=1, max_length=8), Tag("[several]")],
+    Discriminator(_form),
+]
 
 
 class Sizing(Checked):
@@ -79,7 +102,8 @@ def _both() -> dict[Engine, EngineSettings]:
 class Template(Checked):
     """One file of ``clusters/``. ``name`` is the file's name, ``where`` its place for messages.
 
-    ``workers`` is all that has to be there. Defaults: both engines, Dask first; a head of 1 core and 2 GB.
+    ``workers`` is all that has to be there. ``secrets``: on Kubernetes, Secrets whose entries head and workers have in
+    their environment. Defaults: both engines, Dask first; a head of 1 core and 2 GB.
     """
 
     not_in_file: ClassVar[tuple[str, ...]] = ("name", "where")
@@ -88,13 +112,38 @@ class Template(Checked):
     where: str = ""
     description: str = ""
     engines: dict[Engine, EngineSettings] = Field(default_factory=_both, min_length=1)
-    workers: TemplateWorkers
+    workers: _Workers
     head: SizeOf = SizeOf(cores=1, memory=Bytes(2 * 10**9))
     sizing: Sizing = Sizing()
     timeouts: TimeoutSettings = TimeoutSettings()
     scratch: Bytes = Bytes(0)
     mounts: tuple[str, ...] = ()
+    secrets: tuple[ObjectName, ...] = ()
     packages: tuple[str, ...] = ()
+
+    @field_validator("workers")
+    @classmethod
+    def _told_apart(cls, value: TemplateWorkers | tuple[TemplateGroup, ...]) -> Any:
+        if isinstance(value, TemplateWorkers):
+            return value
+        names = [group.name for group in value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ContradictionError(
+                f"two groups are called {twice[0]!r}", hint="give each a name of its own"
+            )
+        if value[0].min < 1:
+            raise ContradictionError(
+                f"the first group, {names[0]!r}, has a min of 0",
+                hint="write 1 or more: a cluster has a worker",
+            )
+        return value
+
+    @property
+    def groups(self) -> tuple[tuple[str, TemplateWorkers], ...]:
+        """Every kind of worker with its name; the first is the one that follows the data."""
+        if isinstance(self.workers, TemplateWorkers):
+            return (("default", self.workers),)
+        return tuple((group.name, group) for group in self.workers)
 
     @property
     def default_engine(self) -> Engine:

@@ -177,7 +177,7 @@ def check(kind: type[T], document: Document, faults: list[Fault], at: Path_ = ()
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            inner = tuple(part for part in detail["loc"] if part != "[key]")
+            inner = tuple(part for part in detail["loc"] if not str(part).startswith("["))
             wrong, right = _say(detail, kind, inner)
             faults.append(document.fault((*at, *inner), wrong, right))
         return None
@@ -222,6 +222,8 @@ def _model_at(kind: Any, path: Path_) -> Any:
     for part in path:
         kind = _plain(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if isinstance(part, int):
+                continue  # one of a list, where a single one could stand
             field = kind.model_fields.get(str(part))
             kind = field.annotation if field else None
         else:
@@ -248,13 +250,16 @@ def _keys(kind: Any) -> list[str]:
     return []
 
 
-def replace_value(text: str, path: tuple[str, ...], value: str) -> str:
+def replace_value(text: str, path: Path_, value: str) -> str:
     """``text`` with the plain value at ``path`` written as ``value``; comments and layout stay.
 
     KeyError when there is no such value.
     """
     node = yaml.compose(text, Loader=_Loader)
     for part in path:
+        if isinstance(node, SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            continue
         if not isinstance(node, MappingNode):
             raise KeyError(part)
         node = next((its for key, its in node.value if key.value == part), None)

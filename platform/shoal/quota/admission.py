@@ -54,12 +54,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """One request: the cluster's id, what people call it, its plan, and how urgent it says it is."""
+    """One request: the cluster's id, what people call it, its plan, and how urgent it says it is.
+
+    ``group``: the workers that may be fewer, where not all have room (empty: those of the first group).
+    """
 
     cluster: str
     name: str
     plan: Plan
     priority: int = 0
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def decide(
             hint = "Waiting would not help: ask for less. shoal quota shows your limits."
             return Ways((), workers, hint)
         free = _to_free(claim, limits, user, team, capacity, idle)
-        return Ways(free, workers, _ways_on(free, workers, names))
+        return Ways(free, workers, _ways_on(free, workers, names, claim))
 
     if never:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, look)
@@ -208,13 +212,11 @@ def _shortages(
 def _fitting_workers(
     claim: Claim, limits: Limits, user: Account, team: Account | None, capacity: Capacity | None
 ) -> int | None:
-    """The most workers, fewer than asked for, that would be admitted now."""
-    if len(claim.plan.groups) != 1:
-        return None
-    low, high = 0, claim.plan.workers  # low fits (if above 0), high does not
+    """The most workers of its group, fewer than asked for, that would be admitted now."""
+    low, high = 0, claim.plan.group(claim.group).count  # low fits (if above 0), high does not
     while high - low > 1:
         middle = (low + high) // 2
-        smaller = replace(claim, plan=with_workers(claim.plan, middle))
+        smaller = replace(claim, plan=with_workers(claim.plan, middle, claim.group))
         if _shortages(smaller, limits, user, team, capacity):
             high = middle
         else:
@@ -245,17 +247,19 @@ def lasting(cluster: Cluster, longest: Seconds, limits: Limits, now: float) -> P
     return plan
 
 
-def with_workers(plan: Plan, workers: int) -> Plan:
-    """``plan`` with its first group at ``workers``, its bounds widened and its price changed as needed."""
-    first, *others = plan.groups
-    price = plan.price_per_hour
-    if price is not None and plan.worker_price is not None:
-        more = (workers - first.count) * plan.worker_price.amount
-        price = replace(price, amount=price.amount + more)
-    first = replace(
-        first, minimum=min(first.minimum, workers), count=workers, maximum=max(first.maximum, workers)
+def with_workers(plan: Plan, workers: int, group: str = "") -> Plan:
+    """``plan`` with ``workers`` in a group (the first one, without a name), its bounds widened and the price changed
+    as needed. UsageError where there is no group of that name.
+    """
+    chosen = plan.group(group)
+    price, each = plan.price_per_hour, plan.price_of(chosen.name)
+    if price is not None and each is not None:
+        price = replace(price, amount=price.amount + (workers - chosen.count) * each.amount)
+    other = replace(
+        chosen, minimum=min(chosen.minimum, workers), count=workers, maximum=max(chosen.maximum, workers)
     )
-    return replace(plan, groups=(first, *others), price_per_hour=price)
+    groups = tuple(other if its is chosen else its for its in plan.groups)
+    return replace(plan, groups=groups, price_per_hour=price)
 
 
 def _to_free(
@@ -290,11 +294,14 @@ def _to_free(
     return ()
 
 
-def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str]) -> str:
+def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str], claim: Claim) -> str:
     ways = []
     if free:
         ways.append(f"Free what you hold:  {command('down', *(names.get(key, key) for key in free))}")
-    if workers:
+    if workers and claim.group:
+        scale = command("scale", claim.name, str(workers))
+        ways.append(f"Shrink it:           {scale} --group {claim.group}")
+    elif workers:
         ways.append(f"Shrink it:           workers={workers} fits now (--workers {workers})")
     ways.append("Wait for it:         queue=True (--queue)")
     return "\n".join(f"  {way}" for way in ways)

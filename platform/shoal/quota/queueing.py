@@ -30,18 +30,16 @@ from shoal.words import count
 
 
 def least(plan: Plan) -> Plan:
-    """``plan`` with the fewest workers that it starts with where there is no room for all."""
+    """``plan`` with the fewest workers (of its first group) that it starts with where there is no room for all."""
     group = plan.groups[0]
-    if len(plan.groups) > 1 or group.minimum >= group.count:
-        return plan
-    return with_workers(plan, group.minimum)
+    return plan if group.minimum >= group.count else with_workers(plan, group.minimum)
 
 
 @dataclass(frozen=True)
 class Waiting:
     """One request in the queue: who asks, since when (seconds since the epoch), and how urgently.
 
-    ``least``: the fewest workers that it starts with, where there is no room for all that its plan says
+    ``least``: the fewest workers of its first group that it starts with, where there is no room for all of its plan
     (None: it takes all or waits). A cluster that is admitted already and wants more is here too: what it
     holds is not asked for again.
     """
@@ -55,9 +53,9 @@ class Waiting:
     @classmethod
     def of(cls, cluster: Cluster) -> Waiting:
         """What a cluster that is not admitted yet asks for. One with a range takes the low end of it, if need be."""
-        priority, fewest = cluster.workload.priority, least(cluster.plan).workers
+        priority, fewest = cluster.workload.priority, least(cluster.plan).groups[0].count
         claim = Claim(cluster.id, cluster.name, cluster.plan, priority)
-        ranged = fewest if fewest < cluster.plan.workers else None
+        ranged = fewest if fewest < cluster.plan.groups[0].count else None
         return cls(claim, cluster.owner, cluster.created, priority, ranged)
 
 
@@ -76,8 +74,8 @@ class TurnResult:
     ``position``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
     for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
     ``latest``: when it starts at the latest, if what runs uses its whole lifetime; None where that cannot be
-    told. ``workers``: it is admitted with so many, fewer than its plan says. ``message``: why it is refused.
-    ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
+    told. ``workers``: it is admitted with so many in its first group, fewer than its plan says. ``message``: why it
+    is refused. ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
     """
 
     claim: Claim
@@ -241,7 +239,7 @@ class _Pending:
 
 def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, now: float) -> TurnResult:
     asked = claim = waiting.claim
-    if waiting.least is not None and waiting.least < claim.plan.workers:
+    if waiting.least is not None and waiting.least < claim.plan.groups[0].count:
         # First whether the least fits: for all of it nobody has to wait, it grows into the rest.
         claim = replace(claim, plan=with_workers(claim.plan, waiting.least))
     pairs = scopes.of(claim.plan, limits)
@@ -254,8 +252,9 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
     if not short and not blocking:
         workers = None
         if claim is not asked:
-            most = request.raise_to(asked.plan.workers, claim.plan.workers)
-            workers = most if most < asked.plan.workers else None
+            whole = asked.plan.groups[0].count
+            most = request.raise_to(whole, claim.plan.groups[0].count)
+            workers = most if most < whole else None
         request.take()
         return TurnResult(asked, Verdict.ADMIT, workers=workers)
     request.put_back()
@@ -273,7 +272,8 @@ def admitted(outcome: TurnResult) -> str:
     if outcome.workers is None:
         return "within every limit"
     whole = outcome.claim.plan.workers
-    return f"starting with {outcome.workers} of {count(whole, 'worker')}; the rest as quota frees up"
+    fewer = with_workers(outcome.claim.plan, outcome.workers).workers
+    return f"starting with {fewer} of {count(whole, 'worker')}; the rest as quota frees up"
 
 
 def explain(

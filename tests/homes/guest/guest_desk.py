@@ -85,8 +85,9 @@ class GuestDesk:
         self.cluster, _ = self._orders()
         return self.cluster
 
-    def resize(self, workers: int) -> None:
-        self._say(wants=workers)
+    def resize(self, workers: int, group: str = "") -> None:
+        if self.cluster.plan.group(group) is self.cluster.plan.groups[0]:
+            self._say(wants=workers)
 
     def retired(self, names: frozenset[str]) -> None:
         self._say(retired=sorted(names))

@@ -61,6 +61,7 @@ class Kept:
     accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
     stops: dict[str, End] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, dict[str, int]] = field(default_factory=dict)
     longest: dict[str, float] = field(default_factory=dict)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=dict)
@@ -127,7 +128,9 @@ class GuestHome:
                 if wants is not None:
                     wants = max(1, min(int(wants), cluster.plan.groups[0].maximum))
                 wishes[cluster_id] = ports.UserWishes(
-                    kept.stops.get(cluster_id), kept.workers.get(cluster_id, wants)
+                    kept.stops.get(cluster_id),
+                    kept.workers.get(cluster_id, wants),
+                    kept.groups.get(cluster_id, {}),
                 )
                 if cluster_id in kept.heads and not cluster.state.ended:
                     sights[cluster_id] = _sight(kept.heads[cluster_id], cluster_id, said)
@@ -251,16 +254,22 @@ class GuestHome:
         with self._kept() as kept:
             return bool(is_alive(kept.heads.get(cluster_id, {}))) or bool(marked(cluster_id))
 
-    def scale(self, cluster_id: str, workers: int) -> Cluster:
-        at_least_one(workers)
-        with self._kept() as kept:
-            cluster, before = kept.get(cluster_id), kept.workers.get(cluster_id)
-            kept.workers[cluster_id] = workers
-        cluster = self.get(cluster_id)
-        if cluster.plan.workers < workers:
+    def scale(self, cluster_id: str, workers: int, group: str = "") -> Cluster:
+        its = self.get(cluster_id).plan.group(group)
+        at_least_one(workers, self.get(cluster_id).plan, group)
+
+        def wish(many: int) -> None:
             with self._kept() as kept:
-                kept.workers[cluster_id] = before if before is not None else cluster.plan.workers
-            larger = replace(cluster, plan=with_workers(cluster.plan, workers))
+                if its.name == kept.get(cluster_id).plan.groups[0].name:
+                    kept.workers[cluster_id] = many
+                else:
+                    kept.groups.setdefault(cluster_id, {})[its.name] = many
+
+        wish(workers)
+        cluster = self.get(cluster_id)
+        if cluster.plan.group(group).count < workers:
+            wish(its.count)
+            larger = replace(cluster, plan=with_workers(cluster.plan, workers, group))
             raise why_not(self.snapshot(), self._project.policy, larger).error()
         return cluster
 
@@ -314,7 +323,7 @@ def _told(cluster: Cluster, said: dict[str, Any]) -> Cluster:
     """What of a record is its head's to tell: where it is, its workers, what they used. Not its state."""
     now = time.time()
     kept = {EXIT_CODE: cluster.report[EXIT_CODE]} if EXIT_CODE in cluster.report else {}
-    workers = max(0, min(int(said.get("workers", 0)), cluster.plan.groups[0].maximum))
+    workers = max(0, min(int(said.get("workers", 0)), sum(g.maximum for g in cluster.plan.groups)))
     new = replace(cluster, workers=workers, head=cluster.head | {"status_url": said.get("status_url")})
     if new == cluster and now - (cluster.renewed_at or 0) < _NEWS:
         return cluster
@@ -339,8 +348,12 @@ def _orders(kept: Kept, cluster_id: str) -> tuple[Cluster, Wishes]:
     if cluster.state is State.STOPPING or cluster.state.ended:
         stop = cluster.reason, cluster.message
     workers = kept.workers.get(cluster_id)
-    within = None if workers is None else min(workers, cluster.plan.workers)
-    return cluster, Wishes(within, *stop, longest=kept.longest.get(cluster_id))
+    within = None if workers is None else min(workers, cluster.plan.groups[0].count)
+    groups = {
+        name: min(many, cluster.plan.group(name).count)
+        for name, many in kept.groups.get(cluster_id, {}).items()
+    }
+    return cluster, Wishes(within, *stop, longest=kept.longest.get(cluster_id), groups=groups)
 
 
 def _named(kept: Kept, name: str, owner: str) -> Cluster | None:

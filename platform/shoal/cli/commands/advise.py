@@ -93,8 +93,9 @@ def advise(
 
     opened = open_project(project, target)
     known = opened.template(template)
-    found = work_out(template, runs_of(open_home(opened), template), known.workers.memory)
-    written = _apply(opened, found) if apply and found.memory is not None else None
+    found = work_out(template, runs_of(open_home(opened), template), known.groups[0][1].memory)
+    several = len(known.groups) > 1
+    written = _apply(opened, found, several) if apply and found.memory is not None else None
     if output is o.Output.JSON:
         write_json(_view(found, written))
         return
@@ -145,8 +146,11 @@ def _run(home: Home, cluster: Cluster) -> PastRun:
     )
 
 
-def _apply(project: Project, found: Advice) -> Path:
-    """Write the size where the template's file says it, and leave everything else as it is."""
+def _apply(project: Project, found: Advice, several: bool) -> Path:
+    """Write the size where the template's file says it, and leave everything else as it is.
+
+    Of ``several`` groups of workers advice is about the first.
+    """
     from shoal.errors import UsageError
     from shoal.project.yamlfile import replace_value
 
@@ -158,7 +162,8 @@ def _apply(project: Project, found: Advice) -> Path:
             f"{found.template} is a shipped template: there is no file of yours to write to",
             hint="shoal init makes a project folder with it.",
         )
-    text = replace_value(file.read_text(), ("workers", "memory"), str(found.memory))
+    path = ("workers", 0, "memory") if several else ("workers", "memory")
+    text = replace_value(file.read_text(), path, str(found.memory))
     fresh = file.with_name(f".{file.name}.new")
     fresh.write_text(text)
     fresh.replace(file)

@@ -16,6 +16,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal scale nightly 4
+  shoal scale nightly 2 --group gpu
 """
 
 
@@ -27,6 +28,9 @@ def add_to(app: typer.Typer) -> None:
 def scale(
     name: o.ClusterName,
     workers: Annotated[int, typer.Argument(metavar="WORKERS", help="Number of workers.")],
+    group: Annotated[
+        str, typer.Option("--group", help="Group of workers; default: the first.", show_default=False)
+    ] = "",
     target: o.Target = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
@@ -36,11 +40,13 @@ def scale(
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import connect, open_project
     from shoal.homes.choose import open_home
+    from shoal.words import count
 
     handle = connect(name, target=target, project=project)
-    record = handle.scale(workers).record
+    record = handle.scale(workers, group=group).record
     if output is o.Output.JSON:
         home = open_home(open_project(project, target))
         write_json(views.cluster_view(record, home.status(record.id)))
         return
-    out().print(f"{record.name} has {record.workers} workers", markup=False)
+    several = f" ({record.plan.by_group})" if len(record.plan.groups) > 1 else ""
+    out().print(f"{record.name} has {count(record.workers, 'worker')}{several}", markup=False)

@@ -72,12 +72,13 @@ class Arriving(Counted):
         """From which addresses workers, and what their tasks started, connect."""
         return self._hosts.keys()
 
-    async def reach(self, wanted: int) -> None:
-        """From now on this many. Of fewer than before the surplus is retired; what is missing is waited for."""
-        fewer, self._wanted = wanted < self._wanted, wanted
+    async def reach(self, wanted: Mapping[str, int]) -> None:
+        """From now on this many by group. Of fewer than before the surplus is retired; for what is missing it waits."""
+        fewer = any(many < self._wanted[name] for name, many in wanted.items())
+        self._wanted = dict(wanted)
         if fewer:  # who waits may give up; what was begun is finished
             await asyncio.shield(asyncio.ensure_future(self._retire()))
-        while self._wanted == wanted and len(list(self._there())) < wanted:
+        while self._wanted == wanted and any(more < 0 for more in self._surplus().values()):
             await self._arrivals.next()
 
     def look(self) -> None:
@@ -87,7 +88,7 @@ class Arriving(Counted):
         if self._changing.locked() or str(self._scheduler.status.name) != "running":
             return
         self._compare(now)
-        if len(list(self._there())) <= self._wanted:
+        if all(more <= 0 for more in self._surplus().values()):
             self._surplus_since = None
             return
         if self._surplus_since is None:
@@ -106,17 +107,19 @@ class Arriving(Counted):
 
     async def _retire(self) -> None:
         async with self._changing:
-            surplus = len(list(self._there())) - self._wanted
-            if surplus <= 0:
-                return
-            self._compare(time.monotonic())
-            self._surplus_since = time.monotonic() - _SETTLE  # who cannot leave now is tried again soon
-            gone = await self._scheduler.retire_workers(n=surplus, remove=True, close_workers=True)
-            for worker in gone.values():
-                name = str(worker["name"])
-                self._retired.pop(name, None)
-                self._retired[name] = None
-                self._forget(name)
+            for group, surplus in self._surplus().items():
+                if surplus <= 0:
+                    continue
+                self._compare(time.monotonic())
+                self._surplus_since = time.monotonic() - _SETTLE  # who cannot leave now is tried again soon
+                for name in await self.kinds.retire(group, surplus, close=True):
+                    self._retired.pop(name, None)
+                    self._retired[name] = None
+                    self._forget(name)
+
+    def _surplus(self) -> dict[str, int]:
+        """By group, how many more are there than wanted."""
+        return {name: len(its) - self._wanted[name] for name, its in self.kinds.there().items()}
 
     def _measure(self, now: float) -> None:
         for worker in self._there():

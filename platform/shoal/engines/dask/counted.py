@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from shoal.engines.dask.asked import AskedRestarts
+from shoal.engines.dask.kinds import Kinds
 from shoal.engines.port import Site
 
 MEMORY_TOPIC = "worker-restart-memory"  # what nannies log when they end a worker over its limit
@@ -24,7 +25,8 @@ class Counted:
 
     def __init__(self, site: Site, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._wanted = site.plan.workers
+        self.kinds = Kinds(site.plan, scheduler)
+        self._wanted = {group.name: group.count for group in site.plan.groups}
         self._changing = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
         self._next_try = 0.0

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from shoal.engines.dask import worker_calls
+from shoal.engines.dask.kinds import Kinds
 from shoal.engines.dask.workers import Workers
 from shoal.engines.peers import Connection, Peers
 from shoal.engines.port import Sample, Say, Site
@@ -26,7 +27,8 @@ from shoal.errors import DeadlineError, InfrastructureError
 from shoal.machine.addresses import in_url, reachable
 from shoal.model.cluster import Reason
 from shoal.model.endpoint import Endpoint
-from shoal.words import count
+from shoal.model.workload import Plan
+from shoal.words import count, listed
 
 _log = logging.getLogger("shoal.engines")
 _Result = TypeVar("_Result")
@@ -47,18 +49,17 @@ class DaskHost:
         self._workers: Any = None
         self._calls: Any = None
         self._done: tuple[int, ...] = ()
-        self._wanted = site.plan.workers
+        self._wanted = {group.name: group.count for group in site.plan.groups}
         self._peers = Peers(site.cluster_id, site.tree())
 
     def start(self, say: Say, deadline: float) -> Endpoint:
         self._thread.start()
         say(Reason.HEAD_STARTING, "starting the Dask scheduler")
         address = self._call(self._start_scheduler(), deadline, "the Dask scheduler to listen")
-        group = self._site.plan.groups[0]
         does = "starting" if self._site.stand.own_workers else "waiting for"
-        each = " each" if self._wanted > 1 else ""
-        say(Reason.WORKERS_STARTING, f"{does} {count(self._wanted, 'worker')} of {group.there.memory}{each}")
-        self._call(self._workers.reach(self._wanted), deadline, f"{self._wanted} workers to register")
+        say(Reason.WORKERS_STARTING, f"{does} {_described(self._site.plan)}")
+        many = self._site.plan.workers
+        self._call(self._workers.reach(dict(self._wanted)), deadline, f"{many} workers to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
     def observe(self) -> Sample | None:
@@ -80,9 +81,9 @@ class DaskHost:
             return None
         return "shut down by its client (client.shutdown())"
 
-    def scale(self, workers: int) -> None:
-        _log.debug("workers wanted: %s", workers)
-        self._wanted = workers
+    def scale(self, workers: int, group: str = "") -> None:
+        _log.debug("workers wanted: %s %s", workers, group)
+        self._wanted = self._wanted | {self._site.plan.group(group).name: workers}
         threading.Thread(target=self._rescale, name="scale", daemon=True).start()
 
     def desired(self) -> int | None:
@@ -98,7 +99,9 @@ class DaskHost:
 
     def _rescale(self) -> None:
         with contextlib.suppress(InfrastructureError):  # what is missing then is brought back later
-            self._call(self._workers.reach(self._wanted), time.monotonic() + 120, "workers to come or go")
+            self._call(
+                self._workers.reach(dict(self._wanted)), time.monotonic() + 120, "workers to come or go"
+            )
 
     async def _start_scheduler(self) -> str:
         import dask
@@ -179,7 +182,7 @@ class DaskHost:
             workers=len(scheduler.workers),
             memory=workers.memory,
             peak_memory=workers.peak,
-            limit=int(self._site.plan.groups[0].there.memory),
+            limit=max(int(group.there.memory) for group in self._site.plan.groups),
             spilled=spilled,
             cpu_seconds=workers.cpu_seconds,
             restarts=restarts,
@@ -187,6 +190,7 @@ class DaskHost:
             worker_pids=tuple(workers.pids),
             retired=workers.retired,
             elsewhere=dict(workers.elsewhere),
+            **_by_group(workers.kinds),
         )
         return look, self._connections(), list(workers.hosts)
 
@@ -216,3 +220,21 @@ class DaskHost:
             raise DeadlineError(f"waited {left:.0f} s for {what}", hint="See the log.") from None
         except OSError as error:
             raise InfrastructureError(f"while waiting for {what}: {error}") from error
+
+
+def _described(plan: Plan) -> str:
+    """``"2 workers of 4 GB each"``; with several groups ``"2 cpu of 4 GB and 1 gpu of 14 GB"``."""
+    if len(plan.groups) > 1:
+        return listed(
+            f"{each.count} {each.name} of {each.there.memory}" for each in plan.groups if each.count
+        )
+    (group,) = plan.groups
+    return f"{count(group.count, 'worker')} of {group.there.memory}{' each' if group.count > 1 else ''}"
+
+
+def _by_group(kinds: Kinds) -> dict[str, Any]:
+    """What a sample tells of groups, where there are several."""
+    if not kinds.several:
+        return {}
+    there = {name: len(its) for name, its in kinds.there().items()}
+    return {"groups": there, "room": sum(many * kinds.memory(name) for name, many in there.items())}

@@ -59,13 +59,15 @@ class WorkerSettings:
     gpus: int = 0
     start_limit: float = 300.0
     host: str = "127.0.0.1"
+    group: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> WorkerSettings:
         """From ``SHOAL_CLUSTER``, ``SHOAL_SCHEDULER`` (``tls://host:port``), ``SHOAL_WORKER_NAME``,
         ``SHOAL_WORKER_CORES``, ``SHOAL_WORKER_MEMORY``, ``SHOAL_CERTIFICATE`` (a folder with ``tls.crt`` and
         ``tls.key``) and ``SHOAL_SCRATCH`` (a folder); ``SHOAL_WORKER_GPUS`` (default 0), ``SHOAL_START_LIMIT`` (300:
-        how long the scheduler may take to appear) and ``SHOAL_POD_IP`` (127.0.0.1: where it listens).
+        how long the scheduler may take to appear), ``SHOAL_WORKER_GROUP`` (of several groups of workers: its own) and
+        ``SHOAL_POD_IP`` (127.0.0.1: where it listens).
 
         Raises:
             UsageError: one of them is missing or cannot be used.
@@ -107,6 +109,7 @@ class WorkerSettings:
             int(number("SHOAL_WORKER_GPUS", "0")),
             number("SHOAL_START_LIMIT", "300"),
             environment.get(POD_IP) or "127.0.0.1",
+            environment.get("SHOAL_WORKER_GROUP", ""),
         )
 
 
@@ -197,6 +200,7 @@ class _Worker:
         from distributed import Nanny
         from distributed.system import memory_limit
 
+        from shoal.engines.dask.kinds import offered
         from shoal.engines.dask.security import WORKER_SETUP, security
 
         settings, worker = self._settings, self
@@ -208,16 +212,17 @@ class _Worker:
 
         tls = security(settings.certificate, settings.key)
         await _reach(settings, tls)
+        threads = max(1, int(settings.cores))
         self._nanny = NotingNanny(
             settings.scheduler,
             host=settings.host,
             protocol="tls",
             security=tls,
             name=settings.name,
-            nthreads=max(1, int(settings.cores)),
+            nthreads=threads,
             memory_limit=limit(settings.memory, memory_limit()),
             local_directory=str(settings.scratch),
-            resources={"GPU": settings.gpus} if settings.gpus else None,
+            resources=offered(settings.group, threads, settings.gpus) or None,
             preload=[WORKER_SETUP],
         )
         try:

@@ -10,6 +10,7 @@ What it must not do: say how many are wanted.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from shoal.engines.dask.asked import restart_note
 from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
+from shoal.engines.dask.kinds import offered
 from shoal.engines.port import Site
 from shoal.engines.watch import Losses
 from shoal.errors import InfrastructureError
@@ -37,6 +39,7 @@ class Workers(Counted):
         self._site = site
         self._security = security
         self._nannies: dict[str, Any] = {}
+        self._group: dict[str, str] = {}
         self._slots = itertools.count()
         self._losses = Losses()
         self._pids: dict[str, int] = {}
@@ -59,9 +62,9 @@ class Workers(Counted):
         """Of all of them now, in bytes."""
         return sum(measure.resident(pid) for pid in self.pids)
 
-    async def reach(self, wanted: int) -> None:
-        """From now on this many. Returns when they are there; fails where a new one does not start."""
-        self._wanted = wanted
+    async def reach(self, wanted: Mapping[str, int]) -> None:
+        """From now on this many by group. Returns when they are there; fails where a new one does not start."""
+        self._wanted = dict(wanted)
         # Who waits may give up; what was begun is finished, or a nanny would be nobody's.
         await asyncio.shield(asyncio.ensure_future(self._change()))
 
@@ -84,7 +87,7 @@ class Workers(Counted):
                 self._tell(f"worker {name} {why}; another one takes its place")
             if (pause := self._losses.wait(now)) > 0:
                 self._tell(f"workers keep leaving: the next one is started in {pause:.0f} s", more=True)
-        if len(self._nannies) == self._wanted or self._losses.wait(now):
+        if not any(self._missing().values()) or self._losses.wait(now):
             return
         if now >= self._next_try and (self._work is None or self._work.done()):
             self._next_try = now + TRY_EVERY
@@ -108,29 +111,36 @@ class Workers(Counted):
 
     async def _change(self) -> None:
         async with self._changing:
-            more = self._wanted - len(self._nannies)
-            if more > 0:
+            missing = self._missing()
+            if more := {group: many for group, many in missing.items() if many > 0}:
                 await self._add(more)
-            elif more < 0:
-                await self._remove(-more)
+            for group, many in missing.items():
+                if many < 0:
+                    await self._remove(-many, group)
 
-    async def _add(self, count: int) -> None:
+    def _missing(self) -> dict[str, int]:
+        """By group, how many fewer are there than wanted; below 0: how many more."""
+        there = collections.Counter(self._group[name] for name in self._nannies)
+        return {group: wanted - there[group] for group, wanted in self._wanted.items()}
+
+    async def _add(self, counts: Mapping[str, int]) -> None:
         import distributed
 
-        group = self._site.plan.groups[0]
         fresh = {}
-        for _ in range(count):
+        for group in (self._site.plan.group(name) for name, many in counts.items() for _ in range(many)):
             name = f"s-{next(self._slots)}"
+            self._group[name] = group.name
+            threads = max(1, int(group.there.cores))
             fresh[name] = distributed.Nanny(
                 self._scheduler.address,
                 host="127.0.0.1",
                 protocol="tls",
                 security=self._security,
                 name=name,
-                nthreads=max(1, int(group.there.cores)),
+                nthreads=threads,
                 memory_limit=int(group.there.memory),
                 local_directory=str(self._site.folder / "scratch"),
-                resources={"GPU": group.gpus} if group.gpus else None,
+                resources=offered(group.name if self.kinds.several else "", threads, group.gpus) or None,
             )
         started = await asyncio.gather(*fresh.values(), return_exceptions=True)
         failed = [error for error in started if isinstance(error, BaseException)]
@@ -145,17 +155,17 @@ class Workers(Counted):
         for error in failed:
             if isinstance(error, OSError):
                 raise error
-            raise InfrastructureError(f"{len(failed)} of {count} workers did not start: {error}") from error
+            told = f"{len(failed)} of {sum(counts.values())} workers did not start: {error}"
+            raise InfrastructureError(told) from error
 
-    async def _remove(self, count: int) -> None:
+    async def _remove(self, count: int, group: str) -> None:
         """First who is not there, then through the scheduler, which moves results that only they hold."""
         there = {worker.name for worker in self._scheduler.workers.values()}
-        absent = [name for name in self._nannies if name not in there][:count]
+        its = [name for name in self._nannies if self._group[name] == group]
+        absent = [name for name in its if name not in there][:count]
         left = count - len(absent)
-        retired = {}
-        if left:
-            retired = await self._scheduler.retire_workers(n=left, remove=True, close_workers=False)
-        gone = {worker["name"] for worker in retired.values()} | set(absent)
+        retired = await self.kinds.retire(group, left, close=False) if left else []
+        gone = {*retired, *absent}
         nannies = [self._nannies.pop(name) for name in gone if name in self._nannies]
         for name in gone:
             self._forget(name)
@@ -178,7 +188,7 @@ class Workers(Counted):
             recent = [each for each in self._deaths.get(name, []) if now - each < _DEATHS_WITHIN]
             self._deaths[name] = [*recent, now]
             if (event := killed.get(before)) is not None:
-                limit = int(self._site.plan.groups[0].there.memory)
+                limit = self.kinds.memory(self._group[name])
                 self._tell(
                     f"worker {event.get('worker')} (pid {before}) was restarted: it used "
                     f"{event.get('rss', 0) / 1e6:.0f} MB of its {limit / 1e6:.0f} MB"

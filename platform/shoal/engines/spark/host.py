@@ -134,7 +134,7 @@ class SparkHost:
         """Never: a client of Spark Connect can end its session alone."""
         return None
 
-    def scale(self, workers: int) -> None:
+    def scale(self, workers: int, group: str = "") -> None:
         """Nothing to do: local[k] holds its maximum from the start."""
 
     def desired(self) -> int | None:

@@ -41,6 +41,7 @@ def _cluster() -> Schema:
     spec["properties"]["workload"]["required"] = ["template"]
     spec["properties"]["workload"]["properties"]["template"]["maxLength"] = 63
     spec["properties"]["replicas"] |= {"minimum": 1, "maximum": 100_000}
+    spec["properties"]["groups"]["additionalProperties"] |= {"minimum": 0, "maximum": 100_000}
     spec["properties"]["lifetime"] |= {"minimum": 0}
     spec["x-kubernetes-validations"] = [
         {

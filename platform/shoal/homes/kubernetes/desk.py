@@ -128,8 +128,9 @@ class KubernetesDesk:
         self._take(self._api.get(self._path))
         return self.cluster
 
-    def resize(self, workers: int) -> None:
-        self._say(wants=workers)
+    def resize(self, workers: int, group: str = "") -> None:
+        if self.cluster.plan.group(group) is self.cluster.plan.groups[0]:  # of others a person says how many
+            self._say(wants=workers)
 
     def ending(self, reason: Reason, message: str) -> None:
         self._say(stop=EndWish(reason, message[:500]))
@@ -212,11 +213,16 @@ class KubernetesDesk:
             raise InfrastructureError(f"the record of {self._name} says nothing yet")
         cluster = cluster_of(found, status, spec, status.plan, self.id)
         ends = cluster.state is State.STOPPING or cluster.state.ended
-        within = None if spec.replicas is None else min(spec.replicas, cluster.plan.workers)
+        first, *others = cluster.plan.groups
+        within = None if spec.replicas is None else min(spec.replicas, first.count)
+        groups = {
+            its.name: min(spec.groups[its.name], its.count) for its in others if its.name in spec.groups
+        }
         stop, message = (cluster.reason, cluster.message) if ends else (None, "")
         with self._news:
             self.cluster = cluster
-            self._wishes = Wishes(within, stop, message, longest=float(cluster.plan.timeouts.max))
+            longest = float(cluster.plan.timeouts.max)
+            self._wishes = Wishes(within, stop, message, longest, groups)
 
     def _gone(self) -> None:
         with self._news:

@@ -256,18 +256,20 @@ class KubernetesHome:
                 self._wish(found, {"stop": written(EndWish(reason, message[:500]))})
         return self.get(cluster_id)
 
-    def scale(self, cluster_id: str, workers: int) -> Cluster:
-        at_least_one(workers)
+    def scale(self, cluster_id: str, workers: int, group: str = "") -> Cluster:
         found = self._by_id(cluster_id)
         cluster = replace(self._read(found), id=found["metadata"]["uid"])
-        if workers > cluster.plan.workers:
-            decision = grown(self._snapshot(), self._project.policy, cluster, workers)
+        its = cluster.plan.group(group)
+        at_least_one(workers, cluster.plan, group)
+        if workers > its.count:
+            decision = grown(self._snapshot(), self._project.policy, cluster, workers, group)
             if decision.verdict is not Verdict.ADMIT:
                 raise decision.error()
-        self._wish(found, {"replicas": workers})
+        first = its is cluster.plan.groups[0]
+        self._wish(found, {"replicas": workers} if first else {"groups": {its.name: workers}})
         return self._given(
             cluster_id,
-            lambda cluster: cluster.plan.workers == workers,
+            lambda cluster: cluster.plan.group(group).count == workers,
             f"give {cluster.name} {count(workers, 'worker')}",
             "The wish stands: `shoal why` tells what it waits for, `shoal doctor` looks for a governor.",
         )

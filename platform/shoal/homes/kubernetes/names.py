@@ -50,6 +50,8 @@ OF_CLUSTER = f"{GROUP}/cluster"
 ROLE = f"{GROUP}/role"
 SLOT = f"{GROUP}/slot"
 ASKED_AS = f"{GROUP}/asked-as"
+OF_GROUP = f"{GROUP}/group"  # on a worker's pod: its group of workers
+CAPACITY = f"{GROUP}/capacity"  # on a worker's pod: on what machine it is to be
 USER = f"{GROUP}/user"  # on a namespace: whose it is
 HEAD, WORKER, RUNNER = "head", "worker", "runner"
 

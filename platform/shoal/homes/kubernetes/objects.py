@@ -45,8 +45,9 @@ class Spec:
     """What a person asks for. ``replicas``, ``stop``, ``lifetime`` and ``exit_code`` may change later.
 
     ``id``: what the asker knows the cluster by. ``project``: the folder that was asked from. ``run``: the script that
-    is to run beside it. ``replicas``: how many workers are wanted now; ``lifetime``: a maximum lifetime other than the
-    planned one, in seconds; ``exit_code``: how a script ended that ran on it elsewhere.
+    is to run beside it. ``replicas``: how many workers are wanted now in the first group, ``groups``: in others, by
+    name; ``lifetime``: a maximum lifetime other than the planned one, in seconds; ``exit_code``: how a script ended
+    that ran on it elsewhere.
     """
 
     workload: Workload
@@ -58,6 +59,7 @@ class Spec:
     lifetime: float | None = None
     exit_code: int | None = None
     run: ScriptRun | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ class Status:
 class HeadReport:
     """What a head says. It runs its user's code, so whoever reads this reads it as hostile input.
 
-    ``wants``: the number of workers that it asks for. ``retired``: workers that hold nothing any more, by name.
-    ``stop``: that it ends, and why. ``beat`` changes with every report. ``status``: what it tells of itself now.
+    ``wants``: the number of workers that it asks for in its first group. ``retired``: workers that hold nothing any
+    more, by name. ``stop``: that it ends, and why. ``beat`` changes with every report. ``status``: what it tells of
+    itself now.
     """
 
     state: str = ""

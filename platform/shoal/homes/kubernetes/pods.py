@@ -17,12 +17,14 @@ from typing import Any
 
 from shoal.homes.kubernetes.names import (
     ACCESS,
+    CAPACITY,
     DASHBOARD_PORT,
     ENGINE_PORT,
     GROUP,
     HEAD,
     HEAD_ACCOUNT,
     OF_CLUSTER,
+    OF_GROUP,
     ROLE,
     RUNNER,
     RUNNER_ACCOUNT,
@@ -34,6 +36,7 @@ from shoal.homes.kubernetes.names import (
     worker_of,
 )
 from shoal.homes.kubernetes.objects import Object, owned_by
+from shoal.homes.kubernetes.tending import Slot
 from shoal.machine.processes import MARK
 from shoal.model.cluster import Cluster
 from shoal.model.codec import plain
@@ -82,10 +85,10 @@ def head_pod(cluster: Cluster, owner: Object) -> Object:
     return pod
 
 
-def worker_pod(cluster: Cluster, owner: Object, slot: int, left: float | None = None) -> Object:
+def worker_pod(cluster: Cluster, owner: Object, slot: Slot, left: float | None = None) -> Object:
     """The worker of this slot. ``left``: seconds that the cluster may still live (None: no limit)."""
-    group = cluster.plan.groups[0]
-    name = worker_of(cluster.name, slot)
+    group = cluster.plan.group(slot.group)
+    name = worker_of(cluster.name, slot.number)
     environment = {
         "SHOAL_SCHEDULER": _scheduler(cluster, owner),
         "SHOAL_WORKER_NAME": name,
@@ -93,10 +96,13 @@ def worker_pod(cluster: Cluster, owner: Object, slot: int, left: float | None = 
         "SHOAL_WORKER_MEMORY": str(int(group.there.memory)),
         "SHOAL_WORKER_GPUS": str(group.gpus),
     }
+    if len(cluster.plan.groups) > 1:
+        environment["SHOAL_WORKER_GROUP"] = group.name
     command = ["python3", "-P", "-m", "shoal.engines.dask.worker"]
     scratch = str(int(group.scratch)) if group.scratch else _LEAST_SCRATCH
     container = _container(cluster, "worker", command, group.there, environment, scratch, group)
-    pod = _pod(cluster, owner, name, {ROLE: WORKER, SLOT: str(slot)}, container, scratch)
+    labels = {ROLE: WORKER, SLOT: str(slot.number), OF_GROUP: group.name, CAPACITY: slot.on.value}
+    pod = _pod(cluster, owner, name, labels, container, scratch)
     if left is not None:
         pod["spec"]["activeDeadlineSeconds"] = max(1, math.ceil(left)) + _LATE
     return pod

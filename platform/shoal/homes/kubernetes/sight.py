@@ -1,4 +1,4 @@
-"""What is seen of a cluster's pods, and what its head says, in the words of the governor; and what its workers need.
+"""What is seen of a cluster's pods, and what its head says, in the words of the governor.
 
 Why it exists: everything that is concluded from pods is concluded here, from plain objects, without a server.
 
@@ -8,13 +8,13 @@ What it must not do: import a client, or read a clock.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight
-from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, SLOT, WORKER
+from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, WORKER
 from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
 from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
@@ -76,23 +76,31 @@ def sight(
     return Sight(seen, True, pulse=Pulse(said=end, phase=phase), script=script, exit=exit_of(cluster, runner))
 
 
-def seen_in(cluster: Cluster, pods: Collection[Json], report: HeadReport | None) -> Cluster:
-    """The record with what its head says of workers and use, as far as that can be."""
+def seen_in(cluster: Cluster, pods: Collection[Json], surplus: int, report: HeadReport | None) -> Cluster:
+    """The record with what its head says of workers and use, as far as that can be.
+
+    ``surplus``: how many workers more than planned there are, in all groups that have too many.
+    """
     if cluster.state not in (State.ADMITTED, State.STARTING, State.READY, State.STOPPING):
         return cluster
     for pod in pods:
         if role(pod) == RUNNER:
             cluster = replace(cluster, head={**cluster.head, RUNNER: pod["metadata"]["uid"]})
-    there = sum(1 for pod in pods if role(pod) == WORKER and not over(pod))
     if report is None:
         return cluster
     most = sum(group.maximum for group in cluster.plan.groups)
     workers = max(0, min(report.workers, most))
-    if there > cluster.plan.workers:
-        workers = max(workers, min(there, most))  # what is being retired still holds its share
+    if surplus:  # what is being retired still holds its share
+        workers = max(workers, min(cluster.plan.workers + surplus, most))
     usage = replace(report.usage or Usage(), samples=(), exit_code=cluster.exit_code)
     kept = {key: its for key, its in plain(usage).items() if its is not None}
     return replace(cluster, workers=workers, report=kept, renewed_at=report.beat)
+
+
+def nowhere(pod: Json) -> bool:
+    """Whether no node takes it."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(each["type"] == "PodScheduled" and each["status"] == "False" for each in conditions)
 
 
 def waits_for(pod: Json) -> str | None:
@@ -138,31 +146,3 @@ def _crash(head: Json) -> End | None:
         why = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
         return End(Reason.HEAD_LOST, f"its head's pod was ended ({why})")
     return None
-
-
-@dataclass(frozen=True)
-class Tending:
-    """What a cluster's workers need: slots to fill, pods to end (name, uid)."""
-
-    make: tuple[int, ...] = ()
-    end: tuple[tuple[str, str], ...] = ()
-
-
-def tend(cluster: Cluster, pods: Collection[Json], report: HeadReport | None) -> Tending:
-    """What to do so that as many workers are there as the plan has: never one more, whatever a head says."""
-    if cluster.state not in (State.ADMITTED, State.STARTING, State.READY):
-        return Tending()
-    if not any(role(pod) == HEAD and not over(pod) and not going(pod) for pod in pods):
-        return Tending()  # it has none yet, or they end with it
-    workers = {int(pod["metadata"]["labels"][SLOT]): pod for pod in pods if role(pod) == WORKER}
-    alive = {slot: pod for slot, pod in workers.items() if not over(pod)}
-    ended = [pod for pod in workers.values() if over(pod) and not going(pod)]
-    surplus = len(alive) - cluster.plan.workers
-    if surplus > 0 and report is not None:
-        retired = [
-            pod for pod in alive.values() if pod["metadata"]["name"] in report.retired and not going(pod)
-        ]
-        ended += retired[: max(0, surplus - sum(going(pod) for pod in alive.values()))]
-    free = (slot for slot in range(len(workers) + cluster.plan.workers) if slot not in workers)
-    make = tuple(slot for slot, _ in zip(free, range(-surplus), strict=False)) if surplus < 0 else ()
-    return Tending(make, tuple((pod["metadata"]["name"], pod["metadata"]["uid"]) for pod in ended))

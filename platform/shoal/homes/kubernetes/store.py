@@ -22,6 +22,7 @@ from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
@@ -46,8 +47,9 @@ from shoal.homes.kubernetes.objects import (
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, service, worker_pod
-from shoal.homes.kubernetes.sight import going, over, role, seen_in, sight, tend
+from shoal.homes.kubernetes.sight import going, nowhere, over, role, seen_in, sight
 from shoal.homes.kubernetes.structure import read, written
+from shoal.homes.kubernetes.tending import surplus, tend
 from shoal.machine.certificate import make_certificate, name_of
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.planning.sizing import plan as size
@@ -75,6 +77,8 @@ class ObjectStore:
         self._owners: dict[str, tuple[str, float]] = {}
         self._accounts: dict[Key, Object] = {}
         self._swept = 0.0
+        self._lost: dict[str, float] = {}
+        self._nowhere: dict[str, float] = {}
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
 
     # -- what is decided on -----------------------------------------------------------------------------
@@ -114,13 +118,22 @@ class ObjectStore:
                 sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now)
             elif pods:
                 sights[uid] = Sight(remains=True)
-            cluster = seen_in(cluster, pods, report)
+            more = sum(max(0, many) for many in surplus(cluster.plan, pods).values())
+            cluster = seen_in(cluster, pods, more, report)
             self._records[uid] = cluster
             clusters[uid] = cluster, _version(found)
             wishes[uid] = _wishes(found, spec, cluster, report)
+        self._note_who_waits()
         machine = self._project().target.machine
         read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
         return Snapshot(now, read_accounts, clusters, sights, wishes, machine)
+
+    def _note_who_waits(self) -> None:
+        """Since when no node takes a pod, by this process's own clock: a node's, or the server's, may be off."""
+        now = time.monotonic()
+        lost = {pod["metadata"]["uid"] for pods in self._pods.values() for pod in pods if nowhere(pod)}
+        self._lost = {uid: self._lost.get(uid, now) for uid in lost}
+        self._nowhere = {uid: now - since for uid, since in self._lost.items()}
 
     def _all(self, path: Callable[[str | None], str], **params: str) -> Iterable[Object]:
         for namespace in self._location.namespaces or (None,):
@@ -193,7 +206,7 @@ class ObjectStore:
         for path, item in (
             (REPORT.path(namespace), report_object(found)),
             (SERVICE.path(namespace), service(cluster, found)),
-            (POD.path(namespace), head_pod(cluster, found)),
+            (POD.path(namespace), self._dressed(head_pod(cluster, found), cluster)),
         ):
             self._made(path, item, found)
 
@@ -201,10 +214,15 @@ class ObjectStore:
         """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
         found, cluster = self._found[cluster_id], self._records[cluster_id]
         try:
-            self._made(POD.path(found["metadata"]["namespace"]), runner_pod(cluster, found), found)
+            pod = self._dressed(runner_pod(cluster, found), cluster)
+            self._made(POD.path(found["metadata"]["namespace"]), pod, found)
         except ObjectRefusedError as error:
             _log.warning("the script of %s is started later: %s", cluster.name, error)
             raise StaleRecordError(error.message) from error
+
+    def _dressed(self, pod: Object, cluster: Cluster) -> Object:
+        project = self._project()
+        return dressed(pod, cluster.plan, project.target.kubernetes, project.mounts)
 
     def stop_head(self, cluster_id: str) -> None:
         """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
@@ -280,14 +298,15 @@ class ObjectStore:
 
     def _tend(self, found: Object, cluster: Cluster) -> None:
         pods = self._pods.get(cluster.id, [])
-        todo = tend(cluster, pods, self._reports.get(cluster.id))
+        todo = tend(cluster, pods, self._reports.get(cluster.id), self._nowhere)
         namespace = found["metadata"]["namespace"]
         for name, uid in todo.end:
             self._api.delete(POD.path(namespace, name), uid, 5)
         longest = cluster.plan.may_last
         left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
         for slot in todo.make:
-            self._made(POD.path(namespace), worker_pod(cluster, found, slot, left), found)
+            pod = self._dressed(worker_pod(cluster, found, slot, left), cluster)
+            self._made(POD.path(namespace), pod, found)
 
     def _note(self, found: Object, cluster: Cluster) -> None:
         """Write what its head says of it, on change of the workers' number, else now and then."""
@@ -367,7 +386,7 @@ def _wishes(found: Object, spec: Spec, cluster: Cluster, report: HeadReport | No
     workers = spec.replicas
     if workers is None and report is not None and report.wants is not None:
         workers = max(1, min(report.wants, cluster.plan.groups[0].maximum))
-    return UserWishes(stop, workers)
+    return UserWishes(stop, workers, spec.groups)
 
 
 def _version(found: Object) -> int:

@@ -131,24 +131,25 @@ class Governing:
         tx.insert(cluster)
         return cluster, decision
 
-    def resize(self, tx: Transaction, cluster: Cluster, workers: int) -> Decision:
-        """Whether ``cluster`` may have this many workers now; if so, its record and accounts say it has.
+    def resize(self, tx: Transaction, cluster: Cluster, workers: int, group: str = "") -> Decision:
+        """Whether ``cluster`` may have this many workers in a group now; if so, its record and accounts say it has.
 
         Fewer it may always have, also where a policy has since taken away what it holds.
         """
-        larger = replace(cluster, plan=with_workers(cluster.plan, workers))
+        larger = replace(cluster, plan=with_workers(cluster.plan, workers, group))
         decision, outcome = Decision(Verdict.ADMIT, Reason.ADMITTED, "fewer than it has"), None
-        if workers > cluster.plan.workers:
-            asking = admission.Claim(cluster.id, cluster.name, larger.plan, cluster.workload.priority)
-            waiting = Waiting(asking, cluster.owner, cluster.created, cluster.workload.priority)
+        if workers > cluster.plan.group(group).count:
+            priority = cluster.workload.priority
+            asking = admission.Claim(cluster.id, cluster.name, larger.plan, priority, group)
+            waiting = Waiting(asking, cluster.owner, cluster.created, priority)
             decision, outcome = self._decide(tx, larger, waiting)
         if decision.verdict is not Verdict.ADMIT:
             return decision
         if cluster.state is State.QUEUED:  # it asks for another size, and goes on waiting
             tx.update(cluster.id, plan=larger.plan)
             return decision
-        wants = holds(larger.plan, cluster.team)
-        live_on(tx, cluster, self._sight(tx, cluster), wants=wants, outcome=outcome, target=workers)
+        wants, sight = holds(larger.plan, cluster.team), self._sight(tx, cluster)
+        live_on(tx, cluster, sight, wants=wants, outcome=outcome, target=workers, group=group)
         return decision
 
     def would(self, tx: Transaction, request: Request) -> Decision:

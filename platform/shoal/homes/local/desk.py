@@ -180,7 +180,7 @@ class LocalDesk:
         except InfrastructureError:
             return Wishes()
 
-    def resize(self, workers: int) -> None:
+    def resize(self, workers: int, group: str = "") -> None:
         governing = self._governing()
         if governing is None:
             return
@@ -189,12 +189,16 @@ class LocalDesk:
 
         found = []
         with self._ledger.write() as tx:
-            have = tx.get(self.id).plan.workers
+            plan, wishes = tx.get(self.id).plan, tx.wishes(self.id)
+            its = plan.group(group)
+            have, asked = its.count, wishes.groups.get(its.name, 0)
+            if its is plan.groups[0]:
+                asked = wishes.workers or 0
             if workers < have:  # of what it holds, what a person asks for meanwhile is not given away
-                workers = max(workers, min(have, tx.wishes(self.id).workers or 0))
-            decision = governing.resize(tx, tx.get(self.id), workers)
+                workers = max(workers, min(have, asked))
+            decision = governing.resize(tx, tx.get(self.id), workers, group)
             if decision.verdict is not Verdict.ADMIT and (decision.workers or 0) > have:
-                governing.resize(tx, tx.get(self.id), decision.workers or have)
+                governing.resize(tx, tx.get(self.id), decision.workers or have, group)
             self.cluster = tx.get(self.id)
             if workers < have:
                 found = governing.settle(tx)

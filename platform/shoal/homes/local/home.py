@@ -200,8 +200,8 @@ class LocalHome:
             return False  # what runs is the other ledger's
         return self._heads.remain(cluster)
 
-    def scale(self, cluster_id: str, workers: int) -> Cluster:
-        at_least_one(workers)
+    def scale(self, cluster_id: str, workers: int, group: str = "") -> Cluster:
+        at_least_one(workers, self.get(cluster_id).plan, group)
         self._look_if_needed()  # what a killed head held is free once what it left is ended
         with self.ledger.write() as tx:
             left = self._governing.settle(tx)
@@ -210,12 +210,16 @@ class LocalHome:
                 raise InfrastructureError(
                     f"{cluster.name} has ended ({cluster.reason}: {cluster.message})", hint="Start a new one."
                 )
-            refusal = None
-            if workers > cluster.plan.workers:  # fewer: the head gives back what is gone, once it is gone
-                decision = self._governing.resize(tx, cluster, workers)
+            refusal, its = None, cluster.plan.group(group)
+            if workers > its.count:  # fewer: the head gives back what is gone, once it is gone
+                decision = self._governing.resize(tx, cluster, workers, group)
                 refusal = decision.error() if decision.verdict is not Verdict.ADMIT else None
             if refusal is None:
-                tx.update(cluster_id, wanted=workers)
+                if its is cluster.plan.groups[0]:
+                    tx.update(cluster_id, wanted=workers)
+                else:
+                    groups = dict(tx.wishes(cluster_id).groups) | {its.name: workers}
+                    tx.update(cluster_id, wanted_groups=groups)
             cluster = tx.get(cluster_id)
         self._heads.follow(left)
         if refusal is not None:

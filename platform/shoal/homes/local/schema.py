@@ -50,7 +50,7 @@ CLUSTERS = {
 # Columns that came after the first version; a ledger gets those that it lacks when it is opened. Shoal 0.1.0
 # reads the columns that it knows by name, and no field more than it knows inside their JSON: later fields of a plan
 # have a column of their own, and its heads keep running beside a newer Shoal.
-ADDED = {"plan_added": "JSON", "clients": "JSON"}
+ADDED = {"plan_added": "JSON", "clients": "JSON", "wanted_groups": "JSON"}
 _FIRST_PLAN = frozenset(
     {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
     | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}

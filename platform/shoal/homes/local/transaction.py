@@ -27,7 +27,9 @@ _ALL = f"SELECT {', '.join(schema.SELECTED)} FROM shoal_clusters"
 _OLDEST = " ORDER BY created"
 _PAST = "SELECT account FROM shoal_accounts WHERE scope = :scope AND name = :name"
 _KEEP = "UPDATE shoal_accounts SET account = :account WHERE scope = :scope AND name = :name"
-_WISHES = "SELECT wanted, stop_reason, stop_message, longest FROM shoal_clusters WHERE id = :id"
+_WISHES = (
+    "SELECT wanted, stop_reason, stop_message, longest, wanted_groups FROM shoal_clusters WHERE id = :id"
+)
 _CLIENTS = "SELECT clients FROM shoal_clusters WHERE id = :id"
 _EVENT = ("cluster", "at", "state", "reason", "message")
 _HISTORY = f"SELECT {', '.join(_EVENT[1:])} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
@@ -93,7 +95,8 @@ class Transaction:
         row = self._connection.execute(_WISHES, {"id": cluster_id}).fetchone()
         if row is None:
             return Wishes(stop=Reason.HEAD_LOST, message=Sentence.FORGOTTEN)
-        return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3])
+        groups = decoded(row[4]) or {}
+        return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3], groups)
 
     def clients(self, cluster_id: str) -> list[dict[str, Any]]:
         """The processes that said that they wait for it in the queue."""
