@@ -31,6 +31,7 @@ Examples:
   shoal validate --engine dask -o json
 """
 NAMESPACE = "shoal_validate"
+_PATIENCE, _POLL = 20.0, 0.2  # s for a head to say what it sees
 _ROWS = 1000
 
 
@@ -156,8 +157,6 @@ class _Trials:
 
     def _spark_workers(self) -> str:
         pids = self._status().worker_pids
-        if not pids:
-            raise Failed("its head knows of no JVM", f"shoal logs {self._cluster.name}")
         master = self._cluster.plan.conf.get("spark.master", "")
         return f"a JVM of its own (pid {', '.join(map(str, pids))}), {master}"
 
@@ -184,9 +183,13 @@ class _Trials:
         return open_home(open_project(self._options["project"], self._options["target"]))
 
     def _status(self) -> HeadStatus:
-        answer = self._home().status(self._cluster.id)
-        if answer is None:
-            raise Failed("its head does not answer", f"shoal logs {self._cluster.name}")
+        """What its head says of its processes; on a busy machine that may take some seconds."""
+        home, end = self._home(), time.monotonic() + _PATIENCE
+        while (answer := home.status(self._cluster.id)) is None or not answer.worker_pids:
+            if time.monotonic() > end:
+                what = "its head does not answer" if answer is None else "its head knows of no JVM"
+                raise Failed(what, f"shoal logs {self._cluster.name}")
+            time.sleep(_POLL)
         return answer
 
     def _make_room(self, opened: Any) -> None:
