@@ -80,7 +80,7 @@ def test_a_name_in_use_is_no_way_to_another_size_and_scale_is(shoal: Any, nightl
     assert re.search(r"workers +2 +1\n", refused.err)
     assert "shoal scale nightly 2" in refused.err
     assert shoal("scale", "nightly", "2", "-o", "json").json["workers"] == 2
-    assert "nightly has 1 workers" in shoal("scale", "nightly", "1").out
+    assert "nightly has 1 worker" in shoal("scale", "nightly", "1").out
     assert shoal("scale", "nightly", "9").code == 3
     assert shoal("scale", "nightly", "0").code == 2
 
