@@ -10,6 +10,7 @@ What it must not do: know a store, or what the values mean.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ import msgspec
 from shoal.errors import InfrastructureError
 
 T = TypeVar("T")
+# msgspec looks at a type when it first reads one. A second thread that does so meanwhile sees half of what it found,
+# and the process ends with a segmentation fault (msgspec 0.22).
+_first, _known = threading.Lock(), set[type]()
 
 
 def plain(value: Any) -> Any:
@@ -42,7 +46,12 @@ def read(kind: type[T], data: Any) -> T:
         InfrastructureError: the data cannot be such a value.
     """
     try:
-        return msgspec.convert(data, kind, dec_hook=_read_amount)
+        if kind in _known:
+            return msgspec.convert(data, kind, dec_hook=_read_amount)
+        with _first:
+            found = msgspec.convert(data, kind, dec_hook=_read_amount)
+            _known.add(kind)
+            return found
     except (msgspec.ValidationError, ArithmeticError) as error:
         raise InfrastructureError(
             f"a stored {kind.__name__} cannot be read: {error}",
