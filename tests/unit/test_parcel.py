@@ -45,6 +45,7 @@ def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_script_runs_where_it_was_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     script = at_home(home, monkeypatch)
+    script = script.parent / ".." / "jobs" / script.name  # as people write it
     parcel = pack(script, [home / "project" / "shoal.yaml"], WHERE="there")
     assert parcel.digest == pack(script, [home / "project" / "shoal.yaml"], WHERE="there").digest
     assert parcel.left == ()

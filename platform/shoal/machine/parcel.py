@@ -62,7 +62,7 @@ def pack(script: Path, beside: Iterable[Path], **more: str) -> Parcel:
     Raises:
         UsageError: the script cannot be read, or all together is too large.
     """
-    script, folder = script.absolute(), os.getcwd()
+    script, folder = Path(os.path.abspath(script)), os.getcwd()
     # As Python has it for a script: its folder first, in place of what this process began with.
     entries = [str(script.parent), *(sys.path if sys.flags.safe_path else sys.path[1:])]
     front, back = paths(entries, folder, installed())
@@ -70,7 +70,10 @@ def pack(script: Path, beside: Iterable[Path], **more: str) -> Parcel:
     packed = packing.gather(Code(front, back, {}, ()))
     contents = packing.contents(packed.files)
     try:
-        contents |= {str(path): path.read_bytes() for path in (script, *(each.absolute() for each in beside))}
+        contents |= {
+            str(path): path.read_bytes()
+            for path in (script, *(Path(os.path.abspath(each)) for each in beside))
+        }
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
     manifest = {"script": str(script), "folder": folder, "front": front, "back": back, "more": more}

@@ -76,6 +76,9 @@ def logs(
         if script is None:
             raise
     of_engine = head or workers or level is not None
+    if cluster is not None and cluster.run is not None and not of_engine:
+        _tell_beside(home, cluster, lines, follow, output)
+        return
     if script is not None and not of_engine and not _is_newer(cluster, script):
         log = scripts.log_of(name)
         shown = _lines_of(log, lines)
@@ -89,6 +92,26 @@ def logs(
     if cluster is None:  # a script that has no cluster yet, or never got one
         cluster = find(home, name, ended=True)
     _show_engine(home, cluster, _filter(level, head, workers), lines, follow, output, say)
+
+
+def _tell_beside(home: Home, cluster: Cluster, lines: int, follow: bool, output: o.Output) -> None:
+    """What the script writes that runs beside its cluster."""
+    from collections import deque
+
+    from shoal.cli.beside import tell
+    from shoal.cli.console import write_json
+    from shoal.homes.base import RunsScripts
+
+    assert isinstance(home, RunsScripts)
+    if follow and output is not o.Output.JSON:
+        tell(home, cluster, follow=True)
+        return
+    shown = list(deque(home.output(cluster.id), lines))
+    if output is o.Output.JSON:
+        write_json({"name": cluster.name, "id": cluster.id, "lines": shown, "source": "script", "hidden": 0})
+        return
+    for line in shown:
+        print(line)
 
 
 def _is_newer(cluster: Cluster | None, script: Script) -> bool:

@@ -34,6 +34,8 @@ Examples:
   shoal submit clean.py:main --detach --name nightly    # calls main(), in the background
   shoal logs nightly --follow                           # what it writes
   shoal wait nightly                                    # until it has ended; exits with its exit code
+\b
+At a target on Kubernetes the script runs beside its cluster, and goes on when this terminal is closed.
 """
 _GRACE = 10.0  # s that a script gets to end after Ctrl-C, a signal or `shoal down`
 _LOOK = 1.0  # s between two looks whether its cluster was ended
@@ -72,18 +74,24 @@ def submit(
     from shoal.cli import views
     from shoal.cli.commands.up import agree, show_plan
     from shoal.client.clusters import prepare, start
+    from shoal.machine.parcel import command
     from shoal.model.names import checked
 
     file, function = _script(script)
     request = prepare(
-        template, project=project, target=target, queue=queue or None, priority=priority, **asked
+        template, project=project, target=target, script=True, queue=queue or None, priority=priority, **asked
     )
     chosen = checked(name) if name is not None else _named_after(file)
     if dry_run:
         show_plan(request, chosen, output)
         return
     as_json = output is o.Output.JSON
-    agree(request, yes=yes, quiet=as_json, verbose=verbose)
+    agree(request, yes=yes, quiet=as_json, verbose=verbose, detach=request.plan.runner)
+    if request.plan.runner:
+        from shoal.cli.beside import run_beside
+
+        words = arguments or []
+        raise typer.Exit(run_beside(request, chosen, file, function, words, detach=detach, as_json=as_json))
     if detach:
         _detach(chosen, request.user, as_json)
         return
@@ -93,8 +101,12 @@ def submit(
         environment["SHOAL_PROJECT"] = str(request.project.folder)
         environment["SHOAL_TARGET"] = request.project.target.name
         try:
-            command = _command(file, function, arguments or [])
-            code = _run(command, environment, aside=as_json, over=partial(_ended_by_down, cluster))
+            code = _run(
+                command(file, function or "", arguments or []),
+                environment,
+                aside=as_json,
+                over=partial(_ended_by_down, cluster),
+            )
         except KeyboardInterrupt:
             _note(cluster, endings.interrupted_code())
             raise
@@ -160,16 +172,6 @@ def _script(text: str) -> tuple[Path, str | None]:
     if function and not function.isidentifier():
         raise UsageError(f"{function!r} is not the name of a function", hint="Write FILE:FUNCTION.")
     return file, function or None
-
-
-def _command(file: Path, function: str | None, arguments: list[str]) -> list[str]:
-    if function is None:
-        return [sys.executable, str(file), *arguments]
-    call = (
-        "import runpy, sys; from shoal.client.traces import shorten; shorten(); "
-        f"runpy.run_path(sys.argv.pop(1))[{function!r}](*sys.argv[1:])"
-    )
-    return [sys.executable, "-c", call, str(file), *arguments]
 
 
 def _run(command: list[str], environment: dict[str, str], *, aside: bool, over: Callable[[], bool]) -> int:

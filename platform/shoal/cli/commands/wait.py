@@ -55,9 +55,11 @@ def wait(
 
     home = open_target(project, target)
     limit = None if timeout is None else Seconds.parse(timeout)
-    script = scripts.find(name, home.user())
+    known = home.find(name, home.user())
+    beside = known is not None and known.run is not None  # by its home: no script of that name here is meant
+    script = None if beside else scripts.find(name, home.user())
     cluster = _ended(home, name, script, limit)
-    script = scripts.find(name, home.user())
+    script = None if beside else scripts.find(name, home.user())
     code = _code(script, cluster)
     if output is o.Output.JSON:
         write_json(_view(home, name, cluster, code))
@@ -96,6 +98,10 @@ def _ended(home: Home, name: str, script: Script | None, limit: float | None) ->
 
 
 def _code(script: Script | None, cluster: Cluster | None) -> int:
+    if cluster is not None and cluster.run is not None:
+        from shoal.cli.beside import code_of_end
+
+        return code_of_end(cluster)
     if cluster is not None and cluster.exit_code is not None:
         return cluster.exit_code
     newer = cluster is not None and script is not None and script.ended and cluster.created > script.ended

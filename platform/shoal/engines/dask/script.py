@@ -59,5 +59,5 @@ async def ask(address: str, tls: Any, seconds: float, **message: Any) -> Any:
                 comm.abort()
     except (OSError, TimeoutError) as error:
         raise InfrastructureError(
-            f"the scheduler at {address} was not reached: {error or 'no answer'}"
+            f"the scheduler at {address} was not reached: {str(error) or 'no answer'}"
         ) from error
