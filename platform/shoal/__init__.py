@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.errors import ClusterEndedError, ShoalError
     from shoal.tables.catalogs.opening import catalog
     from shoal.tables.checking import check_rows
+    from shoal.tables.labels import branch, drop_branch, drop_tag, tag
     from shoal.tables.listing import list_tables
     from shoal.tables.maintenance.compaction import compact
     from shoal.tables.maintenance.expiry import expire_snapshots
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.tables.maintenance.manifests import rewrite_manifests
     from shoal.tables.maintenance.orphans import remove_orphans
     from shoal.tables.reading.read import read_table
-    from shoal.tables.refs import branch, history, publish, rollback, snapshots, tag
+    from shoal.tables.refs import history, publish, rollback, snapshots
     from shoal.tables.writing.create import create_table
     from shoal.tables.writing.staging import staged
     from shoal.tables.writing.write import write_table
@@ -34,13 +35,15 @@ _HOME_OF = {
     "DaskCluster": "shoal.client.dask_handle",
     "ShoalError": "shoal.errors",
     "SparkCluster": "shoal.client.spark_handle",
-    "branch": "shoal.tables.refs",
+    "branch": "shoal.tables.labels",
     "catalog": "shoal.tables.catalogs.opening",
     "check_rows": "shoal.tables.checking",
     "compact": "shoal.tables.maintenance.compaction",
     "connect": "shoal.client.clusters",
     "create_table": "shoal.tables.writing.create",
     "dask": "shoal.client.front",
+    "drop_branch": "shoal.tables.labels",
+    "drop_tag": "shoal.tables.labels",
     "expire_snapshots": "shoal.tables.maintenance.expiry",
     "history": "shoal.tables.refs",
     "list_tables": "shoal.tables.listing",
@@ -54,7 +57,7 @@ _HOME_OF = {
     "spark": "shoal.client.front",
     "staged": "shoal.tables.writing.staging",
     "table_health": "shoal.tables.maintenance.health",
-    "tag": "shoal.tables.refs",
+    "tag": "shoal.tables.labels",
     "up": "shoal.client.clusters",
     "write_table": "shoal.tables.writing.write",
 }
@@ -71,6 +74,8 @@ __all__ = [
     "connect",
     "create_table",
     "dask",
+    "drop_branch",
+    "drop_tag",
     "expire_snapshots",
     "history",
     "list_tables",

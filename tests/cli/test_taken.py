@@ -65,7 +65,7 @@ def test_tables_are_listed(shoal: Any, written: str) -> None:
 
 
 def test_tables_are_kept_small(shoal: Any, written: str) -> None:
-    told, plain, planned, compacted, dry, expired, orphans, deleted, after = shoal.many(
+    told, plain, planned, compacted, dry, expired, orphans, deleted, untagged, after = shoal.many(
         [
             ["tables", "doctor", "shop.orders", "-o", "json"], ["tables", "doctor", "shop.orders"],
             ["tables", "compact", "shop.orders", "--dry-run"],
@@ -74,6 +74,7 @@ def test_tables_are_kept_small(shoal: Any, written: str) -> None:
             ["tables", "expire", "shop.orders", "--older-than", "0s", "-o", "json"],
             ["tables", "remove-orphans", "shop.orders"],
             ["tables", "remove-orphans", "shop.orders", "--older-than", "24h", "--delete", "-o", "json"],
+            ["tables", "drop-tag", "shop.orders", "none"],
             ["tables", "history", "shop.orders", "-o", "json"],
         ]
     )  # fmt: skip
@@ -88,6 +89,7 @@ def test_tables_are_kept_small(shoal: Any, written: str) -> None:
     assert (len(done["snapshots"]), done["kept"], done["left"]) == (2, 1, 0)
     assert "0 files are nobody's" in orphans.out + orphans.err
     assert json.loads(deleted.out)["paths"] == []
+    assert "shop.orders has no tag 'none'" in untagged.err
     assert [row["total_rows"] for row in json.loads(after.out)] == [4]
     refused = shoal("tables", "remove-orphans", "shop.orders", "--older-than", "1h")
     assert refused.code == 2

@@ -92,7 +92,7 @@ def test_a_mistake_is_told_in_one_line(text: str, at: int, found: str, expected:
         ),
         ("ts = '2026-01-01T02:00:00Z'", "which is timestamp", "ts = '2026-01-01T02:00:00'"),
         ("ts = '2026-01-01'", "which is timestamp", "ts = '2026-01-01T00:00:00'"),
-        ("z = '2026-01-01T02:00:00Z'", "which is timestamptz", "z = '2026-01-01T02:00:00+00:00'"),
+        ("z = '2026-01-01 02:00:00Z'", "which is timestamptz", "z = '2026-01-01T02:00:00+00:00'"),
         ("z = '2026-01-01 02:00:00'", "which is timestamptz", "z = '2026-01-01T02:00:00+00:00'"),
         ("z in ('2026-01-01')", "which is timestamptz", "z = '2026-01-01T00:00:00+00:00'"),
         ("d = '2026-01-01T00:00:00'", "which is date", "d = '2026-01-01'"),

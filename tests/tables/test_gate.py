@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 import shoal
+from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
-from shoal.tables.errors import RuleError
+from shoal.tables.errors import QualityError, RuleError, TableNotFoundError, TypeNotSupportedError
 from shoal.tables.writing import points
 from shoal.tables.writing.points import WritePoint
 
@@ -132,3 +133,65 @@ def test_what_is_deleted_is_the_tables_own(name: str, tmp_path: Path) -> None:
     assert others.exists()
     assert (data / "link.parquet").is_symlink()
     assert len(shoal.read_table(name).compute()) == 1
+
+
+BAD = {"never": "x > 99"}
+ASIDE: Any = {"expect": BAD, "on_failure": "quarantine"}
+
+
+def test_a_table_is_not_emptied_by_rows_that_all_fail(name: str) -> None:
+    rows = pa.table({"x": [1, 2]})
+    shoal.write_table(rows, name, partition_by="x")
+    with pytest.raises(QualityError, match=r"(?s)2 of 2 rows fail.*would empty the table") as caught:
+        shoal.write_table(rows, name, "overwrite", **ASIDE)
+    assert "frame.head(0)" in caught.value.hint
+    with pytest.raises(TableNotFoundError):
+        shoal.read_table(f"{name}_quarantine")
+    assert len(shoal.read_table(name)) == 2
+    few: Any = {"expect": {"few": "x > 1"}, "on_failure": "quarantine"}
+    kept = shoal.write_table(rows, name, "overwrite_partitions", **few)
+    assert "keeps its old rows" in repr(kept.quality)
+    assert sorted(shoal.read_table(name).x.compute()) == [1, 2]
+    shoal.write_table(rows.to_pandas().head(0), name, "overwrite")
+    assert len(shoal.read_table(name)) == 0
+
+
+def test_a_run_that_landed_no_row_is_not_done(name: str) -> None:
+    rows = pa.table({"x": [1, 2]})
+    for _ in range(2):
+        tried = shoal.write_table(rows, name, run_key="k", **ASIDE)
+        assert (tried.replayed, tried.snapshot_id, tried.rows) == (False, 0, 0)
+        assert tried.quality is not None
+        assert tried.quality.failed_rows == 2
+    assert len(shoal.read_table(f"{name}_quarantine")) == 2, "put aside once"
+    landed = shoal.write_table(rows, name, run_key="k", expect={"right": "x > 0"}, on_failure="quarantine")
+    assert landed.rows == 2
+    assert shoal.write_table(rows, name, run_key="k").replayed
+
+
+def test_what_a_report_and_a_quarantine_say(name: str) -> None:
+    one = pa.table({"x": [1], "items": [[{"n": 1}]], "at": pd.to_datetime(["2026-01-31"]).tz_localize("UTC")})
+    report = shoal.check_rows(one, {"a; b": "x > 1", "c": "x > 2"}, on_failure="warn")
+    assert "1 of 1 row fails 2 of 2 rules" in repr(report)
+    assert "1 row passes 1 rule" in repr(shoal.check_rows(one, {"z": "at < '2026-02-01T00:00:00Z'"}))
+    with pytest.raises(RuleError, match="no rule 'b' in the report"):
+        report.failing("b")
+    for path in ("items.n", "items.element.n"):
+        with pytest.raises(RuleError, match=f"'{path}' is inside 'items'"):
+            shoal.check_rows(one, [f"{path} > 0"])
+    rules = {"a; b": "x > 1", "c": "x > 2"}
+    shoal.write_table(one, name, expect=rules, on_failure="quarantine")
+    aside = shoal.read_table(f"{name}_quarantine").compute()
+    assert aside.failed_rules.tolist() == ['"a; b"; c']
+    none = pd.DataFrame({"s": pd.Series([], dtype=object), "n": pd.Series([], dtype=object)})
+    assert shoal.check_rows(none, {"s": "s = 'x'"}).rows == 0
+    with pytest.raises(TypeNotSupportedError, match="'s', 'n'"):
+        shoal.check_rows(none, {"n": "n > 0"})
+
+
+@pytest.mark.parametrize("bad", ["a#b", "a?b"])
+def test_a_name_that_no_folder_can_have(bad: str, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for given in (f"{name}.{bad}", f"{bad}.t"):
+        with pytest.raises(UsageError, match="is not a table name"):
+            shoal.write_table(pa.table({"x": [1]}), given)
+    assert capfd.readouterr().err == ""

@@ -52,6 +52,7 @@ def test_old_snapshots_go_with_the_files_that_only_they_needed(name: str) -> Non
     third = put(name, [7, 8], "overwrite")
     fourth = put(name, [9])
     before = on_disk(name)
+    weights = {path: path.stat().st_size for path in before}
     told = shoal.expire_snapshots(name, older_than="0s", dry_run=True)
     assert on_disk(name) == before
     assert len(ids(name)) == 4
@@ -61,6 +62,9 @@ def test_old_snapshots_go_with_the_files_that_only_they_needed(name: str) -> Non
     assert ids(name) == [fourth]
     assert rows(name) == [7, 8, 9]
     gone = before - on_disk(name)
+    assert done.bytes == sum(weights[path] for path in gone if not path.name.endswith(".json")), (
+        "of manifests as well"
+    )
     assert sum(path.suffix == ".parquet" for path in gone) == 2
     assert sum(path.suffix == ".avro" for path in gone) >= 3
     assert all(path.is_file() for path in on_disk(name))
@@ -265,6 +269,9 @@ def test_checksums_that_sparks_file_system_writes(name: str) -> None:
     assert len(shoal.remove_orphans(name, dry_run=False).paths) == 2
     assert kept.with_name(f".{kept.name}.crc").exists()
     assert not lost.exists()
+    (folder(name) / "metadata" / "00000-torn.metadata.json").write_bytes(b"{")
+    with pytest.raises(NotSupportedError, match=r"00000-torn\.metadata\.json cannot be read"):
+        shoal.remove_orphans(name)
 
 
 def test_two_tables_in_one_folder(name: str) -> None:

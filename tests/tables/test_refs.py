@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 import shoal
 from shoal.errors import UsageError
+from shoal.tables import labels
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
+from shoal.tables.writing import turns
 
 
 def write(name: str, value: int) -> int:
@@ -129,3 +132,47 @@ def test_main_moves_while_a_branch_is_published(name: str, monkeypatch: pytest.M
     with pytest.raises(ConflictError, match="at the same moment"):
         shoal.publish(name, "audit")
     assert (rows(name), rows(name, branch="audit")) == ([1, 3], [1, 2])
+
+
+def test_a_tag_and_a_branch_are_dropped(name: str) -> None:
+    first = write(name, 1)
+    write(name, 2)
+    shoal.tag(name, "old", snapshot=first)
+    shoal.branch(name, "trial")
+    how: Any = {"branch": "trial", "run_key": "k"}
+    shoal.write_table(pa.table({"x": [3]}), name, **how)
+    with pytest.raises(UsageError, match=r"shoal\.drop_tag"):
+        shoal.expire_snapshots(name, snapshots=[first])
+    with pytest.raises(SnapshotNotFoundError, match="no branch 'old'"):
+        shoal.drop_branch(name, "old")
+    with pytest.raises(UsageError, match="itself"):
+        shoal.drop_branch(name, "main")
+    assert shoal.drop_tag(name, "old") == first
+    with pytest.raises(SnapshotNotFoundError, match="no tag 'old'"):
+        shoal.drop_tag(name, "old")
+    shoal.drop_branch(name, "trial")
+    assert rows(name) == [1, 2]
+    assert shoal.expire_snapshots(name, snapshots=[first, first]).snapshots == (first,)
+    shoal.expire_snapshots(name, older_than="0s")
+    shoal.branch(name, "trial")
+    assert not shoal.write_table(pa.table({"x": [3]}), name, **how).replayed, "a run goes with its branch"
+    assert rows(name, branch="trial") == [1, 2, 3]
+
+
+def test_a_tag_is_made_beside_a_writer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose commit comes between the look at the table and the change."""
+    first = write(name, 1)
+    named = labels._named
+
+    def meddle(*args: Any) -> int:
+        monkeypatch.setattr(labels, "_named", named)
+        done = threading.Thread(target=write, args=(name, 2))
+        done.start()
+        done.join()
+        return named(*args)
+
+    monkeypatch.setattr(labels, "_named", meddle)
+    monkeypatch.setattr(turns, "_LONGEST", 0.0)
+    assert shoal.tag(name, "first", snapshot=first) == first
+    assert rows(name) == [1, 2]
+    assert rows(name, snapshot="first") == [1]

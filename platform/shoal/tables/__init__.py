@@ -24,6 +24,6 @@ files, commit      files written on workers; one snapshot committed by the clien
 read, write        ``read_table`` and ``write_table``
 checking           ``check_rows``
 maintenance        files put together, snapshots expired, orphans removed, and what doing so would save
-refs               history, snapshots, rollback, tags, branches
+refs, labels       history, snapshots, rollback, publishing; tags and branches
 =================  ==============================================================================
 """

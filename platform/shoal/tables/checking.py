@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyiceberg.schema import Schema
 
 from shoal.errors import ShoalError, UsageError
-from shoal.tables.errors import QualityError
+from shoal.tables.errors import QualityError, RuleError
 from shoal.tables.pyiceberg_private import iceberg_schema
 from shoal.tables.quality.judging import Tally, added_up, judge
 from shoal.tables.quality.report import QualityReport, details, report_of, said
@@ -49,9 +49,13 @@ def check_rows(frame: Any, expect: Rules, *, on_failure: Literal["fail", "warn"]
     on_spark = hasattr(frame, "mapInArrow")
     # Spark says of a frame without rows what its columns are.
     index_names, columns = frame_columns(frame.limit(0).toArrow() if on_spark else frame)
-    schema = iceberg_schema(new_table_schema(_nullable(columns)))
+    schema = iceberg_schema(new_table_schema(_known(columns)))
     parts = 2 if on_spark else frame.npartitions if isinstance(frame, dd.DataFrame) else 1
-    rules = read_rules(expect, schema, _WHERE, parts=parts)
+    try:
+        rules = read_rules(expect, schema, _WHERE, parts=parts)
+    except RuleError:
+        new_table_schema(columns)  # says of which columns the type is not known, if that is why
+        raise
     job = partial(_tally, rules=rules, schema=schema, index_names=index_names)
     if on_spark:
         tallies = _on_spark(frame, job)
@@ -71,8 +75,11 @@ def check_rows(frame: Any, expect: Rules, *, on_failure: Literal["fail", "warn"]
     return report
 
 
-def _nullable(columns: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in columns])
+def _known(columns: pa.Schema) -> pa.Schema:
+    """The columns, of any of which there may be nulls; one of nulls alone, or without rows, is taken for text."""
+    return pa.schema(
+        [(f.with_type(pa.string()) if pa.types.is_null(f.type) else f).with_nullable(True) for f in columns]
+    )
 
 
 def _tally(

@@ -12,7 +12,9 @@ from shoal.tables.errors import NotSupportedError
 
 def is_name(part: str) -> bool:
     """Whether this can be a part of a table's name, which becomes the name of a folder too."""
-    return bool(part) and part.strip() == part and part.isprintable() and "/" not in part and len(part) <= 200
+    # Of the address of a file, "#" and "?" are the end of its path.
+    whole = bool(part) and part.strip() == part and part.isprintable() and len(part) <= 200
+    return whole and not set("/#?") & set(part)
 
 
 def no_settings(given: object) -> UsageError:

@@ -1,4 +1,4 @@
-"""History, snapshots, rollback, tags and branches.
+"""History, snapshots, rollback and publishing; tags and branches are made and dropped in ``labels``.
 
 Why it exists: every write is a snapshot, so looking back, going back and giving a state a name are one call
 each. What it must not do: delete data (expiry and clean-up are maintenance).
@@ -29,7 +29,7 @@ from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 from shoal.tables.storage import told
 from shoal.tables.writing.runs import properties_after
 
-_ID = re.compile(r"-?\d{1,19}")
+ID = re.compile(r"-?\d{1,19}")
 """A snapshot's id, as text."""
 AsOf = str | dt.datetime | pd.Timestamp
 
@@ -129,7 +129,7 @@ def resolve(
         when = _instant(as_of)
         found = table.snapshot_as_of_timestamp(int(when.timestamp() * 1000))
         if found is None:
-            raise _missing(table, name, f"snapshot as old as {when.isoformat()}")
+            raise missing(table, name, f"snapshot as old as {when.isoformat()}")
     else:
         found = _snapshot(table, name, snapshot)
     schema_id = found.schema_id if found.schema_id is not None else metadata.current_schema_id
@@ -142,7 +142,7 @@ def check_branch(table: Table, name: str, branch: str) -> None:
         raise UsageError(f"branch={branch!r} is not a name.", hint=f"Its names: {_refs(table)}.")
     ref = table.metadata.refs.get(branch)
     if ref is None and branch != "main":
-        raise _missing(table, name, f"branch {branch!r}")
+        raise missing(table, name, f"branch {branch!r}")
     if ref is not None and ref.snapshot_ref_type != SnapshotRefType.BRANCH:
         raise UsageError(
             f"{branch!r} is a tag of {name}, which stays on its snapshot, not a branch.",
@@ -155,10 +155,10 @@ def _snapshot(table: Table, name: str, given: object) -> Snapshot:
     """By its id, as a number or text, or by a tag or branch; a name of digits is a name first."""
     if isinstance(given, str):
         found = table.metadata.snapshot_by_name(given)
-        if found is None and _ID.fullmatch(given):
+        if found is None and ID.fullmatch(given):
             found = table.metadata.snapshot_by_id(int(given))
         if found is None:
-            raise _missing(table, name, f"snapshot, tag or branch {given!r}")
+            raise missing(table, name, f"snapshot, tag or branch {given!r}")
         return found
     try:
         number = operator.index(given)  # type: ignore[arg-type] # what is not a whole number says so
@@ -171,7 +171,7 @@ def _snapshot(table: Table, name: str, given: object) -> Snapshot:
         )
     found = table.metadata.snapshot_by_id(number)
     if found is None:
-        raise _missing(table, name, f"snapshot {number}")
+        raise missing(table, name, f"snapshot {number}")
     return found
 
 
@@ -179,7 +179,8 @@ def _refs(table: Table) -> str:
     return ", ".join(sorted(table.metadata.refs)) or "none"
 
 
-def _missing(table: Table, name: str, what: str) -> SnapshotNotFoundError:
+def missing(table: Table, name: str, what: str) -> SnapshotNotFoundError:
+    """The error for a snapshot, tag or branch that there is not."""
     return SnapshotNotFoundError(
         f"{name} has no {what}.",
         hint=f"Its branches and tags: {_refs(table)}. Its {len(table.metadata.snapshots)} snapshots: "
@@ -222,7 +223,7 @@ def rollback(name: str, snapshot: int | str, *, catalog: CatalogSettings | None 
             hint=f"shoal.history({name!r}) shows which snapshots were.",
         )
     forgotten, again = properties_after(table.metadata, target)
-    with _managing(name, table), table.transaction() as change:
+    with managing(name, table), table.transaction() as change:
         # Not PyIceberg's `rollback_to_snapshot`, which goes to ancestors alone, so never forward again.
         ManageSnapshots(change).set_current_snapshot(snapshot_id=target).commit()
         if forgotten:
@@ -241,27 +242,6 @@ def _once_current(table: Table) -> set[int]:
             parent = current.parent_snapshot_id
             current = table.metadata.snapshot_by_id(parent) if parent is not None else None
     return found
-
-
-def tag(
-    name: str, tag: str, *, snapshot: int | str | None = None, catalog: CatalogSettings | None = None
-) -> int:
-    """Give a snapshot (default: the current one) a name that stays on it; returns its id."""
-    table = catalogs.load(name, catalog)
-    target = _named(table, name, tag, snapshot)
-    _manage(name, lambda manage: manage.create_tag(snapshot_id=target, tag_name=tag), table)
-    return target
-
-
-def branch(
-    name: str, branch: str, *, snapshot: int | str | None = None, catalog: CatalogSettings | None = None
-) -> int:
-    """Start a branch at a snapshot (default: the current one); returns its id. ``write_table(branch=...)``
-    adds to it, ``read_table(branch=...)`` reads it."""
-    table = catalogs.load(name, catalog)
-    target = _named(table, name, branch, snapshot)
-    _manage(name, lambda manage: manage.create_branch(snapshot_id=target, branch_name=branch), table)
-    return target
 
 
 def publish(name: str, branch: str, *, catalog: CatalogSettings | None = None) -> int:
@@ -291,7 +271,7 @@ def publish(name: str, branch: str, *, catalog: CatalogSettings | None = None) -
         _still("main", main.snapshot_id if main is not None else None),
         _still(branch, new.snapshot_id),
     )
-    with _managing(name, table):
+    with managing(name, table):
         table.catalog.commit_table(table, requirements, (update,))
     return new.snapshot_id
 
@@ -322,34 +302,9 @@ def _diverged(table: Table, name: str, branch: str) -> ConflictError:
     )
 
 
-def _named(table: Table, name: str, ref: str, snapshot: int | str | None) -> int:
-    if not isinstance(ref, str) or not ref.strip():
-        raise UsageError(f"{ref!r} is not a name.", hint='For example "before-upsert".')
-    if _ID.fullmatch(ref) and table.metadata.snapshot_by_id(int(ref)) is not None:
-        raise UsageError(
-            f"{ref!r} is a snapshot's id in {name}: as a name it would mean two things.",
-            hint="Choose another name.",
-        )
-    if ref in table.metadata.refs:
-        raise UsageError(
-            f"{name} has a {table.metadata.refs[ref].snapshot_ref_type.value} named {ref!r} already.",
-            hint="Choose another name.",
-        )
-    target, _ = resolve(table, name, snapshot, None, None)
-    if target is None:
-        raise SnapshotNotFoundError(
-            f"{name} is empty: there is no snapshot to name.", hint="Write to it first."
-        )
-    return target
-
-
-def _manage(name: str, action: Any, table: Table) -> None:
-    with _managing(name, table):
-        action(table.manage_snapshots()).commit()
-
-
 @contextmanager
-def _managing(name: str, table: Table) -> Iterator[None]:
+def managing(name: str, table: Table) -> Iterator[None]:
+    """Errors of a change of refs in the block are told as ours."""
     what = f"The metadata of {name} could not be written, and nothing was changed"
     try:
         with told(what, table.location(), io=table.io, table=name):

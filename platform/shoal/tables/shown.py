@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 _MOST = 20  # files that a table shows
 
 
+def counted(number: int, one: str) -> str:
+    """``"1 row"``, ``"1,000 rows"``."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 def said(result: WriteResult) -> str:
     """``nyc.flights: 1,000 rows in 4 files, snapshot 123, 0.3 s``."""
-    files = f"{len(result.files):,} file{'' if len(result.files) == 1 else 's'}"
-    rows = f"{result.rows:,} row{'' if result.rows == 1 else 's'}"
+    files, rows = counted(len(result.files), "file"), counted(result.rows, "row")
     what = "an earlier try had written it" if result.replayed else f"{rows} in {files}"
     if not result.snapshot_id:
         what = "an earlier try had no rows" if result.replayed else "no rows"
     replaced = f", {result.replaced_rows:,} replaced" if result.replaced_rows else ""
     quality = result.quality
-    failed = f", {quality.failed_rows:,} of {quality.rows:,} failed a rule" if quality is not None else ""
+    checked = counted(quality.rows, "row") if quality is not None else ""
+    failed = f", {quality.failed_rows:,} of {checked} failed a rule" if quality is not None else ""
     snapshot = f"snapshot {result.snapshot_id}" if result.snapshot_id else "so no snapshot"
     return f"{result.table}: {what}{replaced}{failed}, {snapshot}, {result.seconds:.1f} s"
 

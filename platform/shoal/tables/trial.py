@@ -26,13 +26,16 @@ def prove(given: CatalogSettings) -> None:
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
     from shoal.tables.reading.read import read_table
+    from shoal.tables.writing.sweep import sweep
     from shoal.tables.writing.write import write_table
 
     namespace = f"shoal_doctor_{secrets.token_hex(4)}"
     name = f"{namespace}.proof"
     opened = catalog(given)
+    place = None
     try:
         write_table(pd.DataFrame({"x": [1, 2]}), name, catalog=given)
+        place = opened.load_table(name)
         rows = read_table(name, catalog=given).x.compute(scheduler="synchronous").tolist()
         if rows != [1, 2]:
             raise InfrastructureError(f"wrote the rows 1 and 2 to {given.shown_uri} and read {rows}")
@@ -41,3 +44,5 @@ def prove(given: CatalogSettings) -> None:
             reach(given, "drop the table of the proof", lambda: opened.purge_table(name))
         with contextlib.suppress(NoSuchNamespaceError):
             reach(given, "drop the namespace of the proof", lambda: opened.drop_namespace(namespace))
+        if place is not None and (folder := place.location().rpartition("/")[0]).endswith(namespace):
+            sweep(place.io, folder, ())  # what a catalog leaves of it: folders

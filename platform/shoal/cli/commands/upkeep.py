@@ -23,6 +23,7 @@ Examples:
   shoal tables remove-orphans nyc.flights --delete
   shoal tables publish nyc.flights audit
   shoal tables upkeep --dry-run
+  shoal tables drop-tag nyc.flights before-upsert
 """
 
 _Table = Annotated[str, typer.Argument(metavar="TABLE", help="Such as nyc.flights.")]
@@ -37,6 +38,8 @@ def add_to(group: typer.Typer) -> None:
         ("expire", expire),
         ("remove-orphans", remove_orphans),
         ("publish", publish),
+        ("drop-tag", drop_tag),
+        ("drop-branch", drop_branch),
         ("upkeep", upkeep),
     ):
         group.command(name, epilog=EXAMPLES)(command)
@@ -50,6 +53,7 @@ def doctor(
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance.health import table_health
+    from shoal.tables.shown import counted
     from shoal.units import Bytes
 
     open_project(project, target)
@@ -63,20 +67,20 @@ def doctor(
     shown = tables.plain("", table)
     size = Bytes(found.bytes)
     rows: list[tuple[str, str]] = [
-        ("data", f"{found.rows:,} rows, {found.files:,} files, {size}"),
+        ("data", f"{counted(found.rows, 'row')}, {counted(found.files, 'file')}, {size}"),
         (
             "small files",
-            f"{found.small_files:,} (put together, {found.files_after_compaction:,} files would be left)",
+            f"{found.small_files:,} (put together, {counted(found.files_after_compaction, 'file')} would be left)",
         ),
-        ("deletes", f"{found.delete_files:,} files, {found.deleted_rows:,} rows"),
+        ("deletes", f"{counted(found.delete_files, 'file')}, {counted(found.deleted_rows, 'row')}"),
         ("partitions", f"{found.partitions:,}, the largest {found.skew:.1f} x an average one"),
         ("snapshots", f"{found.snapshots:,}; branches and tags: {', '.join(found.refs) or 'none'}"),
-        ("expirable", f"{found.expirable_snapshots:,} snapshots, {Bytes(found.expirable_bytes)}"),
+        ("expirable", f"{counted(found.expirable_snapshots, 'snapshot')}, {Bytes(found.expirable_bytes)}"),
         (
             "orphans",
             "not known: other tables' files may be there"
             if found.orphans is None
-            else f"{found.orphans:,} files, {Bytes(found.orphan_bytes or 0)}",
+            else f"{counted(found.orphans, 'file')}, {Bytes(found.orphan_bytes or 0)}",
         ),
     ]
     for row in rows:
@@ -170,6 +174,7 @@ def expire(
     """Forget old snapshots of a table, and delete the files that only they needed. Tags and branches stay."""
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance.expiry import expire_snapshots
+    from shoal.tables.shown import counted
 
     open_project(project, target)
     found = expire_snapshots(table, older_than=older_than, keep=keep, dry_run=dry_run)
@@ -177,7 +182,8 @@ def expire(
     deleted = "would be deleted" if dry_run else "deleted"
     _told(
         found,
-        f"{len(found.snapshots):,} snapshots {done}, {found.kept:,} kept; {found.files:,} files {deleted}",
+        f"{counted(len(found.snapshots), 'snapshot')} {done}, {found.kept:,} kept; {counted(found.files, 'file')} "
+        f"{deleted}",
         found.bytes,
         output,
     )
@@ -198,15 +204,51 @@ def remove_orphans(
     """List the files in a table's folders that nothing refers to; with --delete, delete them."""
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance import orphans
+    from shoal.tables.shown import counted
 
     open_project(project, target)
     found = orphans.remove_orphans(table, older_than=older_than, dry_run=not delete)
     if output is o.Output.TEXT:
         for path in found.paths:
             print(path)
-    deleted = "deleted" if delete else "are nobody's; --delete deletes them"
-    young = f"; {found.young:,} younger ones stay" if found.young else ""
-    _told(found, f"{len(found.paths):,} files {deleted}{young}", found.bytes, output)
+    files = counted(len(found.paths), "file")
+    deleted = (
+        f"{files} deleted"
+        if delete
+        else f"{files} {'is' if len(found.paths) == 1 else 'are'} nobody's; --delete takes them away"
+    )
+    young = f"; {counted(found.young, 'younger one')} left alone" if found.young else ""
+    _told(found, f"{deleted}{young}", found.bytes, output)
+
+
+def drop_tag(
+    table: _Table,
+    tag: Annotated[str, typer.Argument(metavar="TAG")],
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+) -> None:
+    """Take a tag off its snapshot, which then expires as others do."""
+    from shoal.cli.console import say
+    from shoal.client.clusters import open_project
+    from shoal.tables import labels
+
+    open_project(project, target)
+    say(f"{table}: the tag {tag!r} is dropped; it was on snapshot {labels.drop_tag(table, tag)}.")
+
+
+def drop_branch(
+    table: _Table,
+    branch: Annotated[str, typer.Argument(metavar="BRANCH")],
+    target: o.Target = None,
+    project: o.ProjectFolder = None,
+) -> None:
+    """End a branch; what was written to it alone then expires as other snapshots do."""
+    from shoal.cli.console import say
+    from shoal.client.clusters import open_project
+    from shoal.tables import labels
+
+    open_project(project, target)
+    say(f"{table}: the branch {branch!r} is dropped; it was at snapshot {labels.drop_branch(table, branch)}.")
 
 
 def publish(

@@ -314,7 +314,8 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
     if len(parts) < 2 or not all(map(is_name, parts)):
         raise UsageError(
             f"{name!r} is not a table name.",
-            hint='A table is named "namespace.table", such as "nyc.flights".',
+            hint='A table is named "namespace.table", such as "nyc.flights"; without /, # and ?, which no folder of it '
+            "can have in its name.",
         )
     return parts
 

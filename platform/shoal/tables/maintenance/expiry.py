@@ -35,10 +35,11 @@ from shoal.tables.maintenance.reachable import (
     needed,
     refuse_without_deleting,
 )
-from shoal.tables.writing.sweep import bare, manifest_paths
+from shoal.tables.writing.sweep import bare
 
 TRIES_SECONDS = 60.0
 """How long it is tried against writers that change the table meanwhile."""
+_ASK = -1  # bytes that only the storage knows
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Expired:
     files: int
     """Files that nothing else needed: data, deletes and manifests."""
     bytes: int
-    """Of the data and delete files among them."""
+    """Of these files."""
     dry_run: bool
     left: int = 0
     """Files of those that could not be deleted; ``remove_orphans`` finds them."""
@@ -99,7 +100,7 @@ def expire_snapshots(
         candidates, kept = _files(table, chosen), len(table.metadata.snapshots) - len(ids)
         if dry_run or not ids:
             gone = _only_theirs(table, chosen, candidates)
-            return Expired(name, ids, kept, len(gone), sum(gone.values()), dry_run)
+            return Expired(name, ids, kept, len(gone), _sized(table, gone), dry_run)
         try:
             reach(settled, f"expire snapshots of {name}", lambda: _commit(table, ids))  # noqa: B023 - run here
             break
@@ -117,14 +118,14 @@ def expire_snapshots(
         needed(now) if now.metadata.table_uuid == table.metadata.table_uuid else {bare(p) for p in candidates}
     )
     gone = {path: size for path, size in candidates.items() if bare(path) not in must_stay}
-    left = 0
+    size, left = _sized(table, gone), 0
     for path in gone:
         try:
             with suppress(FileNotFoundError):
                 table.io.delete(path)
         except OSError:
             left += 1
-    return Expired(name, ids, kept, len(gone), sum(gone.values()), dry_run=False, left=left)
+    return Expired(name, ids, kept, len(gone), size, dry_run=False, left=left)
 
 
 def expirable(metadata: TableMetadata, limit: dt.timedelta, keep: int) -> list[Snapshot]:
@@ -166,16 +167,27 @@ def _named(table: Table, name: str, given: Sequence[int]) -> list[Snapshot]:
             raise UsageError(
                 f"Snapshot {one} of {name} is what {' and '.join(refs[snapshot.snapshot_id])} points to; nothing was "
                 "expired.",
-                hint="Leave it out, or remove the tag or branch first.",
+                hint="Leave it out, or drop the tag or branch first: shoal.drop_tag, shoal.drop_branch.",
             )
-        found.append(snapshot)
+        if snapshot not in found:
+            found.append(snapshot)
     return found
 
 
 def _files(table: Table, snapshots: Collection[Snapshot]) -> dict[str, int]:
-    """Every file that snapshots refer to; of manifests no bytes are known."""
-    found = dict.fromkeys(manifest_paths(table.io, snapshots), 0)
+    """Every file that snapshots refer to, with its bytes; of a manifest list they are asked for by :func:`_sized`."""
+    found = dict.fromkeys((snapshot.manifest_list for snapshot in snapshots), _ASK)
+    found |= {m.manifest_path: m.manifest_length for s in snapshots for m in s.manifests(table.io)}
     return found | data_of(table.io, snapshots)
+
+
+def _sized(table: Table, files: dict[str, int]) -> int:
+    """The bytes of files, without those that cannot be looked at."""
+    total = 0
+    for path, size in files.items():
+        with suppress(OSError):
+            total += len(table.io.new_input(path)) if size == _ASK else size
+    return total
 
 
 def _only_theirs(table: Table, chosen: Collection[Snapshot], candidates: dict[str, int]) -> dict[str, int]:

@@ -28,7 +28,7 @@ from shoal.tables.maintenance.reachable import (
     refuse_without_deleting,
 )
 from shoal.tables.storage import told
-from shoal.tables.writing.sweep import alone, bare
+from shoal.tables.writing.sweep import bare, stranger
 
 LEAST = dt.timedelta(hours=24)
 """The youngest that an orphan may be: the file of a long write is hours old before it is committed."""
@@ -121,8 +121,15 @@ def _refuse_shared(table: Table, name: str, found: list[FoundFile]) -> None:
     others = [
         f.path for f in found if f.path.endswith(".metadata.json") and bare(f.path.rsplit("/", 1)[0]) != own
     ]
-    if others or not alone(table):
-        where = f" ({others[0]})" if others else ""
+    other = (others[0], table.metadata.table_uuid) if others else stranger(table)
+    if other is not None and other[1] is None:
+        raise NotSupportedError(
+            f"The metadata file {other[0]} cannot be read, so nobody can say whether it is of {name}, or of another "
+            "table in the same folder, whose data files are not told from orphans; nothing was deleted.",
+            hint="If it is a damaged old one of this table, delete it by hand.",
+        )
+    if other is not None:
+        where = f" ({other[0]})"
         raise NotSupportedError(
             f"In the folders of {name} there are metadata files of another table{where}, whose data files are not told "
             "from orphans; nothing was deleted.",

@@ -5,6 +5,7 @@ Why it exists: it is what the gate runs where the data is. What it must not do: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
@@ -48,12 +49,16 @@ class Judged:
     """Rule -> an array of which rows break it."""
 
     def divide(self, table: pa.Table) -> tuple[pa.Table, pa.Table, pa.Array]:
-        """The rows that pass, those that fail, and for each of these the names of the rules that it breaks."""
+        """The rows that pass, those that fail, and for each of these the names of the rules that it breaks.
+
+        They are divided by ``"; "``; a name that holds a semicolon is in double quotes, as JSON has it.
+        """
         names = sorted(self.broken)
         matrix = np.column_stack([self.broken[name] for name in names])
         failed = matrix.any(axis=1)
         kinds, which = np.unique(matrix[failed], axis=0, return_inverse=True)
-        said = ["; ".join(n for n, broken in zip(names, kind, strict=True) if broken) for kind in kinds]
+        shown = [json.dumps(n, ensure_ascii=False) if ";" in n or n.startswith('"') else n for n in names]
+        said = ["; ".join(n for n, broken in zip(shown, kind, strict=True) if broken) for kind in kinds]
         reasons = pa.array(said, pa.string()).take(pa.array(which.reshape(-1)))
         return table.filter(pa.array(~failed)), table.filter(pa.array(failed)), reasons
 

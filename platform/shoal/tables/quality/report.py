@@ -14,8 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from shoal.tables.errors import RuleError
 from shoal.tables.quality.judging import Tally
 from shoal.tables.quality.rules import RuleSet
+from shoal.tables.shown import counted
 
 PREFIX = "shoal.quality."
 """Of the properties of a snapshot that tell its report."""
@@ -52,6 +54,8 @@ class QualityReport:
     """The table that holds the failing rows, if they were put aside."""
     quarantine_snapshot: int | None = None
     """Its snapshot that holds them."""
+    note: str | None = None
+    """What else there is to know."""
 
     @property
     def ok(self) -> bool:
@@ -60,7 +64,16 @@ class QualityReport:
 
     def failing(self, rule: str | None = None) -> pa.Table:
         """Examples of the rows that fail, of one rule or of all, each with the rule's name in front of its columns
-        (as ``failed_rule``)."""
+        (as ``failed_rule``).
+
+        Raises :class:`RuleError` for a rule that there is not.
+        """
+        if rule is not None and rule not in (names := [found.rule for found in self.rules]):
+            raise RuleError(
+                f"There is no rule {rule!r} in the report on {self.table}.",
+                hint=f"Its rules: {', '.join(map(repr, names))}",
+                rule=rule,
+            )
         parts = [
             found.examples.add_column(
                 0, "failed_rule", pa.array([found.rule] * found.examples.num_rows, pa.string())
@@ -79,11 +92,12 @@ class QualityReport:
             "on_failure": self.on_failure,
             "quarantine": self.quarantine,
             "quarantine_snapshot": self.quarantine_snapshot,
+            "note": self.note,
             "rules": [{"rule": r.rule, "condition": r.condition, "failed": r.failed} for r in self.rules],
         }
 
     def __repr__(self) -> str:
-        return f"<QualityReport {said(self)}>"
+        return f"<QualityReport {said(self)}{f'. {self.note}' if self.note else ''}>"
 
     def _repr_html_(self) -> str:
         lines = "".join(
@@ -91,16 +105,19 @@ class QualityReport:
             for r in self.rules
         )
         head = "<tr><th>rule</th><th>condition</th><th>rows that fail</th></tr>"
-        return f"<div>{escape(said(self))}</div><table>{head}{lines}</table>"
+        note = f"<div>{escape(self.note)}</div>" if self.note else ""
+        return f"<div>{escape(said(self))}</div>{note}<table>{head}{lines}</table>"
 
 
 def said(report: QualityReport) -> str:
     """``nyc.flights: 3 of 1,000 rows fail 2 of 3 rules``."""
     broken = sum(r.failed > 0 for r in report.rules)
-    rules = f"{len(report.rules):,} rule{'' if len(report.rules) == 1 else 's'}"
+    rules, rows = counted(len(report.rules), "rule"), counted(report.rows, "row")
     if report.ok:
-        return f"{report.table}: all {report.rows:,} rows pass {rules}"
-    return f"{report.table}: {report.failed_rows:,} of {report.rows:,} rows fail {broken} of {rules}"
+        passed = "1 row passes" if report.rows == 1 else f"all {rows} pass"
+        return f"{report.table}: {passed} {rules}"
+    fail = "fails" if report.failed_rows == 1 else "fail"
+    return f"{report.table}: {report.failed_rows:,} of {rows} {fail} {broken} of {rules}"
 
 
 def details(report: QualityReport, rules: RuleSet, most: int = 5) -> str:
@@ -111,10 +128,10 @@ def details(report: QualityReport, rules: RuleSet, most: int = 5) -> str:
     for found in broken[:most]:
         condition = f" ({found.condition})" if found.condition != found.rule else ""
         lines.append(
-            f"  {found.rule}{condition}: {found.failed:,} rows{_shown(found, columns.get(found.rule, ()))}"
+            f"  {found.rule}{condition}: {counted(found.failed, 'row')}{_shown(found, columns.get(found.rule, ()))}"
         )
     if len(broken) > most:
-        lines.append(f"  and {len(broken) - most} more rules")
+        lines.append(f"  and {counted(len(broken) - most, 'more rule')}")
     return "\n".join(lines)
 
 
@@ -147,6 +164,8 @@ def properties_of(report: QualityReport) -> dict[str, str]:
     results = json.dumps([[r.rule, r.condition, r.failed] for r in report.rules])
     if len(results) <= _MOST:
         told[f"{PREFIX}rules"] = results
+    if report.note is not None:
+        told[f"{PREFIX}note"] = report.note
     if report.quarantine is not None:
         told[f"{PREFIX}quarantine"] = f"{report.quarantine}@{report.quarantine_snapshot}"
     return told
@@ -165,4 +184,5 @@ def report_in(table: str, properties: Mapping[str, str]) -> QualityReport | None
         properties[f"{PREFIX}on-failure"],
         side or None,
         int(snapshot) if side else None,
+        properties.get(f"{PREFIX}note"),
     )

@@ -22,7 +22,7 @@ from pyiceberg.schema import Schema
 from shoal.errors import ShoalError
 from shoal.tables.errors import FilterError
 from shoal.tables.pyiceberg_private import BooleanExpression, bind
-from shoal.tables.reading.logic import spelled_out
+from shoal.tables.reading.logic import inside_many, spelled_out
 from shoal.tables.reading.misread import EXAMPLE, find_mistake
 from shoal.tables.types.schemas import check_columns
 
@@ -71,9 +71,11 @@ def as_expression(
             f"{filters!r} ({type(filters).__name__}) is not a filter.",
             hint="Give text (\"delay > 0\"), tuples ([('delay', '>', 0)]) or a PyIceberg expression.",
         )
-    check_columns(
-        sorted(columns_of(expression)), [schema.find_column_name(i) or "" for i in schema.field_ids], table
-    )
+    names = [schema.find_column_name(i) or "" for i in schema.field_ids]
+    for column in sorted(columns_of(expression)):
+        if column not in names:
+            _refuse_inside(column, schema, filters, table)
+            check_columns([column], [n for n in names if not inside_many(n, schema)], table)
     try:
         meant = spelled_out(ex.Not(expression) if negated else expression, schema)
         bind(schema, meant, case_sensitive=True)
@@ -84,6 +86,15 @@ def as_expression(
             hint=getattr(error, "hint", "") or "Is each value of its column's type?",
         ) from error
     return meant
+
+
+def _refuse_inside(column: str, schema: Schema, filters: object, table: str) -> None:
+    """Refuse what is inside a list or a map, also by a path that leaves ``element`` out, as people write it."""
+    if (reason := inside_many(column, schema)) is not None:
+        raise FilterError(
+            f"The filter {filters!r} does not fit the columns of {table}: {reason}",
+            hint="Read the column, and filter the frame.",
+        )
 
 
 def _misread(text: str, error: Exception) -> FilterError:

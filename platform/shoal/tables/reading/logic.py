@@ -138,18 +138,24 @@ def _predicate(predicate: Any, schema: Schema) -> BooleanExpression:
 
 def _type_of(name: str, schema: Schema) -> iceberg.IcebergType:
     """A column's type, or that of a field of a struct. Raises for what is inside a list or a map."""
+    if (reason := inside_many(name, schema)) is not None:
+        raise FilterError(reason, hint="Read the column, and filter the frame.")
+    return schema.find_type(name)
+
+
+def inside_many(name: str, schema: Schema) -> str | None:
+    """Why a name says nothing of a row, if it is of something inside a list or a map."""
     parts = name.split(".")
     for i in range(1, len(parts)):
         try:
             above = schema.find_type(".".join(parts[:i]))
         except ValueError:
             continue  # a name with a dot in it
-        if not isinstance(above, iceberg.StructType):
-            raise FilterError(
-                f"{name!r} is inside {'.'.join(parts[:i])!r}, which is {above}: a row may hold many of them.",
-                hint="Read the column, and filter the frame.",
+        if isinstance(above, (iceberg.ListType, iceberg.MapType)):
+            return (
+                f"{name!r} is inside {'.'.join(parts[:i])!r}, which is {above}: a row may hold many of them."
             )
-    return schema.find_type(name)
+    return None
 
 
 def _not_null(name: str) -> BooleanExpression:
@@ -274,6 +280,8 @@ def place(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Place:
             raise TypeError(f"the text {value!r} is not a {kind}")
         case iceberg.StringType() if not isinstance(literal, StringLiteral):
             raise TypeError(f"{value!r} is not text")
+    if isinstance(kind, iceberg.TimestamptzType) and isinstance(value, str) and value.endswith("Z"):
+        literal = StringLiteral(f"{value[:-1]}+00:00")
     converted: Any = literal.to(kind)
     if isinstance(converted, AboveMax):
         return None, 1

@@ -251,7 +251,8 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     transaction = request.create()
     metadata = transaction.table_metadata
     snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key, request.turn)
-    _remember(request, transaction, metadata, snapshot_id if request.files else 0)
+    if request.files:  # a run that lands no row is not done
+        _remember(request, transaction, metadata, snapshot_id)
     try:
         with _discarding(transaction):
             if request.files:

@@ -46,6 +46,7 @@ from shoal.tables.writing.prepare import Job, prepare
 from shoal.tables.writing.runs import find_run
 from shoal.tables.writing.sweep import run_folder, sweep, sweep_run
 
+_KEPT = "A partition whose new rows all failed keeps its old rows."
 _NOTHING_LANDED = (CatalogUnavailableError, ConflictError, StorageError, TableChangedError)
 
 
@@ -97,15 +98,27 @@ class QualityGate:
         )
         return opened, context
 
-    def decide(self, found: Sequence[CheckedPart]) -> None:
-        """Say whether the write goes on. Raises :class:`QualityError`; warns, if that was asked for."""
+    def decide(self, found: Sequence[CheckedPart], mode: str, *, new: bool) -> None:
+        """Say whether the write goes on. Raises :class:`QualityError`; warns, if that was asked for.
+
+        ``mode``: the write's; what replaces rows does not empty a table by the way. ``new``: there is no table yet.
+        """
         self._found = list(found)
         self.report = report_of(
             self._name, added_up(one.tally for one in found), self._rules, self._on_failure
         )
-        if self.report.ok or self._on_failure == "quarantine":
+        emptied = mode == "overwrite" and not new and self.report.failed_rows == self.report.rows
+        if self.report.ok or (self._on_failure == "quarantine" and not emptied):
+            if mode == "overwrite_partitions" and not self.report.ok:
+                self.report = replace(self.report, note=_KEPT)
             return
         told = f"{said(self.report)}:\n{details(self.report, self._rules)}"
+        if self._on_failure == "quarantine":
+            raise QualityError(
+                f"{told}\nNothing was written: no row is left for mode='overwrite', which would empty the table.",
+                hint=f"To empty it on purpose: shoal.write_table(frame.head(0), {self._name!r}, mode='overwrite').",
+                report=self.report,
+            )
         if self._on_failure == "warn":
             warnings.warn(f"{told}\nThey are written all the same.", QualityWarning, stacklevel=3)
             return

@@ -73,6 +73,12 @@ def properties_after(metadata: TableMetadata, target: int) -> tuple[list[str], d
     return [name for name in forgotten if name not in again], again
 
 
+def properties_of_branch(metadata: TableMetadata, branch: str) -> list[str]:
+    """The properties of runs on a branch, to be forgotten with it; those whose snapshots have expired are not known."""
+    keys = {key for snapshot in metadata.snapshots if (key := _key(snapshot)) is not None}
+    return sorted({run_property(branch, key) for key in keys} & metadata.properties.keys())
+
+
 def _ids(metadata: TableMetadata, branch: str, key: str) -> list[int]:
     """The snapshot ids of a run's turns, up to one that is free."""
     turns = 2 + sum(_key(snapshot) == key for snapshot in metadata.snapshots)

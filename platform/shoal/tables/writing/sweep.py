@@ -97,16 +97,23 @@ def sweep_new(table: Table, load: Callable[[], Table], folder: str, keep: Collec
 
 def alone(table: Table) -> bool:
     """Whether no other table has, or had, its metadata where this one has its own: after a rename or a drop it may."""
+    return stranger(table) is None
+
+
+def stranger(table: Table) -> tuple[str, UUID | None] | None:
+    """A metadata file beside this table's own that is another's, and whose; ``None`` if it cannot be read."""
     folder = table.metadata_location.rsplit("/", 1)[0]
     if bare(folder) != bare(f"{table.location().rstrip('/')}/metadata"):
-        return False  # a catalog that puts metadata elsewhere, so nobody can say
+        # A catalog that puts metadata elsewhere, so nobody can say.
+        return table.metadata_location, table.metadata.table_uuid
     known = {bare(entry.metadata_file) for entry in table.metadata.metadata_log}
     known.add(bare(table.metadata_location))
-    return all(
-        _owner(table.io, path) == table.metadata.table_uuid
-        for path in files_under(table.io, folder)
-        if path.endswith((".metadata.json", ".metadata.json.gz")) and bare(path) not in known
-    )
+    for path in files_under(table.io, folder):
+        if path.endswith((".metadata.json", ".metadata.json.gz")) and bare(path) not in known:
+            owner = _owner(table.io, path)
+            if owner != table.metadata.table_uuid:
+                return path, owner
+    return None
 
 
 def referred(table: Table, *, live: bool = False) -> set[str]:

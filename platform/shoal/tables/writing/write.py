@@ -172,7 +172,7 @@ def write_table(
         outcomes = _run(df, context)
         written = [one for one in outcomes if isinstance(one, Written)]
         if gate is not None:
-            gate.decide([one for one in outcomes if isinstance(one, CheckedPart)])
+            gate.decide([o for o in outcomes if isinstance(o, CheckedPart)], mode, new=job.existing is None)
         if wanted_keys and written:
             run_duplicate_check(written, context, wanted_keys)
         reached(WritePoint.CLIENT_AFTER_FILES)
