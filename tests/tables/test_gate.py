@@ -126,6 +126,7 @@ def test_what_is_deleted_is_the_tables_own(name: str, tmp_path: Path) -> None:
     then = time.time() - 10 * 86_400
     for path in (others, data / "a#b?c.parquet"):
         os.utime(path, (then, then))
+    assert "1 file is nobody's" in shoal.table_health(name).advice[0]
     done = shoal.remove_orphans(name, dry_run=False)
     assert [path.rpartition("/")[2] for path in done.paths] == ["a#b?c.parquet"]
     assert (done.left, done.bytes) == (0, 1)

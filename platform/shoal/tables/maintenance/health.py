@@ -20,6 +20,7 @@ from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.maintenance.expiry import expire_snapshots
 from shoal.tables.maintenance.orphans import remove_orphans
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_small
+from shoal.tables.shown import counted
 from shoal.tables.storage import told
 from shoal.tables.writing.files import TARGET_FILE_BYTES
 
@@ -156,13 +157,13 @@ def _advice(health: TableHealth) -> list[str]:
         )
     if health.delete_files:
         said.append(
-            f"{health.delete_files:,} delete files take out {health.deleted_rows:,} rows at every read; applied once, "
-            f"they are gone: shoal tables compact {health.table}"
+            f"Every read applies {counted(health.delete_files, 'delete file')} "
+            f"({counted(health.deleted_rows, 'row')}); to apply them once: shoal tables compact {health.table}"
         )
     if health.expirable_snapshots:
         said.append(
-            f"{health.expirable_snapshots:,} snapshots are older than 5 days, and no branch or tag needs them: "
-            f"shoal tables expire {health.table}"
+            f"{_are(health.expirable_snapshots, 'snapshot')} older than 5 days, and no branch or tag needs "
+            f"{'it' if health.expirable_snapshots == 1 else 'them'}: shoal tables expire {health.table}"
         )
     elif health.snapshots > _MANY_SNAPSHOTS:
         said.append(
@@ -171,7 +172,7 @@ def _advice(health: TableHealth) -> list[str]:
         )
     if health.orphans:
         said.append(
-            f"{health.orphans:,} files are nobody's: shoal tables remove-orphans {health.table} --delete"
+            f"{_are(health.orphans, 'file')} nobody's: shoal tables remove-orphans {health.table} --delete"
         )
     if health.partitions > 1 and health.skew > _SKEWED:
         said.append(
@@ -179,3 +180,7 @@ def _advice(health: TableHealth) -> list[str]:
             "the work. Partition by another column, or by bucket(N, column)."
         )
     return said
+
+
+def _are(number: int, one: str) -> str:
+    return f"{counted(number, one)} {'is' if number == 1 else 'are'}"
