@@ -26,7 +26,7 @@ def said(result: WriteResult) -> str:
     files, rows = counted(len(result.files), "file"), counted(result.rows, "row")
     what = "an earlier try had written it" if result.replayed else f"{rows} in {files}"
     if not result.snapshot_id:
-        what = "an earlier try had no rows" if result.replayed else "no rows"
+        what = "no rows"
     replaced = f", {result.replaced_rows:,} replaced" if result.replaced_rows else ""
     quality = result.quality
     checked = counted(quality.rows, "row") if quality is not None else ""
