@@ -1,7 +1,7 @@
 """What people and machines get wrong: each has an error of its own that says so, and leaves nothing half-made.
 
 Here is what needs a world of its own (a full disk, a locked catalog, a schema that changes under a reader);
-what is refused by looking at the frame is in test_upsert_evolve.py.
+what is refused by looking at the frame is in test_evolve.py.
 """
 
 from __future__ import annotations

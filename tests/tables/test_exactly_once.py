@@ -7,7 +7,7 @@ sets how often each moment is tried (4 in ordinary runs; ``make soak-tables`` ma
 from __future__ import annotations
 
 import fcntl
-import json
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -33,135 +33,26 @@ from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.writing import points, turns
 from shoal.tables.writing.points import WritePoint
 
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "forked_writers", Path(__file__).with_name("forked_writers.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+forked: Any = _load()
+ROWS: int = forked.ROWS
 TRIES = int(os.environ.get("SHOAL_SOAK", "4"))
-ROWS = 40  # of each write
-
-ZYGOTE = textwrap.dedent(
-    """
-    # Imports once, then forks a client per job: a fresh interpreter takes seconds, a fork milliseconds.
-    import json, os, signal, sys, traceback
-    import numpy as np, pyarrow as pa, pandas as pd
-    import dask, dask.dataframe as dd
-    import shoal, shoal.tables.writing.write, shoal.tables.reading.read, shoal.tables.reading.expression
-    from shoal.tables.writing import points
-
-    def lose_an_answer():
-        # The change is made, and the client is told of an error.
-        from sqlalchemy.exc import OperationalError
-        from sqlalchemy.orm import Session
-        commit, lost = Session.commit, []
-        def lossy(self):
-            commit(self)
-            if not lost and sys._getframe(1).f_code.co_name == "commit_table":
-                lost.append(True)
-                raise OperationalError("lost", None, Exception("connection reset by peer"))
-        Session.commit = lossy
-
-    def part(i, start, batch):
-        return pd.DataFrame({"id": np.arange(start + i * 10, start + (i + 1) * 10), "batch": batch})
-
-    def die_in_the_swap():
-        # The metadata is written, the catalog not yet changed; and changed, its own call not yet over.
-        from sqlalchemy.orm import Session
-        commit = Session.commit
-        def deadly(self):
-            swap = sys._getframe(1).f_code.co_name == "commit_table"
-            if swap and job["kill"] == "in the swap, before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            commit(self)
-            if swap and job["kill"] == "in the swap, after":
-                os.kill(os.getpid(), signal.SIGKILL)
-        Session.commit = deadly
-
-    def client(job, pipe):
-        met = []
-        def die(point):
-            if point.name == job["kill"]:
-                met.append(point)
-                if len(met) == job["nth"]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        points.hook = die
-        if job["lose"]:
-            lose_an_answer()
-        if "swap" in job["kill"]:
-            die_in_the_swap()
-        meta = part(0, 0, 0).iloc[:0]
-        df = dd.from_map(part, range(4), args=(job["number"] * job["step"], job["number"]), meta=meta)
-        how = {"mode": "upsert", "keys": "id"} if job["step"] < 40 else {}
-        with dask.config.set(scheduler="sync"):
-            result = shoal.write_table(df, job["table"], run_key=f"run-{job['number']}", **how)
-        answer = {"snapshot": result.snapshot_id, "replayed": result.replayed}
-        os.write(pipe, (json.dumps(answer) + "\\n").encode())
-
-    # What is imported or built at a first use is then there in every child.
-    with dask.config.set(scheduler="sync"):
-        for how in ({}, {"run_key": "again"}, {"mode": "upsert", "keys": "id"}):
-            shoal.write_table(pa.table({"id": [1, 2]}), "warm.t", **how)
-            shoal.write_table(pa.table({"id": [1]}), "warm.t", **how)
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        read, write = os.pipe()
-        children = []
-        for _ in range(job["racers"]):
-            pid = os.fork()
-            if pid == 0:
-                os.close(read)
-                code = 1
-                try:
-                    client(job, write)
-                    code = 0
-                except BaseException:
-                    traceback.print_exc()
-                    sys.stderr.flush()
-                finally:
-                    os._exit(code)
-            children.append(pid)
-        os.close(write)
-        with os.fdopen(read) as answers:
-            told = [json.loads(text) for text in answers]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-        print(json.dumps({"answers": told, "codes": codes}), flush=True)
-    """
-)
-
-
-class Clients:
-    """Client processes; each writes one numbered batch into a table and may be killed at a moment."""
-
-    def __init__(self) -> None:
-        # Python warns of forking with threads about; the children use none that the parent had.
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", ZYGOTE]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def write(
-        self,
-        table: str,
-        number: int,
-        *,
-        step: int = ROWS,
-        kill: str = "",
-        nth: int = 1,
-        lose: bool = False,
-        racers: int = 1,
-    ) -> tuple[list[Any], list[int]]:
-        """What the clients answered, and their exit codes.
-
-        ``step``: by how many ids the batches are apart. 40, their size: they are appended; less: each is
-        upserted, and replaces part of the one before. ``nth``: which time that the moment to die at is met.
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        job = {"table": table, "number": number, "step": step, "kill": kill, "nth": nth}
-        self.process.stdin.write(json.dumps({**job, "lose": lose, "racers": racers}) + "\n")
-        self.process.stdin.flush()
-        told = json.loads(self.process.stdout.readline())
-        return told["answers"], told["codes"]
 
 
 @pytest.fixture(scope="module")
-def clients(lake: CatalogSettings) -> Iterator[Clients]:
-    made = Clients()
+def clients(lake: CatalogSettings) -> Iterator[Any]:
+    made = forked.Clients()
     yield made
     made.process.communicate(timeout=60)
 
@@ -215,9 +106,7 @@ SCHEMA = {"id": pa.int64(), "batch": pa.int64()}
 
 @pytest.mark.parametrize("mode", ["append", "upsert"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_run_again(
-    moment: str, mode: str, name: str, clients: Clients, record_property: Any
-) -> None:
+def test_killed_and_run_again(moment: str, mode: str, name: str, clients: Any, record_property: Any) -> None:
     """Without a cluster the client is also the worker, so every moment is one of its own."""
     step = ROWS if mode == "append" else 25  # not whole files, so that some are rewritten
     acknowledged: dict[int, int] = {}
@@ -236,7 +125,7 @@ def test_killed_and_run_again(
 
 
 @pytest.mark.parametrize("point", WritePoint, ids=[p.name for p in WritePoint])
-def test_killed_while_the_table_is_made(point: WritePoint, name: str, clients: Clients) -> None:
+def test_killed_while_the_table_is_made(point: WritePoint, name: str, clients: Any) -> None:
     """The table comes with its first rows; the manifests of one that never came are the orphan clean-up's."""
     clients.write(name, 0, kill=point.name)
     (answer,), _ = clients.write(name, 0)
@@ -246,7 +135,7 @@ def test_killed_while_the_table_is_made(point: WritePoint, name: str, clients: C
     assert [path for path in left_over(name) if path.endswith(".parquet")] == []
 
 
-def test_a_lost_answer(name: str, clients: Clients, record_property: Any) -> None:
+def test_a_lost_answer(name: str, clients: Any, record_property: Any) -> None:
     acknowledged: dict[int, int] = {}
     shoal.create_table(name, SCHEMA)
     for number in range(TRIES):
@@ -256,7 +145,7 @@ def test_a_lost_answer(name: str, clients: Clients, record_property: Any) -> Non
     check(name, acknowledged, TRIES, record_property)
 
 
-def test_racers_with_one_key(name: str, clients: Clients, record_property: Any) -> None:
+def test_racers_with_one_key(name: str, clients: Any, record_property: Any) -> None:
     """The same run, started four times at once, lands once."""
     acknowledged: dict[int, int] = {}
     for number in range(max(3, TRIES // 3)):
@@ -268,7 +157,7 @@ def test_racers_with_one_key(name: str, clients: Clients, record_property: Any) 
     check(name, acknowledged, 0, record_property)
 
 
-def test_racers_that_make_the_table(name: str, clients: Clients, record_property: Any) -> None:
+def test_racers_that_make_the_table(name: str, clients: Any, record_property: Any) -> None:
     """Nothing is there yet, not even the namespace: one makes the table, and nothing is left of the others'."""
     for number in range(TRIES):
         fresh = f"{name.replace('.', '_')}_{number}.t"

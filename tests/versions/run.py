@@ -60,7 +60,8 @@ ENVIRONMENTS = (
         (
             "tests/tables/test_write_read.py",
             "tests/tables/test_expression.py",
-            "tests/tables/test_upsert_evolve.py",
+            "tests/tables/test_upserts.py",
+            "tests/tables/test_evolve.py",
             "tests/tables/test_bad_input.py",
             "tests/tables/test_catalog.py",
             *UNIT,
@@ -70,7 +71,7 @@ ENVIRONMENTS = (
     Environment(
         "plain",
         "a Dask from before its expressions: tables are read through dd.from_map",
-        ("tests/tables/test_write_read.py", "tests/tables/test_upsert_evolve.py"),
+        ("tests/tables/test_write_read.py", "tests/tables/test_upserts.py", "tests/tables/test_evolve.py"),
         pushes=False,
     ),
     *(
