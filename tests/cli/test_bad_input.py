@@ -75,7 +75,7 @@ def commands() -> list[Command]:
 
 
 EVERY = pytest.mark.parametrize("command", commands(), ids=str)
-OF_KUBERNETES = ("render", "governor")  # at another home there is nothing to do for them
+OF_KUBERNETES = ("apply", "render", "governor")  # at another home there is nothing to do for them
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.applied import Applied, name_of, project_object
 from shoal.homes.kubernetes.names import API_VERSION, OURS
+from shoal.project.loading import load
 
-_PLURALS = {"Secret": "secrets", "ServiceAccount": "serviceaccounts", "Namespace": "namespaces"}
+_PLURALS = {kind.name: kind.plural for kind in OURS}
 
 
 def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
@@ -27,6 +30,12 @@ def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
             return
         assert time.monotonic() < deadline, f"only {served} are served after 30 s"
         time.sleep(0.1)
+
+
+def put_project(api: Api, folder: Path, system: str) -> None:
+    """A project's files, as they are now, in the governor's namespace."""
+    project = load(folder)
+    apply(api, [project_object(name_of(project), system, Applied.of(project))])
 
 
 def remove(api: Api, namespace: str, system: str) -> None:

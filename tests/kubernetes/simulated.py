@@ -5,18 +5,17 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from cluster.clusters import Cluster as Kubernetes
 
-from shoal.client.clusters import open_project
 from shoal.errors import NotFoundError
 from shoal.governor.rounds import RoundPoint
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.governing import Files, GovernorProgram
+from shoal.homes.kubernetes.governing import GovernorProgram
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import (
@@ -30,7 +29,7 @@ from shoal.homes.kubernetes.names import (
     runner_of,
 )
 
-from .installing import apply, remove
+from .installing import apply, put_project, remove
 from .played_heads import PlayedHeads
 
 
@@ -47,12 +46,20 @@ class Simulated:
     namespace: str
     system: str
     governors: list[tuple[GovernorProgram, threading.Thread]] = field(default_factory=list)
+    heads: PlayedHeads | None = None
 
-    def govern(self, reached: Callable[[RoundPoint], None] | None = None) -> threading.Thread:
-        """One governor more; its thread. ``reached`` is told every point after a write."""
+    def put(self) -> None:
+        """The project's files, as they are now, on the server."""
+        put_project(self.admin, self.project, self.system)
+
+    def govern(
+        self, reached: Callable[[RoundPoint], None] | None = None, *, put: bool = True
+    ) -> threading.Thread:
+        """One governor more: its thread. ``reached`` is told every point after a write. ``put``: the project, first."""
         place = Location(namespace=self.namespace, system=self.system, namespaces=(self.namespace,))
-        files = Files(self.project, open_project(self.project).target.name)
-        program = GovernorProgram(self.admin.again(), place, files, reached)
+        if put:
+            self.put()
+        program = GovernorProgram(self.admin.again(), place, reached)
 
         def run() -> None:
             try:
@@ -62,6 +69,7 @@ class Simulated:
 
         thread = threading.Thread(target=run, name="governor", daemon=True)
         self.governors.append((program, thread))
+        self.heads = self.heads or PlayedHeads(self.admin, self.namespace)
         thread.start()
         return thread
 
@@ -82,6 +90,17 @@ class Simulated:
             self.admin.patch(f"{path}/status", {"status": {"phase": phase, "containerStatuses": [said]}})
         else:
             raise NotFoundError(f"{name} has no script that runs")
+
+    def stop(self) -> None:
+        """End governors and heads, and delete what they governed."""
+        if self.heads is not None:
+            self.heads.stop()
+        for program, thread in self.governors:
+            program.stop()
+            thread.join()
+        with suppress(NotFoundError):  # our kinds are not there yet
+            for each in self.admin.list(CLUSTER.path(self.namespace))[0]:
+                self.admin.delete(CLUSTER.path(self.namespace, each["metadata"]["name"]))
 
     def left(self) -> list[str]:
         """What of clusters is there but for their records; and what accounts hold."""
@@ -108,15 +127,9 @@ def simulated(
     block = f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}}}"
     file.write_text(file.read_text().replace("home: local", block, 1))
     monkeypatch.setenv("KUBECONFIG", str(kube_fleet.kubeconfig))
-    heads = PlayedHeads(admin, namespace)
     place = Simulated(admin, project, namespace, system)
     try:
         yield place
     finally:
-        heads.stop()
-        for program, thread in place.governors:
-            program.stop()
-            thread.join()
-        for each in admin.list(CLUSTER.path(namespace))[0]:
-            admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
+        place.stop()
         remove(admin, namespace, system)

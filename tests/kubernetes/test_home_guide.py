@@ -54,6 +54,7 @@ def test_the_page_is_true(
         for block in blocks(PAGE):
             if block.kind == "yaml":
                 name = block.body.splitlines()[0].removeprefix("# ")
+                (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(block.body.replace("shoal-dask:0.1.0", image))
                 if name == "place.yaml":
                     elsewhere = tmp_path / "place"
@@ -67,8 +68,8 @@ def test_the_page_is_true(
                     words = [sys.executable, "-m", "shoal", "governor"]
                     governor = subprocess.Popen(words, cwd=folder, env=admin, stdout=log, stderr=log)
                 run(f"kubectl wait --for=create lease/shoal-governor -n {SYSTEM} --timeout=60s", admin)
-            elif "shoal render" in block.body:
-                run(block.body, admin)
+            elif "shoal apply" in block.body or "shoal render" in block.body:
+                run(block.body.replace("/tmp", str(tmp_path)), admin)
             else:
                 said += run(block.body, alice)
         assert "42" in said

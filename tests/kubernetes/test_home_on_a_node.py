@@ -29,7 +29,7 @@ from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE, STATUS_PORT
 from shoal.model.cluster import Reason, State
 
-from .installing import apply, remove
+from .installing import apply, put_project, remove
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -94,6 +94,7 @@ def governed(
     )
     text = file.read_text().replace("home: local", block, 1)
     file.write_text(text.replace("{cores: 1, memory: 500 MB}", "{cores: 0.2, memory: 700 MB}"))
+    put_project(admin, project, system)
     environment = {**os.environ, "KUBECONFIG": str(kube_node.kubeconfig), "SHOAL_LOG": "debug"}
     log = folder / "governor.log"
     command = [sys.executable, "-m", "shoal", "governor", "--project", str(project)]

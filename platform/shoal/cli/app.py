@@ -82,6 +82,7 @@ COMMANDS = {
     "validate": "validate",
     "doctor": "doctor",
     "images": "images",
+    "apply": "apply",
     "render": "render",
     "governor": "governor",
 }

@@ -138,9 +138,9 @@ def plan(settled: Plan) -> RenderableType:
     for label, value, reason in _plan_rows(settled):
         table.add_row(Text(label, "bold"), value, Text(reason, "dim"))
     title = f"{settled.template} on {settled.engine} at target {settled.target}"
-    here = settled.reasons.get("here")
+    above = [settled.reasons[key] for key in ("numbers", "here") if key in settled.reasons]
     return Group(
-        *([Text(f"{here[:1].upper()}{here[1:]}", "bold")] if here else []), Text(title, "bold"), table
+        *(Text(f"{each[:1].upper()}{each[1:]}", "bold") for each in above), Text(title, "bold"), table
     )
 
 

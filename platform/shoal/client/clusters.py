@@ -28,7 +28,7 @@ from shoal.client.wiring import wire
 from shoal.display.computing import wanted
 from shoal.errors import DeadlineError, NotFoundError, UsageError
 from shoal.homes.base import Home, Request, RunsScripts
-from shoal.homes.choose import ahead, open_home, user_of
+from shoal.homes.choose import ahead, in_force, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
 from shoal.model.workload import Engine, Plan, ScriptRun, Timeouts, Workload
@@ -269,12 +269,14 @@ def prepare(
 
     ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so.
     """
-    opened = open_project(project, target)
     workload = ask(template or "etl", **options)
+    opened = in_force(open_project(project, target), workload.template)
     user = user_of(opened)
     limits = opened.policy.limits_of(user)
     runner = script and isinstance(open_home(opened), RunsScripts)
     settled = size(workload, opened.template(workload.template), limits, opened.target, runner=runner)
+    if opened.numbers:
+        settled = replace(settled, reasons={**settled.reasons, "numbers": opened.numbers})
     return Prepared(opened, workload, settled, limits, user)
 
 
@@ -291,7 +293,7 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
         gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
         each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
     head = f"{plan.template} on {plan.engine}, target {plan.target}: {' + '.join(each)}"
-    really = [plan.reasons["here"]] if "here" in plan.reasons else []
+    really = [plan.reasons[key] for key in ("numbers", "here") if key in plan.reasons]
     ends = _ends(plan.timeouts, detach=detach)
     return "\n  ".join(
         [f"{head}; {price}", *really, *lowered(plan), f"{ends}; reasons: shoal plan {plan.template}"]

@@ -8,12 +8,13 @@ What it must not do: decide (``queueing`` and ``lifecycle`` do), or know a home.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoal.errors import OutcomeUnknownError, StaleRecordError, UsageError
+from shoal.errors import OutcomeUnknownError, RefusedError, StaleRecordError, UsageError
 from shoal.governor.actions import (
     Action,
     Charge,
@@ -37,6 +38,8 @@ from shoal.project.policy import Policy
 from shoal.quota.account import Account, Amounts, amounts, real
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, with_workers
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
+
+_log = logging.getLogger("shoal.governor")
 
 
 class RoundPoint(StrEnum):
@@ -261,6 +264,11 @@ class _Round:
                 version = self._do(cluster, version, action)
             except (StaleRecordError, OutcomeUnknownError):
                 # Not failed and not assumed: the next round looks at what there is.
+                return done
+            except (
+                RefusedError
+            ) as error:  # by a quota or a policy of the place: this cluster waits, others do not
+                _log.warning("%s of %s is tried again: %s", cluster.name, cluster.owner, error.message)
                 return done
             self._governor.reached(crash_point(cluster, action))
             done += 1

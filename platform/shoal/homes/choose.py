@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,8 +86,8 @@ def govern(project: Project, health: int = 0) -> Program:
         return governing_of(project, health)
 
 
-def manifests(project: Project, users: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects that the project's target needs before clusters can be asked for.
+def manifests(project: Project, users: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    """The objects that the project's target needs before clusters can be asked for; for these users alone.
 
     Raises:
         UsageError: the target's home needs none.
@@ -95,6 +96,56 @@ def manifests(project: Project, users: tuple[str, ...]) -> list[dict[str, Any]]:
     from shoal.homes.kubernetes.manifests import rendered
 
     return rendered(project, users)
+
+
+def in_force(project: Project, template: str | None = None) -> Project:
+    """The project as its target goes by it: where one is applied to a server, that counts, and not these files.
+
+    ``template``: the one that is asked for.
+    """
+    if project.target.home != "kubernetes":
+        return project
+    try:
+        with _extra():
+            from shoal.homes.kubernetes.api import Api
+            from shoal.homes.kubernetes.in_force import asked
+            from shoal.homes.kubernetes.location import Location
+
+        api = Api.of(Location.of(project.target).context)
+    except UsageError as error:  # planned for from somewhere else
+        return replace(project, numbers=f"by the files in {project.folder}: {error.message}")
+    return asked(project, api, template)
+
+
+class Putting(Protocol):
+    """Puts a project on the server of its target."""
+
+    def outlook(self) -> Any:
+        """What would change (``homes.kubernetes.applying.Outlook``); nothing is changed."""
+        ...
+
+    def apply(self, outlook: Any) -> None:
+        """Do it."""
+        ...
+
+    def in_force(self, seconds: float = 0.0) -> tuple[int, int, str]:
+        """The generation that is applied, the one in force, and what is wrong."""
+        ...
+
+
+def applying(project: Project) -> Putting:
+    """What puts the project on the server of its target.
+
+    Raises:
+        UsageError: the target's home reads the project's files itself.
+    """
+    _only_kubernetes(
+        project, "`shoal apply` is for Kubernetes: home {home!r} reads the project's files at each command"
+    )
+    with _extra():
+        from shoal.homes.kubernetes.applying import Applying
+
+        return Applying(project)
 
 
 def _only_kubernetes(project: Project, said: str) -> None:

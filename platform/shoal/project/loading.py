@@ -54,7 +54,7 @@ class Project:
     """A loaded project folder with one target chosen.
 
     ``faults``: what is wrong in files of ``clusters/`` and ``images/``, where that was tolerated; the templates that it
-    is about are not among ``templates``.
+    is about are not among ``templates``. ``numbers``: whose numbers these are, where they are not (only) its files'.
     """
 
     folder: Path
@@ -66,6 +66,7 @@ class Project:
     images: Mapping[str, Image] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     tables: Mapping[str, TablePolicy] = field(default_factory=dict)
+    numbers: str = ""
 
     @property
     def prices(self) -> Prices | None:
@@ -320,7 +321,10 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
 def _references(
     documents: Mapping[str, Document], parts: Mapping[str, dict[str, Any]], faults: list[Fault]
 ) -> None:
-    """Users name tiers and teams that exist."""
+    """Users name tiers and teams that exist; everybody else is nobody in particular."""
+    if (everybody := parts["users"].get("default")) and everybody.subjects:
+        wrong = "everybody who is not named cannot be somebody"
+        faults.append(documents["users"].fault(("default", "subjects"), wrong, "name a user for them"))
     for name, user in parts["users"].items():
         for key in ("tier", "team") if user else ():
             wanted, known = getattr(user, key), parts[f"{key}s"]

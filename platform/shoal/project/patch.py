@@ -9,7 +9,7 @@ What it must not do: know what Shoal's pods look like, or merge.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -146,6 +146,8 @@ class PatchSpec(Checked):
 
 class PodPatch(Checked):
     """What is added to every pod of a target, last of all."""
+
+    as_it_stands: ClassVar[bool] = True  # where it is stored: the words are Kubernetes' own
 
     metadata: PatchMetadata = PatchMetadata()
     spec: PatchSpec = PatchSpec()

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from shoal.errors import ContradictionError, NotFoundError, UsageError
 from shoal.model.resource import Resource
@@ -88,11 +88,30 @@ class Tier(Caps):
     gpus: Natural = 0
 
 
+class Subject(Checked):
+    """Whom of Kubernetes' a user is; one of the three. ``service_account`` is ``NAMESPACE/NAME``."""
+
+    user: str | None = None
+    group: str | None = None
+    service_account: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Subject:
+        if len(said := [each for each in (self.user, self.group, self.service_account) if each]) != 1:
+            raise ContradictionError(
+                f"{'nobody' if not said else 'more than one'} is named",
+                hint="write {user: NAME}, {group: NAME} or {service_account: NAMESPACE/NAME}",
+            )
+        return self
+
+
 class User(Caps):
-    """One user: the tier, the team, and what differs from the tier."""
+    """One user: the tier, the team, and what differs from the tier. ``subjects``: who that is on Kubernetes (none:
+    whom the API server knows by that name)."""
 
     tier: str
     team: str | None = None
+    subjects: tuple[Subject, ...] = ()
 
 
 class Team(Caps):

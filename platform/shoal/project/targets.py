@@ -139,7 +139,8 @@ class Cloud(Checked):
     (None: the context's). ``system``: where accounts and the governor are. ``namespaces``: those that the governor
     looks after (empty: all). ``spot``, ``gpu``: on which nodes workers go that take a spot machine (None: there are
     none) or have GPUs. ``secrets``: Secrets of the user's namespace whose entries every head and worker has in its
-    environment. ``pod``: what is added to the pods of heads and workers.
+    environment. ``pod``: what is added to the pods of heads and workers. ``project``: what this project is called there
+    (None: as its folder).
     """
 
     context: str | None = None
@@ -150,6 +151,7 @@ class Cloud(Checked):
     gpu: Nodes | None = None
     secrets: tuple[ObjectName, ...] = ()
     pod: PodPatch | None = None
+    project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
 
 
 class Target(Checked):

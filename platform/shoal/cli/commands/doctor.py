@@ -122,8 +122,14 @@ class _Proofs:
         return f"{self._project.folder}{shipped}, target {self._project.target.name}; templates {names}"
 
     def _policy(self) -> str:
-        limits = self._opened().policy.limits_of(self._home().user())
-        return f"{limits.user} is in tier {limits.tier}" + (f", team {limits.team}" if limits.team else "")
+        from shoal.homes.choose import in_force
+
+        opened = in_force(self._opened())
+        limits = opened.policy.limits_of(self._home().user())
+        team = f", team {limits.team}" if limits.team else ""
+        return f"{limits.user} is in tier {limits.tier}{team}" + (
+            f", {opened.numbers}" if opened.numbers else ""
+        )
 
     def _of_home(self) -> Iterable[Check]:
         """What the home proves of itself, by its own names; without one, that there is none."""

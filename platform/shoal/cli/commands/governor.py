@@ -34,7 +34,7 @@ def governor(
     target: o.Target = None,
     project: o.ProjectFolder = None,
 ) -> None:
-    """Admit, start and end the clusters of a Kubernetes, by this project's policies, until it is told to end."""
+    """Admit, start and end the clusters of a Kubernetes, by what is applied there, until it is told to end."""
     from shoal.homes.choose import govern
     from shoal.project.loading import load
 

@@ -38,12 +38,12 @@ def quota(
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import open_project
-    from shoal.homes.choose import open_home
+    from shoal.homes.choose import in_force, open_home
     from shoal.project.loading import look_up
     from shoal.quota.account import Account, amounts, real
     from shoal.quota.admission import Capacity
 
-    opened = open_project(project, target)
+    opened = in_force(open_project(project, target))
     home = open_home(opened)
     limits = opened.policy.limits_of(home.user() if user is None else user)
     live = home.clusters()
@@ -68,8 +68,10 @@ def quota(
         account(ours, admitted=False),
     )
     if output is o.Output.JSON:
-        write_json(view)
+        write_json(view | ({"numbers": opened.numbers} if opened.numbers else {}))
     else:
         from shoal.cli import layout as tables
 
         out().print(tables.quota(view))
+        if opened.numbers:
+            out().print(f"Limits {opened.numbers}.", markup=False, highlight=False)

@@ -1,6 +1,7 @@
 """``shoal render``: all that a Kubernetes needs before clusters can be asked for, as YAML.
 
-Why it exists: an administrator reads it, keeps it in Git, and applies it with their own tools and rights.
+Why it exists: an administrator reads it, keeps it in Git, and has it applied by their own tools and rights
+(``shoal apply`` does the same at once).
 
 What it must not do: speak to a server.
 """
@@ -17,7 +18,7 @@ from shoal.cli import options as o
 
 EXAMPLES = """\b
 Examples:
-  shoal render --target kubernetes --user alice | kubectl apply --server-side -f -
+  shoal render --target kubernetes > shoal.yaml
 """
 
 
@@ -29,18 +30,16 @@ def add_to(app: typer.Typer) -> None:
 def render(
     user: Annotated[
         list[str] | None,
-        typer.Option(
-            "--user", help="Who may ask for clusters, as the API server knows them; may be repeated."
-        ),
+        typer.Option("--user", help="For these users alone (default: all that policies/users.yaml names)."),
     ] = None,
     target: o.Target = None,
     project: o.ProjectFolder = None,
 ) -> None:
-    """Print resource definitions, the governor's account and the users' namespaces with their rights."""
+    """Print all that `shoal apply` puts on a Kubernetes: definitions, the governor's account, project and users."""
     import yaml
 
     from shoal.homes.choose import manifests
     from shoal.project.loading import load
 
-    opened = load(Path(project) if project else None, target, tolerant=True)
-    yaml.safe_dump_all(manifests(opened, tuple(user or ())), sys.stdout, sort_keys=False)
+    opened = load(Path(project) if project else None, target)
+    yaml.safe_dump_all(manifests(opened, tuple(user) if user else None), sys.stdout, sort_keys=False)

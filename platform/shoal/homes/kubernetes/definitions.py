@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GROUP, LONGEST, REPORT, VERSION, Kind
+from shoal.homes.kubernetes.applied import ProjectStatus, applied_schema, template_schema
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GROUP, LONGEST, PROJECT, REPORT, VERSION, Kind
 from shoal.homes.kubernetes.objects import HeadReport, Spec, Status
 from shoal.homes.kubernetes.structure import Schema, schema_of
 from shoal.quota.account import Account
@@ -27,12 +28,12 @@ _CONDITION = {
     },
 }
 # What of a request may not change once it was made, whoever asks.
-_FIXED = ("workload", "id", "tags", "project", "run")
+_FIXED = ("workload", "id", "tags", "project", "run", "applied", "template")
 
 
 def definitions() -> list[Schema]:
     """All of them, as they are installed."""
-    return [_cluster(), _account(), _report()]
+    return [_cluster(), _account(), _report(), _project()]
 
 
 def _cluster() -> Schema:
@@ -43,6 +44,8 @@ def _cluster() -> Schema:
     spec["properties"]["replicas"] |= {"minimum": 1, "maximum": 100_000}
     spec["properties"]["groups"]["additionalProperties"] |= {"minimum": 0, "maximum": 100_000}
     spec["properties"]["lifetime"] |= {"minimum": 0}
+    spec["properties"]["applied"]["maxLength"] = 63
+    spec["properties"]["template"] = template_schema() | {"nullable": True}
     spec["x-kubernetes-validations"] = [
         {
             "rule": f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
@@ -107,6 +110,22 @@ def _report() -> Schema:
     said = schema_of(HeadReport, text=500)
     columns = [("State", "string", ".said.state"), ("Workers", "integer", ".said.workers")]
     return _definition(REPORT, _object(said=said), columns)
+
+
+def _project() -> Schema:
+    status = schema_of(ProjectStatus)
+    status["properties"]["spec"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    status["properties"]["fault"]["maxLength"] = 8192
+    spec = applied_schema()
+    spec["x-kubernetes-map-type"] = "atomic"  # it is one thing: who applies it replaces the whole
+    root = _object(spec=spec, status=status)
+    root["required"] = ["spec"]
+    columns = [
+        ("In force", "integer", ".status.inForce"),
+        ("Fault", "string", ".status.fault"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    return _definition(PROJECT, root, columns)
 
 
 def _object(**parts: Schema) -> Schema:

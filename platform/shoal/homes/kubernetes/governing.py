@@ -19,40 +19,39 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api, Woken
+from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, REPORT
-from shoal.homes.kubernetes.periods import KUBERNETES
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, PROJECT, REPORT
+from shoal.homes.kubernetes.periods import KUBERNETES, TELLS
 from shoal.homes.kubernetes.store import ObjectStore
 from shoal.machine.logs import set_up
-from shoal.project.loading import Project, load
+from shoal.project.loading import Project
 
 _log = logging.getLogger("shoal.homes")
 _ROUNDS = 20  # without a pause, while there is something to do
-_TELLS = 10.0  # s between two renewals of its Lease
 _ALIVE = 60.0  # s that a round may take before it counts as stuck
 
 
 class GovernorProgram:
-    """Governs a place by a project's files, as they are at each round."""
+    """Governs a place by the projects that were applied to it, as they are at each round."""
 
     def __init__(
         self,
         api: Api,
         location: Location,
-        project: Callable[[], Project],
         reached: Callable[[RoundPoint], None] | None = None,
     ) -> None:
-        self._api, self._location, self._project = api, location, project
-        self._store = ObjectStore(api, location, project)
+        self._api, self._location = api, location
+        self._projects = Projects(api, location.system)
+        self._store = ObjectStore(api, location)
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = 0.0
-        self._renewed = -_TELLS
+        self._renewed = -TELLS
         self._fault = "it has not run a round yet"
         self._woken: Woken | None = None
         self._governor: Governor | None = None
@@ -66,13 +65,15 @@ class GovernorProgram:
             watched[REPORT.path(namespace)] = {}
             watched[POD.path(namespace)] = {"labelSelector": OF_CLUSTER}
         watched[ACCOUNT.path(self._location.system)] = {}
+        watched[PROJECT.path(self._location.system)] = {}
         self._woken = Woken(self._api, watched)
         while not self._over.is_set():
             self._woken.event.clear()
             try:
                 self._tell_that_it_lives()
                 self.round()
-                self._fault, self._last = "", time.monotonic()
+                self._last = time.monotonic()
+                self._say(str(NotAppliedError(self._location.system)) if self._store.unplanned else "")
             except ShoalError as error:
                 self._fault = str(error)
                 _log.warning("the round is tried again: %s", error)
@@ -83,10 +84,10 @@ class GovernorProgram:
         """One look and everything that follows from it, until nothing follows any more."""
         done = 0
         for _ in range(_ROUNDS):
-            policy = self._project().policy
+            self._store.in_force = in_force = self._projects.look(tell=True)
             if self._governor is None:
-                self._governor = Governor(self._store, policy, KUBERNETES, self._reached)
-            self._governor.policy = policy
+                self._governor = Governor(self._store, in_force.policy, KUBERNETES, self._reached)
+            self._governor.policy = in_force.policy
             now = self._governor.round()
             self._store.tidy()
             done += now
@@ -94,9 +95,14 @@ class GovernorProgram:
                 break
         return done
 
+    def _say(self, fault: str) -> None:
+        if fault and fault != self._fault:
+            _log.warning("%s", fault)
+        self._fault = fault
+
     def _tell_that_it_lives(self) -> None:
         """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
-        if time.monotonic() - self._renewed < _TELLS:
+        if time.monotonic() - self._renewed < TELLS:
             return
         path = LEASE.path(self._location.system)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -165,39 +171,10 @@ def serve_health(governing: GovernorProgram, host: str, port: int) -> ThreadingH
     return server
 
 
-class Files:
-    """A project's folder, read again when a file of it changed; the last good one stays in force."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        self._folder, self._target = folder, target
-        self._project = load(folder, target, tolerant=True)
-        self._stamp = self._look()
-
-    def __call__(self) -> Project:
-        stamp = self._look()
-        if stamp != self._stamp:
-            try:
-                self._project = load(self._folder, self._target, tolerant=True)
-            except ShoalError as error:
-                _log.error("the project's files have errors, the previous ones stay in force: %s", error)
-            self._stamp = stamp
-        return self._project
-
-    def _look(self) -> tuple[tuple[str, int, int], ...]:
-        parts = [self._folder / "shoal.yaml"]
-        for name in ("clusters", "policies", "images"):
-            parts += sorted((self._folder / name).glob("*.yaml"))
-        return tuple(
-            (str(each), (found := each.stat()).st_mtime_ns, found.st_size) for each in parts if each.exists()
-        )
-
-
 def governing_of(project: Project, health: int) -> GovernorProgram:
-    """For a project's target, by its files as they are from now on."""
+    """For a project's target. Its files say where that is, and nothing else: see :mod:`in_force`."""
     location = Location.of(project.target)
-    governing = GovernorProgram(
-        Api.of(location.context), location, Files(project.folder, project.target.name)
-    )
+    governing = GovernorProgram(Api.of(location.context), location)
     set_up(sys.stderr)
     if health:
         serve_health(governing, "0.0.0.0", health)  # noqa: S104 - the kubelet asks from outside of the pod

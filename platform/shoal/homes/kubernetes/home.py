@@ -27,8 +27,9 @@ from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
 from shoal.governor.ports import Key, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
-from shoal.homes.kubernetes import connecting, logs, tunnel
+from shoal.homes.kubernetes import connecting, in_force, logs, tunnel
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.applied import applied_name
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import (
@@ -62,6 +63,7 @@ from shoal.model.endpoint import Endpoint
 from shoal.model.names import checked
 from shoal.model.status import Event, HeadStatus
 from shoal.project.loading import Project, load
+from shoal.project.policy import Policy
 from shoal.quota.account import Account
 from shoal.quota.admission import Decision, Verdict, lasting
 from shoal.units import Seconds
@@ -91,6 +93,10 @@ class KubernetesHome:
     @cached_property
     def _namespace(self) -> str:
         return self._location.own(self._api)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return in_force.asked(self._project, self._api).policy
 
     @cached_property
     def _user(self) -> str:
@@ -128,9 +134,10 @@ class KubernetesHome:
         workload = request.workload
         if times.no_client >= times.max and workload.no_client is None:
             workload = replace(workload, no_client=times.no_client)  # asked for with `detach`
-        spec = Spec(
-            workload, request.id or "", dict(request.tags), str(self._project.folder), run=request.run
-        )
+        name, folder = applied_name(self._project), str(self._project.folder)
+        own = in_force.own(self._project, self._api, workload.template)
+        tags, run = dict(request.tags), request.run
+        spec = Spec(workload, request.id or "", tags, folder, run=run, applied=name, template=own)
         for _ in range(10):
             if (known := self._object(request.name)) is not None:
                 cluster = self._read(known)
@@ -161,7 +168,7 @@ class KubernetesHome:
     def _refusal(self, cluster: Cluster) -> ShoalError:
         error: RefusedError = QuotaExceededError(cluster.message)
         with contextlib.suppress(ShoalError):
-            error = why_not(self._snapshot(), self._project.policy, cluster).error()
+            error = why_not(self._snapshot(), self._policy, cluster).error()
         error.args, error.message = (cluster.message,), cluster.message
         return error
 
@@ -169,9 +176,9 @@ class KubernetesHome:
         """By the accounts that may be read here, and this project's own policy."""
         known = self.find(request.name, request.owner)
         same = self._uid(known) if known is not None and not known.state.ended else ""
-        team = self._project.policy.limits_of(request.owner).team
+        team = self._policy.limits_of(request.owner).team
         fresh = requested(request, same, team, time.time(), str(self._project.folder))
-        return would(self._snapshot(), self._project.policy, fresh)
+        return would(self._snapshot(), self._policy, fresh)
 
     def held(self, owner: str) -> Account:
         """Of an account that may not be read, nothing is known: it is empty then."""
@@ -183,7 +190,7 @@ class KubernetesHome:
         return replace(account, admitted={ids.get(uid, uid): its for uid, its in account.admitted.items()})
 
     def _snapshot(self) -> Snapshot:
-        team = self._project.policy.limits_of(self._user).team
+        team = self._policy.limits_of(self._user).team
         keys: set[Key] = {(Scope.USER, self._user), *({(Scope.TEAM, team)} if team else ())}
         if (machine := self._project.target.machine) is not None:
             keys.add((Scope.PLACE, ""))
@@ -262,7 +269,7 @@ class KubernetesHome:
         its = cluster.plan.group(group)
         at_least_one(workers, cluster.plan, group)
         if workers > its.count:
-            decision = grown(self._snapshot(), self._project.policy, cluster, workers, group)
+            decision = grown(self._snapshot(), self._policy, cluster, workers, group)
             if decision.verdict is not Verdict.ADMIT:
                 raise decision.error()
         first = its is cluster.plan.groups[0]
@@ -277,7 +284,7 @@ class KubernetesHome:
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         found = self._by_id(cluster_id)
         cluster = self._read(found)
-        limits = self._project.policy.limits_of(cluster.owner)
+        limits = self._policy.limits_of(cluster.owner)
         lasting(cluster, longest, limits, time.time())
         self._wish(found, {"lifetime": float(longest)})
         return self._given(

@@ -49,9 +49,10 @@ class Location:
 
 
 def user_of(api: Api, namespace: str) -> str:
-    """Whose a namespace is: its label says so, else it is its own."""
+    """Whose a namespace is: its annotation says so, else its label, else it is its own."""
     try:
-        labels = api.get(NAMESPACE.path(name=namespace))["metadata"].get("labels", {})
+        metadata = api.get(NAMESPACE.path(name=namespace))["metadata"]
     except (RightsError, NotFoundError):
         return namespace
-    return str(labels.get(USER, namespace))
+    said = metadata.get("labels", {}) | metadata.get("annotations", {})
+    return str(said.get(USER, namespace))

@@ -1,8 +1,8 @@
 """All that a Kubernetes needs before clusters can be asked for, as objects: definitions, namespaces, accounts, rights.
 
-Why it exists: one source for ``shoal render`` and for the tests. Rights are the least that each part needs: a user
-makes no pods and reads no Secret but the one that lets in to their clusters; a head reads its record and writes its
-report; workers may nothing.
+Why it exists: one source for ``shoal apply``, ``shoal render`` and the tests. Rights are the least that each part
+needs: a user makes no pods and reads no Secret but the one that lets in to their clusters; a head reads its record and
+writes its report; workers may nothing.
 
 What it must not do: speak to a server.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
+from shoal.homes.kubernetes.applied import Applied, name_of, project_object
 from shoal.homes.kubernetes.definitions import definitions
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
@@ -22,22 +24,36 @@ from shoal.homes.kubernetes.names import (
     GOVERNOR,
     GROUP,
     HEAD_ACCOUNT,
+    MANAGED,
+    OF_PROJECT,
+    OF_SYSTEM,
+    PROJECT,
+    QUOTA,
+    RBAC,
+    RELEASE,
     REPORT,
     RUNNER_ACCOUNT,
     USER,
     account_of,
 )
+from shoal.model.resource import Resource
 from shoal.project.loading import Project
+from shoal.project.policy import Limits, Policy, Subject
+from shoal.project.yamlfile import Fault, raise_faults
 
 Object = dict[str, Any]
-_RBAC = "rbac.authorization.k8s.io"
-Subject = Mapping[str, str]
+Whom = Mapping[str, str]
+RIGHTS = "shoal-user"  # the Role of a user in their namespace
 
 
 def cluster_wide(system: str) -> list[Object]:
     """What there is once: our definitions, the governor's namespace and account, and its rights to look."""
+    release = {RELEASE: version("shoal")}
     return [
-        *definitions(),
+        *(
+            each | {"metadata": each["metadata"] | {"labels": {MANAGED: "shoal"} | release}}
+            for each in definitions()
+        ),
         _namespace(system, {}),
         _named("v1", "ServiceAccount", GOVERNOR, system),
         _role(
@@ -54,7 +70,8 @@ def cluster_wide(system: str) -> list[Object]:
             system,
             [
                 _rule([GROUP], [ACCOUNT.plural], ["get", "list", "watch", "create"]),
-                _rule([GROUP], [f"{ACCOUNT.plural}/status"], ["update"]),
+                _rule([GROUP], [f"{ACCOUNT.plural}/status", f"{PROJECT.plural}/status"], ["update"]),
+                _rule([GROUP], [PROJECT.plural], ["get", "list", "watch"]),
                 _rule(["coordination.k8s.io"], ["leases"], ["get", "create", "patch"]),
             ],
         ),
@@ -63,7 +80,7 @@ def cluster_wide(system: str) -> list[Object]:
 
 
 def of_user(
-    user: str, namespace: str, subjects: Iterable[Subject], system: str, team: str | None = None
+    user: str, namespace: str, subjects: Iterable[Whom], system: str, team: str | None = None
 ) -> list[Object]:
     """A user's namespace, and who may do what in it. ``subjects``: whom of Kubernetes' the user is."""
     people = list(subjects)
@@ -75,13 +92,14 @@ def of_user(
     return [
         _namespace(
             namespace,
-            {USER: user, "pod-security.kubernetes.io/enforce": "restricted"},
+            {USER: _label(user), "pod-security.kubernetes.io/enforce": "restricted"},
+            {USER: user},
         ),
         _named("v1", "Secret", ACCESS, namespace),
         _named("v1", "ServiceAccount", HEAD_ACCOUNT, namespace),
         _named("v1", "ServiceAccount", RUNNER_ACCOUNT, namespace),
         _role(
-            "shoal-user",
+            RIGHTS,
             namespace,
             [
                 _rule(
@@ -96,13 +114,14 @@ def of_user(
                 _rule([""], ["pods/portforward"], ["create", "get"]),
             ],
         ),
-        _binding("shoal-user", namespace, people),
+        _binding(RIGHTS, namespace, people),
         # What is held of their limits, and whether somebody governs.
         _role(
             f"shoal-user-{namespace}",
             system,
             [
                 _rule([GROUP], [ACCOUNT.plural], ["get"], accounts),
+                _rule([GROUP], [PROJECT.plural], ["get", "list"]),  # by what they are planned and admitted
                 _rule(["coordination.k8s.io"], ["leases"], ["get"], [GOVERNOR]),
             ],
         ),
@@ -142,8 +161,15 @@ def of_user(
     ]
 
 
-def _namespace(name: str, labels: Mapping[str, str]) -> Object:
-    metadata: Object = {"name": name, "labels": {"app.kubernetes.io/managed-by": "shoal", **labels}}
+def _label(name: str) -> str:
+    """As much of a name as a label takes; the annotation has it in full."""
+    return re.sub("[^A-Za-z0-9_.-]+", "_", name)[:63].strip("-_.")
+
+
+def _namespace(name: str, labels: Mapping[str, str], notes: Mapping[str, str] | None = None) -> Object:
+    metadata: Object = {"name": name, "labels": {MANAGED: "shoal", **labels}}
+    if notes:
+        metadata["annotations"] = dict(notes)
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
@@ -158,20 +184,20 @@ def _metadata(name: str, namespace: str | None) -> Object:
 def _role(name: str, namespace: str | None, rules: list[Object]) -> Object:
     kind = "Role" if namespace else "ClusterRole"
     return {
-        "apiVersion": f"{_RBAC}/v1",
+        "apiVersion": f"{RBAC}/v1",
         "kind": kind,
         "metadata": _metadata(name, namespace),
         "rules": rules,
     }
 
 
-def _binding(name: str, namespace: str | None, subjects: list[Subject]) -> Object:
+def _binding(name: str, namespace: str | None, subjects: list[Whom]) -> Object:
     kind = "Role" if namespace else "ClusterRole"
     return {
-        "apiVersion": f"{_RBAC}/v1",
+        "apiVersion": f"{RBAC}/v1",
         "kind": f"{kind}Binding",
         "metadata": _metadata(name, namespace),
-        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
         "subjects": [dict(subject) for subject in subjects],
     }
 
@@ -183,23 +209,92 @@ def _rule(
     return rule | ({"resourceNames": names} if names else {})
 
 
-def _account(name: str, namespace: str) -> Subject:
+def _account(name: str, namespace: str) -> Whom:
     return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
-def person(name: str) -> Subject:
+def person(name: str) -> Whom:
     """A user as the API server knows them."""
-    return {"kind": "User", "name": name, "apiGroup": _RBAC}
+    return {"kind": "User", "name": name, "apiGroup": RBAC}
 
 
-def rendered(project: Project, users: Iterable[str]) -> list[Object]:
-    """All of it for a project's target, with a namespace for each user (``shoal-NAME``)."""
-    system = Location.of(project.target).system
-    found = cluster_wide(system)
-    for user in users:
-        team = project.policy.limits_of(user).team
-        found += of_user(user, namespace_of(user), [person(user)], system, team)
+def whom(user: str, subjects: Iterable[Subject]) -> list[Whom]:
+    """Whom of Kubernetes' a user of the policies is; without subjects, the one of that name."""
+    found: list[Whom] = []
+    for each in subjects:
+        if each.service_account is not None:
+            namespace, _, name = each.service_account.partition("/")
+            found.append(_account(name, namespace))
+        elif each.group is not None:
+            found.append({"kind": "Group", "name": each.group, "apiGroup": RBAC})
+        else:
+            found.append(person(each.user or user))
+    return found or [person(user)]
+
+
+def quota(limits: Limits, namespace: str) -> Object:
+    """The most that a user's pods may take, whoever made them: the policy's totals, a head and a runner per cluster."""
+    clusters = int(limits.totals[Resource.CLUSTERS].value)
+    beside = 2 * clusters
+    pods = beside + clusters * int(limits.per_cluster[Resource.WORKERS].value)
+    memory = int(limits.totals[Resource.MEMORY].value + beside * limits.per_cluster[Resource.HEAD].value)
+    hard = {"pods": str(pods), "requests.memory": str(memory), "limits.memory": str(memory)}
+    hard |= {"services.nodeports": "0", "services.loadbalancers": "0"}
+    if (gpus := limits.totals.get(Resource.GPUS)) is not None:
+        hard["requests.nvidia.com/gpu"] = str(int(gpus.value))
+    metadata = {"name": "shoal", "namespace": namespace}
+    return {
+        "apiVersion": QUOTA.group_version,
+        "kind": QUOTA.name,
+        "metadata": metadata,
+        "spec": {"hard": hard},
+    }
+
+
+def of_project(project: Project, users: Iterable[str] | None = None) -> list[Object]:
+    """What a project puts on the server, and takes away again: itself, and its users' namespaces with their rights.
+
+    ``users``: these alone (None: all that its policies name). A project without policies of its own has no users.
+
+    Raises:
+        ConfigError: two users would have one namespace.
+    """
+    system, name = Location.of(project.target).system, name_of(project)
+    applied = Applied.of(project)
+    found: list[Object] = [project_object(name, system, applied)]
+    policy = project.policy
+    named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
+    _refuse_one_namespace_for_two(policy, named)
+    for user in named:
+        limits, its = policy.limits_of(user), policy.user(user)
+        namespace = namespace_of(user)
+        subjects = whom(user, its.subjects if user in policy.users else ())
+        objects = [*of_user(user, namespace, subjects, system, limits.team), quota(limits, namespace)]
+        found += [_marked(each, name, system) for each in objects]
     return found
+
+
+def rendered(project: Project, users: Iterable[str] | None = None) -> list[Object]:
+    """All that a project's target needs before clusters can be asked for."""
+    return [*cluster_wide(Location.of(project.target).system), *of_project(project, users)]
+
+
+def _marked(each: Object, project: str, system: str) -> Object:
+    metadata = each["metadata"]
+    labels = {MANAGED: "shoal", OF_PROJECT: project, OF_SYSTEM: system} | metadata.get("labels", {})
+    return each | {"metadata": metadata | {"labels": labels}}
+
+
+def _refuse_one_namespace_for_two(policy: Policy, users: Iterable[str]) -> None:
+    faults, taken = [], dict[str, str]()
+    for user in users:
+        if (other := taken.setdefault(namespace_of(user), user)) != user:
+            file, _, line = policy.where.get(f"users.{user}", "policies/users.yaml:1").rpartition(":")
+            wrong = f"would have the namespace of {other!r} ({namespace_of(user)})"
+            faults.append(
+                Fault(file, int(line), user, wrong, "give one of them another name, with `subjects:`")
+            )
+    raise_faults(faults)
 
 
 def namespace_of(user: str) -> str:

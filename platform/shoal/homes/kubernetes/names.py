@@ -37,13 +37,22 @@ class Kind:
 CLUSTER = Kind("Cluster", "shoalclusters", API_VERSION, "shc")
 ACCOUNT = Kind("Account", "shoalaccounts", API_VERSION, "sha")
 REPORT = Kind("Report", "shoalreports", API_VERSION, "shr")
-OURS = (CLUSTER, ACCOUNT, REPORT)
+PROJECT = Kind("Project", "shoalprojects", API_VERSION, "shp")
+OURS = (CLUSTER, ACCOUNT, REPORT, PROJECT)
 
 POD = Kind("Pod", "pods")
 SECRET = Kind("Secret", "secrets")
 SERVICE = Kind("Service", "services")
 NAMESPACE = Kind("Namespace", "namespaces")
 LEASE = Kind("Lease", "leases", "coordination.k8s.io/v1")
+SERVICE_ACCOUNT = Kind("ServiceAccount", "serviceaccounts")
+QUOTA = Kind("ResourceQuota", "resourcequotas")
+RBAC = "rbac.authorization.k8s.io"
+CLUSTER_ROLE = Kind("ClusterRole", "clusterroles", f"{RBAC}/v1")
+CLUSTER_BINDING = Kind("ClusterRoleBinding", "clusterrolebindings", f"{RBAC}/v1")
+ROLE_OF = Kind("Role", "roles", f"{RBAC}/v1")
+BINDING = Kind("RoleBinding", "rolebindings", f"{RBAC}/v1")
+DEFINITION = Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1")
 
 # Labels. The cluster's uid marks all that is its own; a pod's role says which part it is.
 OF_CLUSTER = f"{GROUP}/cluster"
@@ -52,7 +61,11 @@ SLOT = f"{GROUP}/slot"
 ASKED_AS = f"{GROUP}/asked-as"
 OF_GROUP = f"{GROUP}/group"  # on a worker's pod: its group of workers
 CAPACITY = f"{GROUP}/capacity"  # on a worker's pod: on what machine it is to be
-USER = f"{GROUP}/user"  # on a namespace: whose it is
+USER = f"{GROUP}/user"  # on a namespace: whose it is (the annotation says it in full, the label as far as one can)
+OF_PROJECT = f"{GROUP}/project"  # on what a project put on the server: which one
+OF_SYSTEM = f"{GROUP}/system"  # and in which governor's namespace that is
+MANAGED = "app.kubernetes.io/managed-by"
+RELEASE = "app.kubernetes.io/version"  # on our definitions: which Shoal they are of
 HEAD, WORKER, RUNNER = "head", "worker", "runner"
 
 ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster

@@ -47,7 +47,8 @@ class Spec:
     ``id``: what the asker knows the cluster by. ``project``: the folder that was asked from. ``run``: the script that
     is to run beside it. ``replicas``: how many workers are wanted now in the first group, ``groups``: in others, by
     name; ``lifetime``: a maximum lifetime other than the planned one, in seconds; ``exit_code``: how a script ended
-    that ran on it elsewhere.
+    that ran on it elsewhere; ``applied``: the project whose template is meant ("": the one that has it); ``template``:
+    a whole template that nobody applied, under the workload's name for it.
     """
 
     workload: Workload
@@ -60,6 +61,8 @@ class Spec:
     exit_code: int | None = None
     run: ScriptRun | None = None
     groups: Mapping[str, int] = field(default_factory=dict)
+    applied: str = ""
+    template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -48,3 +48,5 @@ KUBERNETES = KubernetesPeriods(
     decide=Seconds(10),
     pull=Seconds(90),
 )
+TELLS = 10.0  # s between two renewals of the governor's Lease
+BEAT = 2 * TELLS  # s without one after which somebody is told

@@ -7,11 +7,15 @@ What it must not do: change anything.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
 
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.in_force import NotAppliedError, standing_of
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
@@ -21,9 +25,13 @@ from shoal.homes.kubernetes.names import (
     GROUP,
     LEASE,
     OURS,
+    PROJECT,
     SECRET,
+    VERSION,
 )
+from shoal.homes.kubernetes.periods import BEAT
 from shoal.model.checks import Check, Failed
+from shoal.words import listed
 
 OLDEST = (1, 30)  # ValidatingAdmissionPolicy is in its first stable version there
 _ASKED = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -33,6 +41,13 @@ _NEEDED = (
     ("list", "pods", "", ""),
     ("create", "pods", "", "portforward"),
 )
+
+
+def _age(said: str) -> float:
+    try:
+        return time.time() - datetime.fromisoformat(said).timestamp()
+    except ValueError:
+        return float("inf")
 
 
 def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], str]) -> Iterable[Check]:
@@ -54,13 +69,49 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
             served = {each["name"] for each in api().get(f"/apis/{API_VERSION}")["resources"]}
         except NotFoundError:
             served = set()
+        others = {each["version"] for each in _group()} - {VERSION}
+        if others and not served:
+            raise Failed(
+                f"{api().server} has our resources in {listed(sorted(others))}, and this Shoal speaks {VERSION}",
+                "pip install --upgrade 'shoal[kubernetes]'",
+            )
         absent = [kind.plural for kind in OURS if kind.plural not in served]
         if absent:
             raise Failed(
                 f"{api().server} does not know {', '.join(absent)} ({API_VERSION})",
-                "An administrator runs: shoal render --target TARGET | kubectl apply --server-side -f -",
+                "An administrator runs: shoal apply",
             )
         return f"{API_VERSION}: {', '.join(kind.plural for kind in OURS)}"
+
+    def _group() -> Any:
+        try:
+            return api().get(f"/apis/{GROUP}")["versions"]
+        except NotFoundError:
+            return []
+
+    def project() -> str:
+        try:
+            found, _ = api().list(PROJECT.path(location.system))
+        except (RightsError, NotFoundError) as error:
+            raise Failed(
+                f"what is in force cannot be read: {error.message}",
+                "An administrator runs `shoal apply`, which gives the right to.",
+            ) from error
+        if not found:
+            error_ = NotAppliedError(location.system)
+            raise Failed(error_.message, error_.hint)
+        told = []
+        for each in found:
+            name, status = each["metadata"]["name"], standing_of(each)
+            if status.fault:
+                raise Failed(f"project {name}: {status.fault}", "Correct its files, then: shoal apply")
+            if status.in_force != each["metadata"]["generation"]:
+                raise Failed(
+                    f"project {name} was applied, and no governor has taken it up",
+                    "An administrator looks for the governor (see below).",
+                )
+            told.append(f"{name}, generation {status.in_force}")
+        return f"in force: {listed(told)}"
 
     def rights() -> str:
         lacking = []
@@ -72,7 +123,7 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
         if lacking:
             raise Failed(
                 f"in namespace {namespace()} this account may not: {', '.join(lacking)}",
-                "Ask the administrator for a namespace of your own (`shoal render` prints its rights).",
+                "An administrator names you in policies/users.yaml (with `subjects:`), then: shoal apply",
             )
         return f"all that is needed, in namespace {namespace()}"
 
@@ -82,25 +133,34 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
         except RightsError as error:
             raise Failed(
                 f"this account may not read Secret {ACCESS} in {namespace()}: nothing can be connected to",
-                "Ask the administrator for the rights that `shoal render` prints.",
+                "An administrator runs: shoal apply",
             ) from error
         except NotFoundError:
             return f"Secret {ACCESS} comes with the first cluster"
         return f"Secret {ACCESS} in namespace {namespace()}"
 
     def governor() -> str:
+        path = LEASE.path(location.system, GOVERNOR)
+        fix = "An administrator starts it again: shoal governor"
         try:
-            lease = api().get(LEASE.path(location.system, GOVERNOR))
+            seen = str(api().get(path)["spec"].get("renewTime", "never"))
         except (RightsError, NotFoundError) as error:
             raise Failed(
-                f"no governor is seen in namespace {location.system}: {error}",
-                "An administrator runs `shoal governor`, or its Deployment (shoal render).",
+                f"no governor is seen in namespace {location.system}: {error.message}", fix
             ) from error
-        return f"last seen {lease['spec'].get('renewTime', 'never')} in namespace {location.system}"
+        if _age(seen) > BEAT:  # by another machine's clock: whether it beats is seen here
+            begin = time.monotonic()
+            while (now := str(api().get(path)["spec"].get("renewTime", "never"))) == seen:
+                if time.monotonic() - begin > BEAT:
+                    raise Failed(f"the governor was last seen {seen}, and said nothing for {BEAT:.0f} s", fix)
+                time.sleep(0.5)
+            seen = now
+        return f"last seen {seen} in namespace {location.system}"
 
     return [
         ("API server", server),
         ("resource definitions", definitions),
+        ("applied project", project),
         ("rights", rights),
         ("access", access),
         ("governor", governor),

@@ -10,7 +10,6 @@ What it must not do: decide.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError
+from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
 from shoal.homes.kubernetes.objects import (
@@ -45,15 +45,14 @@ from shoal.homes.kubernetes.objects import (
     status_of,
     unplanned,
 )
+from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, service, worker_pod
+from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.sight import going, nowhere, over, role, seen_in, sight
 from shoal.homes.kubernetes.structure import read, written
 from shoal.homes.kubernetes.tending import surplus, tend
-from shoal.machine.certificate import make_certificate, name_of
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.planning.sizing import plan as size
-from shoal.project.loading import Project
 from shoal.quota.account import Account
 from shoal.quota.admission import lasting
 from shoal.units import Seconds
@@ -66,10 +65,15 @@ _PODS = {"labelSelector": OF_CLUSTER}
 
 
 class ObjectStore:
-    """What the governor of a place reads and writes. ``project`` gives templates, prices and policy as they are now."""
+    """What the governor of a place reads and writes. ``in_force``: templates, prices and policy as they are now.
 
-    def __init__(self, api: Api, location: Location, project: Callable[[], Project]) -> None:
-        self._api, self._location, self._project = api, location, project
+    ``unplanned``: how many requests wait for a project to be applied.
+    """
+
+    def __init__(self, api: Api, location: Location) -> None:
+        self._api, self._location = api, location
+        self.in_force = InForce(location.system)
+        self.unplanned = 0
         self._found: dict[str, Object] = {}
         self._pods: dict[str, list[Object]] = {}
         self._reports: dict[str, HeadReport] = {}
@@ -102,7 +106,7 @@ class ObjectStore:
                 self._reports[owner] = read(HeadReport, found.get("said", {}))
             except InfrastructureError as error:
                 _log.warning("the report of %s is left out: %s", found["metadata"]["name"], error)
-        self._records = {}
+        self._records, self.unplanned = {}, 0
         clusters: dict[str, tuple[Cluster, int]] = {}
         sights: dict[str, Sight] = {uid: Sight(remains=True) for uid in self._pods if uid not in self._found}
         wishes: dict[str, UserWishes] = {}
@@ -110,6 +114,9 @@ class ObjectStore:
             try:
                 spec, status = spec_of(found), status_of(found)
                 cluster = self._record(found, spec, status)
+            except NotAppliedError:  # it is answered once there is one
+                self.unplanned += 1
+                continue
             except ShoalError as error:  # one that cannot be read does not stop the others
                 self._refuse(found, error)
                 continue
@@ -124,7 +131,7 @@ class ObjectStore:
             clusters[uid] = cluster, _version(found)
             wishes[uid] = _wishes(found, spec, cluster, report)
         self._note_who_waits()
-        machine = self._project().target.machine
+        machine = self.in_force.machine
         read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
         return Snapshot(now, read_accounts, clusters, sights, wishes, machine)
 
@@ -143,11 +150,11 @@ class ObjectStore:
         uid = found["metadata"]["uid"]
         if status is not None:
             return cluster_of(found, status, spec, status.plan or unplanned(spec), uid)
-        project, owner = self._project(), self._owner(found["metadata"]["namespace"])
-        limits = project.policy.limits_of(owner)
         workload = spec.workload
-        template, runner = project.template(workload.template), spec.run is not None
-        plan = size(workload, template, limits, project.target, runner=runner)
+        template, target = self.in_force.meant(workload.template, spec.applied, spec.template)
+        owner = self._owner(found["metadata"]["namespace"])
+        limits = self.in_force.policy.limits_of(owner)
+        plan = size(workload, template, limits, target, runner=spec.run is not None)
         request = Request(found["metadata"]["name"], owner, workload, plan, spec.tags, run=spec.run)
         fresh = requested(request, uid, limits.team, created(found), spec.project)
         return replace(fresh, head={"namespace": found["metadata"]["namespace"]})
@@ -202,7 +209,7 @@ class ObjectStore:
         """Its pass, its name, its report and its pod; what is there already stays."""
         found, cluster = self._found[cluster_id], self._records[cluster_id]
         namespace = found["metadata"]["namespace"]
-        self._give_pass(namespace, cluster_id)
+        give_pass(self._api, namespace, cluster_id)
         for path, item in (
             (REPORT.path(namespace), report_object(found)),
             (SERVICE.path(namespace), service(cluster, found)),
@@ -221,8 +228,9 @@ class ObjectStore:
             raise StaleRecordError(error.message) from error
 
     def _dressed(self, pod: Object, cluster: Cluster) -> Object:
-        project = self._project()
-        return dressed(pod, cluster.plan, project.target.kubernetes, project.mounts)
+        spec = spec_of(self._found[cluster.id])
+        its = self.in_force.around(spec.applied, "" if spec.template else cluster.plan.template)
+        return dressed(pod, cluster.plan, its.kubernetes, its.mounts)
 
     def stop_head(self, cluster_id: str) -> None:
         """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
@@ -249,7 +257,7 @@ class ObjectStore:
         if (found := self._found.get(cluster_id)) is not None:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
-            self._take_pass(namespace, cluster_id)
+            take_pass(self._api, namespace, cluster_id)
 
     def _keep_log(self, cluster_id: str, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -292,7 +300,7 @@ class ObjectStore:
                 there = self._api.get(SECRET.path(namespace, names.ACCESS)).get("data", {})
                 stale = {key.rpartition(".")[0] for key in there} - set(self._found)
                 for uid in stale - set(self._pods):
-                    self._take_pass(namespace, uid)
+                    take_pass(self._api, namespace, uid)
             except ShoalError as error:
                 _log.debug("passes of %s are looked at again: %s", namespace, error)
 
@@ -323,7 +331,7 @@ class ObjectStore:
         asked = spec_of(found).lifetime
         if asked is None or cluster.state is State.QUEUED or asked == cluster.plan.timeouts.max:
             return
-        limits = self._project().policy.limits_of(cluster.owner)
+        limits = self.in_force.policy.limits_of(cluster.owner)
         try:
             plan = lasting(cluster, Seconds(asked), limits, time.time())
         except ShoalError as error:
@@ -336,33 +344,6 @@ class ObjectStore:
         if cluster.id in self._reports:
             self.end_remains(cluster.id)
             self._api.delete(REPORT.path(found["metadata"]["namespace"], found["metadata"]["name"]))
-
-    def _give_pass(self, namespace: str, uid: str) -> None:
-        path = SECRET.path(namespace, names.ACCESS)
-        try:
-            there = self._api.get(path)
-        except NotFoundError:
-            metadata = {"name": names.ACCESS, "namespace": namespace}
-            try:
-                made = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
-                there = self._api.create(SECRET.path(namespace), made)
-            except StaleRecordError:
-                there = self._api.get(path)
-        if Pass.of(there.get("data", {}), uid) is not None:
-            return
-        certificate, key = make_certificate(name_of(uid))
-        fresh = Pass(secrets.token_urlsafe(32), certificate, key)
-        version = {"resourceVersion": there["metadata"]["resourceVersion"]}
-        self._api.patch(path, {"metadata": version, "data": fresh.data(uid)})
-
-    def _take_pass(self, namespace: str, uid: str) -> None:
-        try:
-            there = self._api.get(SECRET.path(namespace, names.ACCESS))
-        except NotFoundError:
-            return
-        its = {key: None for key in there.get("data", {}) if key.startswith(f"{uid}.")}
-        if its:
-            self._api.patch(SECRET.path(namespace, names.ACCESS), {"data": its})
 
     def _made(self, path: str, item: Object, owner: Object) -> None:
         """Create it; one of that name that belongs to this cluster is as good, another one is waited for."""

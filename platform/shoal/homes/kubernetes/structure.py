@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -45,6 +45,14 @@ def schema_of(kind: Any, *, text: int = _TEXT, items: int = _ITEMS) -> Schema:
         if len(kinds) > 1:
             return dict(_OPEN)  # one or the other: what reads it checks it
         return schema_of(kinds[0], text=text, items=items) | {"nullable": True}
+    if kind is Any:
+        return dict(_OPEN)
+    if origin is typing.Literal:
+        return {"type": "string", "enum": list(arguments)}
+    if origin is typing.Annotated:
+        return schema_of(arguments[0], text=text, items=items) | _bounds(arguments[1:])
+    if (known := getattr(kind, "model_fields", None)) is not None:
+        return _schema_of_model(kind, known, text, items)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _hints(kind)
         its = {camel(name): schema_of(hint, text=text, items=items) for name, hint in hints.items()}
@@ -68,13 +76,47 @@ def schema_of(kind: Any, *, text: int = _TEXT, items: int = _ITEMS) -> Schema:
     raise TypeError(f"{kind} has no structural schema")
 
 
+def _schema_of_model(kind: Any, known: Mapping[str, Any], text: int, items: int) -> Schema:
+    """Of a pydantic model, told by its form alone: every head has this module, and none needs pydantic."""
+    if getattr(kind, "as_it_stands", False):
+        return {"type": "object", **_OPEN}
+    its = {
+        name: schema_of(field.annotation, text=text, items=items) | _bounds(field.metadata)
+        for name, field in known.items()
+        if name not in getattr(kind, "not_in_file", ())
+    }
+    needed = [camel(name) for name in its if known[name].is_required()]
+    named = {camel(name): schema for name, schema in its.items()}
+    return {"type": "object", "properties": named} | ({"required": needed} if needed else {})
+
+
+def _bounds(marks: Iterable[Any]) -> Schema:
+    """What annotations of a type say of the least and the most."""
+    found: Schema = {}
+    for mark in marks:
+        if (least := getattr(mark, "ge", None)) is not None:
+            found["minimum"] = least
+        if (below := getattr(mark, "gt", None)) is not None:
+            found |= {"minimum": below, "exclusiveMinimum": True}
+        if (most := getattr(mark, "le", None)) is not None:
+            found["maximum"] = most
+        found |= _bounds(getattr(mark, "metadata", ()))
+    return found
+
+
 def written(value: Any) -> Any:
     """A value as an object has it. What is None is left out."""
+    if (known := getattr(type(value), "model_fields", None)) is not None:
+        if getattr(value, "as_it_stands", False):
+            return value.model_dump(mode="json", exclude_unset=True)
+        out = getattr(value, "not_in_file", ())
+        named = {camel(name): written(getattr(value, name)) for name in known if name not in out}
+        return {name: its for name, its in named.items() if its is not None}
     if is_dataclass(value) and not isinstance(value, type):
         named = {camel(each.name): written(getattr(value, each.name)) for each in fields(value)}
         return {name: its for name, its in named.items() if its is not None}
     if isinstance(value, Mapping):
-        return {key: written(its) for key, its in value.items()}
+        return {str(key): written(its) for key, its in value.items()}
     if isinstance(value, (tuple, list)):
         return [written(each) for each in value]
     if isinstance(value, Enum):

@@ -1,0 +1,47 @@
+"""What lets in to clusters, in the one Secret of a user's namespace: an entry for each is made and taken away.
+
+Why it exists: a user reads one Secret by name, and a head mounts its own entries of it.
+
+What it must not do: keep a secret, or know when a cluster begins and ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from shoal.errors import NotFoundError, StaleRecordError
+from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.names import ACCESS, SECRET
+from shoal.homes.kubernetes.pods import Pass
+from shoal.machine.certificate import make_certificate, name_of
+
+
+def give_pass(api: Api, namespace: str, uid: str) -> None:
+    """A token, a certificate and its key for this cluster; those that are there stay."""
+    path = SECRET.path(namespace, ACCESS)
+    try:
+        there = api.get(path)
+    except NotFoundError:
+        metadata = {"name": ACCESS, "namespace": namespace}
+        try:
+            made = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+            there = api.create(SECRET.path(namespace), made)
+        except StaleRecordError:
+            there = api.get(path)
+    if Pass.of(there.get("data", {}), uid) is not None:
+        return
+    certificate, key = make_certificate(name_of(uid))
+    fresh = Pass(secrets.token_urlsafe(32), certificate, key)
+    version = {"resourceVersion": there["metadata"]["resourceVersion"]}
+    api.patch(path, {"metadata": version, "data": fresh.data(uid)})
+
+
+def take_pass(api: Api, namespace: str, uid: str) -> None:
+    """What lets in to this cluster goes."""
+    try:
+        there = api.get(SECRET.path(namespace, ACCESS))
+    except NotFoundError:
+        return
+    its = {key: None for key in there.get("data", {}) if key.startswith(f"{uid}.")}
+    if its:
+        api.patch(SECRET.path(namespace, ACCESS), {"data": its})

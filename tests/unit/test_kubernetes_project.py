@@ -1,0 +1,331 @@
+"""A project as an object of a Kubernetes API server: it comes back as it was, and what applying it changes is told."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.errors import ConfigError, NotFoundError, UsageError
+from shoal.homes.kubernetes.applied import Applied, applied_of, name_of, project_object, template_written
+from shoal.homes.kubernetes.changes import (
+    Change,
+    Running,
+    What,
+    changes,
+    differences,
+    key_of,
+    refuse_other_release,
+)
+from shoal.homes.kubernetes.in_force import InForce, NotAppliedError, judged, overlaid
+from shoal.homes.kubernetes.manifests import cluster_wide, of_project, rendered
+from shoal.homes.kubernetes.structure import written
+from shoal.model.resource import Resource
+from shoal.model.workload import Engine
+from shoal.project.loading import Project, load
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_project: Callable[[Path], Path]) -> Path:
+    made = small_project(tmp_path / "Team Shoal")
+    text = (made / "shoal.yaml").read_text().replace("home: local", "home: kubernetes", 1)
+    (made / "shoal.yaml").write_text(text)
+    template = (made / "clusters" / "small.yaml").read_text().splitlines()
+    template[2:4] = [template[3], template[2]]  # Spark first: the order is the default engine
+    (made / "clusters" / "small.yaml").write_text("\n".join(template))
+    users = """
+        default: {tier: standard}
+        alice: {tier: standard, memory: 3 GB, subjects: [{user: alice@example.org}, {service_account: hub/alice}]}
+        bob: {tier: standard, subjects: [{group: bobs}]}
+        """
+    (made / "policies" / "users.yaml").write_text(textwrap.dedent(users))
+    return made
+
+
+def stored(project: Project, name: str, **more: Any) -> Json:
+    found = project_object(name, "shoal-system", Applied.of(project))
+    found["metadata"] |= {
+        "uid": name,
+        "resourceVersion": "1",
+        "generation": 3,
+        "creationTimestamp": name,
+        **more,
+    }
+    return found
+
+
+def test_a_project_comes_back_with_every_number_its_order_and_its_lines(folder: Path) -> None:
+    project = load(folder)
+    back = applied_of(stored(project, "team")["spec"])
+    assert back.templates == project.templates
+    assert back.templates["small"].default_engine is Engine.SPARK
+    for user in ("alice", "somebody"):
+        assert back.policies is not None
+        assert back.policies.policy.limits_of(user) == project.policy.limits_of(user)
+    priced = load(folder, "priced")
+    assert applied_of(stored(priced, "team")["spec"]) == Applied.of(priced)
+    assert name_of(project) == "team-shoal"
+
+
+def test_groups_of_workers_and_what_a_place_adds_to_pods_come_back_too(folder: Path) -> None:
+    text = (folder / "shoal.yaml").read_text()
+    cloud = """kubernetes:
+      context: mine
+      secrets: [proxy]
+      spot: {selector: {pool: spot}, tolerations: [{key: spot}]}
+      pod: {spec: {imagePullSecrets: [{name: pull}], containers: [{env: [{name: HTTP_PROXY, value: p}]}]}}
+"""
+    (folder / "shoal.yaml").write_text(
+        text.replace("home: kubernetes\n", f"home: kubernetes\n    {cloud}", 1)
+    )
+    small = folder / "clusters" / "small.yaml"
+    cpu, gpu = "name: cpu, min: 1, max: 3, cores: 1", "name: gpu, min: 0, max: 1, cores: 1"
+    groups = f"[{{{cpu}, memory: 1 GB}}, {{{gpu}, memory: 2 GB}}]"
+    lines = [
+        f"workers: {groups}" if line.startswith("workers:") else line
+        for line in small.read_text().splitlines()
+    ]
+    small.write_text("\n".join([*lines, "secrets: [keys]"]))
+    project = load(folder)
+    back = applied_of(stored(project, "team")["spec"])
+    assert back.templates == project.templates
+    assert back.kubernetes is not None
+    assert back.kubernetes.context is None
+    assert project.target.kubernetes is not None
+    for part in ("secrets", "spot", "pod"):
+        assert getattr(back.kubernetes, part) == getattr(project.target.kubernetes, part)
+    assert back.kubernetes.pod is not None
+    unset = back.kubernetes.pod.model_dump(exclude_unset=True)
+    assert unset == project.target.kubernetes.pod.model_dump(exclude_unset=True)  # type: ignore[union-attr]
+    in_force, _ = judged({"team": stored(project, "team")}, "shoal-system")
+    mine = template_written(project.templates["small"])
+    with pytest.raises(ConfigError, match="Secret 'admins' is in no applied"):
+        in_force.brought("mine", mine | {"secrets": ["keys", "proxy", "admins"]})
+
+
+def test_an_object_that_somebody_wrote_tells_every_fault(folder: Path) -> None:
+    spec = stored(load(folder), "team")["spec"]
+    spec["policies"]["users"]["alice"]["tier"] = "stendard"
+    spec["templates"]["small"]["workers"] |= {"min": 9, "max": 1}
+    spec["templates"]["other"] = {**spec["templates"]["small"], "workers": {"min": 1, "max": 1, "cores": 1}}
+    with pytest.raises(ConfigError) as found:
+        applied_of(spec)
+    said = str(found.value)
+    assert "3 faults" in said
+    assert "min 9 is above max 1" in said
+    assert "did you mean 'standard'?" in said.lower()
+    assert "workers.memory: is missing" in said
+
+
+def test_one_at_fault_changes_nothing_also_for_a_governor_that_starts_anew(folder: Path) -> None:
+    found = stored(load(folder), "team")
+    in_force, said = judged({"team": found}, "shoal-system")
+    assert in_force.policy.limits_of("alice").totals == load(folder).policy.limits_of("alice").totals
+    assert (said["team"].in_force, said["team"].observed, said["team"].fault) == (3, 3, "")
+    found["status"] = written(said["team"])
+    found = {
+        **found,
+        "spec": {**found["spec"], "images": {}},
+        "metadata": found["metadata"] | {"generation": 4},
+    }
+    in_force, said = judged({"team": found}, "shoal-system")
+    assert in_force.template("small")[0].name == "small"
+    assert (said["team"].in_force, said["team"].observed) == (3, 4)
+    assert "there is no image 'shoal-dask'" in said["team"].fault
+    del found["status"]
+    in_force, said = judged({"team": found}, "shoal-system")
+    with pytest.raises(NotAppliedError, match="shoal-system"):
+        in_force.template("small")
+
+
+def test_templates_live_side_by_side_and_policies_have_one_owner(folder: Path) -> None:
+    project = load(folder)
+    both = {
+        "b": stored(project, "b", creationTimestamp="2026-01-01"),
+        "a": stored(project, "a", creationTimestamp="2026-02-01"),
+    }
+    in_force, said = judged(both, "shoal-system")
+    assert in_force.owner == "b"
+    assert said["b"].fault == ""
+    assert "the policies of this place are those of project 'b'" in said["a"].fault
+    with pytest.raises(NotFoundError, match="in the projects a and b"):
+        in_force.template("small")
+    assert in_force.template("small", "a")[0].name == "small"
+    with pytest.raises(NotFoundError, match="no project 'c'"):
+        in_force.template("small", "c")
+    assert InForce("s").policy.limits_of("anybody").tier == "standard", (
+        "the shipped ones where nobody brings any"
+    )
+
+
+def live(objects: list[Json]) -> dict[Any, Json]:
+    """As the server has them: with amounts in its own spelling, and what it adds."""
+    found = {}
+    for each in objects:
+        its: Json = {**each, "metadata": {**each["metadata"], "uid": "u", "managedFields": []}}
+        if its["kind"] == "ResourceQuota":
+            hard = its["spec"]["hard"]
+            amounts = {name: f"{int(each) // 10**9}G" for name, each in hard.items() if "memory" in name}
+            its["spec"] = {"hard": hard | amounts}
+        if its["kind"] == "Secret":
+            its["data"] = {"u-1.token": "c2VjcmV0"}
+        found[key_of(each)] = its
+    return found
+
+
+def test_applied_twice_nothing_changes_and_what_did_is_told_by_path(folder: Path) -> None:
+    (folder / "policies" / "tiers.yaml").write_text(
+        "standard: {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB}\n"
+    )
+    before = of_project(load(folder))
+    there = live(before)
+    assert changes(before, there, list(there), ()) == ([], [])
+    assert changes(before, {}, (), ())[0][0].what is What.ADDED
+
+    users = folder / "policies" / "users.yaml"
+    users.write_text(users.read_text().replace("memory: 3 GB", "memory: 2 GB"))
+    running = [Running("shoal-alice", "nightly", "alice"), Running("shoal-bob", "sweep", "bob")]
+    found, _ = changes(of_project(load(folder)), there, list(there), running)
+    (project,) = (each for each in found if each.kind == "Project")
+    assert project.lines == ("spec.policies.users.alice.memory: 3000000000 -> 2000000000",)
+    assert project.touches == ("alice/nightly",)
+    (quota,) = (each for each in found if each.kind == "ResourceQuota")
+    assert quota.namespace == "shoal-alice"
+
+    there["Role", "shoal-bob", "shoal-user"]["rules"] = []
+    assert [each.path for each in changes(before, there, list(there), ())[0]] == [
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/shoal-bob/roles/shoal-user"
+    ]
+
+
+def test_a_user_who_goes_loses_rights_first_and_the_namespace_once_nothing_runs_there(folder: Path) -> None:
+    there = live(of_project(load(folder)))
+    users = folder / "policies" / "users.yaml"
+    users.write_text("\n".join(line for line in users.read_text().splitlines() if "bob" not in line))
+    wanted = of_project(load(folder))
+
+    def removed(running: list[Running]) -> tuple[list[Change], list[str]]:
+        found, waits = changes(wanted, there, list(there), running)
+        return [each for each in found if each.what is What.REMOVED], waits
+
+    found, waits = removed([])
+    assert [(each.kind, each.namespace, each.name) for each in found] == [
+        ("RoleBinding", "shoal-system", "shoal-user-shoal-bob"),
+        ("Role", "shoal-system", "shoal-user-shoal-bob"),
+        ("Namespace", "", "shoal-bob"),
+    ]
+    assert waits == []
+    for somebody_elses in (False, True):
+        if somebody_elses:  # one that we did not make
+            del there["Namespace", "", "shoal-bob"]
+        found, waits = removed([Running("shoal-bob", "sweep", "bob")])
+        assert ("RoleBinding", "shoal-bob", "shoal-user") in [
+            (each.kind, each.namespace, each.name) for each in found
+        ]
+        assert "Namespace" not in [each.kind for each in found]
+        assert waits == ["namespace shoal-bob stays until bob/sweep ended: apply again then"]
+    found, waits = removed([])
+    assert waits == []
+    assert {each.kind for each in found if each.namespace == "shoal-bob"} == {
+        "RoleBinding", "Role", "ResourceQuota", "ServiceAccount", "Secret",
+    }  # fmt: skip
+
+
+def test_what_was_applied_once_and_is_not_wanted_any_more_is_a_change() -> None:
+    wanted = {"kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "3"}}}
+    hard = {"pods": "3", "requests.cpu": "5", "count/secrets": "9"}
+    fields = {"f:spec": {"f:hard": {"f:pods": {}, "f:requests.cpu": {}}}}
+    managed = [{"manager": "shoal", "fieldsV1": fields}]
+    before = {"metadata": {"name": "q", "managedFields": managed}, "spec": {"hard": hard}}
+    assert list(differences(before, wanted)) == ["spec.hard.requests.cpu: removed"]
+
+
+def test_whom_the_api_server_knows_is_bound_and_two_users_have_no_namespace_in_common(folder: Path) -> None:
+    found = {key_of(each): each for each in rendered(load(folder))}
+    subjects = found["RoleBinding", "shoal-alice", "shoal-user"]["subjects"]
+    assert [(each["kind"], each["name"]) for each in subjects] == [
+        ("User", "alice@example.org"),
+        ("ServiceAccount", "alice"),
+    ]
+    assert found["RoleBinding", "shoal-bob", "shoal-user"]["subjects"][0] == {
+        "kind": "Group", "name": "bobs", "apiGroup": "rbac.authorization.k8s.io",
+    }  # fmt: skip
+    hard = found["ResourceQuota", "shoal-alice", "shoal"]["spec"]["hard"]
+    assert (hard["pods"], hard["requests.memory"]) == ("10", str(3_000_000_000 + 4 * 2_000_000_000))
+    users = folder / "policies" / "users.yaml"
+    users.write_text(
+        users.read_text() + "Bob: {tier: standard}\ndefault2: {tier: standard, subjects: [{}]}\n"
+    )
+    with pytest.raises(ConfigError, match=r"users.yaml:6: default2.subjects\[0\]: nobody is named"):
+        load(folder)
+    users.write_text(users.read_text().replace("default2: {tier: standard, subjects: [{}]}", ""))
+    with pytest.raises(ConfigError, match=r"users.yaml:5: Bob: would have the namespace of 'bob'"):
+        of_project(load(folder))
+
+
+def test_definitions_of_a_newer_shoal_or_of_another_version_are_left_alone() -> None:
+    ours = cluster_wide("shoal-system")
+    refuse_other_release(ours, "99.0")
+    with pytest.raises(UsageError, match=r"this is 0\.0\.1: it would take fields away"):
+        refuse_other_release(ours, "0.0.1")
+    other = {**ours[0], "spec": {**ours[0]["spec"], "versions": [{"name": "v2", "served": True}]}}
+    with pytest.raises(UsageError, match="in version v2"):
+        refuse_other_release([other], "99.0")
+
+
+def test_a_project_without_policies_of_its_own_has_no_users(folder: Path) -> None:
+    applied = Applied.of(load(folder))
+    for file in (folder / "policies").iterdir():
+        file.unlink()
+    (folder / "policies").rmdir()
+    assert [each["kind"] for each in of_project(load(folder))] == ["Project"]
+    assert replace(applied, policies=None) == Applied.of(load(folder))
+
+
+def test_a_template_of_ones_own_uses_what_was_applied_by_name_alone(folder: Path) -> None:
+    project = load(folder)
+    in_force, _ = judged({"team": stored(project, "team")}, "shoal-system")
+    mine = template_written(project.templates["small"])
+    mine["workers"] |= {"max": 2}
+    template, target = in_force.brought("mine", mine)
+    assert (template.name, template.workers.max, template.default_engine) == ("mine", 2, Engine.SPARK)
+    assert target.images == {"shoal-dask": "shoal-dask", "shoal-spark": "shoal-spark"}
+    mine["engines"] = {
+        "dask": {"image": "registry.example.org/mine:1"},
+        "spark": {"conf": {"spark.kubernetes.driver.serviceAccountName": "admin"}},
+    }
+    mine["mounts"] = ["secrets"]
+    with pytest.raises(ConfigError) as found:
+        in_force.brought("mine", mine)
+    assert "3 faults" in str(found.value)
+    assert "there is no image 'registry.example.org/mine:1'" in str(found.value)
+
+
+def test_a_plan_goes_by_what_is_applied_and_a_folders_own_template_is_told(folder: Path) -> None:
+    applied = stored(load(folder, "priced"), "team")
+    in_force, _ = judged({"team": applied}, "shoal-system")
+    (folder / "policies" / "tiers.yaml").write_text(
+        (folder / "policies" / "tiers.yaml").read_text().replace("memory: 6 GB", "memory: 60 GB")
+    )
+    small = folder / "clusters" / "small.yaml"
+    (folder / "clusters" / "mine.yaml").write_text(small.read_text())
+    small.write_text(small.read_text().replace("max: 3", "max: 9"))
+    mine = load(folder)
+    known = overlaid(mine, in_force, "small")
+    assert known.policy.limits_of("carol").totals[Resource.MEMORY].value == 6_000_000_000
+    assert known.templates["small"].workers.max == 3
+    assert known.target.prices == load(folder, "priced").target.prices
+    assert (known.target.name, known.numbers) == (
+        "local",
+        "by project team, as applied to namespace shoal-system",
+    )
+    own = overlaid(mine, in_force, "mine")
+    assert own.templates["mine"] == mine.templates["mine"]
+    assert own.numbers.endswith("template mine is this folder's own")
+    assert own.target.prices == known.target.prices
