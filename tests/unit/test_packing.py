@@ -108,7 +108,7 @@ def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_no_client_says_where_else_a_file_lands(host: str, path: str) -> None:
-    with pytest.raises(UsageError, match="no file of a client"):
+    with pytest.raises(UsageError, match="not a file of a client"):
         named(host, path)
 
 
