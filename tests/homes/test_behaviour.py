@@ -35,6 +35,7 @@ class World:
     project: Path
     pass_time: Callable[[], None]
     script_ends: Callable[[Cluster, int], None] | None = None  # None: it runs no scripts itself
+    apply: Callable[[], None] = lambda: None  # the project's files as they are now, where they have to be put
 
     def ask(
         self,
@@ -395,6 +396,7 @@ def test_a_further_group_grows_and_shrinks_by_its_name(world: World) -> None:
         head: {cores: 1, memory: 500 MB}
         """
     )
+    world.apply()
     cluster = world.ready(world.ask("one", template="mixed"))
     assert cluster.plan.by_group == "1 cpu, 0 large"
     world.home.scale(cluster.id, 1, "large")

@@ -68,9 +68,9 @@ class Simulated:
                 program.stop()
 
         thread = threading.Thread(target=run, name="governor", daemon=True)
-        self.governors.append((program, thread))
         self.heads = self.heads or PlayedHeads(self.admin, self.namespace)
         thread.start()
+        self.governors.append((program, thread))
         return thread
 
     def script_ends(self, name: str, code: int) -> None:

@@ -38,7 +38,7 @@ def world(
         place.govern()
         home = open_home(open_project(project))
         ends = lambda cluster, code: place.script_ends(cluster.name, code)  # noqa: E731
-        world = World(home, project, lambda: time.sleep(0.05), ends)
+        world = World(home, project, lambda: time.sleep(0.05), ends, place.put)
         yield world
         for cluster in world.home.clusters():
             world.end(cluster)

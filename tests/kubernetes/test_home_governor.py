@@ -20,6 +20,7 @@ from shoal.homes.choose import open_home
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.names import ACCOUNT, POD, ROLE, WORKER
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import ScriptRun
 
 from .simulated import Killed, Simulated, simulated
 
@@ -40,9 +41,11 @@ def place(
         yield found
 
 
-def ask(home: Home, project: Path, name: str, workers: int = 1, **more: Any) -> Cluster:
+def ask(
+    home: Home, project: Path, name: str, workers: int = 1, run: ScriptRun | None = None, **more: Any
+) -> Cluster:
     settled = prepare("small", engine="dask", workers=workers, project=project, **more)
-    return home.request(Request(name, home.user(), settled.workload, settled.plan))
+    return home.request(Request(name, home.user(), settled.workload, settled.plan, run=run))
 
 
 @pytest.mark.parametrize("point", REACHED, ids=lambda point: point.name.lower())
@@ -59,7 +62,8 @@ def test_whoever_governs_after_one_that_was_killed_goes_on(
     first = place.govern(reached)
     home = open_home(open_project(place.project))
     threading.Thread(target=lambda: first.join() or place.govern(), daemon=True).start()  # type: ignore[func-returns-value]
-    cluster = ask(home, place.project, "one")
+    run = ScriptRun("nightly.py") if "script" in point else None
+    cluster = ask(home, place.project, "one", run=run)
     eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")
     home.scale(cluster.id, 2)
     eventually(lambda: home.get(cluster.id).workers == 2, 60, "it grew")
@@ -70,6 +74,7 @@ def test_whoever_governs_after_one_that_was_killed_goes_on(
     assert home.get(cluster.id).message == "no longer needed"
     eventually(lambda: place.left() == [], 60, "nothing is left, and no account holds anything")
     assert died.wait(10), "it was never there"  # a write is seen before its governor comes to the point
+    eventually(lambda: len(place.governors) == 2, 30, "the next one governs")
 
 
 def test_two_governors_at_once_never_admit_too_much(place: Simulated, eventually: Eventually) -> None:

@@ -52,6 +52,7 @@ class World:
 
     project: Path
     namespace: str
+    system: str
     admin: Api
     alice: Api
     start: Callable[[], subprocess.Popen[bytes]]
@@ -103,7 +104,7 @@ def governed(
         with log.open("ab") as said:
             return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
 
-    world = World(project, namespace, admin, alice, start, start())
+    world = World(project, namespace, system, admin, alice, start, start())
     try:
         yield world
         assert world.governor.poll() is None, log.read_text()[-3000:]
@@ -190,7 +191,8 @@ def test_groups_compute_with_the_folders_and_secrets_of_their_template(world: Wo
         (f"{path}/secrets", "Secret", "tokens", {"stringData": {"API_TOKEN": "of alice"}}),
     ):
         world.admin.create(where, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more})
-    (world.project / "clusters" / "mixed.yaml").write_text(
+    template = world.project / "clusters" / "mixed.yaml"
+    template.write_text(
         """
         workers:
           - {name: cpu, min: 1, max: 1, cores: 1, memory: 600 MB}
@@ -203,6 +205,7 @@ def test_groups_compute_with_the_folders_and_secrets_of_their_template(world: Wo
     file = world.project / "shoal.yaml"
     text = file.read_text()
     file.write_text(f"{text}\nmounts:\n  shared: {{path: /shared, claim: shared, read_only: false}}\n")
+    put_project(world.admin, world.project, world.system)
 
     def look(name: str) -> tuple[str, ...]:
         Path("/shared", name).write_text("seen")
@@ -222,6 +225,8 @@ def test_groups_compute_with_the_folders_and_secrets_of_their_template(world: Wo
         assert {each.name for each in shared.iterdir()} == {"cpu", "large"}
     finally:
         file.write_text(text)
+        template.unlink()
+        put_project(world.admin, world.project, world.system)
         for name in (f"{path}/persistentvolumeclaims/shared", f"{path}/secrets/tokens"):
             world.admin.delete(name)
         world.admin.delete(f"/api/v1/persistentvolumes/{volume}")
