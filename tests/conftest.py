@@ -104,16 +104,19 @@ def marked() -> Callable[[], dict[int, str]]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
-    """Poll until the function gives something true, and return that; fails after ``timeout`` seconds."""
+    """Poll until the function gives something true, and return that; fails after ``timeout`` seconds.
 
-    def poll(what: Callable[[], object], timeout: float, say: str = "") -> object:
+    ``say``: what is waited for; a function is asked when it did not come.
+    """
+
+    def poll(what: Callable[[], object], timeout: float, say: str | Callable[[], str] = "") -> object:
         deadline = time.monotonic() + timeout
         while True:
             value = what()
             if value:
                 return value
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {timeout} s: {say or what}")
+                pytest.fail(f"not within {timeout} s: {say() if callable(say) else say or what}")
             time.sleep(0.05)
 
     return poll

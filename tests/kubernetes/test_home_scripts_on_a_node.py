@@ -29,7 +29,14 @@ sys.exit(7)
 
 def begin(*words: str) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "shoal", *words]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_of_terminals
+    )
+
+
+def hears_of_terminals() -> None:
+    """Also where the tests themselves run under ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_a_script_runs_beside_its_cluster_and_outlives_its_terminal(
