@@ -293,7 +293,7 @@ def upkeep(
     if output is o.Output.JSON:
         write_json([dataclasses.asdict(step) for step in steps])
     elif not steps:
-        say("Nothing to do: `tables:` in shoal.yaml names no table that is there.")
+        say("Nothing to do: `tables:` of this project names no table that is there.")
     if any(step.failed for step in steps):
         raise typer.Exit(ExitCode.FAILED)
 
