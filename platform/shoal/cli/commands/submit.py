@@ -34,7 +34,7 @@ Examples:
   shoal submit clean.py:main --detach --name nightly    # calls main(), in the background
   shoal logs nightly --follow                           # what it writes
   shoal wait nightly                                    # until it has ended; exits with its exit code
-\b
+
 At a target on Kubernetes the script runs beside its cluster, and goes on when this terminal is closed.
 """
 _GRACE = 10.0  # s that a script gets to end after Ctrl-C, a signal or `shoal down`
