@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -46,9 +46,26 @@ CASES: dict[CrashPoint, tuple[str, ...]] = {
 ENDLESS = "import os; os.execvp('sh', ['sh', '-c', 'echo on it; exec sleep 600'])\n"
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ends_what_it_started() -> Iterator[None]:
+    """A test that failed leaves no command behind: a later test would fail for it."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+        process.wait(30)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
 def foreground(place: Any, *arguments: str, **changes: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [place.command, *arguments],
         cwd=place.folder,
         env=place.environment | changes,
@@ -58,6 +75,8 @@ def foreground(place: Any, *arguments: str, **changes: str) -> subprocess.Popen[
         text=True,
         process_group=0,
     )
+    STARTED.append(process)
+    return process
 
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:

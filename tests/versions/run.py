@@ -18,19 +18,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = Path(os.environ.get("SHOAL_CACHE") or Path.home() / ".cache" / "shoal") / "versions"
-
+AT_ONCE = 2  # environments; each keeps about one core busy
 
 EXPECTED = ("3.12", "3.13")
-# These look at the repository or at the installed package, and here only what it stands on is installed.
+# These look at the repository itself, with tools that only requirements.lock names.
 UNIT = (
     "tests/unit",
+    "--ignore=tests/unit/test_architecture.py",
     "--ignore=tests/unit/test_borders.py",
     "--ignore=tests/unit/test_house.py",
     "--ignore=tests/unit/test_images.py",
@@ -134,9 +137,34 @@ def prepared(environment: Environment, base: str) -> Path:
     return python
 
 
-def run(environment: Environment, base: str) -> int:
-    """Run its tests; the exit code of pytest."""
+def built(folder: Path) -> Path:
+    """The wheel of this working tree, as a user installs it."""
+    command = [
+        ROOT / ".venv" / "bin" / "python",
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
+    subprocess.run([*command, "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
+    (wheel,) = folder.glob("shoal-*.whl")
+    return wheel
+
+
+def run(environment: Environment, base: str, wheel: Path) -> tuple[int, str]:
+    """Run its tests; the exit code of pytest, and what was printed."""
     python = prepared(environment, base)
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--force-reinstall",
+    ]
+    subprocess.run([python, *install, wheel], check=True)
     probe = (
         "import dask, pyarrow, pyiceberg, pandas\n"
         "print('dask', dask.__version__, 'pyarrow', pyarrow.__version__,\n"
@@ -150,56 +178,54 @@ def run(environment: Environment, base: str) -> int:
         "    print('with push-down')\n"
     )
     command = "import sys; sys.argv = ['shoal', '--help']; from shoal.cli.main import main; main()"
-    variables = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT / 'tests' / 'kubernetes'}",
-    }
-    said = subprocess.run(
-        [python, "-c", probe], env=variables, cwd=HERE, capture_output=True, text=True, check=False
-    )
-    print(f"{environment.name} ({environment.why}): {said.stdout}{said.stderr}", flush=True)
-    if said.returncode or ("with push-down" in said.stdout) != environment.pushes:
-        return 1
-    helped = subprocess.run(
-        [python, "-c", command], env=variables, cwd=HERE, capture_output=True, text=True, check=False
-    )
-    if helped.returncode or "Usage" not in helped.stdout:
-        print(f"shoal --help: {helped.stdout}{helped.stderr}")
-        return 1
-    pytest = [
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not spark and not kubernetes and not slow",
-    ]
-    return subprocess.run(
-        [python, *pytest, *environment.tests], env=variables, cwd=ROOT, check=False
-    ).returncode
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "kubernetes")}
+
+    def ran(*arguments: str, where: Path) -> tuple[int, str]:
+        done = subprocess.run(
+            [python, *arguments],
+            env=variables,
+            cwd=where,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    code, said = ran("-c", probe, where=HERE)
+    told = f"{environment.name} ({environment.why}): {said}"
+    if code or ("with push-down" in said) != environment.pushes:
+        return 1, told
+    code, helped = ran("-c", command, where=HERE)
+    if code or "Usage" not in helped:
+        return 1, f"{told}shoal --help: {helped}"
+    chosen = ("-m", "not spark and not kubernetes and not slow")
+    code, tests = ran("-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, *environment.tests, where=ROOT)
+    return code, told + tests
+
+
+def tried(environment: Environment, wheel: Path) -> tuple[int, str]:
+    """The exit code, and a line for the end."""
+    base = interpreter(environment.python) if environment.python else sys.executable
+    if not base:
+        must = os.environ.get("CI") == "true" and environment.python in EXPECTED
+        return int(must), f"{environment.name}: not tried, no python{environment.python} is installed here"
+    begun = time.monotonic()
+    code, printed = run(environment, base, wheel)
+    print(printed, end="", flush=True)
+    result = "passed" if code == 0 else f"FAILED ({code})"
+    took = f"{time.monotonic() - begun:.0f} s"
+    return code, f"{environment.name}: {result} in {took}, {version_of(base).split()[0]}"
 
 
 def main() -> None:
-    codes, told = [], []
     only = set(sys.argv[1:])
-    for environment in ENVIRONMENTS:
-        if only and environment.name not in only:
-            continue
-        base = interpreter(environment.python) if environment.python else sys.executable
-        if not base:
-            must = os.environ.get("CI") == "true" and environment.python in EXPECTED
-            codes.append(int(must))
-            told.append(f"{environment.name}: not tried, no python{environment.python} is installed here")
-            continue
-        begun = time.monotonic()
-        codes.append(run(environment, base))
-        result = "passed" if codes[-1] == 0 else f"FAILED ({codes[-1]})"
-        told.append(
-            f"{environment.name}: {result} in {time.monotonic() - begun:.0f} s, {version_of(base).split()[0]}"
-        )
-    print("\n".join(told))
-    sys.exit(max(codes, default=2))
+    chosen = [each for each in ENVIRONMENTS if not only or each.name in only]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        wheel = built(Path(folder))
+        results = list(pool.map(tried, chosen, [wheel] * len(chosen)))
+    print("\n".join(line for _, line in results))
+    sys.exit(max((code for code, _ in results), default=2))
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def follow(found: Iterable[Found]) -> frozenset[str]:
 
 def tell_to_end(head: Mapping[str, Any]) -> None:
     """Also one that is stopped: it goes on, and ends in good order."""
+    signal_process(head, signal.SIGCONT)  # first: whoever stops it while it ends is not undone by us
     signal_process(head, signal.SIGTERM)
-    signal_process(head, signal.SIGCONT)
 
 
 def _kill(cluster: Cluster) -> bool:
