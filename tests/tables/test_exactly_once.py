@@ -179,6 +179,7 @@ def once_at(point: WritePoint, act: Callable[[], object], patch: pytest.MonkeyPa
     patch.setattr(points, "hook", hook)
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_another_run_makes_the_table_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows land in the other one's table, and nothing is left of the table that did not come to be."""
     batch = pa.table({"id": [1]})

@@ -62,6 +62,7 @@ def test_numbers_that_nothing_tells_apart_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(("other", "conflicts"), [(NAN, True), (0.1, True), (-0.0, False), (2.0, False)])
+@pytest.mark.usefixtures("elsewhere")
 def test_a_conflict_is_one_in_the_same_partition(
     name: str, other: float, conflicts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

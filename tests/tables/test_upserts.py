@@ -101,6 +101,7 @@ def test_upsert_of_new_rows_only_is_an_append(name: str) -> None:
     assert len(state(name)) == 20
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_upsert_looks_again_when_the_table_moved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shoal.write_table(rows(range(10)), name)
     meddled: list[bool] = []
@@ -116,6 +117,7 @@ def test_upsert_looks_again_when_the_table_moved(name: str, monkeypatch: pytest.
     assert state(name) == {**dict.fromkeys(range(10), "old"), 5: "new", 77: "new"}
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_an_upsert_that_often_comes_second_lands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dozen who upsert keys of their own into one file: each meets the others more often than it tries at least."""
     shoal.write_table(rows(range(9)), name)
@@ -172,6 +174,7 @@ def test_two_writers_of_one_partition(name: str, monkeypatch: pytest.MonkeyPatch
         assert state(name) == {**dict.fromkeys((1, 2, 4, 5, 7, 8, 31), "old"), 0: "new", 3: "new"}
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_an_upsert_that_always_comes_second_gives_up_and_changes_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ UNIT = (
     "--ignore=tests/unit/test_house.py",
     "--ignore=tests/unit/test_images.py",
     "--ignore=tests/unit/test_package.py",
+    "--ignore=tests/unit/test_words.py",
 )
 
 
@@ -200,7 +201,17 @@ def run(environment: Environment, base: str, wheel: Path) -> tuple[int, str]:
     if code or "Usage" not in helped:
         return 1, f"{told}shoal --help: {helped}"
     chosen = ("-m", "not spark and not kubernetes and not slow")
-    code, tests = ran("-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, *environment.tests, where=ROOT)
+    code, tests = ran(
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--durations=10",
+        *chosen,
+        *environment.tests,
+        where=ROOT,
+    )
     return code, told + tests
 
 
