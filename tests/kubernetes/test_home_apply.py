@@ -107,7 +107,13 @@ def test_what_is_applied_is_in_force_and_nothing_else(
     cluster = ask(office, "small", "one")
     home = open_home(open_project(office.folder))
     (program, _), *_ = place.governors
-    eventually(lambda: home.get(cluster.id).state is State.ADMITTED, 20, "it is admitted")
+    eventually(lambda: home.get(cluster.id).reason is Reason.WAITING_FOR_QUOTA, 20, "it says what for")
+    found = home.get(cluster.id)
+    assert found.state is State.ADMITTED
+    code, text = said("why", "one", *folder, "-o", "json")
+    steps = {each["stage"]: each for each in json.loads(text)["steps"]}
+    assert steps["quota"]["outcome"] == "now"
+    assert "has no room for its head: pods 1 asked for, 0 of 0 used" in steps["quota"]["said"]
     assert program.fault == ""
     office.as_(kube_fleet.kubeconfig)
     code, text = said("apply", *folder, "--yes")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,13 @@ from cluster.clusters import Cluster as Kubernetes
 from shoal.client.clusters import open_project, prepare
 from shoal.errors import QuotaExceededError, ShoalError
 from shoal.governor.rounds import RoundPoint
-from shoal.homes.base import Home, Request
+from shoal.homes.base import Home, Request, requested
 from shoal.homes.choose import open_home
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.names import ACCOUNT, POD, ROLE, WORKER
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, POD, QUOTA, ROLE, WORKER
+from shoal.homes.kubernetes.pods import head_pod
 from shoal.model.cluster import Cluster, Reason, State
-from shoal.model.workload import ScriptRun
+from shoal.model.workload import ScriptRun, Workload
 
 from .simulated import Killed, Simulated, simulated
 
@@ -151,6 +156,87 @@ def test_one_cluster_that_cannot_be_read_does_not_stop_the_others(
     eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")
     home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
     eventually(lambda: home.get(cluster.id).state.ended, 60, "it ended")
+
+
+@contextmanager
+def policy(place: Simulated, expression: str, sentence: str) -> Iterator[None]:
+    """An admission policy of the place for pods of this namespace, in force inside the block."""
+    name = f"{place.namespace}-tight"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    checks = [{"expression": expression, "message": sentence}]
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.namespace}}}
+    root = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    made = [
+        (f"{root}ies", "", {"matchConstraints": {"resourceRules": rules}, "validations": checks}),
+        (
+            f"{root}ybindings",
+            "Binding",
+            {"policyName": name, "validationActions": ["Deny"], "matchResources": here},
+        ),
+    ]
+    for path, kind, spec in made:
+        head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": f"ValidatingAdmissionPolicy{kind}"}
+        place.admin.create(path, {**head, "metadata": {"name": name}, "spec": spec})
+    try:
+        yield
+    finally:
+        for path, _, _ in made:
+            place.admin.delete(f"{path}/{name}")
+
+
+def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
+    place: Simulated, eventually: Eventually
+) -> None:
+    """Told with the server's own sentence, also one that reads like a lack of rights; and tried again."""
+    home = open_home(open_project(place.project))
+    sentence = "here pods cannot be called picky"
+    with policy(place, "!object.metadata.name.startsWith('picky')", sentence):
+
+        def refused() -> bool:
+            owner = {"metadata": {"name": "picky", "namespace": place.namespace, "uid": "u"}}
+            plan = prepare("small", engine="dask", project=place.project).plan
+            request = Request("picky", "alice", Workload("small"), plan)
+            pod = head_pod(requested(request, "u", None, 0.0, ""), owner)
+            try:
+                place.admin.patch(
+                    POD.path(place.namespace, "picky-head"), pod, "apply", fieldManager="test", dryRun="All"
+                )
+            except ShoalError as error:
+                return sentence in error.message
+            return False  # a policy is in force a moment after it is there
+
+        eventually(refused, 30, "the policy is in force")
+        place.govern()
+        picky = ask(home, place.project, "picky")
+        sound = ask(home, place.project, "sound")
+        eventually(lambda: home.get(sound.id).state is State.READY, 60, "the other one is Ready")
+        eventually(lambda: sentence in home.get(picky.id).message, 20, "its record says why")
+        assert place.governors[0][0].fault == ""
+        found = home.get(picky.id)
+        assert (found.state, found.reason) == (State.ADMITTED, Reason.PLACE_REFUSED)
+        (condition,) = place.admin.get(CLUSTER.path(place.namespace, "picky"))["status"]["conditions"]
+        assert (condition["reason"], sentence in condition["message"]) == ("PlaceRefused", True)
+    quota = {"metadata": {"name": "tight"}, "spec": {"hard": {"pods": "3", "requests.memory": "4G"}}}
+    place.admin.create(QUOTA.path(place.namespace), {"apiVersion": "v1", "kind": "ResourceQuota", **quota})
+
+    # Now its head is taken, and there is no room for its worker.
+    said = "quota 'tight' of namespace "
+    eventually(lambda: said in home.get(picky.id).message, 60, lambda: f"it says so: {home.get(picky.id)}")
+    found = home.get(picky.id)
+    assert found.state is State.STARTING
+    assert "no room for a worker: pods 1 asked for, 3 of 3 used" in found.message
+    words = ["why", "picky", "--project", str(place.project), "-o", "json"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "shoal", *words], capture_output=True, timeout=120, check=True
+    )
+    steps = {each["stage"]: each for each in json.loads(answer.stdout)["steps"]}
+    assert "pods 1 asked for, 3 of 3 used" in steps["start-up"]["said"]
+    place.admin.delete(QUOTA.path(place.namespace, "tight"))
+    eventually(lambda: home.get(picky.id).state is State.READY, 60, "it is tried again")
+    assert said not in home.get(picky.id).message
+    for cluster in (picky, sound):
+        home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
+    eventually(lambda: place.left() == [], 60, "nothing is left")
 
 
 def test_an_object_that_is_deleted_takes_all_of_its_cluster_with_it(

@@ -57,6 +57,7 @@ class Step:
 # Where a cluster stands when it stopped for one of these reasons.
 _STOPPED_AT = {
     Reason.OVER_LIMIT: Stage.POLICY,
+    Reason.PLACE_REFUSED: Stage.START_UP,
     Reason.WAITING_FOR_QUOTA: Stage.QUOTA,
     Reason.WAITING_FOR_CAPACITY: Stage.CAPACITY,
     Reason.IMAGE_PULL_FAILED: Stage.IMAGE,
@@ -65,6 +66,7 @@ _STOPPED_AT = {
     Reason.HEAD_CRASHED: Stage.HEALTH,
     Reason.HEAD_LOST: Stage.HEALTH,
 }
+_STANDS = (State.QUEUED, State.ADMITTED, State.REFUSED, State.FAILED)
 _FIXES = {
     Stage.POLICY: "ask for less (shoal quota shows your limits), or have them raised in policies/",
     Stage.QUOTA: "shoal quota shows who holds it; shoal down NAME frees it",
@@ -72,6 +74,13 @@ _FIXES = {
     Stage.IMAGE: "check the names and versions in --package",
     Stage.START_UP: "{logs}; shoal doctor",
     Stage.HEALTH: "{logs}",
+}
+
+# What is tried again until the place gives way: what its administrators can do.
+_PLACES = {
+    Reason.WAITING_FOR_QUOTA: "it is tried again as others end; an administrator can raise that quota "
+    "(`kubectl describe resourcequota` shows it)",
+    Reason.PLACE_REFUSED: "an administrator changes what refuses it; until then it is tried again",
 }
 
 
@@ -103,7 +112,7 @@ def explain(
 
 def _standing(cluster: Cluster) -> Stage:
     """The stage at which the cluster is, or at which it ended."""
-    if cluster.reason in _STOPPED_AT and cluster.state in (State.QUEUED, State.REFUSED, State.FAILED):
+    if cluster.reason in _STOPPED_AT and cluster.state in _STANDS:
         stage = _STOPPED_AT[cluster.reason]
         # A head that died before it served is a failed start.
         return Stage.START_UP if stage is Stage.HEALTH and cluster.ready_at is None else stage
@@ -196,6 +205,8 @@ def _now(
         return Step(stage, Outcome.NOW, _health(cluster, status))
     if cluster.state is State.QUEUED:
         return Step(stage, Outcome.NOW, f"queued: {cluster.message}", fix)
+    if cluster.reason in _PLACES:
+        return Step(stage, Outcome.NOW, cluster.message, _PLACES[cluster.reason])
     before = _start_up(cluster, history) if len(history) > 1 else ""
     return Step(stage, Outcome.NOW, f"{before + '; then ' if before else ''}{cluster.message}")
 
@@ -205,6 +216,8 @@ def _health(cluster: Cluster, status: HeadStatus | None) -> str:
     said_ = [f"{cluster.workers} of {count(cluster.plan.workers, 'worker')} ready{several}"]
     if cluster.reason is Reason.WORKER_RESTARTED:
         said_.append(cluster.message)
+    elif cluster.workers < cluster.plan.workers and (waits := cluster.message.partition("; ")[2]):
+        said_.append(waits)
     if status is None:
         return "; ".join([*said_, "the head did not answer in time (it may be busy)"])
     said_.append("computes" if status.busy else "has nothing to compute")

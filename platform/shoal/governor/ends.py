@@ -58,15 +58,16 @@ class Exit(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """How far a head has come: while it starts, and once it serves."""
+    """How far a head has come: while nothing takes it, while it starts, and once it serves."""
 
     state: State
     reason: Reason
     message: str
 
 
-# What a head may say of itself, by the state that it says it is in.
+# What a head may say of itself, by the state that it says it is in; and what its home says while it takes none.
 PHASES = {
+    State.ADMITTED: frozenset({Reason.WAITING_FOR_QUOTA, Reason.PLACE_REFUSED}),
     State.STARTING: frozenset({Reason.HEAD_STARTING, Reason.WORKERS_STARTING}),
     State.READY: frozenset({Reason.SERVING, Reason.WORKER_RESTARTED}),
 }

@@ -112,7 +112,9 @@ def _without_a_head(cluster: Cluster, seen: Observation, now: float, periods: Pe
         begin = cluster.admitted_at if cluster.admitted_at is not None else cluster.created
         # Either way: after a clock that went back, none could appear to be late.
         if abs(now - begin) > periods.headless:
-            return End(Reason.START_FAILED, Sentence.HEADLESS.format(limit=periods.headless))
+            headless = Sentence.HEADLESS.format(limit=periods.headless)
+            refused = cluster.reason in PHASES.get(cluster.state, ())
+            return End(Reason.START_FAILED, f"{headless}: {cluster.message}" if refused else headless)
     return None
 
 

@@ -252,7 +252,7 @@ class _Round:
                 account, version = self._account(key)
                 try:
                     self._write(key, account.without(cluster, self._snapshot.now), version)
-                except (StaleRecordError, OutcomeUnknownError):
+                except (StaleRecordError, OutcomeUnknownError, RefusedError):
                     continue
                 done += 1
         return done
@@ -265,10 +265,10 @@ class _Round:
             except (StaleRecordError, OutcomeUnknownError):
                 # Not failed and not assumed: the next round looks at what there is.
                 return done
-            except (
-                RefusedError
-            ) as error:  # by a quota or a policy of the place: this cluster waits, others do not
-                _log.warning("%s of %s is tried again: %s", cluster.name, cluster.owner, error.message)
+            except RefusedError as error:
+                # By a quota or a policy of the place: this cluster waits, others do not.
+                level = logging.DEBUG if isinstance(action, (StartHead, StartScript)) else logging.WARNING
+                _log.log(level, "%s of %s is tried again: %s", cluster.name, cluster.owner, error.message)
                 return done
             self._governor.reached(crash_point(cluster, action))
             done += 1

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
     GOVERNOR_AWAY = "GovernorAway"
     OVER_LIMIT = "OverLimit"
+    PLACE_REFUSED = "PlaceRefused"
     ADMITTED = "Admitted"
     HEAD_STARTING = "HeadStarting"
     WORKERS_STARTING = "WorkersStarting"

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -42,6 +43,7 @@ Object = dict[str, Any]
 _known: dict[tuple[int, str | None, str | None], Api] = {}
 _TRIES = 15.0  # s for which a read is tried again
 _SILENT = 60.0  # s without a byte, after which what is followed counts as cut
+_LACKING = re.compile(r'\bUser "[^"]*" cannot ')  # how the API server begins what is about rights
 _PATCHES = {
     "merge": "application/merge-patch+json",
     "apply": "application/apply-patch+yaml",
@@ -273,7 +275,7 @@ class Api:
                 ) from error
             except _AgainError as error:
                 if not error.refused:
-                    raise OutcomeUnknownError(f"{method} {path}: {error}") from error
+                    raise OutcomeUnknownError(f"{method} {path}: {error}", said=str(error)) from error
                 failed = error
             if time.monotonic() - begin > _TRIES:
                 raise InfrastructureError(
@@ -318,7 +320,7 @@ def _refusal(method: str, path: str, code: int, reason: str, text: str) -> Shoal
         return NotFoundError(text, path=path)
     if code == 409:
         return StaleRecordError(text, reason=reason, path=path)
-    if code in (401, 403) and " cannot " not in text and code == 403:
+    if code == 403 and not _LACKING.search(text):
         return ObjectRefusedError(text, path=path)  # a policy or a quota, not a lack of rights
     if code in (401, 403):
         return RightsError(
@@ -328,8 +330,9 @@ def _refusal(method: str, path: str, code: int, reason: str, text: str) -> Shoal
             else "Log in again, as your cluster's `kubectl` does.",
             verb=method,
             path=path,
+            code=code,
         )
-    if code in (400, 422):
+    if code in (400, 422) or method != "GET":  # a webhook may say no with any of them
         return ObjectRefusedError(text, path=path)
     return InfrastructureError(f"{method} {path}: {code} {text}")
 

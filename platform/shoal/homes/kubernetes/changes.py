@@ -31,6 +31,7 @@ from shoal.homes.kubernetes.names import (
     VERSION,
     Kind,
 )
+from shoal.homes.kubernetes.quantities import amount
 from shoal.project.policy import Limits
 from shoal.words import listed
 
@@ -199,7 +200,7 @@ def _differ(before: Any, after: Any, path: tuple[str, ...], whole: bool) -> Iter
     elif isinstance(after, list) and isinstance(before, list) and len(after) == len(before):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differ(one, other, (*path, str(number)), whole)
-    elif before != after and not (path[:2] == ("spec", "hard") and _amount(before) == _amount(after)):
+    elif before != after and not (path[:2] == ("spec", "hard") and amount(before) == amount(after)):
         where = ".".join(path)
         if before is None:
             yield f"{where}: {_shown(after)}" if not isinstance(after, (Mapping, list)) else f"{where}: added"
@@ -222,18 +223,6 @@ def _no_longer(fields: Json, after: Any, path: tuple[str, ...]) -> Iterator[str]
                 yield f"{'.'.join((*path, its))}: removed"
         else:
             yield from _no_longer(inner, after[its], (*path, its))
-
-
-_SUFFIXES = {"": 1.0, "m": 1e-3, **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", 1)}}
-_SUFFIXES |= {f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", 1)}
-
-
-def _amount(text: Any) -> float | None:
-    """A quantity of Kubernetes, which the API server spells in its own way."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", str(text))
-    if match is None or match[2] not in _SUFFIXES:
-        return None
-    return float(match[1]) * _SUFFIXES[match[2]]
 
 
 def refuse_other_release(live: Iterable[Json], release: str) -> None:

@@ -89,7 +89,7 @@ class GovernorProgram:
                 self._governor = Governor(self._store, in_force.policy, KUBERNETES, self._reached)
             self._governor.policy = in_force.policy
             now = self._governor.round()
-            self._store.tidy()
+            now += self._store.tidy()
             done += now
             if not now:
                 break

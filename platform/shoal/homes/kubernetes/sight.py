@@ -16,6 +16,7 @@ from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight
 from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, WORKER
 from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
+from shoal.homes.kubernetes.refusals import Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
@@ -43,15 +44,24 @@ def going(pod: Json) -> bool:
 
 
 def sight(
-    cluster: Cluster, pods: Collection[Json], report: HeadReport | None, pull: float, now: float
+    cluster: Cluster,
+    pods: Collection[Json],
+    report: HeadReport | None,
+    pull: float,
+    now: float,
+    refused: Mapping[str, Refusal] | None = None,
 ) -> Sight:
-    """What is seen of a cluster. ``pull``: seconds that an image may fail to be pulled."""
+    """What is seen of a cluster. ``pull``: seconds that an image may fail to be pulled; ``refused``: by role of a pod,
+    why the API server does not take it."""
+    refused = refused or {}
     heads = [pod for pod in pods if role(pod) == HEAD]
     said = report or HeadReport()
     end = end_of(said.stop)
     if not heads:
         began = cluster.state not in (State.QUEUED, State.ADMITTED)
-        return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
+        if began or HEAD not in refused:
+            return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
+        return Sight(Seen.NEVER, bool(pods), pulse=Pulse(phase=Phase(State.ADMITTED, *refused[HEAD])))
     head = heads[0]
     if over(head):
         return Sight(Seen.GONE, True, last=end or _crash(head))
@@ -68,9 +78,14 @@ def sight(
             phase = phase._replace(message=f"{phase.message}; {wait} not started: {waiting[0]}"[:1000])
         if runner is not None and (why := waits_for(runner)) is not None:
             phase = phase._replace(message=f"{phase.message}; its script has not started: {why}"[:1000])
+        for part in (WORKER, RUNNER):
+            if part in refused:
+                phase = phase._replace(message=f"{phase.message}; {refused[part].message}"[:1000])
         bad = [each for pod in pods if (each := _no_image(pod, now - cluster.since, pull)) is not None]
         if end is None and bad and phase.state is State.STARTING:
             end = End(Reason.IMAGE_PULL_FAILED, bad[0])
+    elif cluster.state is State.ADMITTED and cluster.reason is not Reason.ADMITTED:
+        phase = Phase(State.STARTING, Reason.HEAD_STARTING, "its head is starting")  # it was refused before
     seen = Seen.UNKNOWN if head.get("status", {}).get("phase") == "Unknown" else Seen.ALIVE
     script = script_seen(cluster, runner)
     return Sight(seen, True, pulse=Pulse(said=end, phase=phase), script=script, exit=exit_of(cluster, runner))

@@ -22,7 +22,7 @@ from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.dressing import dressed
-from shoal.homes.kubernetes.errors import ObjectRefusedError
+from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
@@ -48,6 +48,7 @@ from shoal.homes.kubernetes.objects import (
 from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
+from shoal.homes.kubernetes.refusals import Refusals
 from shoal.homes.kubernetes.sight import going, nowhere, over, role, seen_in, sight
 from shoal.homes.kubernetes.structure import read, written
 from shoal.homes.kubernetes.tending import surplus, tend
@@ -84,6 +85,7 @@ class ObjectStore:
         self._lost: dict[str, float] = {}
         self._nowhere: dict[str, float] = {}
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
+        self._refusals = Refusals()
 
     # -- what is decided on -----------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ class ObjectStore:
         }
         self._logs = {key: log for key, log in self._logs.items() if key[0] in self._found}
         self._found = {found["metadata"]["uid"]: found for found in self._all(CLUSTER.path)}
+        self._refusals.keep(self._found)
         self._pods = {}
         for pod in self._all(POD.path, **_PODS):
             self._pods.setdefault(pod["metadata"]["labels"][OF_CLUSTER], []).append(pod)
@@ -122,7 +125,8 @@ class ObjectStore:
                 continue
             pods, report = self._pods.get(uid, []), self._reports.get(uid)
             if not cluster.state.ended:
-                sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now)
+                refused = self._refusals.of(uid)
+                sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, refused)
             elif pods:
                 sights[uid] = Sight(remains=True)
             more = sum(max(0, many) for many in surplus(cluster.plan, pods).values())
@@ -201,7 +205,10 @@ class ObjectStore:
         log, output = (self._logs.get((cluster.id, role), ()) for role in (names.HEAD, names.RUNNER))
         status = written(status_from(cluster, before, log, output)) | {"conditions": conditions(cluster)}
         metadata = found["metadata"] | {"resourceVersion": str(version)}
-        new = self._api.replace(_path(found, "status"), found | {"metadata": metadata, "status": status})
+        try:
+            new = self._api.replace(_path(found, "status"), found | {"metadata": metadata, "status": status})
+        except (NotFoundError, RightsError) as error:  # it was deleted, or its namespace's Role was
+            raise StaleRecordError(error.message) from error
         self._found[cluster.id], self._records[cluster.id] = new, cluster
         return _version(new)
 
@@ -209,23 +216,21 @@ class ObjectStore:
         """Its pass, its name, its report and its pod; what is there already stays."""
         found, cluster = self._found[cluster_id], self._records[cluster_id]
         namespace = found["metadata"]["namespace"]
-        give_pass(self._api, namespace, cluster_id)
-        for path, item in (
-            (REPORT.path(namespace), report_object(found)),
-            (SERVICE.path(namespace), service(cluster, found)),
-            (POD.path(namespace), self._dressed(head_pod(cluster, found), cluster)),
-        ):
-            self._made(path, item, found)
+        with self._refusals.trying(cluster_id, names.HEAD, namespace):
+            give_pass(self._api, namespace, cluster_id)
+            for path, item in (
+                (REPORT.path(namespace), report_object(found)),
+                (SERVICE.path(namespace), service(cluster, found)),
+                (POD.path(namespace), self._dressed(head_pod(cluster, found), cluster)),
+            ):
+                self._made(path, item, found)
 
     def start_script(self, cluster_id: str) -> None:
         """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
         found, cluster = self._found[cluster_id], self._records[cluster_id]
-        try:
-            pod = self._dressed(runner_pod(cluster, found), cluster)
-            self._made(POD.path(found["metadata"]["namespace"]), pod, found)
-        except ObjectRefusedError as error:
-            _log.warning("the script of %s is started later: %s", cluster.name, error)
-            raise StaleRecordError(error.message) from error
+        namespace = found["metadata"]["namespace"]
+        with self._refusals.trying(cluster_id, names.RUNNER, namespace):
+            self._made(POD.path(namespace), self._dressed(runner_pod(cluster, found), cluster), found)
 
     def _dressed(self, pod: Object, cluster: Cluster) -> Object:
         spec = spec_of(self._found[cluster.id])
@@ -269,8 +274,11 @@ class ObjectStore:
 
     # -- what goes on beside a cluster's life -----------------------------------------------------------
 
-    def tidy(self) -> None:
-        """After a round: workers' pods, news of use, other lifetimes, and what is left of what ended."""
+    def tidy(self) -> bool:
+        """After a round: workers' pods, news of use, other lifetimes, and what is left of what ended.
+
+        Whether anything was refused that the next round has to tell.
+        """
         for uid, found in list(self._found.items()):
             cluster = self._records.get(uid)
             if cluster is None:
@@ -282,12 +290,12 @@ class ObjectStore:
                     self._live_longer(found, cluster)
                     self._note(found, self._records[uid])
                     self._tend(found, self._records[uid])
-            except (StaleRecordError, NotFoundError) as error:
+            except (StaleRecordError, NotFoundError, ObjectRefusedError) as error:
                 _log.debug("%s in the next round: %s", cluster.name, error)
             except ShoalError as error:
                 _log.warning("%s is looked at again: %s", cluster.name, error)
-
         self._sweep()
+        return self._refusals.news()
 
     def _sweep(self) -> None:
         """Now and then: passes to clusters whose object somebody deleted."""
@@ -312,9 +320,12 @@ class ObjectStore:
             self._api.delete(POD.path(namespace, name), uid, 5)
         longest = cluster.plan.may_last
         left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
+        if not todo.make:
+            self._refusals.taken(cluster.id, names.WORKER)
         for slot in todo.make:
-            pod = self._dressed(worker_pod(cluster, found, slot, left), cluster)
-            self._made(POD.path(namespace), pod, found)
+            with self._refusals.trying(cluster.id, names.WORKER, namespace):
+                pod = self._dressed(worker_pod(cluster, found, slot, left), cluster)
+                self._made(POD.path(namespace), pod, found)
 
     def _note(self, found: Object, cluster: Cluster) -> None:
         """Write what its head says of it, on change of the workers' number, else now and then."""
