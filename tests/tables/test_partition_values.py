@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 import shoal
+from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import ConflictError, NotSupportedError
 from shoal.tables.writing import points
 from shoal.tables.writing.points import WritePoint
@@ -31,6 +32,32 @@ def test_each_partition_is_replaced(name: str, kind: pa.DataType) -> None:
     for first in (100, 200):
         shoal.write_table(rows(values, kind, first), name, mode="overwrite_partitions")
         assert ids(name) == list(range(first, first + len(values)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string(), ["a", None, None, "b", "", "a"]),
+        (pa.float64(), [NAN, None, 0.0, -0.0, None, NAN]),
+        (pa.binary(), [b"", None, b"\0", b"", None, b"x"]),
+        (pa.string(), [None] * 6),
+    ],
+)
+def test_nulls_in_a_frame_of_several_chunks(name: str, kind: pa.DataType, values: list[Any]) -> None:
+    """And in files of an earlier partitioning, which a compaction reads as such a frame and divides again."""
+    chunks = [values[:2], values[2:4], values[4:]]
+    frame = pa.table({"id": range(6), "x": pa.chunked_array([pa.array(chunk, kind) for chunk in chunks])})
+    partitions = len({repr(value) for value in values})
+    assert len(shoal.write_table(frame, name, partition_by="x").files) == partitions
+    for first in (6, 9):
+        shoal.write_table(rows(values[first - 6 : first - 3], kind, first), f"{name}_later")
+    with catalogs.load(f"{name}_later").update_spec() as change:
+        change.add_identity("x")
+    assert shoal.compact(f"{name}_later").files_written == partitions
+    for one, first in ((name, 0), (f"{name}_later", 6)):
+        read = shoal.read_table(one).compute().sort_values("id")
+        assert read.id.tolist() == list(range(first, first + 6))
+        assert list(map(repr, pa.Array.from_pandas(read.x).to_pylist())) == list(map(repr, values))
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])

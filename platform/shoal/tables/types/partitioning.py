@@ -116,12 +116,16 @@ def split(
     codes = np.zeros(table.num_rows, dtype=np.int64)
     values: list[list[Any]] = []
     for key in keys:
-        encoded = pc.dictionary_encode(key, null_encoding="encode")
+        encoded = pc.dictionary_encode(key)
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.unify_dictionaries().combine_chunks()
             encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-        dictionary = encoded.dictionary.to_pylist()
-        codes = codes * max(1, len(dictionary)) + encoded.indices.to_numpy(zero_copy_only=False)
+        dictionary, indices = encoded.dictionary.to_pylist(), encoded.indices
+        if indices.null_count:
+            # A value of its own here, for Arrow cannot unify dictionaries that hold nulls.
+            indices = pc.fill_null(indices, len(dictionary))
+            dictionary.append(None)
+        codes = codes * max(1, len(dictionary)) + indices.to_numpy(zero_copy_only=False)
         values.append(dictionary)
     # Dense codes: products of many dictionaries would be sparse, and dense ones sort fastest.
     distinct, codes = np.unique(codes, return_inverse=True)
