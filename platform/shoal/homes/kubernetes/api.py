@@ -1,8 +1,8 @@
 """The API server, as this home speaks to it: paths and plain objects, typed refusals, bounded retries.
 
 Why it exists: 429, 5xx and cut connections are everyday there. What only reads is tried again; a write that got no
-answer is of unknown outcome, and is looked up by whoever wrote it. Contexts, certificates and credential plugins are
-lightkube's, which reads expired ones again.
+answer is of unknown outcome, and is looked up by whoever wrote it. Certificates and tokens are lightkube's, which reads
+expired ones again.
 
 What it must not do: know any kind of object.
 """
@@ -15,6 +15,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 import weakref
@@ -25,7 +26,7 @@ from typing import Any
 import httpx2
 from lightkube.config.client_adapter import Client as connect
 from lightkube.config.client_adapter import ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError as NoSuchConfig
 
 from shoal.errors import (
@@ -37,6 +38,7 @@ from shoal.errors import (
     UsageError,
 )
 from shoal.homes.kubernetes.errors import ApiClosedError, ObjectRefusedError, RightsError, WatchOverError
+from shoal.homes.kubernetes.kubeconfig import Program, configured
 
 _log = logging.getLogger("shoal.homes")
 Object = dict[str, Any]
@@ -59,6 +61,8 @@ class Api:
         self.server = str(config.cluster.server)
         limits = ConnectionParams(timeout=httpx2.Timeout(20, connect=5), trust_env=False)
         self._http = connect(config, limits)
+        if config.user is not None and config.user.exec is not None:
+            self._http.auth = Program(config.user.exec)
         self._finalizer = weakref.finalize(self, self._http.close)
         self._lock = threading.Lock()
         self._in_use, self._closed = 0, threading.Event()
@@ -66,7 +70,7 @@ class Api:
 
     @classmethod
     def of(cls, context: str | None = None) -> Api:
-        """By the usual rules: KUBECONFIG, ``~/.kube/config``, else the account of the pod that this runs in.
+        """By kubectl's rules (``configured``).
 
         One for all in this process who ask for the same; a forked child makes its own.
 
@@ -76,23 +80,10 @@ class Api:
         key = os.getpid(), context, os.environ.get("KUBECONFIG")
         if (known := _known.get(key)) is not None:
             return known
-        try:
-            found = KubeConfig.from_env().get(context)
-        except (NoSuchConfig, OSError) as error:
-            raise UsageError(
-                f"no Kubernetes configuration: {error}",
-                hint="Set KUBECONFIG, or have ~/.kube/config; `kubectl config get-contexts` shows what is there.",
-            ) from error
-        if found is None:
-            raise UsageError(
-                f"the Kubernetes configuration has no context {context!r}"
-                if context
-                else "no current context",
-                hint="`kubectl config get-contexts` shows which there are.",
-            )
+        found = configured(context)
         try:
             return _known.setdefault(key, cls(found))
-        except (NoSuchConfig, OSError) as error:
+        except (NoSuchConfig, OSError, ValueError) as error:  # a certificate that is none
             raise UsageError(f"context {found.context_name!r} cannot be used: {error}") from error
 
     def again(self) -> Api:
@@ -244,12 +235,24 @@ class Api:
         except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
             raise WatchOverError(f"watch of {path}: {error}") from error
 
+    def _trusted(self, error: BaseException) -> None:
+        """Whether trying again may help: a certificate stays as it is."""
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, ssl.SSLCertVerificationError):
+            reason = reason.__cause__ or reason.__context__
+        if reason is not None:
+            raise InfrastructureError(
+                f"{self.server} is not who the kubeconfig expects: {reason.verify_message}",
+                hint="Its certificate-authority-data may be another cluster's, or an earlier one's: get it again.",
+            ) from error
+
     def _read(self, method: str, path: str, params: Mapping[str, str]) -> Any:
         begin, pause = time.monotonic(), 0.1
         while True:
             try:
                 return _answer(method, path, self._request(method, path, params=dict(params)))
             except (_AgainError, httpx2.HTTPError) as error:
+                self._trusted(error)
                 if time.monotonic() - begin > _TRIES:
                     raise InfrastructureError(
                         f"the API server at {self.server} did not answer for {_TRIES:.0f} s: {error}",
@@ -268,6 +271,7 @@ class Api:
                 )
                 return _answer(method, path, sent)
             except httpx2.ConnectError as error:  # it was never sent
+                self._trusted(error)
                 failed: Exception = error
             except httpx2.HTTPError as error:
                 raise OutcomeUnknownError(
@@ -312,6 +316,9 @@ def _answer(method: str, path: str, answer: httpx2.Response) -> Any:
         raise _AgainError(
             f"{answer.status_code} {text}", refused=refused, after=float(after) if after.isdigit() else None
         )
+    if answer.status_code == 401:
+        url = answer.request.url
+        text = f"{url.scheme}://{url.netloc.decode()} does not take the kubeconfig's credentials: {text}"
     raise _refusal(method, path, answer.status_code, str(said.get("reason", "")), text)
 
 
@@ -327,7 +334,7 @@ def _refusal(method: str, path: str, code: int, reason: str, text: str) -> Shoal
             text,
             hint="`kubectl auth can-i` asks for one's rights; `kubectl config current-context` says as whom."
             if code == 403
-            else "Log in again, as your cluster's `kubectl` does.",
+            else "They have expired, or are another cluster's: log in again, as `kubectl` needs it, too.",
             verb=method,
             path=path,
             code=code,
