@@ -184,7 +184,21 @@ def test_a_table_of_version_3_is_not_written_and_the_error_says_how(
     for how in ({}, {"mode": "overwrite"}, {"mode": "upsert", "keys": "id"}, {"evolve": True}):
         with pytest.raises(errors.NotSupportedError, match="format version 3") as caught:
             shoal.write_table(more, name, **how)
+    acts: list[Callable[[], object]] = [
+        lambda: shoal.tag(name, "t"),
+        lambda: shoal.branch(name, "b"),
+        lambda: shoal.drop_branch(name, "b"),
+        lambda: shoal.compact(name),
+        lambda: shoal.rewrite_manifests(name),
+        lambda: shoal.expire_snapshots(name, older_than="0s"),
+    ]
+    folder = Path(catalogs.load(name).metadata_location.removeprefix("file:")).parent
+    metadata = set(folder.iterdir())
+    for act in acts:
+        with pytest.raises(errors.NotSupportedError, match=r"format version 3[\s\S]*On Spark: (CALL|ALTER)"):
+            act()
     assert data_files(name) == before
+    assert set(folder.iterdir()) == metadata, "not even an empty file is left"
     with shoal.staged(more) as staged:
         statement = str(caught.value).split("and there ")[1].rstrip(".").replace("<t>", staged)
         assert statement.startswith(f"INSERT INTO shoal.{name} SELECT * FROM")

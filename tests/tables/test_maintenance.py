@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,12 @@ import pyarrow as pa
 import pytest
 
 import shoal
+from shoal.client.table_upkeep import upkeep_tables
 from shoal.errors import UsageError
+from shoal.project.tables import TablePolicy
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
-from shoal.tables.maintenance import expiry
+from shoal.tables.maintenance import compaction, expiry
 from shoal.tables.writing import points
 from shoal.tables.writing.points import WritePoint
 
@@ -85,6 +88,24 @@ def test_age_and_number_keep_snapshots(name: str) -> None:
     assert shoal.expire_snapshots(name, older_than="0s", keep=3).kept == 3
     assert rows(name, snapshot=ids(name)[0]) == [0, 1, 2]
     assert shoal.expire_snapshots(name, older_than=pd.Timedelta(0).to_pytimedelta()).kept == 1
+
+
+def test_what_the_table_and_its_branches_say_of_themselves(name: str) -> None:
+    """Nothing else is said; then that everything may go."""
+    for x in range(5):
+        put(name, [x])
+    known = ids(name)
+    table, day = catalogs.load(name), 24 * 3600 * 1000
+    with table.manage_snapshots() as manage:
+        manage.create_branch(known[1], "aside", max_snapshot_age_ms=day, min_snapshots_to_keep=1)
+    with table.transaction() as change:
+        change.set_properties(
+            {"history.expire.max-snapshot-age-ms": "1", "history.expire.min-snapshots-to-keep": "2"}
+        )
+    assert shoal.expire_snapshots(name, dry_run=True).snapshots == (known[2],)
+    assert shoal.expire_snapshots(name, older_than="1h", dry_run=True).snapshots == ()
+    assert shoal.expire_snapshots(name, keep=1, older_than="0s").snapshots == (known[2], known[3])
+    assert rows(name, branch="aside") == [0, 1]
 
 
 def test_what_a_branch_or_tag_needs_stays(name: str) -> None:
@@ -297,6 +318,13 @@ def test_two_tables_in_one_folder(name: str) -> None:
         (lambda n: shoal.expire_snapshots(n, keep=0), "not a whole number above 0"),
         (lambda n: shoal.expire_snapshots(n, snapshots=["x"]), "is not a snapshot's id"),
         (lambda n: shoal.expire_snapshots(n, snapshots=[5]), "has no snapshot 5; nothing was expired"),
+        (lambda n: shoal.expire_snapshots(n, snapshots=5), "is not a list of ids"),
+        (lambda n: shoal.expire_snapshots(n, snapshots="5"), "is not a list of ids"),
+        (lambda n: shoal.expire_snapshots(n, snapshots=[5], keep=2), "contradict each other"),
+        (lambda n: shoal.expire_snapshots(n, dry_run=None), "dry_run=None is neither True nor False"),
+        (lambda n: shoal.compact(n, dry_run="no"), "dry_run='no' is neither True nor False"),
+        (lambda n: shoal.rewrite_manifests(n, dry_run=0), "dry_run=0 is neither True nor False"),
+        (lambda n: shoal.remove_orphans(n, dry_run=None), "dry_run=None is neither True nor False"),
         (lambda n: shoal.remove_orphans(n, older_than="1h"), "less than 24 hours"),
     ],
 )
@@ -313,6 +341,22 @@ def test_a_table_whose_files_are_not_its_own(name: str) -> None:
     for act in (shoal.expire_snapshots, shoal.remove_orphans):
         with pytest.raises(NotSupportedError, match=r"gc\.enabled=false"):
             act(name)
+
+
+def test_upkeep_goes_on_whatever_ends_a_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what nobody thought of: one table must not leave all others as they are, every night."""
+    put(f"{name}_1", [1])
+    put(f"{name}_2", [1])
+
+    def ends(table: str, **_: object) -> None:
+        raise ValueError(f"nobody thought of {table}")
+
+    monkeypatch.setattr(compaction, "compact", ends)
+    policy = TablePolicy.model_validate({"compact": True, "expire": True})
+    project: Any = SimpleNamespace(tables={f"{name}_*": policy})
+    steps = [(step.table[-1], step.step, step.failed) for step in upkeep_tables(project)]
+    ended, done = ("compact", True), ("expire", False)
+    assert steps == [("1", *ended), ("1", *done), ("2", *ended), ("2", *done)]
 
 
 def test_health_tells_what_maintenance_would_save(name: str) -> None:

@@ -8,6 +8,7 @@ What it must not do: stop at the first table that fails, or do anything that the
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from shoal.errors import ShoalError
 from shoal.project.loading import Project
 from shoal.project.tables import TablePolicy, policy_of
 from shoal.units import Bytes
+
+_log = logging.getLogger("shoal.client")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ def upkeep_tables(project: Project, *, dry_run: bool = False) -> Iterator[Upkeep
                 yield UpkeepStep(name, step, act())
             except ShoalError as error:
                 yield UpkeepStep(name, step, str(error), failed=True)
+            except Exception as error:
+                _log.debug("%s of %s", step, name, exc_info=error)
+                yield UpkeepStep(name, step, f"{type(error).__name__}: {error}", failed=True)
 
 
 def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -75,7 +81,7 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
     if (limits := policy.expire) is not None:
 
         def expiry() -> str:
-            age = dt.timedelta(seconds=limits.older_than)
+            age = None if limits.older_than is None else dt.timedelta(seconds=limits.older_than)
             found = expire_snapshots(name, older_than=age, keep=limits.keep, dry_run=dry_run)
             return f"{len(found.snapshots):,} snapshots, {found.files:,} files, {Bytes(found.bytes)}"
 

@@ -49,10 +49,10 @@ class CompactionPolicy(Checked):
 
 
 class ExpiryPolicy(Checked):
-    """``expire:``. Snapshots older than this go, but for the newest of each branch."""
+    """``expire:``. Snapshots older than this go, but for the newest of each branch (None: as the table says)."""
 
-    older_than: Seconds = Seconds(5 * _DAY)
-    keep: Positive = 1
+    older_than: Seconds | None = None
+    keep: Positive | None = None
 
 
 class OrphanPolicy(Checked):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from dask.utils import parse_bytes
@@ -40,6 +41,12 @@ def names(given: object, what: str, example: str) -> list[str]:
             f"{what}= names {', '.join(map(repr, twice))} more than once.", hint="Name each once."
         )
     return found
+
+
+def flag(given: object, what: str) -> None:
+    """Raise :class:`UsageError` for what is neither True nor False: of what deletes, ``None`` must not mean yes."""
+    if not isinstance(given, (bool, np.bool_)):
+        raise UsageError(f"{what}={given!r} is neither True nor False.", hint=f"For example {what}=True.")
 
 
 def size(given: object, what: str) -> int:

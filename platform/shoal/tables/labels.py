@@ -18,6 +18,7 @@ from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
+from shoal.tables.formats import refuse_newer
 from shoal.tables.refs import ID, managing, missing, resolve
 from shoal.tables.writing.runs import properties_of_branch
 from shoal.tables.writing.turns import turn
@@ -30,7 +31,9 @@ def tag(
     name: str, tag: str, *, snapshot: int | str | None = None, catalog: CatalogSettings | None = None
 ) -> int:
     """Give a snapshot (default: the current one) a name that stays on it; returns its id."""
-    return _give(name, tag, snapshot, catalog, lambda manage, at: manage.create_tag(at, tag))
+    return _give(
+        name, tag, SnapshotRefType.TAG, snapshot, catalog, lambda manage, at: manage.create_tag(at, tag)
+    )
 
 
 def branch(
@@ -38,7 +41,14 @@ def branch(
 ) -> int:
     """Start a branch at a snapshot (default: the current one); returns its id. ``write_table(branch=...)``
     adds to it, ``read_table(branch=...)`` reads it."""
-    return _give(name, branch, snapshot, catalog, lambda manage, at: manage.create_branch(at, branch))
+    return _give(
+        name,
+        branch,
+        SnapshotRefType.BRANCH,
+        snapshot,
+        catalog,
+        lambda manage, at: manage.create_branch(at, branch),
+    )
 
 
 def drop_tag(name: str, tag: str, *, catalog: CatalogSettings | None = None) -> int:
@@ -65,6 +75,7 @@ def drop_branch(name: str, branch: str, *, catalog: CatalogSettings | None = Non
 def _give(
     name: str,
     ref: str,
+    kind: SnapshotRefType,
     snapshot: int | str | None,
     catalog: CatalogSettings | None,
     create: Callable[[ManageSnapshots, int], ManageSnapshots],
@@ -74,7 +85,10 @@ def _give(
         create(table.manage_snapshots(), target).commit()
         return target
 
-    return _until_nobody_else(name, catalog, once)
+    at = f" AS OF VERSION {snapshot}" if isinstance(snapshot, int) else ""
+    return _until_nobody_else(
+        name, catalog, once, f"ALTER TABLE shoal.{name} CREATE {kind.value.upper()} `{ref}`{at}"
+    )
 
 
 def _drop(name: str, ref: str, kind: SnapshotRefType, catalog: CatalogSettings | None) -> int:
@@ -88,15 +102,23 @@ def _drop(name: str, ref: str, kind: SnapshotRefType, catalog: CatalogSettings |
                 change.remove_properties(*forgotten)
         return found.snapshot_id
 
-    return _until_nobody_else(name, catalog, once)
+    return _until_nobody_else(
+        name, catalog, once, f"ALTER TABLE shoal.{name} DROP {kind.value.upper()} `{ref}`"
+    )
 
 
-def _until_nobody_else(name: str, catalog: CatalogSettings | None, once: Callable[[Table], int]) -> int:
-    """Do it to the table as it is now; if someone else commits at the same moment, to what it is then."""
+def _until_nobody_else(
+    name: str, catalog: CatalogSettings | None, once: Callable[[Table], int], statement: str
+) -> int:
+    """Do it to the table as it is now; if someone else commits at the same moment, to what it is then.
+
+    ``statement``: the same in Spark's words.
+    """
     start, wait, settled = time.monotonic(), 0.05, catalogs.settings(catalog)
     while True:
         with turn(catalogs.load(name, settled).location(), settled):
             table = catalogs.load(name, settled)
+            refuse_newer(table, name, f"On Spark: {statement}", metadata_only=True)
             try:
                 with managing(name, table):
                     return once(table)

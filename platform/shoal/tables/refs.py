@@ -26,6 +26,7 @@ from shoal.errors import UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
+from shoal.tables.formats import refuse_newer
 from shoal.tables.storage import told
 from shoal.tables.writing.runs import properties_after
 
@@ -222,6 +223,8 @@ def rollback(name: str, snapshot: int | str, *, catalog: CatalogSettings | None 
             f"Snapshot {target} never was the current state of {name}: it is a branch's.",
             hint=f"shoal.history({name!r}) shows which snapshots were.",
         )
+    statement = f"CALL shoal.system.set_current_snapshot('{name}', {target})"
+    refuse_newer(table, name, f"On Spark: {statement}", metadata_only=True)
     forgotten, again = properties_after(table.metadata, target)
     with managing(name, table), table.transaction() as change:
         # Not PyIceberg's `rollback_to_snapshot`, which goes to ancestors alone, so never forward again.
@@ -262,6 +265,8 @@ def publish(name: str, branch: str, *, catalog: CatalogSettings | None = None) -
         return new.snapshot_id
     if main is not None and main.snapshot_id not in {s.snapshot_id for s in _lineage(table, branch)}:
         raise _diverged(table, name, branch)
+    statement = f"CALL shoal.system.fast_forward('{name}', 'main', '{branch}')"
+    refuse_newer(table, name, f"On Spark: {statement}", metadata_only=True)
     kept = main.model_dump(by_alias=True, exclude_none=True) if main is not None else {"type": "branch"}
     update = SetSnapshotRefUpdate.model_validate(
         {**kept, "action": "set-snapshot-ref", "ref-name": "main", "snapshot-id": new.snapshot_id}

@@ -163,9 +163,18 @@ def rewrite_manifests(
 def expire(
     table: _Table,
     older_than: Annotated[
-        str, typer.Option("--older-than", help="Younger snapshots stay, such as 7d or 12h.")
-    ] = "5d",
-    keep: Annotated[int, typer.Option("--keep", help="The newest of each branch that stay, at least.")] = 1,
+        str | None,
+        typer.Option(
+            "--older-than",
+            help="Younger snapshots stay, such as 7d or 12h (default: as the table says, else 5d).",
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", help="The newest of each branch that stay (default: as the table says, else 1)."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,

@@ -19,14 +19,14 @@ from typing import Any
 import dask
 import dask.system
 import psutil
-import pyiceberg
 from pyiceberg.table import DataScan, FileScanTask, Table
 
 from shoal.errors import UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import CommitUnknownError, ConflictError, NotSupportedError, StorageFullError
+from shoal.tables.errors import CommitUnknownError, ConflictError, StorageFullError
+from shoal.tables.formats import refuse_newer
 from shoal.tables.keys import hold_secrets
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_all, pack_small
 from shoal.tables.maintenance.rewriting import RewriteGroup, RowOrder, rewrite_group
@@ -111,16 +111,12 @@ def compact(
     """
     started = time.monotonic()
     refuse_in_its_loop(name, "compact")
+    arguments.flag(dry_run, "dry_run")
     settled = catalogs.settings(catalog)
     table = catalogs.load(name, settled)
     check_branch(table, name, branch)
     order = _order(table, name, sort_by, zorder_by)
-    if table.metadata.format_version > 2:
-        raise NotSupportedError(
-            f"The table {name} is of format version {table.metadata.format_version}, and PyIceberg "
-            f"{pyiceberg.__version__} writes up to version 2.",
-            hint=f"On Spark: CALL shoal.system.rewrite_data_files(table => '{name}')",
-        )
+    refuse_newer(table, name, f"On Spark: CALL shoal.system.rewrite_data_files(table => '{name}')")
     target = (
         arguments.size(target_size, "target_size")
         if target_size is not None

@@ -10,7 +10,7 @@ import datetime as dt
 import operator
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +24,12 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate
 
 from shoal.errors import UsageError
+from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
+from shoal.tables.formats import refuse_newer
 from shoal.tables.maintenance.reachable import (
     Age,
     age,
@@ -39,6 +41,7 @@ from shoal.tables.writing.sweep import bare
 
 TRIES_SECONDS = 60.0
 """How long it is tried against writers that change the table meanwhile."""
+_LASTS_MS = 5 * 24 * 3600 * 1000  # as in Iceberg
 _ASK = -1  # bytes that only the storage knows
 
 
@@ -63,34 +66,44 @@ class Expired:
 def expire_snapshots(
     name: str,
     *,
-    older_than: Age = "5 days",
-    keep: int = 1,
+    older_than: Age | None = None,
+    keep: int | None = None,
     snapshots: Sequence[int] | None = None,
     dry_run: bool = False,
     catalog: CatalogSettings | None = None,
 ) -> Expired:
     """Forget old snapshots of a table, and delete the files that only they needed.
 
-    ``older_than``: a snapshot younger than this stays, also one that was rolled back. ``keep``: the newest of each
-    branch that stay whatever their age (or more, if the branch itself says so). ``snapshots``: these ids, instead of
-    an age. ``dry_run``: change nothing, and tell what would be done.
+    ``older_than``: a snapshot younger than this stays, also one that was rolled back (default: the table's
+    ``history.expire.max-snapshot-age-ms``, else 5 days). ``keep``: the newest of each branch that stay whatever their
+    age (default: its ``history.expire.min-snapshots-to-keep``, else 1). A branch that says of itself that it keeps more
+    of them, or for longer, does. ``snapshots``: these ids, instead of an age. ``dry_run``: change nothing, and tell
+    what would be done.
 
     What a branch or tag points to always stays. Who reads an expired snapshot at that moment may find its files gone.
     A ``run_key`` whose snapshot expired is still known.
 
     Raises :class:`UsageError` (one of ``snapshots`` is a branch's or tag's), :class:`SnapshotNotFoundError`,
-    :class:`NotSupportedError` (``gc.enabled=false``), :class:`ConflictError`: nothing was expired.
+    :class:`NotSupportedError` (``gc.enabled=false``, format version 3), :class:`ConflictError`: nothing was expired.
     """
-    limit = age(older_than, "older_than")
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+    arguments.flag(dry_run, "dry_run")
+    limit = None if older_than is None else age(older_than, "older_than")
+    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
         raise UsageError(
             f"keep={keep!r} is not a whole number above 0.", hint="keep=1 keeps each branch's head."
+        )
+    if snapshots is not None and not (older_than is None and keep is None):
+        raise UsageError(
+            "snapshots= and older_than= or keep= contradict each other.",
+            hint="Give the ids alone, or an age.",
         )
     settled = catalogs.settings(catalog)
     start, wait = time.monotonic(), 0.05
     while True:
         table = catalogs.load(name, settled)
         refuse_without_deleting(table, name)
+        statement = f"CALL shoal.system.expire_snapshots(table => '{name}')"
+        refuse_newer(table, name, f"On Spark: {statement}", metadata_only=True)
         chosen = (
             _named(table, name, snapshots)
             if snapshots is not None
@@ -128,17 +141,26 @@ def expire_snapshots(
     return Expired(name, ids, kept, len(gone), size, dry_run=False, left=left)
 
 
-def expirable(metadata: TableMetadata, limit: dt.timedelta, keep: int) -> list[Snapshot]:
-    """The snapshots that are older than a limit and that neither a branch, within its number, nor a tag needs."""
-    cutoff = time.time() * 1000 - limit.total_seconds() * 1000
+def expirable(metadata: TableMetadata, limit: dt.timedelta | None, keep: int | None) -> list[Snapshot]:
+    """The snapshots that are older than a limit and that neither a branch, within its own number and age, nor a tag
+    needs; ``None``: as the table says."""
+    if limit is None:
+        lasts = arguments.number(metadata.properties, "history.expire.max-snapshot-age-ms", _LASTS_MS)
+    else:
+        lasts = int(limit.total_seconds() * 1000)
+    if keep is None:
+        keep = arguments.number(metadata.properties, "history.expire.min-snapshots-to-keep", 1)
+    now = time.time() * 1000
+    cutoff = now - lasts
     known = {s.snapshot_id: s for s in metadata.snapshots}
     stay = set()
     for ref in metadata.refs.values():
-        number = 1
+        number, since = 1, now
         if ref.snapshot_ref_type == SnapshotRefType.BRANCH:
             number = max(keep, ref.min_snapshots_to_keep or 1)
+            since = now - (ref.max_snapshot_age_ms or 0)
         current = known.get(ref.snapshot_id)
-        while current is not None and number > 0:
+        while current is not None and (number > 0 or current.timestamp_ms > since):
             stay.add(current.snapshot_id)
             current, number = known.get(current.parent_snapshot_id or 0), number - 1
     old = [s for s in metadata.snapshots if s.timestamp_ms < cutoff and s.snapshot_id not in stay]
@@ -149,6 +171,10 @@ def _named(table: Table, name: str, given: Sequence[int]) -> list[Snapshot]:
     refs: dict[int, list[str]] = {}
     for ref, target in table.metadata.refs.items():
         refs.setdefault(target.snapshot_id, []).append(f"the {target.snapshot_ref_type.value} {ref!r}")
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"snapshots={given!r} is not a list of ids.", hint=f"shoal.snapshots({name!r}) lists them."
+        )
     found = []
     for one in given:
         try:

@@ -54,7 +54,7 @@ class TableHealth:
     """Its branches and tags."""
     manifests: int
     expirable_snapshots: int
-    """Older than 5 days, that no branch or tag needs."""
+    """Old enough to go, and that no branch or tag needs."""
     expirable_bytes: int
     """Of the files that only these need."""
     orphans: int | None
@@ -162,7 +162,7 @@ def _advice(health: TableHealth) -> list[str]:
         )
     if health.expirable_snapshots:
         said.append(
-            f"{_are(health.expirable_snapshots, 'snapshot')} older than 5 days, and no branch or tag needs "
+            f"{_are(health.expirable_snapshots, 'snapshot')} old enough to go, and no branch or tag needs "
             f"{'it' if health.expirable_snapshots == 1 else 'them'}: shoal tables expire {health.table}"
         )
     elif health.snapshots > _MANY_SNAPSHOTS:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
+from shoal.tables.formats import refuse_newer
 from shoal.tables.pyiceberg_commits import groups_of_manifests
 from shoal.tables.refs import check_branch
 from shoal.tables.storage import told
@@ -38,12 +40,14 @@ def rewrite_manifests(
     One snapshot of the same files; whoever writes meanwhile is not in the way. ``dry_run``: change nothing, and tell
     what would be done.
 
-    Raises :class:`UsageError`, :class:`ConflictError` (the table is too busy), :class:`StorageError`,
-    :class:`CommitUnknownError`.
+    Raises :class:`UsageError`, :class:`NotSupportedError` (format version 3), :class:`ConflictError` (the table is too
+    busy), :class:`StorageError`, :class:`CommitUnknownError`.
     """
+    arguments.flag(dry_run, "dry_run")
     settled = catalogs.settings(catalog)
     table = catalogs.load(name, settled)
     check_branch(table, name, branch)
+    refuse_newer(table, name, f"On Spark: CALL shoal.system.rewrite_manifests(table => '{name}')")
     snapshot = table.metadata.snapshot_by_name(branch)
     groups = []
     if snapshot is not None:

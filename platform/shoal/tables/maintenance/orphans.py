@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pyiceberg.table import Table
 
 from shoal.errors import UsageError
+from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import NotSupportedError, TableChangedError
@@ -61,6 +62,7 @@ def remove_orphans(
     Raises :class:`UsageError` for less than 24 hours, :class:`NotSupportedError` where files of another table are or
     may be in the same folders, :class:`TableChangedError` if the table was dropped meanwhile: nothing was deleted.
     """
+    arguments.flag(dry_run, "dry_run")
     limit = age(older_than, "older_than")
     if limit < LEAST:
         raise UsageError(

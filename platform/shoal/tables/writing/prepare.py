@@ -13,7 +13,6 @@ from typing import Any, cast
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
-import pyiceberg
 from dask.dataframe.dispatch import make_meta
 from pyiceberg.table import Transaction
 
@@ -21,7 +20,8 @@ from shoal.errors import UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import NotSupportedError, TableNotFoundError
+from shoal.tables.errors import TableNotFoundError
+from shoal.tables.formats import refuse_newer
 from shoal.tables.pyiceberg_commits import io_of
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
 from shoal.tables.refs import check_branch
@@ -66,13 +66,12 @@ def prepare(
         table = catalogs.load(name, settled)
     except TableNotFoundError:
         return _new(name, schema, settled, partition_by, sort_by, sort, index_names, branch)
-    if table.metadata.format_version > 2:
-        raise NotSupportedError(
-            f"The table {name} is of format version {table.metadata.format_version}, and PyIceberg "
-            f"{pyiceberg.__version__} writes up to version 2.",
-            hint="Hand the rows to Spark: `with shoal.staged(df) as t:` and there "
-            f"INSERT INTO shoal.{name} SELECT * FROM shoal.<t>.",
-        )
+    refuse_newer(
+        table,
+        name,
+        "Hand the rows to Spark: `with shoal.staged(df) as t:` and there "
+        f"INSERT INTO shoal.{name} SELECT * FROM shoal.<t>.",
+    )
     if partition_by is not None:
         wanted = [parse_field(p) for p in arguments.names(partition_by, "partition_by", '["day(ts)"]')]
         have = spec_fields(table.spec(), table.schema())
