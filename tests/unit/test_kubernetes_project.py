@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shoal.client.wiring import NoCatalogError, wire
 from shoal.errors import ConfigError, NotFoundError, UsageError
 from shoal.homes.kubernetes.applied import Applied, applied_of, name_of, project_object, template_written
 from shoal.homes.kubernetes.changes import (
@@ -27,6 +28,7 @@ from shoal.homes.kubernetes.structure import written
 from shoal.model.resource import Resource
 from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
+from shoal.tables.catalogs import opening
 
 Json = dict[str, Any]
 
@@ -329,3 +331,20 @@ def test_a_plan_goes_by_what_is_applied_and_a_folders_own_template_is_told(folde
     assert own.templates["mine"] == mine.templates["mine"]
     assert own.numbers.endswith("template mine is this folder's own")
     assert own.target.prices == known.target.prices
+
+
+def test_a_file_of_this_machine_is_no_catalog_of_pods(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a script in a pod wrote there ended with its pod, and its exit code was 0."""
+    monkeypatch.setattr(opening, "_hook", None)
+    monkeypatch.setattr(opening, "_before_default", None)
+    monkeypatch.delenv("SHOAL_CATALOG_URI", raising=False)
+    wire(load(folder, target="local"))
+    with pytest.raises(NoCatalogError, match="target local has no catalog, and pods do not see"):
+        opening.settings()
+    monkeypatch.setenv("SHOAL_CATALOG_URI", "sqlite:////mounted/catalog.db")
+    assert opening.settings().uri == "sqlite:////mounted/catalog.db"
+    monkeypatch.delenv("SHOAL_CATALOG_URI")
+    text = (folder / "shoal.yaml").read_text().replace("home: kubernetes", "home: local", 1)
+    (folder / "shoal.yaml").write_text(text)
+    wire(load(folder, target="local"))
+    assert opening.settings().kind == "sqlite"

@@ -122,15 +122,21 @@ def without_password(uri: str) -> str:
 
 
 _hook: Callable[[], CatalogSettings | None] | None = None
+_before_default: Callable[[], None] | None = None
 
 
-def use(source: CatalogSettings | Callable[[], CatalogSettings | None] | None) -> None:
+def use(
+    source: CatalogSettings | Callable[[], CatalogSettings | None] | None,
+    before_default: Callable[[], None] | None = None,
+) -> None:
     """Set what :func:`settings` falls back on before its own defaults.
 
     ``source`` is a value, a function that is asked each time (``None`` from it means "no opinion"), or
-    ``None`` to take the hook away. Fields left empty in it are filled by the defaults.
+    ``None`` to take the hook away. Fields left empty in it are filled by the defaults. ``before_default`` is called
+    where nobody names a catalog, and may raise: a file of this machine is not right everywhere.
     """
-    global _hook
+    global _before_default, _hook
+    _before_default = before_default
     if isinstance(source, CatalogSettings):
         value = source
         _hook = lambda: value  # noqa: E731 - a named function would say no more
@@ -158,6 +164,8 @@ def settings(
     chosen_warehouse = (
         warehouse or env.get("SHOAL_CATALOG_WAREHOUSE") or ("" if chosen_uri else base.warehouse)
     )
+    if not (chosen_uri or base.uri) and _before_default is not None:
+        _before_default()
     properties = dict(base.properties)
     if raw := env.get("SHOAL_CATALOG_PROPERTIES"):
         try:
