@@ -292,13 +292,32 @@ def test_a_script_that_cannot_start_says_why_and_its_pod_is_remembered() -> None
     assert (back.runner, back.exit_code) == ("nightly-run", 7)
 
 
+ABSENT = (
+    'rpc error: code = NotFound desc = failed to pull and unpack image "h/i:1": failed to resolve reference '
+    '"h/i:1": h/i:1: not found'
+)
+
+
+def unpulled(reason: str, message: str) -> dict[str, Any]:
+    return {
+        "containerStatuses": [{"image": "i:1", "state": {"waiting": {"reason": reason, "message": message}}}]
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
         ({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient cpu"}]},
          "no node takes it: 0/3 nodes: Insufficient cpu"),
-        ({"containerStatuses": [{"image": "i", "state": {"waiting": {"reason": "ErrImagePull", "message": "absent"}}}]},
-         "ErrImagePull: absent"),
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "message":
+          "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes "
+          "are available: 1 Preemption is not helpful for scheduling."}]},
+         "no node takes it: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"),
+        (unpulled("ErrImagePull", ABSENT), "image 'i:1' cannot be pulled: h/i:1: not found"),
+        (unpulled("ImagePullBackOff", f'Back-off pulling image "i:1": ErrImagePull: {ABSENT}'),
+         "image 'i:1' cannot be pulled: h/i:1: not found"),
+        (unpulled("ImagePullBackOff", 'Back-off pulling image "i:1"'), "image 'i:1' cannot be pulled"),
+        (unpulled("InvalidImageName", "couldn't parse it"), "image 'i:1' cannot be pulled: couldn't parse it"),
         ({}, None),
     ],
 )  # fmt: skip

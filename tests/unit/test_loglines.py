@@ -28,3 +28,14 @@ def test_head_and_workers_are_told_apart() -> None:
     assert Filter(Level.INFO, head=True).kept(lines) == [HEAD, SCHEDULER]
     assert Filter(Level.INFO, workers=True).kept(lines) == [WORKER, WARNING, PRINTED]
     assert Filter(Level.INFO, head=True, workers=True).kept(lines) == lines
+
+
+def test_lines_of_pods_are_told_apart_by_their_pods() -> None:
+    """Each begins with its pod's name: so none had a level, and none was the head's."""
+    head = [f"nightly-head | {line}" for line in (HEAD, SCHEDULER, "Traceback of the scheduler")]
+    worker = [f"nightly-w-12 | {line}" for line in (HEAD, WORKER, WARNING, PRINTED)]
+    assert Filter().kept(head + worker) == [head[0], head[2], worker[0], worker[2], worker[3]]
+    assert Filter(Level.INFO).kept(head + worker) == head + worker
+    assert Filter(Level.INFO, head=True).kept(head + worker) == head
+    assert Filter(Level.INFO, workers=True).kept(head + worker) == worker
+    assert Filter(head=True, workers=True).kept(head + worker) == Filter().kept(head + worker)

@@ -26,6 +26,7 @@ _NAMES = {
 _DASK = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>[A-Z]+) - ")
 _SPARK = re.compile(r"\d\d/\d\d/\d\d [\d:]+ (?P<level>[A-Z]+) (?P<logger>[\w.]+)")
 _OF_WORKERS = ("distributed.worker", "distributed.nanny", "distributed.preloading", "distributed.utils_perf")
+_POD = re.compile(r"[a-z0-9-]+-(?P<role>head|w-\d+) \| ")  # which pod wrote the rest of the line
 _OURS = "shoal."
 _BEFORE = "shoal head:"  # how heads of older releases begin a line
 
@@ -43,7 +44,8 @@ class Level(StrEnum):
 class Filter:
     """What is shown of an engine's log.
 
-    ``head``, ``workers``: only what these wrote, where lines tell (Dask's do); neither, or both: everything.
+    ``head``, ``workers``: only what these wrote, where lines tell (Dask's do, and those of pods); neither, or both:
+    everything.
     """
 
     level: Level = Level.WARNING
@@ -52,15 +54,20 @@ class Filter:
 
     def shows(self, line: str) -> bool:
         """Whether a line is shown."""
+        one, pod = self.head != self.workers, _POD.match(line)
+        if pod is not None:
+            if one and (pod["role"] == "head") is not self.head:
+                return False
+            one, line = False, line[pod.end() :]
         if line.startswith(_BEFORE):
-            return self.head or not self.workers
+            return self.head or not one
         found = _DASK.match(line) or _SPARK.match(line)
         if found is not None and found["logger"].startswith(
             _OURS
         ):  # few, and each says what became of the cluster
             said = _NAMES.get(found["level"], 20) >= min(_LEVELS[self.level], _LEVELS["info"])
-            return said and (self.head or not self.workers)
-        if self.head != self.workers:
+            return said and (self.head or not one)
+        if one:
             of_workers = found is None or found["logger"].startswith(_OF_WORKERS)
             if _DASK.match(line) is not None and of_workers != self.workers:
                 return False

@@ -187,6 +187,8 @@ def _now(
     unresponsive: str,
 ) -> Step:
     fix = _FIXES[stage].format(logs=command("logs", cluster.name))
+    if cluster.reason is Reason.IMAGE_PULL_FAILED:
+        fix = f"check images: of target {cluster.plan.target} in shoal.yaml, and that its nodes may pull from there"
     if unresponsive and not cluster.state.ended:
         return Step(
             stage, Outcome.FAILED, f"{cluster.message}, but {unresponsive}", command("down", cluster.name)

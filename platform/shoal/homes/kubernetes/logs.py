@@ -33,12 +33,12 @@ def engine(api: Api, found: Object, pods: Iterable[Object], lines: int, wrote: W
             continue
         name = pod["metadata"]["name"]
         if (why := waits_for(pod)) is not None:
-            parts.append(f"{name}: {why}")
+            parts.append(f"{name} | {why}")
             continue
         try:
             text = api.text(POD.path(metadata["namespace"], name, "log"), tailLines=str(lines))
         except ShoalError as error:
-            parts.append(f"{name}: its log cannot be read: {error.message}")
+            parts.append(f"{name} | its log cannot be read: {error.message}")
         else:
             parts += [f"{name} | {line}" for line in text.splitlines()]
     return "\n".join(parts[-lines:])

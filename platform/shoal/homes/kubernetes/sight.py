@@ -7,6 +7,7 @@ What it must not do: import a client, or read a clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,13 @@ from shoal.words import count
 Json = Mapping[str, Any]
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _NEVER_IMAGE = ("ErrImageNeverPull", "InvalidImageName")
+# Between two tries a kubelet says the same in other words: what is before the cause.
+_AROUND_CAUSE = re.compile(
+    r"(Back-off pulling image \"[^\"]*\"|ErrImagePull|rpc error: code = \w+ desc = "
+    r"|failed to pull and unpack image \"[^\"]*\"|failed to resolve (reference|image) \"[^\"]*\"|failed to do request)"
+    r"(: )*"
+)
+_PREEMPTION = re.compile(r"\.? *(no new claims to deallocate, *)?preemption: .*", re.DOTALL)
 
 
 def role(pod: Json) -> str:
@@ -68,7 +76,12 @@ def sight(
     runner = next((pod for pod in pods if role(pod) == RUNNER), None)
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
-        phase = Phase(State.STARTING, Reason.HEAD_STARTING, f"its head is waiting: {why}")
+        said_ = f"its head is waiting: {why}"
+        if cluster.message.startswith(
+            f"{said_}: "
+        ):  # an older kubelet leaves the cause out between two tries
+            said_ = cluster.message
+        phase = Phase(State.STARTING, Reason.HEAD_STARTING, said_)
         if end is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
             end = End(Reason.IMAGE_PULL_FAILED, failed)
     elif phase is not None:
@@ -125,10 +138,13 @@ def waits_for(pod: Json) -> str | None:
         return None
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"no node takes it: {condition.get('message', condition.get('reason', ''))}"
+            why = _PREEMPTION.sub("", condition.get("message", "")) or condition.get("reason", "")
+            return f"no node takes it: {why}"
     for container in status.get("containerStatuses", ()):
         waiting = container.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in (*_NO_IMAGE, "CreateContainerConfigError", "CreateContainerError"):
+        if waiting.get("reason") in _NO_IMAGE:
+            return _unpulled(container)
+        if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
             return f"{waiting['reason']}: {waiting.get('message', container['image'])}"
     return None
 
@@ -138,8 +154,18 @@ def _no_image(pod: Json, since: float, pull: float) -> str | None:
         waiting = container.get("state", {}).get("waiting", {})
         failed = waiting.get("reason")
         if failed in _NEVER_IMAGE or (failed in _NO_IMAGE and since > pull):
-            return f"image {container['image']!r} cannot be pulled: {waiting.get('message', failed)}"
+            return _unpulled(container)
     return None
+
+
+def _unpulled(container: Json) -> str:
+    """The cause alone, in the same words at each try."""
+    waiting, cause = container["state"]["waiting"], ""
+    rest = str(waiting.get("message") or waiting["reason"])
+    while cause != rest:
+        cause, rest = rest, _AROUND_CAUSE.sub("", rest, count=1) if _AROUND_CAUSE.match(rest) else rest
+    sentence = f"image {container['image']!r} cannot be pulled"
+    return f"{sentence}: {cause}" if cause else sentence
 
 
 def _phase(said: HeadReport) -> Phase | None:
