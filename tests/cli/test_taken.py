@@ -62,6 +62,16 @@ def test_tables_are_listed(shoal: Any, written: str) -> None:
     assert nothing.code == 0
     assert "Namespace nosuch holds no tables" in nothing.err
     assert shoal("tables", "history", "shop.ordrs").code == 2
+    place = Path(found["nyc.flights"]["location"].removeprefix("file://"))
+    place.rename(place.with_name("away"))
+    try:
+        broken = shoal("tables")
+    finally:
+        place.with_name("away").rename(place)
+    assert (broken.code, "shop.orders" in broken.out) == (4, True), (
+        "one that is gone does not hide the others"
+    )
+    assert "Not listed: nyc.flights" in broken.err
 
 
 def test_tables_are_kept_small(shoal: Any, written: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import shoal
-from shoal.client.table_upkeep import upkeep_tables
+from shoal.client.table_upkeep import unused_patterns, upkeep_tables
 from shoal.errors import UsageError
 from shoal.project.tables import TablePolicy
 from shoal.tables.catalogs import opening as catalogs
@@ -353,10 +353,14 @@ def test_upkeep_goes_on_whatever_ends_a_step(name: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(compaction, "compact", ends)
     policy = TablePolicy.model_validate({"compact": True, "expire": True})
-    project: Any = SimpleNamespace(tables={f"{name}_*": policy})
-    steps = [(step.table[-1], step.step, step.failed) for step in upkeep_tables(project)]
-    ended, done = ("compact", True), ("expire", False)
-    assert steps == [("1", *ended), ("1", *done), ("2", *ended), ("2", *done)]
+    later = TablePolicy.model_validate({"orphans": True})
+    project: Any = SimpleNamespace(tables={f"{name}_*": policy, f"{name}_1": later})
+    steps = [(step.table[-1], step.step, step.failed, step.done) for step in upkeep_tables(project)]
+    nobody, done = "ValueError: nobody thought of ", ("expire", False, "nothing to do")
+    assert steps == [
+        (one, *step) for one in "12" for step in (("compact", True, f"{nobody}{name}_{one}"), done)
+    ]
+    assert unused_patterns(project) == [f"{name}_1"], "the one before it fits"
 
 
 def test_health_tells_what_maintenance_would_save(name: str) -> None:

@@ -305,7 +305,8 @@ def test_the_upkeep_of_tables_is_by_the_first_pattern_that_fits(folder: Folder) 
     assert (third.compact, third.orphans) == (None, OrphanPolicy())
     assert policy_of("shop.orders", tables) is None
     file.write_text(
-        plain + "tables:\n  nyc.flights: {expire: {older_than: 30 days, keep: 3}}\n  nyc.*: {compact: true}\n"
+        plain
+        + "tables:\n  nyc.flights: {expire: {older_than: 30 days, keep: 3}}\n  nyc.*: {compact: {sort_by: day}}\n"
     )
     tables = project.load(root).tables
     first, second = policy_of("nyc.flights", tables), policy_of("nyc.delays", tables)
@@ -313,13 +314,14 @@ def test_the_upkeep_of_tables_is_by_the_first_pattern_that_fits(folder: Folder) 
     assert first.expire == ExpiryPolicy(older_than=Seconds(30 * 86400), keep=3)
     assert (first.compact, first.orphans) == (None, None)
     assert second is not None
-    assert second.compact == CompactionPolicy()
+    assert second.compact == CompactionPolicy(sort_by=("day",))
     assert policy_of("shop.orders", tables) is None
     file.write_text(
         plain
         + "tables:\n  a.*: {orphans: {older_than: 1 h}, expire: {keep: 0}}\n"
-        + "  b.*: {compact: {sort_by: [x], zorder_by: [x, y]}, vacuum: true}\n"
+        + "  b.*: {compact: {sort_by: [x], zorder_by: [x, y]}, vacuum: true}\n  c.*: {compact: {zorder_by: x}}\n"
     )
     faults = faults_of(root)
-    assert len(faults) == 4
+    assert len(faults) == 5
+    assert any("c.*" in fault and "two columns or more" in fault for fault in faults)
     assert any("a.*" in fault and "less than 24 h" in fault for fault in faults)

@@ -18,6 +18,7 @@ from shoal.project.tables import TablePolicy, policy_of
 from shoal.units import Bytes
 
 _log = logging.getLogger("shoal.client")
+_NOTHING = "nothing to do"
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,24 @@ def upkeep_tables(project: Project, *, dry_run: bool = False) -> Iterator[Upkeep
                 yield UpkeepStep(name, step, f"{type(error).__name__}: {error}", failed=True)
 
 
+def unused_patterns(project: Project) -> list[str]:
+    """The patterns of ``tables:`` by which nothing is kept: no table has such a name, or an earlier one fits it."""
+    from shoal.tables.listing import list_tables
+
+    if not project.tables:
+        return []
+    used = {id(policy_of(name, project.tables)) for name in list_tables()}
+    return [pattern for pattern, policy in project.tables.items() if id(policy) not in used]
+
+
 def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str, Callable[[], str]]]:
     from shoal.tables.maintenance.compaction import compact
     from shoal.tables.maintenance.expiry import expire_snapshots
     from shoal.tables.maintenance.manifests import rewrite_manifests
     from shoal.tables.maintenance.orphans import remove_orphans
+    from shoal.tables.shown import counted
+
+    would = "would be " if dry_run else ""
 
     if (wanted := policy.compact) is not None:
 
@@ -68,14 +82,21 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
                 target_size=int(wanted.target_size) if wanted.target_size is not None else None,
                 dry_run=dry_run,
             )
-            return f"{found.files:,} files into {found.files_written:,}"
+            if not found.files:
+                return _NOTHING
+            left = (
+                f"; {counted(found.skipped_files, 'file')} changed by others" if found.skipped_files else ""
+            )
+            return f"{would}{counted(found.files, 'file')} into {found.files_written:,}{left}"
 
         yield "compact", compaction
     if policy.rewrite_manifests:
 
         def manifests() -> str:
             found = rewrite_manifests(name, dry_run=dry_run)
-            return f"{found.manifests:,} manifests into {found.manifests_after:,}"
+            if found.manifests <= found.manifests_after:
+                return _NOTHING
+            return f"{would}{counted(found.manifests, 'manifest')} into {found.manifests_after:,}"
 
         yield "rewrite_manifests", manifests
     if (limits := policy.expire) is not None:
@@ -83,7 +104,10 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
         def expiry() -> str:
             age = None if limits.older_than is None else dt.timedelta(seconds=limits.older_than)
             found = expire_snapshots(name, older_than=age, keep=limits.keep, dry_run=dry_run)
-            return f"{len(found.snapshots):,} snapshots, {found.files:,} files, {Bytes(found.bytes)}"
+            if not found.snapshots:
+                return _NOTHING
+            snapshots, files = counted(len(found.snapshots), "snapshot"), counted(found.files, "file")
+            return f"{would}{snapshots}, {files}, {Bytes(found.bytes)}"
 
         yield "expire", expiry
     if (nobodys := policy.orphans) is not None:
@@ -91,6 +115,8 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
         def orphans() -> str:
             age = dt.timedelta(seconds=nobodys.older_than)
             found = remove_orphans(name, older_than=age, dry_run=dry_run)
-            return f"{len(found.paths):,} files, {Bytes(found.bytes)}"
+            if not found.paths:
+                return _NOTHING
+            return f"{would}{counted(len(found.paths), 'file')}, {Bytes(found.bytes)}"
 
         yield "orphans", orphans

@@ -34,17 +34,27 @@ def _a_day(value: Seconds) -> Seconds:
     return value
 
 
+def _listed(value: Any) -> Any:
+    """``sort_by: day`` is ``sort_by: [day]``, as in Python."""
+    return [value] if isinstance(value, str) else value
+
+
+Columns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
 class CompactionPolicy(Checked):
     """``compact:``. In which order rows are put, and how large files are (None: as the table says)."""
 
-    sort_by: tuple[str, ...] = ()
-    zorder_by: tuple[str, ...] = ()
+    sort_by: Columns = ()
+    zorder_by: Columns = ()
     target_size: Bytes | None = None
 
     @model_validator(mode="after")
     def _one_order(self) -> CompactionPolicy:
         if self.sort_by and self.zorder_by:
             raise ContradictionError("sort_by and zorder_by contradict each other", hint="keep one of them")
+        if len(self.zorder_by) == 1:
+            raise ContradictionError("zorder_by is of two columns or more", hint="one is sorted by: sort_by")
         return self
 
 

@@ -94,7 +94,13 @@ def _give(
 def _drop(name: str, ref: str, kind: SnapshotRefType, catalog: CatalogSettings | None) -> int:
     def once(table: Table) -> int:
         found = table.metadata.refs.get(ref)
-        if found is None or found.snapshot_ref_type != kind:
+        if found is not None and found.snapshot_ref_type != kind:
+            other = found.snapshot_ref_type.value
+            raise SnapshotNotFoundError(
+                f"{name} has no {kind.value} {ref!r}: that is a {other}.",
+                hint=f"To drop it: shoal.drop_{other}({name!r}, {ref!r}), or shoal tables drop-{other} {name} {ref}",
+            )
+        if found is None:
             raise missing(table, name, f"{kind.value} {ref!r}")
         with table.transaction() as change:
             ManageSnapshots(change).remove_tag(ref).commit()

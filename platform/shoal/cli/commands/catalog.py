@@ -54,20 +54,31 @@ def ls(
 ) -> None:
     """List tables with rows, size and when each was last written."""
     from shoal.cli.console import out, say, write_json
+    from shoal.cli.exits import ExitCode
     from shoal.cli.views import moment
     from shoal.client.clusters import open_project
+    from shoal.tables.errors import StorageError, StorageUnavailableError
     from shoal.tables.listing import described, list_tables
 
     open_project(project, target)
     found = list_tables(namespace)
     rows: list[dict[str, Any]] = [{"name": name} for name in found]
+    broken: list[str] = []
     if not names:
-        rows = [row for name in found if (row := described(name)) is not None]
-        for row in rows:
-            row["updated"] = moment(row["updated"])
+        rows = []
+        for name in found:
+            try:
+                row = described(name)
+            except StorageUnavailableError:
+                raise  # of all of them, each of which would be waited for
+            except StorageError as error:  # of this table; the others are listed all the same
+                broken.append(f"{name}: {error}")
+                continue
+            if row is not None:
+                rows.append(row | {"updated": moment(row["updated"])})
     if output is o.Output.JSON:
         write_json(rows)
-    elif not rows:
+    elif not found:
         where = f"Namespace {namespace} holds" if namespace else "The catalog holds"
         say(f"{where} no tables. shoal.write_table(frame, 'namespace.table') makes one.")
     elif names:
@@ -82,6 +93,10 @@ def ls(
             counts = ["" if row[key] is None else f"{row[key]:,}" for key in ("rows", "files", "snapshots")]
             table.add_row(row["name"], counts[0], size, *counts[1:], f"{tables.age(row['updated'])} ago")
         out().print(table)
+    for one in broken:
+        say(f"Not listed: {one}")
+    if broken:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def history(

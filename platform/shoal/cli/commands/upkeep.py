@@ -290,19 +290,23 @@ def upkeep(
     from shoal.cli.console import say, write_json
     from shoal.cli.exits import ExitCode
     from shoal.client.clusters import open_project
-    from shoal.client.table_upkeep import upkeep_tables
+    from shoal.client.table_upkeep import unused_patterns, upkeep_tables
 
     opened = open_project(project, target)
     steps = []
     for step in upkeep_tables(opened, dry_run=dry_run):
         steps.append(step)
         if output is o.Output.TEXT:
-            verb = "failed: " if step.failed else "would be " if dry_run else ""
-            print(f"{step.table}: {step.step}: {verb}{step.done}")
+            print(f"{step.table}: {step.step}: {'failed: ' if step.failed else ''}{step.done}")
     if output is o.Output.JSON:
         write_json([dataclasses.asdict(step) for step in steps])
     elif not steps:
         say("Nothing to do: `tables:` of this project names no table that is there.")
+    if steps and (unused := unused_patterns(opened)):
+        say(
+            f"By these patterns of `tables:` nothing is kept, for no table is called so, or an earlier one fits it: "
+            f"{', '.join(unused)}"
+        )
     if any(step.failed for step in steps):
         raise typer.Exit(ExitCode.FAILED)
 

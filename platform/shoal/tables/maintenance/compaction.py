@@ -35,6 +35,7 @@ from shoal.tables.reading.equality import files_of
 from shoal.tables.reading.plan import Piece, pack_metadata, pieces_by_file
 from shoal.tables.reading.scan import ScanContext
 from shoal.tables.refs import check_branch
+from shoal.tables.shown import counted
 from shoal.tables.types.partitioning import check_sortable, parse_sorts
 from shoal.tables.types.schemas import check_columns
 from shoal.tables.writing.attempts import current_client, give_up, refuse_in_its_loop
@@ -153,7 +154,7 @@ def _order(table: Table, name: str, sort_by: Any, zorder_by: Any) -> RowOrder | 
     mixed = arguments.names(zorder_by, "zorder_by", '["x", "y"]')
     if zorder_by is not None and not 2 <= len(mixed) <= 8:
         raise UsageError(
-            f"zorder_by={zorder_by!r} names {len(mixed)} columns; a z-order is of 2 to 8.",
+            f"zorder_by={zorder_by!r} names {counted(len(mixed), 'column')}; a z-order is of 2 to 8.",
             hint="One column is sorted by: sort_by=.",
         )
     wanted = sorts or [(column, True) for column in mixed]

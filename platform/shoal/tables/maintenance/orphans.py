@@ -130,6 +130,12 @@ def _refuse_shared(table: Table, name: str, found: list[FoundFile]) -> None:
             "table in the same folder, whose data files are not told from orphans; nothing was deleted.",
             hint="If it is a damaged old one of this table, delete it by hand.",
         )
+    if other is not None and other == (table.metadata_location, table.metadata.table_uuid):
+        raise NotSupportedError(
+            f"The metadata of {name} is in {table.metadata_location.rpartition('/')[0]}, outside of its own folder, so "
+            "nobody can say whether files there are another table's; nothing was deleted.",
+            hint=f"Where they are not, Spark finds them: CALL shoal.system.remove_orphan_files(table => '{name}')",
+        )
     if other is not None:
         where = f" ({other[0]})"
         raise NotSupportedError(
