@@ -365,7 +365,7 @@ def test_deletes_are_applied_and_those_that_come_meanwhile_are_kept(
     [
         ({"sort_by": "nothing"}, "nothing"),
         ({"sort_by": "tags"}, "cannot be sorted by 'tags'"),
-        ({"zorder_by": ["x"]}, "names 1 columns"),
+        ({"zorder_by": ["x"]}, "names 1 column;"),
         ({"sort_by": "x", "zorder_by": ["x", "id"]}, "contradict"),
         ({"target_size": "much"}, "not a size"),
         ({"branch": "none"}, "no branch 'none'"),
