@@ -126,6 +126,16 @@ def test_rows_are_put_in_order(name: str) -> None:
     assert content(name) == before
 
 
+def test_the_order_of_a_table_is_kept(name: str) -> None:
+    for x in ([3, None, 1], [2, 0]):
+        shoal.write_table(
+            pa.table({"x": pa.array(x, pa.int64())}), name, sort_by="x desc" if x[0] == 3 else None
+        )
+    assert shoal.compact(name).files == 2
+    (one,) = paths(name)
+    assert pq.read_table(one).column("x").to_pylist() == [None, 3, 2, 1, 0]
+
+
 def test_a_z_order_takes_each_column_by_its_ranks() -> None:
     table = pa.table({"a": [0, 0, 1, 1], "b": ["p", "q", "p", "q"], "c": [None, NAN, -1e300, 5.0]})
     assert np.argsort(interleaved(table, ["b", "a"])).tolist() == [0, 1, 2, 3]

@@ -7,6 +7,7 @@ a file that somebody else has changed meanwhile keeps what that one made of it.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 import uuid
@@ -29,7 +30,7 @@ from shoal.tables.errors import CommitUnknownError, ConflictError, StorageFullEr
 from shoal.tables.formats import refuse_newer
 from shoal.tables.keys import hold_secrets
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_all, pack_small
-from shoal.tables.maintenance.rewriting import RewriteGroup, RowOrder, rewrite_group
+from shoal.tables.maintenance.rewriting import RewriteGroup, RowOrder, own_order, rewrite_group
 from shoal.tables.pyiceberg_private import AlwaysTrue, DataFile, Record
 from shoal.tables.reading.equality import files_of
 from shoal.tables.reading.plan import Piece, pack_metadata, pieces_by_file
@@ -95,7 +96,8 @@ def compact(
 
     The workers of the current Dask client do the work, or local threads. Files of less than three quarters of
     ``target_size`` (default: the table's ``write.target-file-size-bytes``, else 512 MiB) are put together partition by
-    partition; files with deleted rows, or of an earlier partitioning, are rewritten whatever their size.
+    partition; files with deleted rows, or of an earlier partitioning, are rewritten whatever their size. In a table
+    with a sort order, the rows of each such group are in it, if they fit a quarter of a task's memory.
 
     ``sort_by`` (``"at"``, ``["carrier", "at desc"]``) or ``zorder_by`` (two columns or more) rewrite every file, with
     its rows in that order: of as many files at a time as fit a quarter of a task's memory. ``dry_run``: change nothing,
@@ -140,7 +142,11 @@ def compact(
             seconds=time.monotonic() - started,
         )
     job = _Compaction(table, name, branch, settled, base, target)
-    done = job.run([_group(table, group, base, target, order) for group in groups])
+    own = order or own_order(table)
+    room = _sortable_bytes() if order is None and own is not None else math.inf
+    done = job.run(
+        [_group(table, g, base, target, own if sum(f.weight for f in g) <= room else None) for g in groups]
+    )
     return replace(done, seconds=time.monotonic() - started)
 
 

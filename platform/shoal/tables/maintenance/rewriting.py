@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.table import Table
+from pyiceberg.types import UUIDType
 
 from shoal.tables.errors import StorageError
 from shoal.tables.keys import file_io
@@ -20,7 +22,7 @@ from shoal.tables.pyiceberg_private import Record
 from shoal.tables.reading.plan import Piece, pack, unpack_metadata
 from shoal.tables.reading.scan import ScanContext, read_arrow
 from shoal.tables.storage import renewing
-from shoal.tables.types.partitioning import order
+from shoal.tables.types.partitioning import order, own_sort
 from shoal.tables.writing.files import ROW_GROUP_BYTES, WriteContext, Written, write_stream
 
 READ_BYTES = ROW_GROUP_BYTES
@@ -47,6 +49,14 @@ class RewriteGroup:
     order: RowOrder | None
     outputs: int
     """Files to be made of them, where that is known before."""
+
+
+def own_order(table: Table) -> RowOrder | None:
+    """The order that the table's writers keep, so that it is not lost where files are put together."""
+    schema = table.schema()
+    own = [(c, up) for c, up in own_sort(table.sort_order(), schema) if c in schema.as_arrow().names]
+    sortable = own and not any(isinstance(schema.find_type(c), UUIDType) for c, _ in own)
+    return RowOrder(tuple(own)) if sortable else None
 
 
 def rewrite_group(group: RewriteGroup, scan: ScanContext, context: WriteContext) -> list[Written]:

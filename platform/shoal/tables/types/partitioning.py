@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
+from pyiceberg.table.sorting import SortDirection, SortOrder
 from pyiceberg.transforms import IdentityTransform, Transform, parse_transform
 from pyiceberg.types import IcebergType, PrimitiveType, UUIDType
 
@@ -86,6 +87,14 @@ def parse_sort(text: str) -> tuple[str, bool]:
     if len(parts) == 2 and parts[1].lower() in ("asc", "desc"):
         return parts[0], parts[1].lower() == "asc"
     return text, True
+
+
+def own_sort(order: SortOrder, schema: Schema) -> list[tuple[str, bool]]:
+    """A table's own order as columns and whether they are ascending; without what is ordered by a transform."""
+    named = [(schema.find_column_name(f.source_id) or "", f) for f in order.fields]
+    return [
+        (column, f.direction == SortDirection.ASC) for column, f in named if str(f.transform) == "identity"
+    ]
 
 
 def spec_fields(spec: PartitionSpec, schema: Schema) -> list[PartitionField]:

@@ -26,7 +26,14 @@ from shoal.tables.pyiceberg_commits import io_of
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
 from shoal.tables.refs import check_branch
 from shoal.tables.types.evolution import plan_evolution
-from shoal.tables.types.partitioning import check_sortable, parse_field, parse_sorts, same_spec, spec_fields
+from shoal.tables.types.partitioning import (
+    check_sortable,
+    own_sort,
+    parse_field,
+    parse_sorts,
+    same_spec,
+    spec_fields,
+)
 from shoal.tables.types.schemas import check, check_columns, frame_schema, new_table_schema
 from shoal.tables.writing.create import staged
 
@@ -91,11 +98,8 @@ def prepare(
             check_sortable(column, table.schema().find_type(column))
     change, metadata = plan_evolution(name, table, found) if found else (None, table.metadata)
     if not sort:
-        sort = tuple(
-            (table.schema().find_column_name(f.source_id) or "", f.direction.value == "asc")
-            for f in table.sort_order().fields
-            if str(f.transform) == "identity" and table.schema().find_column_name(f.source_id) in schema.names
-        )
+        own = own_sort(table.sort_order(), table.schema())
+        sort = tuple((column, ascending) for column, ascending in own if column in schema.names)
     return Job(
         table, table.metadata, metadata, table.io, sort, index_names, tuple(schema.names), change=change
     )
