@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster.clusters import Cluster as Kubernetes
+from lightkube.config.models import User
 
 from shoal.errors import NotFoundError
 from shoal.governor.rounds import RoundPoint
@@ -22,10 +23,12 @@ from shoal.homes.kubernetes.names import (
     ACCESS,
     ACCOUNT,
     CLUSTER,
+    GOVERNOR,
     POD,
     REPORT,
     SECRET,
     SERVICE,
+    SERVICE_ACCOUNT,
     runner_of,
 )
 
@@ -59,7 +62,7 @@ class Simulated:
         place = Location(namespace=self.namespace, system=self.system, namespaces=(self.namespace,))
         if put:
             self.put()
-        program = GovernorProgram(self.admin.again(), place, reached)
+        program = GovernorProgram(self.governors_own(), place, reached)
 
         def run() -> None:
             try:
@@ -72,6 +75,13 @@ class Simulated:
         thread.start()
         self.governors.append((program, thread))
         return thread
+
+    def governors_own(self) -> Api:
+        """The API server as the governor's account sees it, with the rights that it has and no more."""
+        path = SERVICE_ACCOUNT.path(self.system, GOVERNOR, "token")
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token = self.admin.create(path, asked)["status"]["token"]
+        return Api(self.admin.config._replace(user=User(token=token)))
 
     def script_ends(self, name: str, code: int) -> None:
         """The script beside this cluster ends, as its kubelet would tell it; NotFoundError before it started."""

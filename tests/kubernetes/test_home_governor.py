@@ -22,7 +22,21 @@ from shoal.governor.rounds import RoundPoint
 from shoal.homes.base import Home, Request, requested
 from shoal.homes.choose import open_home
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, POD, QUOTA, ROLE, WORKER
+from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.names import (
+    ACCOUNT,
+    CLUSTER,
+    DEFINITION,
+    NAMESPACE,
+    POD,
+    PROJECT,
+    QUOTA,
+    ROLE,
+    ROLE_OF,
+    SECRET,
+    SERVICE_ACCOUNT,
+    WORKER,
+)
 from shoal.homes.kubernetes.pods import head_pod
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import ScriptRun, Workload
@@ -237,6 +251,41 @@ def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
     for cluster in (picky, sound):
         home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
     eventually(lambda: place.left() == [], 60, "nothing is left")
+
+
+def test_the_governors_account_may_nothing_but_govern(place: Simulated) -> None:
+    """What it may is what it does in every test here; and it may not, for one, give itself or anybody more."""
+    governor, here = place.governors_own(), place.namespace
+    role = {"apiVersion": ROLE_OF.group_version, "kind": "Role", "metadata": {"name": "more"}, "rules": []}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"}, "spec": {"containers": []}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "more"}}
+    refused: dict[str, Callable[[], object]] = {
+        "make Roles": lambda: governor.create(ROLE_OF.path(here), role),
+        "make Roles at home": lambda: governor.create(ROLE_OF.path(place.system), role),
+        "make pods at home": lambda: governor.create(POD.path(place.system), pod),
+        "make pods where nobody is a user": lambda: governor.create(POD.path("kube-system"), pod),
+        "change pods": lambda: governor.patch(POD.path(here, "one"), {"metadata": {"labels": {"a": "b"}}}),
+        "run in pods": lambda: governor.create(POD.path(here, "one", "exec"), {}),
+        "list Secrets": lambda: governor.list(SECRET.path(here)),
+        "read other Secrets": lambda: governor.get(SECRET.path(here, "s3-keys")),
+        "make Secrets": lambda: governor.create(SECRET.path(here), secret),
+        "take a head's account": lambda: governor.create(
+            SERVICE_ACCOUNT.path(here, "shoal-head", "token"), {}
+        ),
+        "change requests": lambda: governor.patch(CLUSTER.path(here, "one"), {"spec": {"replicas": 9}}),
+        "change what is applied": lambda: governor.patch(PROJECT.path(place.system, "office"), {"spec": {}}),
+        "change namespaces": lambda: governor.patch(NAMESPACE.path(name=here), {"metadata": {"labels": {}}}),
+        "end namespaces": lambda: governor.delete(NAMESPACE.path(name=here)),
+        "change quotas": lambda: governor.patch(QUOTA.path(here, "shoal"), {"spec": {}}),
+        "change definitions": lambda: governor.delete(DEFINITION.path(name="shoalclusters.shoal.dev")),
+    }
+    try:
+        for what, tried in refused.items():
+            print(what)
+            with pytest.raises(RightsError, match=f"{place.system}:shoal-governor.* cannot "):
+                tried()
+    finally:
+        governor.close()
 
 
 def test_an_object_that_is_deleted_takes_all_of_its_cluster_with_it(

@@ -13,6 +13,7 @@ import pytest
 from cluster.clusters import Cluster as Kubernetes
 
 from shoal.project.loading import load
+from shoal.project.targets import GovernorPod
 
 from ..docs.test_examples import blocks
 
@@ -48,7 +49,6 @@ def test_the_page_is_true(
         return done.stdout
 
     run(f"kubectl config set-context --current --namespace={NAMESPACE}", alice)
-    governor: subprocess.Popen[bytes] | None = None
     said = ""
     try:
         for block in blocks(PAGE):
@@ -56,19 +56,17 @@ def test_the_page_is_true(
                 name = block.body.splitlines()[0].removeprefix("# ")
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(block.body.replace("shoal-dask:0.1.0", image))
-                if name == "place.yaml":
-                    elsewhere = tmp_path / "place"
+                if name in ("place.yaml", "governor.yaml"):
+                    elsewhere = tmp_path / name.removesuffix(".yaml")
                     elsewhere.mkdir()
                     (folder / name).rename(elsewhere / "shoal.yaml")
-                    assert load(elsewhere, "place").mounts
+                    place = load(elsewhere, "place")
+                    assert place.mounts or name == "governor.yaml"
+                    assert place.target.kubernetes is not None
+                    assert place.target.kubernetes.governor == GovernorPod(), "it is as where nothing is said"
             elif block.kind == "python":
                 said += run(f"{sys.executable} - <<'END'\n{block.body}\nEND", alice)
-            elif block.body.strip() == "shoal governor":
-                with (tmp_path / "governor.log").open("wb") as log:
-                    words = [sys.executable, "-m", "shoal", "governor"]
-                    governor = subprocess.Popen(words, cwd=folder, env=admin, stdout=log, stderr=log)
-                run(f"kubectl wait --for=create lease/shoal-governor -n {SYSTEM} --timeout=60s", admin)
-            elif "shoal apply" in block.body or "shoal render" in block.body:
+            elif any(word in block.body for word in ("shoal apply", "shoal render", SYSTEM)):
                 run(block.body.replace("/tmp", str(tmp_path)), admin)
             else:
                 said += run(block.body, alice)
@@ -80,9 +78,11 @@ def test_the_page_is_true(
             assert time.monotonic() < deadline, left
             time.sleep(0.5)
     finally:
-        if governor is not None:
-            governor.terminate()
-            governor.wait(30)
-            print((tmp_path / "governor.log").read_text()[-3000:])
+        print(
+            run(
+                f"kubectl logs deployment/shoal-governor -n {SYSTEM} --tail 50 --ignore-errors || true", admin
+            )
+        )
+        print(run(f"kubectl get pods,events -n {SYSTEM} || true", admin))
         run(f"kubectl delete namespace {NAMESPACE} {SYSTEM} --ignore-not-found", admin)
         run(f"kubectl delete clusterrole,clusterrolebinding {SYSTEM}-governor --ignore-not-found", admin)

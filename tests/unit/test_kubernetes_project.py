@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from http.client import HTTPConnection
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,8 +27,11 @@ from shoal.homes.kubernetes.changes import (
     key_of,
     refuse_other_release,
 )
+from shoal.homes.kubernetes.governing import GovernorProgram, serve_health
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError, judged, overlaid
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_project, rendered
+from shoal.homes.kubernetes.quantities import spelled, told
 from shoal.homes.kubernetes.structure import written
 from shoal.model.resource import Resource
 from shoal.model.workload import Engine
@@ -173,7 +181,7 @@ def live(objects: list[Json]) -> dict[Any, Json]:
         its: Json = {**each, "metadata": {**each["metadata"], "uid": "u", "managedFields": []}}
         if its["kind"] == "ResourceQuota":
             hard = its["spec"]["hard"]
-            amounts = {name: f"{int(each) // 10**9}G" for name, each in hard.items() if "memory" in name}
+            amounts = {name: f"{each[:-1]}000M" for name, each in hard.items() if "memory" in name}
             its["spec"] = {"hard": hard | amounts}
         if its["kind"] == "Secret":
             its["data"] = {"u-1.token": "c2VjcmV0"}
@@ -259,7 +267,7 @@ def test_whom_the_api_server_knows_is_bound_and_two_users_have_no_namespace_in_c
         "kind": "Group", "name": "bobs", "apiGroup": "rbac.authorization.k8s.io",
     }  # fmt: skip
     hard = found["ResourceQuota", "shoal-alice", "shoal"]["spec"]["hard"]
-    assert (hard["pods"], hard["requests.memory"]) == ("10", str(3_000_000_000 + 4 * 2_000_000_000))
+    assert (hard["pods"], hard["requests.memory"]) == ("10", "11G")
     users = folder / "policies" / "users.yaml"
     users.write_text(
         users.read_text() + "Bob: {tier: standard}\ndefault2: {tier: standard, subjects: [{}]}\n"
@@ -348,3 +356,88 @@ def test_a_file_of_this_machine_is_no_catalog_of_pods(folder: Path, monkeypatch:
     (folder / "shoal.yaml").write_text(text)
     wire(load(folder, target="local"))
     assert opening.settings().kind == "sqlite"
+
+
+def test_the_governor_is_a_deployment_of_its_own_as_the_target_says(folder: Path) -> None:
+    file = folder / "shoal.yaml"
+    plain = file.read_text()
+    images = "images: {shoal-dask: here/shoal-dask:1}"
+
+    def brought(cloud: str) -> list[Json]:
+        block = f"home: kubernetes\n    kubernetes: {cloud}\n    {images}\n"
+        file.write_text(plain.replace("home: kubernetes\n", block, 1))
+        every = rendered(load(folder))
+        assert [each["kind"] for each in every[:4]] == ["CustomResourceDefinition"] * 4, "they come first"
+        return [each for each in every if each["kind"] == "Deployment"]
+
+    patch = (
+        "{metadata: {annotations: {a: b}}, spec: {imagePullSecrets: [{name: pull}], "
+        "volumes: [{name: v, persistentVolumeClaim: {claimName: hers}}], containers: [{env: [{name: A, value: b}]}]}}"
+    )
+    said = "{image: shoal-dask, cores: 0.2, memory: 256 MB, port: 9090}"
+    cloud = f"{{system: ours, namespaces: [one, two], governor: {said}, pod: {patch}}}"
+    (made,) = brought(cloud)
+    assert (made["metadata"]["name"], made["metadata"]["namespace"]) == ("shoal-governor", "ours")
+    assert made["spec"]["replicas"] == 1
+    template = made["spec"]["template"]
+    assert made["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["metadata"]["annotations"] == {"a": "b"}
+    pod = template["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert [volume["name"] for volume in pod["volumes"]] == ["scratch"], (
+        "what is of users' namespaces is not here"
+    )
+    (container,) = pod["containers"]
+    assert container["image"] == "here/shoal-dask:1"
+    assert "A" not in [each["name"] for each in container["env"]]
+    assert container["args"][-6:] == ["--system", "ours", "--namespace", "one", "--namespace", "two"]
+    assert container["args"][-8:-6] == ["--health", "9090"]
+    assert container["ports"] == [{"name": "health", "containerPort": 9090}]
+    amounts = {"cpu": "200m", "memory": "256M", "ephemeral-storage": "64Mi"}
+    assert container["resources"] == {"requests": amounts, "limits": amounts}
+
+    assert brought("{governor: {deployed: false}}") == []
+    with pytest.raises(ConfigError, match=r"kubernetes.governor.image: there is no image 'shoal-dusk'"):
+        brought("{governor: {image: shoal-dusk}}")
+    brought("{}")
+    for each in (folder / "policies").iterdir():
+        each.unlink()
+    (folder / "policies").rmdir()
+    assert [each for each in rendered(load(folder)) if each["kind"] == "Deployment"] == [], (
+        "one project has it"
+    )
+    assert "governor" not in stored(load(folder), "team")["spec"]["kubernetes"]
+
+
+def test_the_governor_tells_whether_it_lives_and_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alive while it goes round, also where its rounds fail: starting it again would not help."""
+    governing = GovernorProgram(cast(Any, None), Location())
+
+    def asked(server: ThreadingHTTPServer, path: str) -> tuple[int, Json]:
+        connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        with closing(connection):
+            return answer.status, json.loads(answer.read())
+
+    server = serve_health(governing, "127.0.0.1", 0)
+    try:
+        assert asked(server, "/healthz") == (200, {"ok": True, "fault": ""})
+        assert asked(server, "/readyz") == (503, {"ok": False, "fault": "it has not run a round yet"})
+        now = time.monotonic()
+        monkeypatch.setattr("shoal.homes.kubernetes.governing.time.monotonic", lambda: now + 100)
+        assert asked(server, "/healthz")[0] == 503
+        assert asked(server, "/metrics")[0] == 404
+        with pytest.raises(UsageError, match=r"cannot be listened at.*\n.*--health"):
+            serve_health(governing, "127.0.0.1", server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_quantity_is_spelled_as_the_server_spells_it() -> None:
+    """Else a second apply would find a change, and an apply by kubectl a conflict."""
+    spelled_ = [spelled(value) for value in (0, 0.5, 2.25, 10, 1000, 512_000_000, 63_500_000_000, 42e9)]
+    assert spelled_ == ["0", "500m", "2250m", "10", "1k", "512M", "63500M", "42G"]
+    assert told("requests.memory", "2148Mi") == "2.3 GB"
+    assert (told("pods", "3"), told("requests.cpu", "200m"), told("pods", "many")) == ("3", "0.2", "many")

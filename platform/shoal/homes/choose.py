@@ -73,8 +73,12 @@ class Program(Protocol):
         ...
 
 
-def govern(project: Project, health: int = 0) -> Program:
+def govern(
+    project: Project, health: int = 0, system: str | None = None, namespaces: tuple[str, ...] = ()
+) -> Program:
     """What governs the project's target, to be run. ``health``: the port on which it tells whether it lives.
+
+    ``system``, ``namespaces``: where the governor's own objects are, and what it looks after, whatever the target says.
 
     Raises:
         UsageError: the target's home needs no program to govern it.
@@ -83,11 +87,15 @@ def govern(project: Project, health: int = 0) -> Program:
     with _extra():
         from shoal.homes.kubernetes.governing import governing_of
 
-        return governing_of(project, health)
+        return governing_of(project, health, system, namespaces)
 
 
-def manifests(project: Project, users: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+def manifests(
+    project: Project, users: tuple[str, ...] | None = None, *, definitions: bool = False
+) -> list[dict[str, Any]]:
     """The objects that the project's target needs before clusters can be asked for; for these users alone.
+
+    ``definitions``: only those that have to be there before the others.
 
     Raises:
         UsageError: the target's home needs none.
@@ -95,7 +103,8 @@ def manifests(project: Project, users: tuple[str, ...] | None = None) -> list[di
     _only_kubernetes(project, "`shoal render` is for Kubernetes: home {home!r} needs nothing prepared")
     from shoal.homes.kubernetes.manifests import rendered
 
-    return rendered(project, users)
+    every = rendered(project, users)
+    return [each for each in every if each["kind"] == "CustomResourceDefinition"] if definitions else every
 
 
 def in_force(project: Project, template: str | None = None) -> Project:

@@ -30,6 +30,7 @@ from packaging.utils import canonicalize_name
 from shoal.errors import InfrastructureError, NotFoundError
 from shoal.machine import paths
 from shoal.machine.java import find_java
+from shoal.project.folders import defaults
 from shoal.tables.spark_conf import ICEBERG_RUNTIME, POSTGRESQL_JDBC, SQLITE_JDBC
 
 TOOLS = ("buildah", "docker", "podman")
@@ -40,6 +41,8 @@ _KEEP = 7 * 24 * 3600.0  # s that a laid-out set of packages stays after another
 _IN_PODS = ("pod", "postgresql", "s3")
 EXTRAS: Mapping[str, tuple[str, ...]] = {"shoal-dask": _IN_PODS, "shoal-spark": ("spark", *_IN_PODS)}
 COMMON = "shoal[s3]"  # what every image has: one layer that they share
+# Of the shipped project folder, what programs in pods go by where nobody wrote anything else.
+_SHIPPED = ("shoal.yaml", "clusters", "policies", "images/images.yaml")
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -205,7 +208,7 @@ def _save(tool: str, reference: str, archive: Path) -> list[str]:
 
 
 def _sources(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
-    for top in (folder / name, folder / "entry.py", Path(__file__).parents[1]):
+    for top in (folder / name, folder / "entry.py", Path(__file__).parents[1], *_shipped()):
         for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if file.is_file() and "__pycache__" not in file.parts:
                 yield f"{top.name}/{file.relative_to(top)}", file
@@ -258,10 +261,18 @@ def _site(part: str, pinned: str, say: Callable[[str], None]) -> Path:
     return kept
 
 
+def _shipped() -> list[Path]:
+    return [defaults() / part for part in _SHIPPED]
+
+
 def _copy_shoal(context: Path) -> None:
     """shoal/: this very Shoal, as a distribution of its own that other tools can see."""
     site = context / "shoal"
     shutil.copytree(Path(__file__).parents[1], site / "shoal", ignore=shutil.ignore_patterns("__pycache__"))
+    its = site / "shoal" / "_defaults"  # where a wheel has them
+    for part, there in zip(_SHIPPED, () if its.exists() else _shipped(), strict=False):
+        (its / part).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if there.is_dir() else shutil.copy)(there, its / part)
     facts = site / f"shoal-{metadata.version('shoal')}.dist-info"
     facts.mkdir()
     for file in ("METADATA", "entry_points.txt"):

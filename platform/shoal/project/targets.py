@@ -132,6 +132,20 @@ class Nodes(Checked):
     tolerations: tuple[Toleration, ...] = ()
 
 
+class GovernorPod(Checked):
+    """The governor as it runs on Kubernetes (``governor:`` of a target's ``kubernetes:``).
+
+    ``deployed``: whether `shoal apply` and `shoal render` bring it (else somebody runs it otherwise). ``image``: by
+    name. ``cores``, ``memory``: what it gets. ``port``: where it answers /healthz and /readyz.
+    """
+
+    deployed: bool = True
+    image: str = "shoal-dask"
+    cores: Annotated[float, Field(gt=0)] = 0.5
+    memory: Bytes = Bytes(512_000_000)
+    port: Annotated[int, Field(ge=1024, le=65535)] = 8080
+
+
 class Cloud(Checked):
     """Where on Kubernetes (``kubernetes:`` of a target whose home it is).
 
@@ -140,7 +154,7 @@ class Cloud(Checked):
     looks after (empty: all). ``spot``, ``gpu``: on which nodes workers go that take a spot machine (None: there are
     none) or have GPUs. ``secrets``: Secrets of the user's namespace whose entries every head and worker has in its
     environment. ``pod``: what is added to the pods of heads and workers. ``project``: what this project is called there
-    (None: as its folder).
+    (None: as its folder). ``governor``: how the program that governs there is run.
     """
 
     context: str | None = None
@@ -152,6 +166,7 @@ class Cloud(Checked):
     secrets: tuple[ObjectName, ...] = ()
     pod: PodPatch | None = None
     project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    governor: GovernorPod = GovernorPod()
 
 
 class Target(Checked):

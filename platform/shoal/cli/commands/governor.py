@@ -31,6 +31,15 @@ def governor(
     health: Annotated[
         int, typer.Option("--health", help="Port for /healthz and /readyz (0: none).", min=0, max=65535)
     ] = 0,
+    system: Annotated[
+        str | None, typer.Option("--system", help="Namespace of the accounts (default: the target's).")
+    ] = None,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--namespace", help="Look after this one alone; may be repeated (default: the target's)."
+        ),
+    ] = None,
     target: o.Target = None,
     project: o.ProjectFolder = None,
 ) -> None:
@@ -39,7 +48,7 @@ def governor(
     from shoal.project.loading import load
 
     opened = load(Path(project) if project else None, target, tolerant=True)
-    governing = govern(opened, health)
+    governing = govern(opened, health, system, tuple(namespace or ()))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: governing.stop())
     governing.run()

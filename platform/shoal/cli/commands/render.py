@@ -19,6 +19,7 @@ from shoal.cli import options as o
 EXAMPLES = """\b
 Examples:
   shoal render --target kubernetes > shoal.yaml
+  shoal render --target kubernetes --definitions | kubectl apply --server-side -f -
 """
 
 
@@ -32,14 +33,18 @@ def render(
         list[str] | None,
         typer.Option("--user", help="For these users alone (default: all that policies/users.yaml names)."),
     ] = None,
+    definitions: Annotated[
+        bool, typer.Option("--definitions", help="The definitions alone, which have to be there first.")
+    ] = False,
     target: o.Target = None,
     project: o.ProjectFolder = None,
 ) -> None:
-    """Print all that `shoal apply` puts on a Kubernetes: definitions, the governor's account, project and users."""
+    """Print all that `shoal apply` puts on a Kubernetes: definitions, the governor, project and users."""
     import yaml
 
     from shoal.homes.choose import manifests
     from shoal.project.loading import load
 
     opened = load(Path(project) if project else None, target)
-    yaml.safe_dump_all(manifests(opened, tuple(user) if user else None), sys.stdout, sort_keys=False)
+    found = manifests(opened, tuple(user) if user else None, definitions=definitions)
+    yaml.safe_dump_all(found, sys.stdout, sort_keys=False)

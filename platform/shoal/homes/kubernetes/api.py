@@ -38,7 +38,7 @@ from shoal.errors import (
     UsageError,
 )
 from shoal.homes.kubernetes.errors import ApiClosedError, ObjectRefusedError, RightsError, WatchOverError
-from shoal.homes.kubernetes.kubeconfig import Program, configured
+from shoal.homes.kubernetes.kubeconfig import CredentialProgram, configured
 
 _log = logging.getLogger("shoal.homes")
 Object = dict[str, Any]
@@ -62,7 +62,7 @@ class Api:
         limits = ConnectionParams(timeout=httpx2.Timeout(20, connect=5), trust_env=False)
         self._http = connect(config, limits)
         if config.user is not None and config.user.exec is not None:
-            self._http.auth = Program(config.user.exec)
+            self._http.auth = CredentialProgram(config.user.exec)
         self._finalizer = weakref.finalize(self, self._http.close)
         self._lock = threading.Lock()
         self._in_use, self._closed = 0, threading.Event()

@@ -33,7 +33,8 @@ Object = dict[str, Any]
 T = TypeVar("T")
 MOST = 2000  # users, lines per user aside: the object stays below what etcd takes
 _LIMITS = (*TOTALS.values(), *PER_CLUSTER.values())
-_WHERE = ("context", "namespace", "system", "namespaces", "project")  # of a target's `kubernetes:`
+# Of a target's `kubernetes:`, what says where that is and who governs there.
+_WHERE = ("context", "namespace", "system", "namespaces", "project", "governor")
 _FIRST = "defaultEngine"  # objects keep no order, and a template's first engine is its default
 
 
@@ -160,6 +161,7 @@ def template_schema() -> Schema:
 def applied_schema() -> Schema:
     schema = schema_of(Applied)
     schema["required"] = ["target"]
+    del schema["properties"]["kubernetes"]["properties"]["governor"]  # it is in no Project
     schema["properties"]["templates"]["additionalProperties"] = template_schema()
     policies = schema["properties"]["policies"]
     policies["required"] = ["tiers"]
@@ -197,6 +199,7 @@ def project_object(name: str, namespace: str, applied: Applied) -> Object:
     spec = written(applied) | {
         "templates": {key: template_written(each) for key, each in applied.templates.items()}
     }
+    spec.get("kubernetes", {}).pop("governor", None)  # that is a Deployment
     labels = {MANAGED: "shoal", OF_PROJECT: name}
     return {
         "apiVersion": PROJECT.group_version,

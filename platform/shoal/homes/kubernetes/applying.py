@@ -38,6 +38,7 @@ from shoal.homes.kubernetes.names import (
     BINDING,
     CLUSTER,
     DEFINITION,
+    DEPLOYMENT,
     GOVERNOR,
     LEASE,
     MANAGED,
@@ -54,7 +55,7 @@ from shoal.homes.kubernetes.objects import Object, status_of
 from shoal.project.loading import Project
 from shoal.words import listed
 
-_PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ROLE_OF, BINDING)
+_PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ROLE_OF, BINDING, DEPLOYMENT)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _SERVED = 30.0  # s until the API server serves a kind that is new to it

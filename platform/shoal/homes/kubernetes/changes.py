@@ -21,6 +21,7 @@ from shoal.homes.kubernetes.names import (
     CLUSTER_BINDING,
     CLUSTER_ROLE,
     DEFINITION,
+    DEPLOYMENT,
     NAMESPACE,
     PROJECT,
     QUOTA,
@@ -38,7 +39,7 @@ from shoal.words import listed
 Object = dict[str, Any]
 Json = Mapping[str, Any]
 MANAGER = "shoal"  # the one field manager of what is applied
-# In this order they are applied: what limits first, rights last. Removed in reverse.
+# In this order they are applied: what limits first, rights and who goes by them last. Removed in reverse.
 ORDER = (
     DEFINITION,
     NAMESPACE,
@@ -50,8 +51,10 @@ ORDER = (
     ROLE_OF,
     CLUSTER_BINDING,
     BINDING,
+    DEPLOYMENT,
 )
 KINDS = {kind.name: kind for kind in ORDER}
+_QUANTITIES = {"hard", "limits", "requests", "sizeLimit"}  # the API server spells them in its own way
 Key = tuple[str, str, str]  # kind, namespace, name
 
 
@@ -200,7 +203,7 @@ def _differ(before: Any, after: Any, path: tuple[str, ...], whole: bool) -> Iter
     elif isinstance(after, list) and isinstance(before, list) and len(after) == len(before):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differ(one, other, (*path, str(number)), whole)
-    elif before != after and not (path[:2] == ("spec", "hard") and amount(before) == amount(after)):
+    elif before != after and not (_QUANTITIES & {*path} and amount(before) == amount(after)):
         where = ".".join(path)
         if before is None:
             yield f"{where}: {_shown(after)}" if not isinstance(after, (Mapping, list)) else f"{where}: added"

@@ -43,8 +43,8 @@ def dressed(pod: Object, plan: Plan, cloud: Cloud | None, mounts: Mapping[str, M
             seen = {"name": volume, "mountPath": mount.path, "readOnly": mount.read_only}
             container["volumeMounts"].append(seen)
     if cloud.pod is not None:
-        merged: Object = _merged(made, cloud.pod.model_dump(exclude_unset=True))
-        return merged
+        patched: Object = merged(made, cloud.pod.model_dump(exclude_unset=True))
+        return patched
     return made
 
 
@@ -57,12 +57,12 @@ def _place(spec: Object, nodes: Iterable[Nodes | None]) -> None:
             spec["tolerations"] = [*spec.get("tolerations", []), *stands]
 
 
-def _merged(ours: Any, more: Any, at: str = "") -> Any:
+def merged(ours: Any, more: Any, at: str = "") -> Any:
     """What is there with what is added: mappings key by key, lists after each other, all else as added."""
     if isinstance(ours, Mapping) and isinstance(more, Mapping):
-        return {**ours, **{key: _merged(ours.get(key), its, key) for key, its in more.items()}}
+        return {**ours, **{key: merged(ours.get(key), its, key) for key, its in more.items()}}
     if at == "containers":  # there is one, and what is added is added to it
-        return [_merged(one, each) for one, each in zip(ours, more, strict=False)] or ours
+        return [merged(one, each) for one, each in zip(ours, more, strict=False)] or ours
     if isinstance(more, (list, tuple)):
-        return [*(ours or []), *(_merged(None, each) for each in more)]
+        return [*(ours or []), *(merged(None, each) for each in more)]
     return more

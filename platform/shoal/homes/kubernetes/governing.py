@@ -17,10 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from shoal.errors import NotFoundError, ShoalError, StaleRecordError
+from shoal.errors import NotFoundError, ShoalError, StaleRecordError, UsageError
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api, Woken
 from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
@@ -28,6 +29,7 @@ from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, PROJECT, REPORT
 from shoal.homes.kubernetes.periods import KUBERNETES, TELLS
 from shoal.homes.kubernetes.store import ObjectStore
+from shoal.machine.addresses import POD_IP
 from shoal.machine.logs import set_up
 from shoal.project.loading import Project
 
@@ -50,7 +52,7 @@ class GovernorProgram:
         self._store = ObjectStore(api, location)
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
-        self._last = 0.0
+        self._last = time.monotonic()
         self._renewed = -TELLS
         self._fault = "it has not run a round yet"
         self._woken: Woken | None = None
@@ -72,12 +74,12 @@ class GovernorProgram:
             try:
                 self._tell_that_it_lives()
                 self.round()
-                self._last = time.monotonic()
                 self._say(str(NotAppliedError(self._location.system)) if self._store.unplanned else "")
             except ShoalError as error:
                 self._fault = str(error)
                 _log.warning("the round is tried again: %s", error)
                 self._over.wait(1.0)
+            self._last = time.monotonic()  # a round that failed is no reason to start again
             self._woken.event.wait(KUBERNETES.look)
 
     def round(self) -> int:
@@ -131,7 +133,7 @@ class GovernorProgram:
 
     def healthy(self) -> bool:
         """Whether it went round lately, or has just begun."""
-        return self._last == 0.0 or time.monotonic() - self._last < _ALIVE + KUBERNETES.look
+        return time.monotonic() - self._last < _ALIVE + KUBERNETES.look
 
     @property
     def fault(self) -> str:
@@ -140,7 +142,7 @@ class GovernorProgram:
 
 
 def serve_health(governing: GovernorProgram, host: str, port: int) -> ThreadingHTTPServer:
-    """``/healthz`` and ``/readyz``, for the kubelet."""
+    """``/healthz`` and ``/readyz``, for the kubelet; UsageError where the port is not to be had."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -165,17 +167,35 @@ def serve_health(governing: GovernorProgram, host: str, port: int) -> ThreadingH
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    try:
+        server = Server((host, port), Handler)
+    except OSError as error:
+        raise UsageError(
+            f"{host} port {port} cannot be listened at: {error.strerror}",
+            hint="Choose another one: --health PORT.",
+        ) from error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
 
 
-def governing_of(project: Project, health: int) -> GovernorProgram:
-    """For a project's target. Its files say where that is, and nothing else: see :mod:`in_force`."""
+def governing_of(
+    project: Project, health: int, system: str | None = None, namespaces: tuple[str, ...] = ()
+) -> GovernorProgram:
+    """For a project's target. Its files say where that is, and nothing else: see :mod:`in_force`.
+
+    ``system``, ``namespaces``: where it is, whatever the files say.
+    """
     location = Location.of(project.target)
+    location = replace(
+        location, system=system or location.system, namespaces=namespaces or location.namespaces
+    )
     governing = GovernorProgram(Api.of(location.context), location)
     set_up(sys.stderr)
     if health:
-        serve_health(governing, "0.0.0.0", health)  # noqa: S104 - the kubelet asks from outside of the pod
+        # In a pod the kubelet asks from outside; run by hand it is nobody else's.
+        serve_health(governing, os.environ.get(POD_IP) or "127.0.0.1", health)
     return governing

@@ -81,7 +81,7 @@ def _add(said: dict[str, Any], file: Path) -> None:
     try:
         text = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(text, dict):
-            raise TypeError("it is empty" if text is None else "it is no mapping")
+            raise TypeError("it is empty" if text is None else "it is not a mapping")
         said["current-context"] = said["current-context"] or text.get("current-context")
         for kind, (one, paths) in _PATHS.items():
             for each in text.get(kind) or ():
@@ -93,11 +93,11 @@ def _add(said: dict[str, Any], file: Path) -> None:
     except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         fault = " ".join(str(error).split())
         raise UsageError(
-            f"{file} is no kubeconfig: {fault}", hint="Get it again from where you have it from."
+            f"{file} is not a kubeconfig: {fault}", hint="Get it again from where you have it from."
         ) from error
 
 
-class Program(httpx2.Auth):
+class CredentialProgram(httpx2.Auth):
     """A token of the program that the kubeconfig names; asked again when the API server no longer takes it."""
 
     def __init__(self, said: UserExec) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from shoal.homes.kubernetes.applied import Applied, name_of, project_object
 from shoal.homes.kubernetes.definitions import definitions
+from shoal.homes.kubernetes.deployment import governor
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
@@ -36,9 +37,11 @@ from shoal.homes.kubernetes.names import (
     USER,
     account_of,
 )
+from shoal.homes.kubernetes.quantities import spelled
 from shoal.model.resource import Resource
 from shoal.project.loading import Project
 from shoal.project.policy import Limits, Policy, Subject
+from shoal.project.targets import Cloud
 from shoal.project.yamlfile import Fault, raise_faults
 
 Object = dict[str, Any]
@@ -237,11 +240,11 @@ def quota(limits: Limits, namespace: str) -> Object:
     clusters = int(limits.totals[Resource.CLUSTERS].value)
     beside = 2 * clusters
     pods = beside + clusters * int(limits.per_cluster[Resource.WORKERS].value)
-    memory = int(limits.totals[Resource.MEMORY].value + beside * limits.per_cluster[Resource.HEAD].value)
-    hard = {"pods": str(pods), "requests.memory": str(memory), "limits.memory": str(memory)}
+    memory = spelled(limits.totals[Resource.MEMORY].value + beside * limits.per_cluster[Resource.HEAD].value)
+    hard = {"pods": spelled(pods), "requests.memory": memory, "limits.memory": memory}
     hard |= {"services.nodeports": "0", "services.loadbalancers": "0"}
     if (gpus := limits.totals.get(Resource.GPUS)) is not None:
-        hard["requests.nvidia.com/gpu"] = str(int(gpus.value))
+        hard["requests.nvidia.com/gpu"] = spelled(gpus.value)
     metadata = {"name": "shoal", "namespace": namespace}
     return {
         "apiVersion": QUOTA.group_version,
@@ -254,14 +257,17 @@ def quota(limits: Limits, namespace: str) -> Object:
 def of_project(project: Project, users: Iterable[str] | None = None) -> list[Object]:
     """What a project puts on the server, and takes away again: itself, and its users' namespaces with their rights.
 
-    ``users``: these alone (None: all that its policies name). A project without policies of its own has no users.
+    ``users``: these alone (None: all that its policies name). A project without policies of its own has no users, and
+    brings no governor.
 
     Raises:
-        ConfigError: two users would have one namespace.
+        ConfigError: two users would have one namespace; the governor's image is not known.
     """
     system, name = Location.of(project.target).system, name_of(project)
     applied = Applied.of(project)
     found: list[Object] = [project_object(name, system, applied)]
+    if applied.policies is not None and (project.target.kubernetes or Cloud()).governor.deployed:
+        found.append(_marked(governor(project.target), name, system))
     policy = project.policy
     named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
     _refuse_one_namespace_for_two(policy, named)

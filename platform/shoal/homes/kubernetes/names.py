@@ -52,6 +52,7 @@ CLUSTER_ROLE = Kind("ClusterRole", "clusterroles", f"{RBAC}/v1")
 CLUSTER_BINDING = Kind("ClusterRoleBinding", "clusterrolebindings", f"{RBAC}/v1")
 ROLE_OF = Kind("Role", "roles", f"{RBAC}/v1")
 BINDING = Kind("RoleBinding", "rolebindings", f"{RBAC}/v1")
+DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 DEFINITION = Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1")
 
 # Labels. The cluster's uid marks all that is its own; a pod's role says which part it is.

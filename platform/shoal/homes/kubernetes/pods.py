@@ -44,6 +44,18 @@ from shoal.model.workload import Group, Size
 
 SCRATCH, PASS = "/scratch", "/etc/shoal/access"  # mounted in every pod of ours
 _USER = 1000  # of the images
+POD_SECURITY: Mapping[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": _USER,
+    "runAsGroup": _USER,
+    "fsGroup": _USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 _GRACE = 30  # s that a pod gets to end in good order
 _LEAST_SCRATCH = "1Gi"  # logs, sockets and temporary files, where nothing was asked for
 _LATE = 900  # s beyond its maximum lifetime, after which Kubernetes itself ends a pod, if nobody else did
@@ -156,13 +168,7 @@ def _pod(
         "terminationGracePeriodSeconds": _GRACE,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": dict(POD_SECURITY),
         "containers": [container],
         "volumes": [
             {"name": "scratch", "emptyDir": {"sizeLimit": scratch}},
@@ -212,11 +218,7 @@ def _container(
         "args": command,
         "env": variables,
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": dict(CONTAINER_SECURITY),
         "volumeMounts": [
             {"name": "scratch", "mountPath": SCRATCH},
             {"name": "access", "mountPath": PASS, "readOnly": True},

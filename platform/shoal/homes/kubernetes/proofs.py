@@ -141,7 +141,7 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
 
     def governor() -> str:
         path = LEASE.path(location.system, GOVERNOR)
-        fix = "An administrator starts it again: shoal governor"
+        fix = f"An administrator looks at it: kubectl describe deployment {GOVERNOR} --namespace {location.system}"
         try:
             seen = str(api().get(path)["spec"].get("renewTime", "never"))
         except (RightsError, NotFoundError) as error:

@@ -11,6 +11,7 @@ import re
 
 from shoal.units import Bytes
 
+_POWERS = ("m", "", "k", "M", "G", "T", "P", "E")
 _SUFFIXES = {"": 1.0, "m": 1e-3, **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", 1)}}
 _SUFFIXES |= {f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", 1)}
 
@@ -21,6 +22,17 @@ def amount(text: object) -> float | None:
     if match is None or match[2] not in _SUFFIXES:
         return None
     return float(match[1]) * _SUFFIXES[match[2]]
+
+
+def spelled(value: float) -> str:
+    """An amount as the API server itself spells it: ``512_000_000`` as ``"512M"``, ``0.5`` as ``"500m"``.
+
+    What is applied in another spelling seems to be somebody else's change.
+    """
+    thousandths, power = round(value * 1000), -1
+    while thousandths and thousandths % 1000 == 0 and power < len(_POWERS) - 2:
+        thousandths, power = thousandths // 1000, power + 1
+    return f"{thousandths}{_POWERS[power + 1]}" if thousandths else "0"
 
 
 def told(resource: str, text: str) -> str:
