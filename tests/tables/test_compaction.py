@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import shoal
-from shoal.errors import ShoalError, UsageError
+from shoal.errors import ShoalError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import ConflictError, StorageError, StorageFullError
 from shoal.tables.maintenance import compaction, rewriting
@@ -370,22 +370,21 @@ def test_deletes_are_applied_and_those_that_come_meanwhile_are_kept(
     equal()
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ({"sort_by": "nothing"}, "nothing"),
-        ({"sort_by": "tags"}, "cannot be sorted by 'tags'"),
-        ({"zorder_by": ["x"]}, "names 1 column;"),
-        ({"sort_by": "x", "zorder_by": ["x", "id"]}, "contradict"),
-        ({"target_size": "much"}, "not a size"),
-        ({"branch": "none"}, "no branch 'none'"),
-    ],
-)
-def test_what_makes_no_sense(how: Any, said: str, name: str) -> None:
+WRONG: list[tuple[Any, str]] = [
+    ({"sort_by": "nothing"}, "nothing"),
+    ({"sort_by": "tags"}, "cannot be sorted by 'tags'"),
+    ({"zorder_by": ["x"]}, "names 1 column;"),
+    ({"sort_by": "x", "zorder_by": ["x", "id"]}, "contradict"),
+    ({"target_size": "much"}, "not a size"),
+    ({"branch": "none"}, "no branch 'none'"),
+]
+
+
+def test_what_makes_no_sense(name: str) -> None:
     shoal.write_table(made(0), name)
-    with pytest.raises(ShoalError, match=said) as told:
-        shoal.compact(name, **how)
-    assert isinstance(told.value, UsageError | ShoalError)
+    for how, said in WRONG:
+        with pytest.raises(ShoalError, match=said):
+            shoal.compact(name, **how)
     assert len(shoal.snapshots(name)) == 1
 
 
