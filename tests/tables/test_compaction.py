@@ -107,7 +107,7 @@ def test_files_are_put_together_partition_by_partition(
     assert content(name) == before
 
 
-def test_rows_are_put_in_order(name: str) -> None:
+def test_rows_are_put_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dice = np.random.default_rng(1)
     for _ in range(4):
         x, y = dice.permutation(4096), dice.permutation(4096)
@@ -118,12 +118,20 @@ def test_rows_are_put_in_order(name: str) -> None:
     (one,) = paths(name)
     assert pq.read_table(one).column("x").to_pylist() == sorted([*range(4096)] * 4, reverse=True)
     size = one.stat().st_size
+    shoal.rewrite_manifests(name)
+    assert shoal.compact(name, sort_by="x desc").files == 0, "nothing was written since"
     shoal.compact(name, zorder_by=["x", "y"], target_size=size // 16)
     assert len(files(name)) >= 12
     for column in ("x", "y"):
         spans = [pc.min_max(pq.read_table(path).column(column)).as_py() for path in paths(name)]
         assert np.mean([s["max"] - s["min"] for s in spans]) < 4096 / 2, f"each file has a range of {column}"
     assert content(name) == before
+    shoal.compact(name, sort_by="x")
+    shoal.compact(name)
+    assert (shoal.compact(name, sort_by="x").files, shoal.compact(name, sort_by="y").files) == (0, 1)
+    meanwhile(monkeypatch, lambda: shoal.write_table(pa.table({"x": [0], "y": [0]}), name))
+    shoal.compact(name, sort_by="x")
+    assert shoal.compact(name, sort_by="x").files == 2, "one was not in order when it landed"
 
 
 def test_the_order_of_a_table_is_kept(name: str) -> None:

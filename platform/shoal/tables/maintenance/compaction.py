@@ -30,7 +30,7 @@ from shoal.tables.errors import CommitUnknownError, ConflictError, StorageFullEr
 from shoal.tables.formats import refuse_newer
 from shoal.tables.keys import hold_secrets
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_all, pack_small
-from shoal.tables.maintenance.rewriting import RewriteGroup, RowOrder, own_order, rewrite_group
+from shoal.tables.maintenance.rewriting import RewriteGroup, RowOrder, in_order, own_order, rewrite_group
 from shoal.tables.pyiceberg_private import AlwaysTrue, DataFile, Record
 from shoal.tables.reading.equality import files_of
 from shoal.tables.reading.plan import Piece, pack_metadata, pieces_by_file
@@ -100,8 +100,8 @@ def compact(
     with a sort order, the rows of each such group are in it, if they fit a quarter of a task's memory.
 
     ``sort_by`` (``"at"``, ``["carrier", "at desc"]``) or ``zorder_by`` (two columns or more) rewrite every file, with
-    its rows in that order: of as many files at a time as fit a quarter of a task's memory. ``dry_run``: change nothing,
-    and tell what would be done.
+    its rows in that order, unless nothing was written since they were put in it: of as many files at a time as fit a
+    quarter of a task's memory. ``dry_run``: change nothing, and tell what would be done.
 
     Who writes meanwhile is not in the way: what is added stays beside, and a file of which somebody deletes or
     replaces rows is left to them (``skipped_files``). Readers of earlier snapshots go on; ``expire_snapshots`` deletes
@@ -126,7 +126,8 @@ def compact(
         else arguments.number(table.properties, "write.target-file-size-bytes", TARGET_FILE_BYTES)
     )
     base = _tasks(table, name, branch)
-    groups = _groups(table, base, target, order)
+    known = order is not None and in_order(table, branch, order, target)
+    groups = [] if known else _groups(table, base, target, order)
     chosen = [base[file.path] for group in groups for file in group]
     nothing = Compacted(name, 0, 0, 0, 0, 0, 0, 0, 0, dry_run, 0.0)
     if not groups:
@@ -141,7 +142,7 @@ def compact(
             delete_files=len(_idle(base, [task.file.file_path for task in chosen])),
             seconds=time.monotonic() - started,
         )
-    job = _Compaction(table, name, branch, settled, base, target)
+    job = _Compaction(table, name, branch, settled, base, target, order)
     own = order or own_order(table)
     room = _sortable_bytes() if order is None and own is not None else math.inf
     done = job.run(
@@ -266,6 +267,7 @@ class _Compaction:
     settled: CatalogSettings
     base: Tasks
     target: int
+    order: RowOrder | None
 
     def run(self, groups: Sequence[RewriteGroup]) -> Compacted:
         """Write the groups, and commit those that nobody has changed meanwhile."""
@@ -308,7 +310,8 @@ class _Compaction:
     def _commit(
         self, attempt: str, folder: str, paths: list[list[str]], written: list[list[Written]]
     ) -> Compacted:
-        left = list(range(len(paths)))
+        left, order, at = list(range(len(paths))), self.order, head(self.table, self.branch)
+        mark = order.mark(self.table, self.target, at) if order is not None else {}
         while left:
             new = [w for i in left for w in written[i]]
             request = CommitRequest(
@@ -321,6 +324,7 @@ class _Compaction:
                 branch=self.branch,
                 removal=self._removal({i: paths[i] for i in left}),
                 rewrite="files",
+                properties=mark if len(left) == len(paths) else {},
             )
             try:
                 landed = commit_surely(request, self.settled)

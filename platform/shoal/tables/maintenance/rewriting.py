@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation
 from pyiceberg.types import UUIDType
 
 from shoal.tables.errors import StorageError
@@ -27,6 +28,7 @@ from shoal.tables.writing.files import ROW_GROUP_BYTES, WriteContext, Written, w
 
 READ_BYTES = ROW_GROUP_BYTES
 """In memory, of what is read at a time: a row group of what is written."""
+_MARK = "shoal.compacted"
 _MOST_BITS = 16
 """Of each column of a z-order: 65,536 steps of a column are finer than any file."""
 
@@ -37,6 +39,28 @@ class RowOrder:
 
     columns: tuple[tuple[str, bool], ...]
     zorder: bool = False
+
+    def mark(self, table: Table, target: int, base: int | None) -> dict[str, str]:
+        """What a snapshot says whose files are all of the snapshot ``base``'s rows, in this order and partitioning."""
+        columns = ", ".join(f"{name} {'asc' if up else 'desc'}" for name, up in self.columns)
+        return {
+            _MARK: f"{'z-order' if self.zorder else 'sort'} by {columns}; {target} bytes; "
+            f"partitioning {table.spec().spec_id}; of {base}"
+        }
+
+
+def in_order(table: Table, branch: str, order: RowOrder, target: int) -> bool:
+    """Whether nothing was written to a branch since all its rows were put in this order."""
+    current = table.metadata.snapshot_by_name(branch)
+    while current is not None and current.summary is not None:
+        said = current.summary.additional_properties
+        # Of what landed between the look at the table and the commit, the parent tells.
+        if order.mark(table, target, current.parent_snapshot_id)[_MARK] == said.get(_MARK):
+            return True
+        if current.summary.operation != Operation.REPLACE or int(said.get("added-data-files", 0)):
+            return False
+        current = table.metadata.snapshot_by_id(current.parent_snapshot_id or 0)
+    return False
 
 
 @dataclass(frozen=True)
