@@ -49,6 +49,16 @@ def standing(steps: tuple[Step, ...]) -> Step:
     return next(step for step in steps if step.outcome not in (Outcome.PASSED, Outcome.PENDING))
 
 
+def test_what_nobody_has_judged_yet_has_passed_nothing() -> None:
+    """A governor that is away is told once, and no limit is said to allow 0 workers."""
+    nothing = Group("default", 0, 0, 0, Size(0, Bytes(0)), Size(0, Bytes(0)))
+    waits = cluster(State.QUEUED, Reason.GOVERNOR_AWAY, "no governor has answered yet")
+    waits = replace(waits, plan=replace(PLAN, groups=(nothing,)), workers=0)
+    steps = explain(waits, [], unresponsive="no governor has answered yet; `shoal doctor` looks for it")
+    assert (steps[0].stage, steps[0].outcome) == (Stage.POLICY, Outcome.FAILED)
+    assert steps[0].said == "no governor has answered yet; `shoal doctor` looks for it"
+
+
 def test_the_order_is_always_the_same() -> None:
     steps = explain(cluster(State.READY, Reason.SERVING, ready=3.5), HISTORY)
     assert [step.stage.value for step in steps] == [

@@ -212,6 +212,7 @@ def test_what_a_request_would_be_told_changes_nothing_and_comes_true(world: Worl
     user = world.home.user()
     assert set(world.home.held(user).admitted) == {each.id for each in world.home.clusters()}
     assert world.home.held("somebody-else").admitted == {}
+    assert world.home.held("no-team", team=True).admitted == {}
     world.end(first)
     assert would("three").verdict is Verdict.ADMIT
 

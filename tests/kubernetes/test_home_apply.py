@@ -134,6 +134,10 @@ def test_what_is_applied_is_in_force_and_nothing_else(
     code, text = said("quota", *folder)
     assert "by project office, as applied" in text.replace("\n", " ")
 
+    # What others hold is not hers to see, and is not called nothing.
+    code, text = said("quota", *folder, "--user", "bob")
+    assert (code, "cannot get" in text) == (4, True), text
+
     # She may not apply, and is told all that is lacking before anything is sent.
     code, text = said("apply", *folder, "--yes")
     assert code == 4

@@ -58,6 +58,14 @@ def test_a_script_runs_beside_its_cluster_and_outlives_its_terminal(
         out, err = waits.communicate(timeout=120)
         assert (terminal.returncode, waits.returncode) == (129, code), (out, err)
         assert follows.communicate(timeout=60)[0] == f"{name} 42\n{last}"
+    # What it wrote until it was interrupted is kept.
+    terminal = begin(*how, "--name", "stopped", "--", "stopped")
+    assert terminal.stdout is not None
+    assert terminal.stdout.readline() == "stopped 42\n", terminal.communicate(timeout=60)
+    terminal.send_signal(signal.SIGINT)
+    terminal.communicate(timeout=120)
+    assert terminal.returncode == 130
+    assert begin("logs", "stopped").communicate(timeout=60)[0] == "stopped 42\n"
     found = open_home(open_project(world.project)).find("large", "alice")
     assert found is not None
     assert found.message == "its script failed: exit code 137 (it took more than the 700 MB that it had)"

@@ -203,7 +203,7 @@ def test_applied_twice_nothing_changes_and_what_did_is_told_by_path(folder: Path
     running = [Running("shoal-alice", "nightly", "alice"), Running("shoal-bob", "sweep", "bob")]
     found, _ = changes(of_project(load(folder)), there, list(there), running)
     (project,) = (each for each in found if each.kind == "Project")
-    assert project.lines == ("spec.policies.users.alice.memory: 3000000000 -> 2000000000",)
+    assert project.lines == ("spec.policies.users.alice.memory: 3 GB -> 2 GB",)
     assert project.touches == ("alice/nightly",)
     (quota,) = (each for each in found if each.kind == "ResourceQuota")
     assert quota.namespace == "shoal-alice"
@@ -254,6 +254,31 @@ def test_what_was_applied_once_and_is_not_wanted_any_more_is_a_change() -> None:
     managed = [{"manager": "shoal", "fieldsV1": fields}]
     before = {"metadata": {"name": "q", "managedFields": managed}, "spec": {"hard": hard}}
     assert list(differences(before, wanted)) == ["spec.hard.requests.cpu: removed"]
+
+
+def test_what_changes_is_told_in_the_words_of_the_files() -> None:
+    """Sizes and durations with units, as short as is exact; of lists what comes and what goes."""
+    tier = {"memory": 42 * 10**9, "head": 4 * 1024**3, "maxDuration": 43200, "gpus": 0}
+    before = {"metadata": {}, "spec": {"tiers": tier, "templates": {"max": 2, "timeouts": {"max": 60}}}}
+    tier = {"memory": 42 * 10**9 + 1, "head": 4 * 10**9, "maxDuration": 5400.0, "gpus": 1}
+    after = {"kind": "Project", "metadata": {}}
+    after |= {"spec": {"tiers": tier, "templates": {"max": 3, "timeouts": {"max": 90}}}}
+    assert list(differences(before, after)) == [
+        "spec.tiers.memory: 42 GB -> 42000000001 B",
+        "spec.tiers.head: 4 GiB -> 4 GB",
+        "spec.tiers.maxDuration: 12 h -> 1 h 30 min",
+        "spec.tiers.gpus: 0 -> 1",
+        "spec.templates.max: 2 -> 3",
+        "spec.templates.timeouts.max: 1 min -> 1 min 30 s",
+    ]
+    before = {"metadata": {}, "spec": {"hard": {"requests.memory": "90G", "pods": "4"}}, "names": ["a", "b"]}
+    after = {"kind": "ResourceQuota", "metadata": {}, "names": ["b", "c"]}
+    after |= {"spec": {"hard": {"requests.memory": str(78 * 1024**3), "pods": "5"}}}
+    assert list(differences(before, after)) == [
+        "names: +c, -a",
+        "spec.hard.requests.memory: 90 GB -> 78 GiB",
+        "spec.hard.pods: 4 -> 5",
+    ]
 
 
 def test_whom_the_api_server_knows_is_bound_and_two_users_have_no_namespace_in_common(folder: Path) -> None:

@@ -284,7 +284,9 @@ def steps(cluster: Cluster, found: Sequence[Step]) -> RenderableType:
         table.add_row(Text(mark, colour), Text(step.stage.value, "bold"), Text(step.said, style))
         if step.fix:
             table.add_row("", "", Text(f"fix: {step.fix}", colour))
-    title = Text.assemble((cluster.name, "bold"), f": {cluster.state}, {cluster.reason}")
+    # A cluster ends with its script, by its user's wish: that is how, and not why.
+    why = cluster.reason if cluster.exit_code is None else script_end(cluster.exit_code)
+    title = Text.assemble((cluster.name, "bold"), f": {cluster.state}, {why}")
     return Group(title, table)
 
 

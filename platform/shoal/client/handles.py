@@ -195,9 +195,10 @@ class ClusterHandle(ABC):
         begin = time.monotonic()
         while not self.record.state.ended or self._home.remains(self.id):
             if time.monotonic() - begin > STOP_WAIT:
+                hint = self._home.unresponsive(self.record) or f"`shoal why {self.name}` tells how far it is."
                 raise DeadlineError(
                     f"{self.name} has not ended {STOP_WAIT:.0f} s after it was asked to",
-                    hint=f"It will end on its own; `shoal ls` shows it, `shoal logs {self.name}` what it wrote.",
+                    hint=f"It will. {hint}",
                 )
             time.sleep(_POLL)
         if self._shown is not None:

@@ -117,8 +117,13 @@ def _standing(cluster: Cluster) -> Stage:
         # A head that died before it served is a failed start.
         return Stage.START_UP if stage is Stage.HEALTH and cluster.ready_at is None else stage
     if cluster.state is State.QUEUED:
-        return Stage.QUOTA
+        return Stage.QUOTA if _judged(cluster) else Stage.POLICY
     return Stage.START_UP if cluster.ready_at is None else Stage.HEALTH
+
+
+def _judged(cluster: Cluster) -> bool:
+    """Whether anybody has settled what it is to be."""
+    return any(group.size.memory for group in cluster.plan.groups)
 
 
 def _passed(
@@ -190,9 +195,12 @@ def _now(
     if cluster.reason is Reason.IMAGE_PULL_FAILED:
         fix = f"check images: of target {cluster.plan.target} in shoal.yaml, and that its nodes may pull from there"
     if unresponsive and not cluster.state.ended:
-        return Step(
-            stage, Outcome.FAILED, f"{cluster.message}, but {unresponsive}", command("down", cluster.name)
+        said_ = (
+            unresponsive
+            if unresponsive.startswith(cluster.message)
+            else f"{cluster.message}, but {unresponsive}"
         )
+        return Step(stage, Outcome.FAILED, said_, command("down", cluster.name))
     if cluster.state in (State.REFUSED, State.FAILED):
         if cluster.reason is Reason.WAITING_FOR_QUOTA:
             fix += "; --queue waits for it"

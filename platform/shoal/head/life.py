@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,13 +127,14 @@ class Head:
         deadline = time.monotonic() + float(os.environ.get("SHOAL_START_LIMIT") or self._desk.periods.start)
         self._desk.say(Reason.HEAD_STARTING, f"the head is running (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
-        if plan.packages:
-            self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
-            install(plan.packages, self._desk.folder / "packages", deadline)
-        desk = self._desk
-        self._site = Site(self._id, plan, desk.folder, desk.token, self._guard, desk.stand)
-        self._engine = _engine(plan.engine, self._site)
-        endpoint = self._engine.start(self._desk.say, deadline)
+        with self._listening():
+            if plan.packages:
+                self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
+                install(plan.packages, self._desk.folder / "packages", deadline)
+            desk = self._desk
+            self._site = Site(self._id, plan, desk.folder, desk.token, self._guard, desk.stand)
+            self._engine = _engine(plan.engine, self._site)
+            endpoint = self._engine.start(self._desk.say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)
         self._desk.serves(endpoint)
         self._look = self._engine.observe() or self._look
@@ -301,6 +303,25 @@ class Head:
         """Until the next look; told to end, it wakes."""
         if not self._terminated:
             select.select([self._wakes], [], [], self._desk.periods.tick)
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """While it starts: a home that cannot signal says in its record that it is to end."""
+        over = threading.Event()
+
+        def listen() -> None:
+            while not over.wait(self._desk.periods.tick):
+                if self._desk.wishes().stop is not None:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+        listener = threading.Thread(target=listen, name="listens while starting", daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            over.set()
+            listener.join()
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if self._terminated:

@@ -80,8 +80,11 @@ class Home(Protocol):
         """What :meth:`request` would decide now; changes nothing."""
         ...
 
-    def held(self, owner: str) -> Account:
-        """What the owner's live clusters hold, in the amounts that limits count."""
+    def held(self, owner: str, *, team: bool = False) -> Account:
+        """What the owner's live clusters hold, in the amounts that limits count. Where that may not be seen, an error.
+
+        ``team``: ``owner`` is a team, for what all of its members hold together.
+        """
         ...
 
     def get(self, cluster_id: str) -> Cluster:

@@ -294,9 +294,9 @@ class FakeHome:
         team = self.policy.limits_of(request.owner).team
         return would(self.snapshot(), self.policy, requested(request, same, team, self.clock.now))
 
-    def held(self, owner: str) -> Account:
-        """What the owner's clusters hold."""
-        return self.accounts.get((Scope.USER, owner), (Account(), 0))[0]
+    def held(self, owner: str, *, team: bool = False) -> Account:
+        """What the owner's clusters, or a team's, hold."""
+        return self.accounts.get((Scope.TEAM if team else Scope.USER, owner), (Account(), 0))[0]
 
     def _why(self, cluster: Cluster) -> Decision:
         return why_not(self.snapshot(), self.policy, cluster)

@@ -231,8 +231,8 @@ class GuestHome:
         same = known.id if known is not None and not known.state.ended else ""
         return would(self.snapshot(), self._project.policy, self._asked(request, same))
 
-    def held(self, owner: str) -> Account:
-        return self._govern().accounts.get((Scope.USER, owner), (Account(), 0))[0]
+    def held(self, owner: str, *, team: bool = False) -> Account:
+        return self._govern().accounts.get((Scope.TEAM if team else Scope.USER, owner), (Account(), 0))[0]
 
     def get(self, cluster_id: str) -> Cluster:
         return self._govern().get(cluster_id)

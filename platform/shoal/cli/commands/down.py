@@ -138,7 +138,8 @@ def _wait(home: Home, cluster: Cluster) -> Cluster:
         if time.monotonic() - begin > WAIT:
             raise DeadlineError(
                 f"{cluster.name} has not ended after {WAIT:.0f} s: {now.state} ({now.message})",
-                hint=f"`{command('logs', cluster.name)}` shows what it wrote.",
+                hint="It will. "
+                + (home.unresponsive(now) or f"`{command('why', cluster.name)}` tells how far it is."),
             )
         time.sleep(_POLL)
     return now

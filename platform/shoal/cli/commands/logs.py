@@ -99,7 +99,7 @@ def _tell_beside(home: Home, cluster: Cluster, lines: int, follow: bool, output:
     from collections import deque
 
     from shoal.cli.beside import tell
-    from shoal.cli.console import write_json
+    from shoal.cli.console import say, write_json
     from shoal.homes.base import RunsScripts
 
     assert isinstance(home, RunsScripts)
@@ -112,6 +112,8 @@ def _tell_beside(home: Home, cluster: Cluster, lines: int, follow: bool, output:
         return
     for line in shown:
         print(line)
+    if not shown:
+        say(f"(the script of {cluster.name} has written nothing, or nothing that is kept)")
 
 
 def _is_newer(cluster: Cluster | None, script: Script) -> bool:
@@ -176,6 +178,8 @@ def _show_engine(
         from shoal.words import count
 
         say(f"({count(hidden, 'line')} more: {command('logs', cluster.name)} --level info)")
+    elif not every and not follow:
+        say(f"({cluster.name} has written nothing, or nothing that is kept)")
     while follow and not home.get(cluster.id).state.ended:
         time.sleep(_POLL)
         now = home.logs(cluster.id, _ALL, wrote).splitlines()

@@ -48,8 +48,8 @@ def quota(
     limits = opened.policy.limits_of(home.user() if user is None else user)
     live = home.clusters()
 
-    def account(of: list[Cluster], *, admitted: bool) -> Account:
-        return Account({c.id: amounts(c.plan) for c in of if c.state.admitted is admitted})
+    def waiting(of: list[Cluster]) -> Account:
+        return Account({c.id: amounts(c.plan) for c in of if not c.state.admitted})
 
     mine = [cluster for cluster in live if cluster.owner == limits.user]
     ours = [cluster for cluster in live if limits.team and cluster.team == limits.team]
@@ -60,12 +60,12 @@ def quota(
         machine = views.machine_view(Capacity(there).limits, used, there.cores)
     view = views.quota_view(
         limits,
-        account(mine, admitted=True),
-        account(ours, admitted=True) if limits.team else None,
+        home.held(limits.user),
+        home.held(limits.team, team=True) if limits.team else None,
         {c.id: c.name for c in live},
         machine,
-        account(mine, admitted=False),
-        account(ours, admitted=False),
+        waiting(mine),
+        waiting(ours),
     )
     if output is o.Output.JSON:
         write_json(view | ({"numbers": opened.numbers} if opened.numbers else {}))

@@ -50,7 +50,11 @@ def why(
     except ShoalError:  # a user who is no longer in the policy still has a history
         limits = None
     hung = home.unresponsive(cluster)
-    steps = explain(cluster, history, status, limits, home.held(cluster.owner), hung)
+    try:
+        held = home.held(cluster.owner)
+    except ShoalError:  # of another one's account nothing may be seen
+        held = None
+    steps = explain(cluster, history, status, limits, held, hung)
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
         write_json(

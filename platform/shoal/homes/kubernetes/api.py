@@ -332,7 +332,7 @@ def _refusal(method: str, path: str, code: int, reason: str, text: str) -> Shoal
     if code in (401, 403):
         return RightsError(
             text,
-            hint="`kubectl auth can-i` asks for one's rights; `kubectl config current-context` says as whom."
+            hint="`shoal doctor` tells which rights are lacking; `kubectl config current-context` says as whom."
             if code == 403
             else "They have expired, or are another cluster's: log in again, as `kubectl` needs it, too.",
             verb=method,

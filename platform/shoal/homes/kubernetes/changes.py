@@ -34,6 +34,7 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.quantities import amount
 from shoal.project.policy import Limits
+from shoal.units import Bytes, Seconds
 from shoal.words import listed
 
 Object = dict[str, Any]
@@ -56,6 +57,10 @@ ORDER = (
 KINDS = {kind.name: kind for kind in ORDER}
 _QUANTITIES = {"hard", "limits", "requests", "sizeLimit"}  # the API server spells them in its own way
 Key = tuple[str, str, str]  # kind, namespace, name
+# What of a project is one, by the last or last but one word of its path.
+_SIZES = ("memory", "scratch", "head", "throughputPerCore")
+_DURATIONS = ("timeouts", "maxDuration", "fallback", "target")
+_UNITS = ("B", "kB", "KiB", "MB", "MiB", "GB", "GiB", "TB", "TiB")
 
 
 class What(StrEnum):
@@ -200,19 +205,49 @@ def _differ(before: Any, after: Any, path: tuple[str, ...], whole: bool) -> Iter
         for name in before if whole else ():
             if name not in after:
                 yield f"{'.'.join((*path, name))}: removed"
+    elif isinstance(after, list) and isinstance(before, list) and _plain([*before, *after]):
+        if before == after:
+            return
+        news = [f"+{each}" for each in after if each not in before]
+        news += [f"-{each}" for each in before if each not in after]
+        yield f"{'.'.join(path)}: {', '.join(news) or 'in another order'}"
     elif isinstance(after, list) and isinstance(before, list) and len(after) == len(before):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differ(one, other, (*path, str(number)), whole)
     elif before != after and not (_QUANTITIES & {*path} and amount(before) == amount(after)):
         where = ".".join(path)
         if before is None:
-            yield f"{where}: {_shown(after)}" if not isinstance(after, (Mapping, list)) else f"{where}: added"
+            yield f"{where}: {_shown(path, after)}" if _plain([after]) else f"{where}: added"
         else:
-            yield f"{where}: {_shown(before)} -> {_shown(after)}"
+            yield f"{where}: {_shown(path, before)} -> {_shown(path, after)}"
 
 
-def _shown(value: Any) -> str:
-    return "…" if isinstance(value, (Mapping, list)) and len(str(value)) > 60 else str(value)
+def _plain(values: Iterable[Any]) -> bool:
+    return not any(isinstance(each, (Mapping, list)) for each in values)
+
+
+def _shown(path: tuple[str, ...], value: Any) -> str:
+    """As people write it in the files: sizes and durations with units."""
+    if isinstance(value, (Mapping, list)):
+        return "…" if len(str(value)) > 60 else str(value)
+    if path[:2] == ("spec", "hard") and path[-1].endswith(("memory", "storage")):
+        its = amount(value)
+        return str(value) if its is None else _size(round(its))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if path[-1] in _SIZES:
+        return _size(round(value))
+    return str(Seconds(value)) if path[-1] in _DURATIONS or path[-2] in _DURATIONS else f"{value:.15g}"
+
+
+def _size(value: int) -> str:
+    """Shortest, but exact: what differs is to look different."""
+    told = (f"{value / Bytes.parse(f'1 {unit}'):.6g} {unit}" for unit in _UNITS)
+    return min(
+        (each for each in told if "e" not in each and Bytes.parse(each) == value),
+        key=len,
+        default=f"{value} B",
+    )
 
 
 def _no_longer(fields: Json, after: Any, path: tuple[str, ...]) -> Iterator[str]:

@@ -180,9 +180,15 @@ class KubernetesHome:
         fresh = requested(request, same, team, time.time(), str(self._project.folder))
         return would(self._snapshot(), self._policy, fresh)
 
-    def held(self, owner: str) -> Account:
-        """Of an account that may not be read, nothing is known: it is empty then."""
-        account = self._accounts({(Scope.USER, owner)}).get((Scope.USER, owner), (Account(), 0))[0]
+    def held(self, owner: str, *, team: bool = False) -> Account:
+        """By the account; RightsError where that may not be read."""
+        try:
+            scope = Scope.TEAM if team else Scope.USER
+            account = account_read(
+                self._api.get(ACCOUNT.path(self._location.system, account_of(scope, owner)))
+            )
+        except NotFoundError:  # nothing was ever admitted
+            return Account()
         ids = {uid: cluster_id for cluster_id, (_, _, uid) in self._names.items()}
         if set(account.admitted) - set(ids):
             self.clusters()

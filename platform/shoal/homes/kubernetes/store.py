@@ -241,6 +241,7 @@ class ObjectStore:
         """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
         for pod in self._pods.get(cluster_id, []):
             if role(pod) == names.RUNNER and not over(pod) and not going(pod):
+                self._keep_log(cluster_id, pod)  # a pod that is deleted may be gone before it is seen again
                 self._end(pod, _SCRIPT)
             if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
                 self._end(pod, None)
@@ -255,7 +256,7 @@ class ObjectStore:
         """All its pods, its name, and what lets in to it."""
         pods = self._pods.get(cluster_id, [])
         for pod in pods:
-            if over(pod) and role(pod) in (names.HEAD, names.RUNNER):
+            if role(pod) == names.RUNNER or (over(pod) and role(pod) == names.HEAD):
                 self._keep_log(cluster_id, pod)
             if role(pod) != names.RUNNER or not going(pod):  # its script has its time
                 self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)

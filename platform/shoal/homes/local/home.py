@@ -291,10 +291,10 @@ class LocalHome:
         said = "answers, but has not updated the ledger" if answers else "has sent no heartbeat"
         return f"its head (pid {head['pid']}) {said} for {Seconds(round(silent))}"
 
-    def held(self, owner: str) -> Account:
-        """What the owner's live clusters hold."""
+    def held(self, owner: str, *, team: bool = False) -> Account:
+        """What the live clusters of the owner, or of a team, hold."""
         with self.ledger.read() as tx:
-            theirs = [c for c in tx.live() if c.owner == owner and c.state.admitted]
+            theirs = [c for c in tx.live() if (c.team if team else c.owner) == owner and c.state.admitted]
             return Account({cluster.id: amounts(cluster.plan) for cluster in theirs})
 
     # -- heads -----------------------------------------------------------------------------------------
