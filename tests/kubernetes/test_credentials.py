@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from cluster.clusters import Cluster as Kubernetes
+from cluster.namespaces import Namespace
 
 from shoal.errors import InfrastructureError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.forwarding import opened
 from shoal.homes.kubernetes.names import POD
 from shoal.machine.certificate import make_certificate
 
@@ -75,3 +79,20 @@ def test_a_kubeconfig_of_another_cluster_is_told_at_once(config: Any, connected:
     with pytest.raises(InfrastructureError, match="is not who the kubeconfig expects"):
         api.create(PODS, {})
     assert time.monotonic() - begin < 10, "a certificate stays as it is: nothing is tried again"
+
+
+def test_a_tunnel_leaves_no_key_in_the_folder_for_temporary_files(
+    kube_fleet: Kubernetes, fleet_namespace: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each left the private key of its user's kubeconfig there, for good."""
+    pod = fleet_namespace.pod("stays", "none")["metadata"]["name"]
+    monkeypatch.setenv("KUBECONFIG", str(kube_fleet.kubeconfig))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def open_one() -> None:
+        tunnel = await opened(None, fleet_namespace.name, pod, 8786)
+        await tunnel.close()
+        await tunnel._resource.api._session.aclose()
+
+    asyncio.run(open_one())
+    assert list(tmp_path.iterdir()) == []

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import ssl
 from contextvars import ContextVar
 from typing import Any
 
-import kr8s.asyncio
+from kr8s._api import Api
 from kr8s.asyncio.objects import Pod
 from kr8s.asyncio.portforward import PortForward
+
+from shoal.homes.kubernetes.kubeconfig import configured, trust, without_keys
 
 _log = logging.getLogger("shoal.homes")
 _TRIES = 5  # of one connection
 _PAUSE = 0.2  # s between them
 _tries: ContextVar[int] = ContextVar("_tries")
-_apis: dict[tuple[str | None, ...], Any] = {}
+_apis: dict[tuple[int, str], Any] = {}  # by event loop, and by who asks where
 
 
 class Forward(PortForward):  # type: ignore[misc]
@@ -69,9 +71,27 @@ class Forward(PortForward):  # type: ignore[misc]
 
 async def opened(context: str | None, namespace: str, pod: str, port: int) -> Forward:
     """A tunnel that is open."""
-    asked = {"kubeconfig": os.environ.get("KUBECONFIG"), "context": context, "namespace": namespace}
-    # Kept: kr8s closes no connection of one that is forgotten, and makes one for each set of arguments.
-    api = _apis[tuple(asked.values())] = await kr8s.asyncio.api(**asked)
+    api = await _api(context, namespace)
     forward = Forward(await Pod.get(pod, namespace=namespace, api=api), port)
     await forward.__aenter__()
     return forward
+
+
+async def _api(context: str | None, namespace: str) -> Any:
+    """Kept: kr8s closes no connection of one that is forgotten.
+
+    Of a kubeconfig kr8s writes each certificate and key into a file of its own, and leaves it there: so it is given
+    none, and what they make.
+    """
+    config = configured(context)
+    said = without_keys(config)
+    key = id(asyncio.get_running_loop()), f"{said} {namespace}"
+    if key not in _apis:
+        api = Api(kubeconfig=said, namespace=namespace, bypass_factory=True)
+
+        async def trusted() -> ssl.SSLContext:
+            return trust(config)
+
+        api.auth.ssl_context = trusted
+        _apis[key] = await api
+    return _apis[key]

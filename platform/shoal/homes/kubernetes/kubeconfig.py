@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Generator
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import yaml
+from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import User, UserExec
 from lightkube.core.exceptions import ConfigError as NoSuchConfig
@@ -95,6 +98,31 @@ def _add(said: dict[str, Any], file: Path) -> None:
         raise UsageError(
             f"{file} is not a kubeconfig: {fault}", hint="Get it again from where you have it from."
         ) from error
+
+
+def without_keys(config: SingleConfig) -> dict[str, Any]:
+    """The same as a kubeconfig, without certificates and their keys (``trust`` has these)."""
+    user, its = config.user or User(), dict[str, Any]()
+    if user.token_file:
+        its["token"] = Path(user.token_file).read_text().strip()
+    elif user.token:
+        its["token"] = user.token
+    elif user.exec is not None:
+        its["exec"] = msgspec.to_builtins(user.exec)
+    name = "chosen"
+    context = {"cluster": name, "user": name, "namespace": config.namespace}
+    cluster = {"server": config.cluster.server}
+    return {
+        "current-context": name,
+        "contexts": [{"name": name, "context": context}],
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": its}],
+    }
+
+
+def trust(config: SingleConfig) -> ssl.SSLContext:
+    """Whom it trusts, and what it shows of itself."""
+    return verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
 
 
 class CredentialProgram(httpx2.Auth):
