@@ -54,8 +54,10 @@ def in_order(table: Table, branch: str, order: RowOrder, target: int) -> bool:
     current = table.metadata.snapshot_by_name(branch)
     while current is not None and current.summary is not None:
         said = current.summary.additional_properties
-        # Of what landed between the look at the table and the commit, the parent tells.
-        if order.mark(table, target, current.parent_snapshot_id)[_MARK] == said.get(_MARK):
+        found = said.get(_MARK, "").rpartition("; of ")
+        wanted = order.mark(table, target, current.parent_snapshot_id)[_MARK].rpartition("; of ")
+        # Of what landed between the look at the table and the commit, the parent tells, until it has expired.
+        if found == wanted or (current.parent_snapshot_id is None and found[0] == wanted[0]):
             return True
         if current.summary.operation != Operation.REPLACE or int(said.get("added-data-files", 0)):
             return False
