@@ -16,7 +16,7 @@ from shoal.governor.ends import Exit
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.definitions import definitions
 from shoal.homes.kubernetes.manifests import of_user, person
-from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, SLOT, WORKER, account_of
+from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER, account_of
 from shoal.homes.kubernetes.objects import (
     EndWish,
     Event,
@@ -30,6 +30,7 @@ from shoal.homes.kubernetes.objects import (
     status_of,
 )
 from shoal.homes.kubernetes.pods import Pass, head_pod, runner_pod, worker_pod
+from shoal.homes.kubernetes.sight import cluster_of_pod
 from shoal.homes.kubernetes.structure import read, schema_of, written
 from shoal.homes.kubernetes.tending import Slot, Tending, tend
 from shoal.model.cluster import Cluster, Reason, State
@@ -188,6 +189,25 @@ def test_a_worker_that_failed_is_ended_and_another_slot_is_filled() -> None:
     head, failed = pod("nightly-head", HEAD), workers(1, phase="Failed")
     todo = tend(record(), [head, *workers(0, 2), *failed], None)
     assert todo == Tending(slots(3), (("nightly-w-1", "nightly-w-1"),))
+
+
+def test_pods_of_others_are_no_part_of_a_cluster_and_stop_nobody() -> None:
+    """Anybody who makes pods may write any label on them."""
+    owned = {"ownerReferences": [{"uid": "u-1"}]}
+
+    def labelled(labels: dict[str, str], **more: Any) -> dict[str, Any]:
+        return {"metadata": {"name": "x", "uid": "x", "labels": {OF_CLUSTER: "u-1"} | labels} | more}
+
+    assert cluster_of_pod(labelled({ROLE: HEAD})) is None, "not the cluster's own"
+    assert cluster_of_pod(labelled({ROLE: HEAD}, **owned)) == "u-1"
+    for number in ("", "x", "²", "-1"):
+        odd = labelled({ROLE: WORKER, SLOT: number}, **owned)
+        assert cluster_of_pod(odd) is None
+        assert tend(record(), [pod("nightly-head", HEAD), odd, *workers(0, 1)], None).end == ()
+    assert cluster_of_pod(labelled({ROLE: WORKER, SLOT: "3"}, **owned)) == "u-1"
+    strange = workers(0)[0]
+    strange["metadata"]["labels"][CAPACITY] = "whatever"
+    assert tend(record(), [pod("nightly-head", HEAD), strange], None).make == slots(1, 2)
 
 
 def test_exactly_those_go_that_the_head_has_retired_and_only_above_the_plan() -> None:

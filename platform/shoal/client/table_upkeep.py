@@ -54,7 +54,7 @@ def upkeep_tables(project: Project, *, dry_run: bool = False) -> Iterator[Upkeep
 
 
 def unused_patterns(project: Project) -> list[str]:
-    """The patterns of ``tables:`` by which nothing is kept: no table has such a name, or an earlier one fits it."""
+    """The patterns of ``tables:`` that apply to no table: none has such a name, or an earlier pattern matches it."""
     from shoal.tables.listing import list_tables
 
     if not project.tables:

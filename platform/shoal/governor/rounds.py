@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoal.errors import OutcomeUnknownError, RefusedError, StaleRecordError, UsageError
+from shoal.errors import InfrastructureError, OutcomeUnknownError, RefusedError, StaleRecordError, UsageError
 from shoal.governor.actions import (
     Action,
     Charge,
@@ -141,8 +141,14 @@ class _Round:
         # What ends goes first; what is admitted, in the order of turns.
         ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
         for cluster, version in ordered:
-            seen = self._observe(cluster, outcomes.get(cluster.id))
-            done += self._do_all(cluster, version, step(cluster, seen, snapshot.now, self._governor.periods))
+            try:
+                seen = self._observe(cluster, outcomes.get(cluster.id))
+                actions = step(cluster, seen, snapshot.now, self._governor.periods)
+                done += self._do_all(cluster, version, actions)
+            except InfrastructureError:
+                raise  # of the place, which all of them need
+            except Exception:  # a defect that one cluster meets keeps nobody else waiting
+                _log.exception("%s of %s is looked at again in the next round", cluster.name, cluster.owner)
         return done
 
     def _pass(self) -> list[TurnResult]:

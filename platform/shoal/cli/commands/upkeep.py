@@ -304,7 +304,7 @@ def upkeep(
         say("Nothing to do: `tables:` of this project names no table that is there.")
     if steps and (unused := unused_patterns(opened)):
         say(
-            f"By these patterns of `tables:` nothing is kept, for no table is called so, or an earlier one fits it: "
+            "These patterns of `tables:` apply to no table (none has such a name, or an earlier pattern matches it): "
             f"{', '.join(unused)}"
         )
     if any(step.failed for step in steps):

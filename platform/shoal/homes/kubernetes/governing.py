@@ -79,6 +79,10 @@ class GovernorProgram:
                 self._fault = str(error)
                 _log.warning("the round is tried again: %s", error)
                 self._over.wait(1.0)
+            except Exception as error:  # a defect; nobody would govern if it ended here
+                self._fault = f"{type(error).__name__}: {error}"
+                _log.exception("the round is tried again")
+                self._over.wait(1.0)
             self._last = time.monotonic()  # a round that failed is no reason to start again
             self._woken.event.wait(KUBERNETES.look)
 

@@ -15,7 +15,7 @@ from typing import Any
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight
-from shoal.homes.kubernetes.names import HEAD, ROLE, RUNNER, WORKER
+from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER
 from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
 from shoal.homes.kubernetes.refusals import Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
@@ -39,6 +39,20 @@ _PREEMPTION = re.compile(r"\.? *(no new claims to deallocate, *)?preemption: .*"
 def role(pod: Json) -> str:
     """Which part of a cluster a pod is."""
     return str(pod["metadata"].get("labels", {}).get(ROLE, ""))
+
+
+def cluster_of_pod(pod: Json) -> str | None:
+    """The uid of the cluster that it is a part of; None where its label says so alone, which anybody may write."""
+    metadata = pod["metadata"]
+    uid = metadata.get("labels", {}).get(OF_CLUSTER)
+    owners = [each.get("uid") for each in metadata.get("ownerReferences", ())]
+    return str(uid) if uid in owners and (role(pod) != WORKER or slot(pod) is not None) else None
+
+
+def slot(pod: Json) -> int | None:
+    """The number of a worker's pod in its cluster."""
+    text = str(pod["metadata"].get("labels", {}).get(SLOT, ""))
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def over(pod: Json) -> bool:

@@ -49,7 +49,7 @@ from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.refusals import Refusals
-from shoal.homes.kubernetes.sight import going, nowhere, over, role, seen_in, sight
+from shoal.homes.kubernetes.sight import cluster_of_pod, going, nowhere, over, role, seen_in, sight
 from shoal.homes.kubernetes.structure import read, written
 from shoal.homes.kubernetes.tending import surplus, tend
 from shoal.model.cluster import Cluster, Reason, State
@@ -101,7 +101,10 @@ class ObjectStore:
         self._refusals.keep(self._found)
         self._pods = {}
         for pod in self._all(POD.path, **_PODS):
-            self._pods.setdefault(pod["metadata"]["labels"][OF_CLUSTER], []).append(pod)
+            uid = cluster_of_pod(pod)
+            where = self._found.get(uid or "", pod)["metadata"]["namespace"]
+            if uid is not None and where == pod["metadata"]["namespace"]:
+                self._pods.setdefault(uid, []).append(pod)
         self._reports = {}
         for found in self._all(REPORT.path):
             owner = found["metadata"].get("ownerReferences", [{}])[0].get("uid", "")
@@ -122,6 +125,7 @@ class ObjectStore:
                 continue
             except ShoalError as error:  # one that cannot be read does not stop the others
                 self._refuse(found, error)
+                sights[uid] = Sight(remains=True)  # it may run, and keeps what it holds
                 continue
             pods, report = self._pods.get(uid, []), self._reports.get(uid)
             if not cluster.state.ended:
@@ -369,7 +373,12 @@ class ObjectStore:
 
     def _end(self, pod: Object, grace: int | None) -> None:
         metadata = pod["metadata"]
-        self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
+        try:
+            self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
+        except RightsError as error:
+            if error.values.get("code") == 401:  # nobody's own affair
+                raise
+            raise ObjectRefusedError(error.message) from error  # in one namespace; others do not wait for it
 
 
 def _wishes(found: Object, spec: Spec, cluster: Cluster, report: HeadReport | None) -> UserWishes:

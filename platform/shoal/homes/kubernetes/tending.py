@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, SLOT, WORKER
+from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, WORKER
 from shoal.homes.kubernetes.objects import HeadReport
 from shoal.homes.kubernetes.sight import going, over, role
+from shoal.homes.kubernetes.sight import slot as slot_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Group, Plan
 
@@ -73,7 +74,7 @@ def tend(
     if not any(role(pod) == HEAD and not over(pod) and not going(pod) for pod in pods):
         return Tending()  # it has none yet, or they end with it
     plan = cluster.plan
-    workers = {int(pod["metadata"]["labels"][SLOT]): pod for pod in pods if role(pod) == WORKER}
+    workers = {slot: pod for pod in pods if role(pod) == WORKER and (slot := slot_of(pod)) is not None}
     alive = {slot: pod for slot, pod in workers.items() if not over(pod)}
     end = [pod for pod in workers.values() if over(pod) and not going(pod)]
     more = surplus(plan, pods)
@@ -118,4 +119,5 @@ def _has_waited(pod: Json, plan: Plan, nowhere: Mapping[str, float]) -> bool:
 
 
 def _on(pod: Json) -> On:
-    return On(pod["metadata"]["labels"].get(CAPACITY, On.ANY))
+    kind = pod["metadata"]["labels"].get(CAPACITY)
+    return On(kind) if kind in tuple(On) else On.ANY
