@@ -90,8 +90,9 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
     ),
     "homes/kubernetes/forwarding.py": (
         "kr8s",
-        "its tunnel tries for ever to reach a pod that is gone, and leaves connections open (_select_pod, too)",
-        {"_sync_sockets"},
+        "its tunnel tries for ever to reach a pod that is gone, and leaves connections open (_select_pod, too); its "
+        "public way to an API keeps each by its arguments for all event loops, and leaves keys in files (_api)",
+        {"_sync_sockets", "_api"},
     ),
     "machine/modules.py": ("IPython", "which edits IPython's %autoreload has followed", {"_reloader"}),
 }
