@@ -77,6 +77,7 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     eventually(lambda: handle._home.status(handle.id).clients == 0, 10, "the client is seen to leave")
     assert_a_dropped_handle_gives_its_session_back(handle.name, project, eventually)
     assert_a_script_that_closes_nothing_gives_its_session_back(handle.name, project)
+    assert_a_builder_gives_the_open_session(handle.name, project)
     assert_ones_own_local_session_goes_on(handle.name, project)
     eventually(lambda: handle._home.status(handle.id).clients == 0, 10, "nobody is there any more")
     endpoint = endpoints.read(paths.run_folder(handle.id))
@@ -175,6 +176,30 @@ print(cluster.sql("select 7 as n").collect()[0].n, cluster.session.session_id)
     assert done.stderr == ""
     handle = shoal.connect(name, project=project)
     assert is_released(handle._home.endpoint(handle.id), session_id)
+
+
+def assert_a_builder_gives_the_open_session(name: str, project: Path) -> None:
+    """What nearly every script and library of Spark's begins with; and a process that has none is not kept waiting."""
+    script = f"""
+import shoal
+from pyspark.sql import SparkSession
+def build():
+    return SparkSession.builder.appName("older").config("spark.sql.shuffle.partitions", "3").getOrCreate()
+with shoal.connect({name!r}, project={str(project)!r}) as cluster:
+    session = cluster.session
+    built = build()
+    print(built is session, built.conf.get("spark.sql.shuffle.partitions"), built.range(3).count())
+    child = "from pyspark.sql import SparkSession as S; S.builder.getOrCreate()"
+    import subprocess, sys
+    print("INVALID_CONNECT_URL" in subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stderr)
+try:
+    build()
+except Exception as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "3", "3", "True", "PySparkRuntimeError"], done
+    assert done.stderr == ""
 
 
 def assert_ones_own_local_session_goes_on(name: str, project: Path) -> None:

@@ -25,6 +25,9 @@ Why = Callable[[], ShoalError]
 
 _AT_EXIT = 5.0  # s that sessions which nobody closed get, all together
 
+# pyspark's builder gives a session that is open only where it has a URL. It is never connected to; and where no session
+# is open, in a child that inherited it for one, it is refused at once.
+_REMOTE, _OPEN = "SPARK_REMOTE", "shoal:a-session-of-its-own-process"
 _kept: list[Any] = []  # sessions of this process that are open
 _parents: list[Any] = []  # in a forked child: nothing may finalize them there
 _leaving: SimpleQueue[tuple[Any, Why] | None] = (
@@ -37,6 +40,7 @@ def keep(session: Any) -> None:
     """From now on it is not collected before :func:`leave`."""
     global _thread
     _kept.append(session)
+    os.environ.setdefault(_REMOTE, _OPEN)
     if _thread is None:
         _thread = threading.Thread(target=_leave_those, name="shoal-spark-leaving", daemon=True)
         _thread.start()
@@ -61,12 +65,19 @@ def leave(session: Any, why: Why) -> None:
         _kept.remove(session)
     if _kept:
         session._set_default_and_active_session(_kept[-1])  # where there is none now
+    else:
+        _no_url()
 
 
 def leave_soon(session: Any, why: Why) -> None:
     """The same from wherever a handle is collected."""
     if session in _kept:
         _leaving.put((session, why))
+
+
+def _no_url() -> None:
+    if os.environ.get(_REMOTE) == _OPEN:
+        del os.environ[_REMOTE]
 
 
 def _forget(session: Any) -> None:
@@ -110,6 +121,7 @@ def _in_a_forked_child() -> None:
     global _leaving, _thread
     _parents.extend(_kept)
     _kept.clear()
+    _no_url()
     _leaving, _thread = SimpleQueue(), None
     atexit.unregister(_leave_all)
 
