@@ -103,7 +103,7 @@ def test_whatever_a_person_does_ledger_processes_and_handles_agree(
 ) -> None:
     schedule = {engine: sum(use.times[engine] for use in USES.values()) for engine in ("dask", "spark")}
     of_spark = max(1, round(STEPS / 10 / schedule["spark"]))
-    of_dask = max(1, round((STEPS - of_spark * schedule["spark"]) / schedule["dask"]))
+    of_dask = max(1, (STEPS - of_spark * schedule["spark"]) // schedule["dask"])
     seen = Seen(only=ONLY)
     try:
         machine("dask", seen, machines, of_dask)

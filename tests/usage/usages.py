@@ -128,7 +128,7 @@ def detaches(m: Usage, detail: int) -> None:
     m.model.started(Expected(its_id, name, "dask", 1, owner=NOBODYS))
 
 
-@use("mine", dask=2, spark=3)
+@use("mine", dask=3, spark=3)
 def computes(m: Usage, detail: int) -> None:
     compute(m, m.one("mine", detail), detail)
 
