@@ -232,7 +232,8 @@ def ask_spark(
     Spark reads all tables in one scan, and answers all filters of a table in one query over what it read: statistics
     and partitions play no part.
     """
-    rows = spark.sql(f"SELECT * FROM shoal.{namespace}.everything ORDER BY id").toArrow()
+    # Sorted here: Spark would read all once more, to see how the ids are spread.
+    rows = spark.sql(f"SELECT * FROM shoal.{namespace}.everything").toArrow().sort_by("id")
     drawn = pa.concat_tables([one.table for one in made]).sort_by("id")
     assert str(rows.to_pylist()) == str(drawn.to_pylist()), "Spark reads what was drawn"
     answers = []
@@ -241,8 +242,9 @@ def ask_spark(
         own = rows.slice(at, one.table.num_rows)
         at += own.num_rows
         marks = ", ".join(f"IF({text}, '1', '0')" for text in texts)
-        found = spark.createDataFrame(own).selectExpr("id", f"concat({marks})").toArrow().to_pydict()
-        ids, passed = found.values()
+        # Not toArrow(), which has the query analysed once more, for its schema: as long as the answer takes.
+        found = spark.createDataFrame(own).selectExpr("id", f"concat({marks}) passed").toPandas()
+        ids, passed = found.id.tolist(), found.passed.tolist()
         answers.append(
             [
                 sum(1 << (i - one.first) for i, marked in zip(ids, passed, strict=True) if marked[n] == "1")
