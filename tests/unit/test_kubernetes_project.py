@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
-from http.client import HTTPConnection
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -27,9 +22,7 @@ from shoal.homes.kubernetes.changes import (
     key_of,
     refuse_other_release,
 )
-from shoal.homes.kubernetes.governing import GovernorProgram, serve_health
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError, judged, overlaid
-from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_project, rendered
 from shoal.homes.kubernetes.quantities import spelled, told
 from shoal.homes.kubernetes.structure import written
@@ -432,32 +425,6 @@ def test_the_governor_is_a_deployment_of_its_own_as_the_target_says(folder: Path
         "one project has it"
     )
     assert "governor" not in stored(load(folder), "team")["spec"]["kubernetes"]
-
-
-def test_the_governor_tells_whether_it_lives_and_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alive while it goes round, also where its rounds fail: starting it again would not help."""
-    governing = GovernorProgram(cast(Any, None), Location())
-
-    def asked(server: ThreadingHTTPServer, path: str) -> tuple[int, Json]:
-        connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        with closing(connection):
-            return answer.status, json.loads(answer.read())
-
-    server = serve_health(governing, "127.0.0.1", 0)
-    try:
-        assert asked(server, "/healthz") == (200, {"ok": True, "fault": ""})
-        assert asked(server, "/readyz") == (503, {"ok": False, "fault": "it has not run a round yet"})
-        now = time.monotonic()
-        monkeypatch.setattr("shoal.homes.kubernetes.governing.time.monotonic", lambda: now + 100)
-        assert asked(server, "/healthz")[0] == 503
-        assert asked(server, "/metrics")[0] == 404
-        with pytest.raises(UsageError, match=r"cannot be listened at.*\n.*--health"):
-            serve_health(governing, "127.0.0.1", server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_quantity_is_spelled_as_the_server_spells_it() -> None:
