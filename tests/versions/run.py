@@ -27,6 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = Path(os.environ.get("SHOAL_CACHE") or Path.home() / ".cache" / "shoal") / "versions"
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 AT_ONCE = 2  # environments; each keeps about one core busy
 
 EXPECTED = ("3.12", "3.13")
@@ -135,23 +136,18 @@ def prepared(environment: Environment, base: str) -> Path:
         shutil.rmtree(old)
     print(f"Setting up {folder}", flush=True)
     subprocess.run([base, "-m", "venv", folder], check=True)
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
-    subprocess.run([python, *install, "--require-hashes", "-r", lock], check=True)
+    install = ["install", "--only-binary", ":all:", "--require-hashes", "-r", lock]
+    subprocess.run([python, *PIP, *install], check=True)
     (folder / "complete").touch()
     return python
 
 
 def built(folder: Path) -> Path:
     """The wheel of this working tree, as a user installs it."""
-    command = [
-        ROOT / ".venv" / "bin" / "python",
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    subprocess.run([*command, "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
+    python = ROOT / ".venv" / "bin" / "python"
+    subprocess.run(
+        [python, *PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True
+    )
     (wheel,) = folder.glob("shoal-*.whl")
     return wheel
 
@@ -159,16 +155,7 @@ def built(folder: Path) -> Path:
 def run(environment: Environment, base: str, wheel: Path) -> tuple[int, str]:
     """Run its tests; the exit code of pytest, and what was printed."""
     python = prepared(environment, base)
-    install = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--force-reinstall",
-    ]
-    subprocess.run([python, *install, wheel], check=True)
+    subprocess.run([python, *PIP, "install", "--no-deps", "--force-reinstall", wheel], check=True)
     probe = (
         "import dask, pyarrow, pyiceberg, pandas\n"
         "print('dask', dask.__version__, 'pyarrow', pyarrow.__version__,\n"

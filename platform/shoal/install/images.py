@@ -270,9 +270,10 @@ def _copy_shoal(context: Path) -> None:
     site = context / "shoal"
     shutil.copytree(Path(__file__).parents[1], site / "shoal", ignore=shutil.ignore_patterns("__pycache__"))
     its = site / "shoal" / "_defaults"  # where a wheel has them
-    for part, there in zip(_SHIPPED, () if its.exists() else _shipped(), strict=False):
-        (its / part).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if there.is_dir() else shutil.copy)(there, its / part)
+    if not its.exists():
+        for part, there in zip(_SHIPPED, _shipped(), strict=True):
+            (its / part).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if there.is_dir() else shutil.copy)(there, its / part)
     facts = site / f"shoal-{metadata.version('shoal')}.dist-info"
     facts.mkdir()
     for file in ("METADATA", "entry_points.txt"):

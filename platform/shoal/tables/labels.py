@@ -31,9 +31,7 @@ def tag(
     name: str, tag: str, *, snapshot: int | str | None = None, catalog: CatalogSettings | None = None
 ) -> int:
     """Give a snapshot (default: the current one) a name that stays on it; returns its id."""
-    return _give(
-        name, tag, SnapshotRefType.TAG, snapshot, catalog, lambda manage, at: manage.create_tag(at, tag)
-    )
+    return _give(name, tag, SnapshotRefType.TAG, snapshot, catalog)
 
 
 def branch(
@@ -41,14 +39,7 @@ def branch(
 ) -> int:
     """Start a branch at a snapshot (default: the current one); returns its id. ``write_table(branch=...)``
     adds to it, ``read_table(branch=...)`` reads it."""
-    return _give(
-        name,
-        branch,
-        SnapshotRefType.BRANCH,
-        snapshot,
-        catalog,
-        lambda manage, at: manage.create_branch(at, branch),
-    )
+    return _give(name, branch, SnapshotRefType.BRANCH, snapshot, catalog)
 
 
 def drop_tag(name: str, tag: str, *, catalog: CatalogSettings | None = None) -> int:
@@ -78,11 +69,12 @@ def _give(
     kind: SnapshotRefType,
     snapshot: int | str | None,
     catalog: CatalogSettings | None,
-    create: Callable[[ManageSnapshots, int], ManageSnapshots],
 ) -> int:
     def once(table: Table) -> int:
         target = _named(table, name, ref, snapshot)
-        create(table.manage_snapshots(), target).commit()
+        manage = table.manage_snapshots()
+        create = manage.create_tag if kind == SnapshotRefType.TAG else manage.create_branch
+        create(target, ref).commit()
         return target
 
     at = f" AS OF VERSION {snapshot}" if isinstance(snapshot, int) else ""

@@ -235,8 +235,8 @@ class Api:
         except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
             raise WatchOverError(f"watch of {path}: {error}") from error
 
-    def _trusted(self, error: BaseException) -> None:
-        """Whether trying again may help: a certificate stays as it is."""
+    def _refuse_untrusted(self, error: BaseException) -> None:
+        """InfrastructureError where trying again cannot help: a certificate stays as it is."""
         reason: BaseException | None = error
         while reason is not None and not isinstance(reason, ssl.SSLCertVerificationError):
             reason = reason.__cause__ or reason.__context__
@@ -252,7 +252,7 @@ class Api:
             try:
                 return _answer(method, path, self._request(method, path, params=dict(params)))
             except (_AgainError, httpx2.HTTPError) as error:
-                self._trusted(error)
+                self._refuse_untrusted(error)
                 if time.monotonic() - begin > _TRIES:
                     raise InfrastructureError(
                         f"the API server at {self.server} did not answer for {_TRIES:.0f} s: {error}",
@@ -271,7 +271,7 @@ class Api:
                 )
                 return _answer(method, path, sent)
             except httpx2.ConnectError as error:  # it was never sent
-                self._trusted(error)
+                self._refuse_untrusted(error)
                 failed: Exception = error
             except httpx2.HTTPError as error:
                 raise OutcomeUnknownError(

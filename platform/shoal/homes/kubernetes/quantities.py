@@ -29,10 +29,10 @@ def spelled(value: float) -> str:
 
     What is applied in another spelling seems to be somebody else's change.
     """
-    thousandths, power = round(value * 1000), -1
-    while thousandths and thousandths % 1000 == 0 and power < len(_POWERS) - 2:
-        thousandths, power = thousandths // 1000, power + 1
-    return f"{thousandths}{_POWERS[power + 1]}" if thousandths else "0"
+    number, power = round(value * 1000), 0
+    while number and number % 1000 == 0 and power < len(_POWERS) - 1:
+        number, power = number // 1000, power + 1
+    return f"{number}{_POWERS[power]}" if number else "0"
 
 
 def told(resource: str, text: str) -> str:

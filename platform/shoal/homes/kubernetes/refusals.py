@@ -36,6 +36,11 @@ class Refusal(NamedTuple):
     message: str
 
 
+def everybodys(error: ShoalError) -> bool:
+    """Whether all clusters meet it: the credentials themselves were not taken."""
+    return error.values.get("code") == 401
+
+
 def refusal(sentence: str, part: str, namespace: str) -> Refusal:
     """What the API server's ``sentence`` means for a part of a cluster (``head``, ``worker``, ``runner``)."""
     what = _PARTS.get(part, "its end")
@@ -90,7 +95,7 @@ class Refusals:
         try:
             yield
         except (ObjectRefusedError, RightsError, NotFoundError) as error:
-            if error.values.get("code") == 401:  # nobody's own affair
+            if everybodys(error):
                 raise
             self._note(uid, part, refusal(error.message, part, namespace))
             raise ObjectRefusedError(error.message) from error

@@ -46,10 +46,10 @@ def cluster_of_pod(pod: Json) -> str | None:
     metadata = pod["metadata"]
     uid = metadata.get("labels", {}).get(OF_CLUSTER)
     owners = [each.get("uid") for each in metadata.get("ownerReferences", ())]
-    return str(uid) if uid in owners and (role(pod) != WORKER or slot(pod) is not None) else None
+    return str(uid) if uid in owners and (role(pod) != WORKER or slot_of(pod) is not None) else None
 
 
-def slot(pod: Json) -> int | None:
+def slot_of(pod: Json) -> int | None:
     """The number of a worker's pod in its cluster."""
     text = str(pod["metadata"].get("labels", {}).get(SLOT, ""))
     return int(text) if text.isascii() and text.isdigit() else None

@@ -48,7 +48,7 @@ from shoal.homes.kubernetes.objects import (
 from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
-from shoal.homes.kubernetes.refusals import Refusals
+from shoal.homes.kubernetes.refusals import Refusals, everybodys
 from shoal.homes.kubernetes.sight import cluster_of_pod, going, nowhere, over, role, seen_in, sight
 from shoal.homes.kubernetes.structure import read, written
 from shoal.homes.kubernetes.tending import surplus, tend
@@ -376,7 +376,7 @@ class ObjectStore:
         try:
             self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
         except RightsError as error:
-            if error.values.get("code") == 401:  # nobody's own affair
+            if everybodys(error):
                 raise
             raise ObjectRefusedError(error.message) from error  # in one namespace; others do not wait for it
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, WORKER
 from shoal.homes.kubernetes.objects import HeadReport
-from shoal.homes.kubernetes.sight import going, over, role
-from shoal.homes.kubernetes.sight import slot as slot_of
+from shoal.homes.kubernetes.sight import going, over, role, slot_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Group, Plan
 

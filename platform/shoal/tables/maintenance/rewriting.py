@@ -80,7 +80,8 @@ class RewriteGroup:
 def own_order(table: Table) -> RowOrder | None:
     """The order that the table's writers keep, so that it is not lost where files are put together."""
     schema = table.schema()
-    own = [(c, up) for c, up in own_sort(table.sort_order(), schema) if c in schema.as_arrow().names]
+    columns = {field.name for field in schema.fields}
+    own = [(c, up) for c, up in own_sort(table.sort_order(), schema) if c in columns]
     sortable = own and not any(isinstance(schema.find_type(c), UUIDType) for c, _ in own)
     return RowOrder(tuple(own)) if sortable else None
 
