@@ -14,7 +14,7 @@ import pytest
 
 COMMANDS = (
     "init", "demo", "plan", "up", "ls", "logs", "why", "down", "quota", "submit", "wait", "validate", "doctor",
-    "top", "report", "advise", "extend", "scale", "usage", "cost", "tables",
+    "top", "dashboard", "report", "advise", "extend", "scale", "usage", "cost", "tables",
 )  # fmt: skip
 HEAVY = (
     "distributed",

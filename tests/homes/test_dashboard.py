@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,31 +13,19 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+import dask
 import psutil
 import pytest
-from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
 
 import shoal
-from shoal.engines.dask.dashboard import link, secret_of
 from shoal.homes.base import dashboard_of
 from shoal.homes.local import endpoints
 from shoal.machine import paths
+from shoal.machine.pages import by_proxy, link, secret_of
+
+from .pages import get, lives, session_of
 
 PAGES = ("status", "workers", "info/main/workers.html", "json/identity.json", "metrics", "health")
-
-
-def get(url: str) -> tuple[int, str, str]:
-    """Status, text, and where it sends the browser."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    connection = HTTPConnection(parts.hostname, parts.port, timeout=120)
-    try:
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace"), answer.headers.get("Location", "")
-    finally:
-        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,29 +74,13 @@ def test_the_link_leads_to_pages_whose_links_and_pictures_work(cluster: shoal.Da
 
 
 def test_the_pages_are_live_and_only_with_the_secret(cluster: shoal.DaskCluster) -> None:
-    _, text, _ = get(cluster.dashboard)
-    session = re.search(r'"token":"([^"]+)"', text)
-    assert session is not None
-    live = cluster.dashboard.replace("http", "ws", 1) + "/ws"
-
-    async def first(url: str) -> str:
-        asked = HTTPRequest(
-            url, connect_timeout=120, request_timeout=120
-        )  # the first page takes long to draw
-        connection = await websocket_connect(asked, subprotocols=["bokeh", session[1]])
-        try:
-            return str(await asyncio.wait_for(connection.read_message(), 60))
-        finally:
-            connection.close()
-            while await connection.read_message() is not None:
-                pass
-
-    assert json.loads(asyncio.run(first(live)))["msgtype"] == "ACK"
+    assert lives(cluster.dashboard)
+    session, live = session_of(cluster.dashboard), cluster.dashboard + "/ws"
     stranger = HTTPConnection("127.0.0.1", urlsplit(live).port or 0, timeout=60)
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     upgrade |= {
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        "Sec-WebSocket-Protocol": f"bokeh, {session[1]}",
+        "Sec-WebSocket-Protocol": f"bokeh, {session}",
     }
     stranger.request("GET", "/status/ws", headers=upgrade)
     assert stranger.getresponse().status == 404
@@ -125,16 +97,29 @@ def test_without_the_secret_scheduler_and_worker_say_nothing(cluster: shoal.Dask
             assert (code, text) == (404, "Not Found\n"), (each, page)
 
 
-def test_a_worker_has_pages_too_and_the_schedulers_lead_there(cluster: shoal.DaskCluster) -> None:
+def test_a_worker_has_pages_too_which_come_by_way_of_the_schedulers(cluster: shoal.DaskCluster) -> None:
+    """A browser may have a way to the scheduler alone: from outside of Kubernetes, or behind a proxy."""
     page = urljoin(cluster.dashboard, "info/main/workers.html")
     [there] = re.findall(r'href="([^"]*proxy[^"]*)"', get(page)[1])
-    code, _, to = get(urljoin(page, there))
-    assert (code, urlsplit(to).port) == (302, worker_port(cluster))
-    assert get(to)[0] == 200
-    assert get(urljoin(to, "metrics"))[0] == 200
+    status = urljoin(page, there)
+    assert urlsplit(status).port == urlsplit(cluster.dashboard).port
+    assert lives(status)
+    assert "dask_worker_" in get(urljoin(status, "metrics"))[1]
+    _, text, _ = get(status)
+    files = [
+        each
+        for each in re.findall(r'(?:href|src)="([^"]+)"', text)
+        if not each.startswith(("http", "javascript"))
+    ]
+    assert files
+    assert {get(urljoin(status, each))[0] for each in files} == {200}
     # The secret goes only to a worker of the cluster.
-    assert get(urljoin(cluster.dashboard, "proxy/1/127.0.0.1/status"))[2] == ""
-    assert get(urljoin(cluster.dashboard, f"proxy/{worker_port(cluster)}/192.0.2.1/status"))[2] == ""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        page = f"proxy/{other.getsockname()[1]}/127.0.0.1/status"
+        assert get(urljoin(cluster.dashboard, page))[0] == 404
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_the_link_is_shown_to_the_owner_wherever_the_cluster_is(
@@ -183,3 +168,32 @@ def test_the_secret_is_nowhere_but_in_the_private_endpoint(cluster: shoal.DaskCl
 def test_secrets_of_two_keys_differ_and_a_link_holds_its_own() -> None:
     assert secret_of("one") != secret_of("two")
     assert link(1, secret_of("one")) == f"http://127.0.0.1:1/{secret_of('one')}/status"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("{scheme}://{host}:{port}/status", "http://h:1/secret/status"),
+        ("{HUB}proxy/{port}/status", "/user/alice/proxy/1/secret/status"),
+        (
+            "https://hub.example.com{HUB}proxy/{host}:{port}",
+            "https://hub.example.com/user/alice/proxy/h:1/secret/status",
+        ),
+        ("{NO_SUCH}/proxy/{port}/status", "http://h:1/secret/status"),
+    ],
+)
+def test_behind_a_proxy_the_link_is_as_dasks_own_setting_says(
+    said: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUB", "/user/alice/")
+    with dask.config.set({"distributed.dashboard.link": said}):
+        assert by_proxy(link(1, "secret", "h")) == shown
+        assert by_proxy("") == ""
+
+
+def test_the_command_prints_the_link_alone_and_opens_nothing(cluster: shoal.DaskCluster) -> None:
+    project = Path(os.environ["SHOAL_DATA"]).parent / "project"
+    command = [sys.executable, "-m", "shoal", "dashboard", "shown"]
+    for more, read in (([], str.strip), (["-o", "json"], lambda text: json.loads(text)["dashboard"])):
+        done = subprocess.run([*command, *more], cwd=project, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr, read(done.stdout)) == (0, "", cluster.dashboard)

@@ -68,6 +68,7 @@ COMMANDS = {
     "logs": "logs",
     "why": "why",
     "top": "top",
+    "dashboard": "dashboard",
     "extend": "extend",
     "scale": "scale",
     "down": "down",
@@ -97,6 +98,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("describe", "events", "explain"), "why"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("check", "debug"), "doctor"),
+    **dict.fromkeys(("ui",), "dashboard"),
     **dict.fromkeys(("costs", "bill", "spend"), "cost"),
 }
 

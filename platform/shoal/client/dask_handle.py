@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
 from shoal.display.computing import DaskBar, shows
-from shoal.errors import ForkedError, UsageError
+from shoal.errors import ForkedError, ShoalError, UsageError
 from shoal.homes.base import Home
 from shoal.machine.environment import VERSIONS, differences, versions, warn
+from shoal.machine.pages import by_proxy
 from shoal.model.cluster import Cluster, State
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ class DaskCluster(ClusterHandle):
         from shoal.client.dask_client import Client
 
         endpoint = self._home.endpoint(self.id)
-        # Dask's own link knows nothing of the secret in ours.
-        linked = type("Client", (Client,), {"dashboard_link": endpoint.dashboard})
+        # Dask's own link knows nothing of the secret in ours, nor of a tunnel, which is opened for who asks.
+        link = partial(_link, self._home, self.id)
+        linked = type("Client", (Client,), {"dashboard_link": property(lambda _client: link())})
         return linked(
             endpoint.address,
             security=Security(require_encryption=True, **endpoint.security),
@@ -143,8 +145,12 @@ class DaskCluster(ClusterHandle):
 
     @property
     def dashboard(self) -> str:
-        """The link to Dask's own dashboard. It lets in whoever has it."""
-        return self._home.endpoint(self.id).dashboard
+        """The link to Dask's own dashboard. It lets in whoever has it.
+
+        It holds while this process has the cluster open. ``distributed.dashboard.link`` of Dask's configuration says
+        how it has to look where browsers come by a proxy.
+        """
+        return by_proxy(self._home.dashboard(self.id))
 
     def open(self) -> None:
         _ = self.client
@@ -178,6 +184,13 @@ class DaskCluster(ClusterHandle):
             client.leave(closed())
         else:
             client.close()
+
+
+def _link(home: Home, cluster_id: str) -> str:
+    """As ``dashboard``; "" where there is none any more, for a client's ``repr`` may ask."""
+    with contextlib.suppress(ShoalError, OSError):
+        return by_proxy(home.dashboard(cluster_id))
+    return ""
 
 
 def _left(client: Any, owned: weakref.finalize[Any, Any] | None, name: str, process: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from shoal.display import card
 from shoal.display.computing import SLOW, Part
 from shoal.display.report import Report
-from shoal.homes.base import Home
+from shoal.homes.base import Home, dashboard_of
 from shoal.model.cluster import Cluster
 from shoal.model.status import Event, HeadStatus
 
@@ -89,11 +89,12 @@ class Card:
         pass
 
     def _look(self, home: Home, cluster_id: str) -> None:
-        failures = 0
+        failures, url = 0, ""
         while not self._ended.wait(_EVERY) and failures < 5:
             try:
                 cluster = home.get(cluster_id)
-                links = {"Dask's dashboard": url} if (url := home.endpoint(cluster_id).dashboard) else {}
+                url = url or dashboard_of(home, cluster)
+                links = {"Dask's dashboard": url} if url else {}
                 status = home.status(cluster_id)
             except Exception:  # a card that cannot be drawn must not disturb the work it shows
                 failures += 1

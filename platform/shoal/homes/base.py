@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.errors import ShoalError, UsageError
+from shoal.machine.pages import by_proxy
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.status import Event, HeadStatus
@@ -134,6 +135,14 @@ class Home(Protocol):
 
     def endpoint(self, cluster_id: str) -> Endpoint:
         """Where to connect; InfrastructureError while it is not Ready."""
+        ...
+
+    def dashboard(self, cluster_id: str, *, lasting: bool = False) -> str:
+        """The link to its engine's own pages, which lets in whoever has it; "" where it has none.
+
+        InfrastructureError while it is not Ready. Where the way there leads through this process, it ends with it;
+        ``lasting``: "" then.
+        """
         ...
 
     def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
@@ -293,11 +302,15 @@ class Desk(Protocol):
         ...
 
 
-def dashboard_of(home: Home, cluster: Cluster) -> str:
-    """The link to the engine's own pages; "" where there are none, or where they are not one's own to see."""
+def dashboard_of(home: Home, cluster: Cluster, *, lasting: bool = False) -> str:
+    """The link to the engine's own pages; "" where there are none, or where they are not one's own to see.
+
+    ``lasting``: or where it ends with this process.
+    """
     if cluster.state is State.READY and cluster.owner == home.user():
         with contextlib.suppress(ShoalError, OSError):
-            return home.endpoint(cluster.id).dashboard
+            link = home.dashboard(cluster.id, lasting=lasting)
+            return link if lasting else by_proxy(link)
     return ""
 
 

@@ -363,14 +363,16 @@ class FakeHome:
 
     def note_exit(self, cluster_id: str, code: int) -> None:
         cluster = self.get(cluster_id)
-        report = cluster.report | {EXIT_CODE: code}
-        self._store(replace(cluster, report=report), self.records[cluster_id][1])
+        self._store(replace(cluster, report=cluster.report | {EXIT_CODE: code}), self.records[cluster_id][1])
 
     def endpoint(self, cluster_id: str) -> Endpoint:
         cluster = self.get(cluster_id)
         if cluster.state is not State.READY:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
         return Endpoint(f"fake://{cluster_id}", token="")
+
+    def dashboard(self, cluster_id: str, *, lasting: bool = False) -> str:
+        return self.endpoint(cluster_id).dashboard
 
     def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         """What its head tells; None where it cannot be reached."""

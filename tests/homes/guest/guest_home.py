@@ -297,6 +297,9 @@ class GuestHome:
                 f"{cluster.name} cannot be connected to: it is {cluster.state}"
             ) from None
 
+    def dashboard(self, cluster_id: str, *, lasting: bool = False) -> str:
+        return self.endpoint(cluster_id).dashboard
+
     def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         url = self.get(cluster_id).head.get("status_url")
         try:

@@ -49,7 +49,7 @@ def ls(
     home = open_target(project, target)
     found = home.clusters(owner=home.user() if mine else None, ended=ended)
     rows = [
-        views.cluster_view(cluster, status, dashboard_of(home, cluster))
+        views.cluster_view(cluster, status, dashboard_of(home, cluster, lasting=True))
         for cluster, status in with_status(home, found)
     ]
     if ended:

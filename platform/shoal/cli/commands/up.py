@@ -88,7 +88,9 @@ def up(
         from shoal.cli.console import write_json
 
         home = open_home(request.project)
-        write_json(views.cluster_view(record, home.status(record.id), dashboard_of(home, record)))
+        write_json(
+            views.cluster_view(record, home.status(record.id), dashboard_of(home, record, lasting=True))
+        )
         return
     from shoal.cli.console import out
     from shoal.model.cluster import State
@@ -103,12 +105,12 @@ def up(
             markup=False,
         )
         return
-    link = dashboard_of(open_home(request.project), record)
+    link = dashboard_of(open_home(request.project), record, lasting=True)
     watch = f"  Dashboard: {link}\n" if link else ""
     out().print(f"{name} is Ready: {record.message}", markup=False)
     out().print(
         f'  Use it:    shoal.connect("{name}") in Python, within {waits}\n'
-        f"  Look:      shoal ls | shoal why {name} | shoal logs {name}\n"
+        f"  Look:      shoal ls | shoal why {name} | shoal logs {name} | shoal dashboard {name}\n"
         f"{watch}  End it:    shoal down {name}",
         markup=False,
         soft_wrap=True,

@@ -56,7 +56,7 @@ def why(
         held = None
     steps = explain(cluster, history, status, limits, held, hung)
     if output is o.Output.JSON:
-        view = views.cluster_view(cluster, status, dashboard_of(home, cluster))
+        view = views.cluster_view(cluster, status, dashboard_of(home, cluster, lasting=True))
         write_json(
             view
             | {
@@ -69,7 +69,7 @@ def why(
     from shoal.display.forecast import starts
 
     out().print(tables.steps(cluster, steps))
-    if link := dashboard_of(home, cluster):
+    if link := dashboard_of(home, cluster, lasting=True):
         out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
     if ahead := starts(cluster, time.time()):
         out().print(

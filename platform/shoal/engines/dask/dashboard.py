@@ -5,14 +5,15 @@ and a port of 127.0.0.1 is open to every user of the machine. Here the path begi
 cluster's owner is told. A cookie would not do: browsers send those of one port of a machine to all others, also to
 another user's. And Bokeh takes a second to import, which most clusters never need.
 
+A worker's pages are shown by way of the scheduler: a browser may have no way to the worker, and a link that leads past
+the scheduler would tell the secret to whoever has the worker's address where the browser is.
+
 What it must not do: change what a page shows.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import hmac
 import importlib
 import re
@@ -28,21 +29,15 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.tcpclient import TCPClient
 from tornado.web import ErrorHandler
 
-_FIRST = "status"  # the page that a link leads to
-_WORKER = re.compile(r"/proxy/(\d+)/([^/]+)/([^?]*)")  # how Dask's pages link to a worker's own
+from shoal.machine.pages import FIRST
 
-
-def secret_of(key: str) -> str:
-    """The secret of a cluster's pages, from its private key (PEM): scheduler and workers need not be told it."""
-    digest = hmac.digest(key.encode(), b"dashboard", hashlib.sha256)
-    return base64.urlsafe_b64encode(digest[:18]).decode()
-
-
-def link(port: int, secret: str, host: str = "127.0.0.1") -> str:
-    """Where the pages are."""
-    return f"http://{host}:{port}/{secret}/{_FIRST}"
+_WORKER = re.compile(r"/proxy/(\d+)/([^/]+)/(.*)")  # how Dask's pages link to a worker's own
+_REACHED = 5.0  # s that a worker's port may take to answer
+_PIECE = 65536  # bytes that are passed on at once, at most
 
 
 class Guard(HTTPServerConnectionDelegate):
@@ -53,6 +48,7 @@ class Guard(HTTPServerConnectionDelegate):
         self._secret = secret
         self._pages = pages
         self._drawn: asyncio.Task[None] | None = None
+        self._flows: set[asyncio.Future[None]] = set()
         server.http_server.request_callback = self
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -63,17 +59,15 @@ class Guard(HTTPServerConnectionDelegate):
         given, _, rest = path.removeprefix("/").partition("/")
         return f"/{rest}" if hmac.compare_digest(given.encode(), self._secret.encode()) else None
 
-    def elsewhere(self, path: str) -> str | None:
-        """Where a request has to go instead, if it does."""
-        if path == "/":
-            return _FIRST
+    def of_worker(self, path: str) -> tuple[str, int, str] | None:
+        """Host, port and path of the worker's page that is meant, if one is."""
         if (found := _WORKER.match(path)) is None:
             return None
         port, host, page = found.groups()
         # Only to where a worker of this cluster shows its pages: the secret goes along.
         for worker in getattr(self._server, "workers", {}).values():
             if (worker.host, str(worker.services.get("dashboard"))) == (host, port):
-                return f"http://{host}:{port}/{self._secret}/{page}"
+                return host, int(port), f"/{self._secret}/{page}"
         return None
 
     def has(self, request: HTTPServerRequest) -> bool:
@@ -96,17 +90,23 @@ class Guard(HTTPServerConnectionDelegate):
         server = self._server
         module.connect(server.http_application, server.http_server, server, prefix="/")
 
+    def keep(self, flow: asyncio.Future[None]) -> None:
+        """Until it has ended: a loop alone would forget it."""
+        self._flows.add(flow)
+        flow.add_done_callback(self._flows.discard)
+
     def application(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         found: HTTPMessageDelegate = self._server.http_application.start_request(server_conn, request_conn)
         return found
 
 
 class _Passed(HTTPMessageDelegate):
-    """One request: refused, sent elsewhere, or handed on without the secret in its path."""
+    """One request: refused, sent elsewhere, passed on to a worker, or handed on without the secret in its path."""
 
     def __init__(self, guard: Guard, server_conn: object, request_conn: HTTPConnection) -> None:
         self._guard, self._server_conn, self._connection = guard, server_conn, request_conn
         self._handler: HTTPMessageDelegate | None = None
+        self._detached = False
         self._answer: tuple[int, str, dict[str, str]] = (404, "Not Found", {})
 
     async def headers_received(
@@ -116,10 +116,14 @@ class _Passed(HTTPMessageDelegate):
         path = self._guard.inside(start_line.path)
         if path is None:
             return
-        if (to := self._guard.elsewhere(path)) is not None:
+        if path == "/":
             # A relative one starts from where the browser is, which may be behind a proxy.
-            bare = to if start_line.path.endswith("/") or "/" in to else f"{start_line.path.lstrip('/')}/{to}"
-            self._answer = 302, "Found", {"Location": bare}
+            to = FIRST if start_line.path.endswith("/") else f"{start_line.path.lstrip('/')}/{FIRST}"
+            self._answer = 302, "Found", {"Location": to}
+            return
+        if path.startswith("/proxy/"):
+            if (worker := self._guard.of_worker(path)) is not None:
+                await self._pass_on(start_line, headers, *worker)
             return
         inner = start_line._replace(path=path)
         request = HTTPServerRequest(start_line=inner, headers=headers, connection=self._connection)
@@ -131,12 +135,37 @@ class _Passed(HTTPMessageDelegate):
         if waits is not None:
             await waits
 
+    async def _pass_on(
+        self, asked: RequestStartLine, headers: HTTPHeaders, host: str, port: int, path: str
+    ) -> None:
+        """To a worker, byte by byte from here on: so websockets go the same way."""
+        try:
+            there = await TCPClient().connect(host, port, timeout=_REACHED)
+        except (OSError, StreamClosedError, TimeoutError) as error:
+            self._answer = 502, f"The worker at {host}:{port} does not answer: {error}", {}
+            return
+        sent = headers.copy()
+        if "Upgrade" not in sent:
+            sent["Connection"] = "close"  # the next request may be another page's
+        lines = [f"{asked.method} {path} {asked.version}", *(f"{k}: {v}" for k, v in sent.get_all()), "", ""]
+        here = self._connection.detach()  # type: ignore[attr-defined]  # of HTTP/1, which this server speaks
+        self._detached = True
+        try:
+            await there.write("\r\n".join(lines).encode("latin-1"))
+        except StreamClosedError:
+            here.close()
+            return
+        for one, other in ((here, there), (there, here)):
+            self._guard.keep(asyncio.ensure_future(_flow(one, other)))
+
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         return None if self._handler is None else self._handler.data_received(chunk)
 
     def finish(self) -> None:
         if self._handler is not None:
             self._handler.finish()
+            return
+        if self._detached:
             return
         code, said, more = self._answer
         body = f"{said}\n".encode()
@@ -149,3 +178,13 @@ class _Passed(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         if self._handler is not None:
             self._handler.on_connection_close()
+
+
+async def _flow(one: IOStream, other: IOStream) -> None:
+    """What comes from one side goes to the other, until either ends; then both do."""
+    try:
+        while True:
+            await other.write(await one.read_bytes(_PIECE, partial=True))
+    except StreamClosedError:
+        one.close()
+        other.close()

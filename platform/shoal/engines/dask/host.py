@@ -109,11 +109,12 @@ class DaskHost:
 
         from shoal.engines.dask.arriving import Arriving
         from shoal.engines.dask.code import ClientsCode
-        from shoal.engines.dask.dashboard import Guard, link, secret_of
+        from shoal.engines.dask.dashboard import Guard
         from shoal.engines.dask.script import Handover
         from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
         from shoal.machine.certificate import make_certificate, name_of
+        from shoal.machine.pages import link, secret_of
 
         stand = self._site.stand
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.

@@ -14,10 +14,11 @@ import sys
 from typing import Any
 
 from shoal.engines.dask import worker_calls, worker_usage
-from shoal.engines.dask.dashboard import Guard, secret_of
+from shoal.engines.dask.dashboard import Guard
 from shoal.machine.environment import VERSIONS, versions
 from shoal.machine.importing import PACKAGES_PATH
 from shoal.machine.logs import set_up
+from shoal.machine.pages import secret_of
 from shoal.machine.processes import MARK, die_with_parent
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from shoal.errors import InfrastructureError
 from shoal.homes.kubernetes import tunnel
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.names import ACCESS, ENGINE_PORT, SECRET, STATUS_PORT, head_of
-from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.names import ACCESS, DASHBOARD_PORT, ENGINE_PORT, SECRET, STATUS_PORT, head_of
+from shoal.homes.kubernetes.objects import Object, status_of
 from shoal.homes.kubernetes.pods import Pass
 from shoal.machine.loopback import get_json
+from shoal.machine.pages import link, secret_of
 from shoal.machine.processes import MARK
 from shoal.model.codec import read
 from shoal.model.endpoint import Endpoint
 from shoal.model.status import HeadStatus
+from shoal.model.workload import Engine
 
 
 def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
@@ -37,6 +39,23 @@ def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
     }
     host, port = _way(context, found, ENGINE_PORT)
     return Endpoint(f"tls://{host}:{port}", its.token, "", security)
+
+
+def dashboard(api: Api, context: str | None, found: Object, *, lasting: bool) -> str:
+    """The link to its scheduler's pages; a tunnel to them is opened unless one of this process is open.
+
+    ``lasting``: "" where it would take a tunnel.
+
+    Raises:
+        InfrastructureError: its pass is gone, or no tunnel can be opened.
+    """
+    status = status_of(found)
+    runs_dask = status is not None and status.plan is not None and status.plan.engine is Engine.DASK
+    if not runs_dask or (lasting and not _inside(context)):
+        return ""
+    secret = secret_of(_pass(api, found).key)
+    host, port = _way(context, found, DASHBOARD_PORT)
+    return link(port, secret, host)
 
 
 def status(api: Api, context: str | None, found: Object, timeout: float) -> HeadStatus:
@@ -64,6 +83,11 @@ def _way(context: str | None, found: Object, port: int) -> tuple[str, int]:
     """Host and port by which a port of the head is reached from here."""
     metadata = found["metadata"]
     pod = head_of(metadata["name"])
-    if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+    if _inside(context):
         return f"{pod}.{metadata['namespace']}.svc", port
     return "127.0.0.1", tunnel.local_port(context, metadata["namespace"], pod, metadata["uid"], port)
+
+
+def _inside(context: str | None) -> bool:
+    """Whether this process is in a pod of the Kubernetes that is meant."""
+    return context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ

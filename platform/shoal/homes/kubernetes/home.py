@@ -323,11 +323,18 @@ class KubernetesHome:
     # -- connecting --------------------------------------------------------------------------------------
 
     def endpoint(self, cluster_id: str) -> Endpoint:
+        return connecting.endpoint(self._api, self._location.context, self._ready(cluster_id))
+
+    def dashboard(self, cluster_id: str, *, lasting: bool = False) -> str:
+        found = self._ready(cluster_id)
+        return connecting.dashboard(self._api, self._location.context, found, lasting=lasting)
+
+    def _ready(self, cluster_id: str) -> Object:
         found = self._by_id(cluster_id)
         cluster = self._read(found)
         if cluster.state is not State.READY:
             raise InfrastructureError(f"{cluster.name} cannot be connected to: it is {cluster.state}")
-        return connecting.endpoint(self._api, self._location.context, found)
+        return found
 
     def status(self, cluster_id: str, timeout: float = 2.0) -> HeadStatus | None:
         try:

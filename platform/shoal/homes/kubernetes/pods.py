@@ -153,7 +153,10 @@ def service(cluster: Cluster, owner: Object) -> Object:
         "spec": {
             "selector": {OF_CLUSTER: cluster.id, ROLE: HEAD},
             "publishNotReadyAddresses": True,
-            "ports": [{"name": "engine", "port": ENGINE_PORT, "targetPort": "engine"}],
+            "ports": [
+                {"name": "engine", "port": ENGINE_PORT, "targetPort": "engine"},
+                {"name": "dashboard", "port": DASHBOARD_PORT, "targetPort": "dashboard"},
+            ],
         },
     }
 

@@ -251,6 +251,9 @@ class LocalHome:
             )
         return found
 
+    def dashboard(self, cluster_id: str, *, lasting: bool = False) -> str:
+        return self.endpoint(cluster_id).dashboard
+
     def logs(self, cluster_id: str, lines: int = 200, wrote: Wrote = Wrote.ANYBODY) -> str:
         folder = paths.run_folder(cluster_id)
         parts = []
