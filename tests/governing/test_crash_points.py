@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from shoal.governor.actions import Scope
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
@@ -14,6 +15,7 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import ScriptRun
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
+from shoal.quota.account import in_pods
 from shoal.units import Bytes
 
 Asking = Callable[..., Request]
@@ -53,17 +55,20 @@ CASES: dict[RoundPoint, Callable[[FakeHome, Cluster], State]] = {
     RoundPoint.ADMISSION_PLACE_CHARGED: admit,
     RoundPoint.ADMISSION_TEAM_CHARGED: admit,
     RoundPoint.ADMISSION_USER_CHARGED: admit,
+    RoundPoint.ADMISSION_QUOTA_CHARGED: admit,
     RoundPoint.ADMISSION_RECORDED: admit,
     RoundPoint.START_HEAD_STARTED: admit,
     RoundPoint.START_SCRIPT_STARTED: admit,
     RoundPoint.SCALE_PLACE_CHARGED: grow,
     RoundPoint.SCALE_TEAM_CHARGED: grow,
     RoundPoint.SCALE_USER_CHARGED: grow,
+    RoundPoint.SCALE_QUOTA_CHARGED: grow,
     RoundPoint.SCALE_RECORDED: grow,
     RoundPoint.RELEASE_STOP_RECORDED: stop,
     RoundPoint.RELEASE_HEAD_TOLD: stop,
     RoundPoint.RELEASE_REMAINS_ENDED: kill,
     RoundPoint.RELEASE_END_RECORDED: stop,
+    RoundPoint.RELEASE_QUOTA_FREED: stop,
     RoundPoint.RELEASE_USER_FREED: stop,
     RoundPoint.RELEASE_TEAM_FREED: stop,
     RoundPoint.RELEASE_PLACE_FREED: stop,
@@ -101,13 +106,15 @@ def test_another_governor_finishes(point: RoundPoint, policy: Policy, asking: As
         home.advance(4)
     record = home.get(cluster.id)
     assert record.state is expected
-    accounts = [account for account, _ in home.accounts.values()]
-    assert len(accounts) == 3  # place, team, user
+    held = {key[0]: account.admitted for key, (account, _) in home.accounts.items()}
+    assert held.keys() == set(Scope)
     if expected is State.READY:
         workers = 3 if CASES[point] is grow else 2
         assert home.scripts[cluster.id].alive
         assert home.heads[cluster.id].workers == record.plan.workers == workers
-        assert [account.admitted[cluster.id].workers for account in accounts] == [workers] * 3
+        quota = held.pop(Scope.QUOTA)
+        assert quota == {cluster.id: in_pods(record.plan)}
+        assert [its[cluster.id].workers for its in held.values()] == [workers] * 3
     else:
         assert not home.remains(cluster.id)
-        assert all(not account.admitted for account in accounts)
+        assert not any(held.values())

@@ -63,7 +63,7 @@ def charged(home: FakeHome, cluster: Cluster) -> dict[Scope, float]:
     return {
         key[0]: account.admitted[cluster.id].memory / GB
         for key, (account, _) in home.accounts.items()
-        if cluster.id in account.admitted
+        if cluster.id in account.admitted and key[0] is not Scope.QUOTA
     }
 
 

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from shoal.errors import RefusedError
+from shoal.governor.actions import Scope
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome, InjectedFault
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
+from shoal.quota.account import Account, Amounts, in_pods
 
 from .world import LIVES, PLACE, Died, Steps, made, run, steps
 
@@ -36,6 +38,7 @@ class World(Steps):
         self.home.faults = lambda operation: self.plagued.pop() if self.plagued else InjectedFault.NONE
         self.home.changed = self.no_limit_is_exceeded
         self.dies_at: RoundPoint | None = None
+        self.emptied: set[str] = set()
         self.governors = [self.new_governor(), self.new_governor()]
         self.stale: Any = None
         self.start()
@@ -79,6 +82,11 @@ class World(Steps):
         self.dies_at = None
         while self.home.late:
             self.home.deliver_late()
+        for _ in range(10):  # what ends, or is retired, takes its time
+            if not self.emptied:
+                break
+            self.all_is_well()
+        assert not self.emptied, "nobody counts again what runs"
 
     @rule(which=st.integers(0, 1))
     def govern(self, which: int) -> None:
@@ -115,6 +123,11 @@ class World(Steps):
     def a_late_write_arrives(self) -> None:
         self.home.deliver_late()
 
+    @rule(owner=st.sampled_from(["ann", "bob", "cid", "dan"]))
+    def somebody_empties_a_quota(self, owner: str) -> None:
+        self.emptied.add(owner)
+        self.home.empty_quota(owner)
+
     @rule(seconds=st.sampled_from([-7200, -60, 60, 7200]))
     def the_clock_jumps(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -133,11 +146,30 @@ class World(Steps):
         """Nor by the accounts, which hold what is recorded, at least."""
         by_record = self.within_limits(cluster for cluster, _ in self.home.records.values())
         for key, (account, _) in self.home.accounts.items():
-            for what in ("clusters", "memory"):
+            for what in ("clusters", "memory") if key[0] is not Scope.QUOTA else ():
                 assert account.held.of(what) <= self.limit(key, what), f"account {key}"
         for key, counted in by_record.items():
             held = self.home.accounts[key][0].held
             assert held.memory >= counted["memory"], f"{key} is admitted more than it is charged"
+        self.no_quota_is_too_low()
+
+    def no_quota_is_too_low(self) -> None:
+        """It counts what is admitted, and every process: else that could not be started, or started again."""
+        for owner in ("ann", "bob", "cid", "dan"):
+            quota = self.home.accounts.get((Scope.QUOTA, owner), (Account(), 0))[0].admitted
+            low = []
+            for cluster, _ in self.home.records.values():
+                head = self.heads.get(cluster.id)
+                workers = head.workers if head is not None else 0
+                if cluster.owner == owner and (cluster.state.admitted or workers):
+                    least = in_pods(cluster.plan).workers if cluster.state.admitted else 0
+                    held = quota.get(cluster.id, Amounts()).workers
+                    if held < max(least, workers + (head is not None and head.alive)):
+                        low.append(f"{cluster.id} of {owner}: {held}")
+            if owner in self.emptied:
+                self.emptied -= set() if low else {owner}  # from here on it stays right
+            else:
+                assert not low
 
     def nothing_is_held(self) -> None:
         for key, (account, _) in self.home.accounts.items():

@@ -22,9 +22,11 @@ from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import (
     ACCESS,
     ACCOUNT,
+    ADMITTED,
     CLUSTER,
     GOVERNOR,
     POD,
+    QUOTA,
     REPORT,
     SECRET,
     SERVICE,
@@ -113,7 +115,7 @@ class Simulated:
                 self.admin.delete(CLUSTER.path(self.namespace, each["metadata"]["name"]))
 
     def left(self) -> list[str]:
-        """What of clusters is there but for their records; and what accounts hold."""
+        """What of clusters is there but for their records; what accounts hold, and what the quota gives."""
         found = []
         for kind in (POD, SERVICE, REPORT):
             listed, _ = self.admin.list(kind.path(self.namespace))
@@ -122,6 +124,9 @@ class Simulated:
         found += [f"{ACCESS}/{entry}" for entry in entries]
         for account in self.admin.list(ACCOUNT.path(self.system))[0]:
             found += [f"account/{uid}" for uid in account.get("status", {}).get("admitted", {})]
+        with suppress(NotFoundError):  # no governor has looked there yet
+            given = self.admin.get(QUOTA.path(self.namespace, ADMITTED))["spec"]["hard"]
+            found += [f"quota/{what}={its}" for what, its in given.items() if its != "0"]
         return found
 
 

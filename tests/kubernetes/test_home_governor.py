@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from cluster.clusters import Cluster as Kubernetes
+from lightkube.config.kubeconfig import KubeConfig
 
 from shoal.client.clusters import open_project, prepare
-from shoal.errors import QuotaExceededError, ShoalError
+from shoal.errors import QuotaExceededError, ShoalError, StaleRecordError
+from shoal.governor.actions import Scope
 from shoal.governor.rounds import RoundPoint
 from shoal.homes.base import Home, Request, requested
 from shoal.homes.choose import open_home
@@ -25,26 +27,32 @@ from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import (
     ACCOUNT,
+    ADMITTED,
+    BINDING,
     CLUSTER,
     DEFINITION,
     NAMESPACE,
     POD,
     PROJECT,
     QUOTA,
+    RBAC,
     ROLE,
     ROLE_OF,
     SECRET,
     SERVICE_ACCOUNT,
     WORKER,
 )
-from shoal.homes.kubernetes.pods import head_pod
+from shoal.homes.kubernetes.pods import CONTAINER_SECURITY, POD_SECURITY, head_pod
+from shoal.homes.kubernetes.quotas import Quotas
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import ScriptRun, Workload
+from shoal.quota.account import Account, Amounts
 
 from .simulated import Killed, Simulated, simulated
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(180)]
 Eventually = Callable[..., Any]
+POD_KIND = {"apiVersion": "v1", "kind": "Pod"}
 # No machine's account and no team are on the way of these; and a head is told to end by its record, which is written.
 REACHED = [point for point in RoundPoint if not any(word in point for word in ("place", "team", "told"))]
 
@@ -67,36 +75,41 @@ def ask(
     return home.request(Request(name, home.user(), settled.workload, settled.plan, run=run))
 
 
-@pytest.mark.parametrize("point", REACHED, ids=lambda point: point.name.lower())
-def test_whoever_governs_after_one_that_was_killed_goes_on(
-    place: Simulated, point: RoundPoint, eventually: Eventually
-) -> None:
-    died = threading.Event()
+def test_whoever_governs_after_one_that_was_killed_goes_on(place: Simulated, eventually: Eventually) -> None:
+    """In one life: at each point the governor dies once, and the next one takes over."""
+    left, over = list(REACHED), threading.Event()
 
     def reached(here: RoundPoint) -> None:
-        if here is point and not died.is_set():
-            died.set()
+        if here in left:
+            left.remove(here)
             raise Killed
 
-    first = place.govern(reached)
-    home = open_home(open_project(place.project))
-    threading.Thread(target=lambda: first.join() or place.govern(), daemon=True).start()  # type: ignore[func-returns-value]
-    run = ScriptRun("nightly.py") if "script" in point else None
-    cluster = ask(home, place.project, "one", run=run)
-    eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")
-    home.scale(cluster.id, 2)
-    eventually(lambda: home.get(cluster.id).workers == 2, 60, "it grew")
-    home.scale(cluster.id, 1)
-    eventually(lambda: home.get(cluster.id).workers == 1, 60, "it shrank")
-    home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
-    eventually(lambda: home.get(cluster.id).state is State.STOPPED, 60, "it ended")
-    assert home.get(cluster.id).message == "no longer needed"
-    eventually(lambda: place.left() == [], 60, "nothing is left, and no account holds anything")
-    assert died.wait(10), "it was never there"  # a write is seen before its governor comes to the point
-    eventually(lambda: len(place.governors) == 2, 30, "the next one governs")
+    def govern() -> None:
+        while not over.is_set():
+            place.govern(reached).join()
+
+    threading.Thread(target=govern, daemon=True).start()
+    try:
+        home = open_home(open_project(place.project))
+        cluster = ask(home, place.project, "one", run=ScriptRun("nightly.py"))
+        eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")
+        home.scale(cluster.id, 2)
+        eventually(lambda: home.get(cluster.id).workers == 2, 60, "it grew")
+        home.scale(cluster.id, 1)
+        eventually(lambda: home.get(cluster.id).workers == 1, 60, "it shrank")
+        home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
+        eventually(lambda: home.get(cluster.id).state is State.STOPPED, 60, "it ended")
+        assert home.get(cluster.id).message == "no longer needed"
+        eventually(lambda: place.left() == [], 60, lambda: f"{place.left()} is left")
+        # A write is seen before its governor comes to the point.
+        eventually(lambda: left == [], 10, lambda: f"no governor died at {left}")
+    finally:
+        over.set()
 
 
-def test_two_governors_at_once_never_admit_too_much(place: Simulated, eventually: Eventually) -> None:
+def test_two_governors_at_once_never_admit_too_much(
+    place: Simulated, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     """Twelve ask at once for what two may have; what is held is watched all the while."""
     place.govern()
     place.govern()
@@ -137,8 +150,102 @@ def test_two_governors_at_once_never_admit_too_much(place: Simulated, eventually
         ended.set()
         watcher.join()
     assert over == []
+    assert ADMITTED not in caplog.text, "what was admitted has room at once"
     assert outcomes.count("ran") >= 2
     assert set(outcomes) <= {"ran", "refused"}
+
+
+def test_nobody_runs_more_in_a_namespace_than_was_admitted_there(
+    place: Simulated, kube_fleet: Kubernetes, eventually: Eventually
+) -> None:
+    """Not by pods of their own making either, whatever these say of themselves, and also while nobody governs."""
+    roles = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "patch"]}
+    who = {"kind": "User", "name": "alice", "apiGroup": RBAC}
+    to = {"apiGroup": RBAC, "kind": "Role", "name": "pods"}
+    for kind, said in ((ROLE_OF, {"rules": [roles]}), (BINDING, {"subjects": [who], "roleRef": to})):
+        made = {"apiVersion": kind.group_version, "kind": kind.name, "metadata": {"name": "pods"}}
+        place.admin.create(kind.path(place.namespace), made | said)
+    config = KubeConfig.from_file(kube_fleet.kubeconfig_of("alice")).get()
+    assert config is not None
+    alice, path = Api(config), QUOTA.path(place.namespace, ADMITTED)
+
+    def refused(like: dict[str, Any] | None = None) -> str:
+        amounts = {"cpu": "1m", "memory": "1M"}
+        container = {"name": "main", "image": "none", "securityContext": CONTAINER_SECURITY}
+        container["resources"] = {"requests": amounts, "limits": amounts}
+        spec = {"containers": [container], "securityContext": POD_SECURITY}
+        pod: dict[str, Any] = {"metadata": {"name": "mine"}, "spec": spec}
+        if like is not None:
+            labels, owners = like["metadata"]["labels"], like["metadata"]["ownerReferences"]
+            pod = {
+                "metadata": {"name": "mine", "labels": labels, "ownerReferences": owners},
+                "spec": like["spec"],
+            }
+        try:
+            alice.patch(
+                POD.path(place.namespace, "mine"), POD_KIND | pod, "apply", fieldManager="alice", dryRun="All"
+            )
+        except ShoalError as error:
+            return error.message
+        return ""
+
+    def given() -> str:
+        return str(place.admin.get(path)["spec"]["hard"]["pods"])
+
+    place.govern()
+    eventually(lambda: f"exceeded quota: {ADMITTED}, requested: " in refused(), 20, refused)
+    home = open_home(open_project(place.project))
+    cluster = ask(home, place.project, "one")
+    eventually(lambda: home.get(cluster.id).state is State.READY, 60, "its own pods all come")
+    assert given() == "2"
+    home.scale(cluster.id, 2)
+    eventually(lambda: home.get(cluster.id).workers == 2, 60, "so do those of more workers")
+
+    def no_more() -> None:
+        workers, _ = place.admin.list(POD.path(place.namespace), labelSelector=f"{ROLE}={WORKER}")
+        for like in (None, workers[0]):
+            assert f"exceeded quota: {ADMITTED}, requested: " in refused(like), refused(like)
+            assert "limited: limits.cpu=" in refused(like) or "pods=3" in refused(like)
+
+    no_more()
+    place.admin.patch(path, {"spec": {"hard": {"pods": "50", "limits.memory": None}}})
+    eventually(lambda: given() == "3", 30, "one that was edited gives again what was admitted")
+    place.admin.delete(path)
+    place.admin.delete(POD.path(place.namespace, "one-w-0"))
+    place.admin.delete(POD.path(place.namespace, "one-w-1"))
+    place.admin.patch(CLUSTER.path(place.namespace, "one"), {"metadata": {"labels": {"a": "b"}}})
+
+    def whole_again() -> bool:
+        pods, _ = place.admin.list(POD.path(place.namespace))
+        return len(pods) == 3 and place.admin.get(path).get("status", {}).get("used", {}).get("pods") == "3"
+
+    eventually(whole_again, 60, "one that was deleted is there again")
+    for program, thread in place.governors:
+        program.stop()
+        thread.join()
+    no_more()
+    place.govern()
+    home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
+    eventually(lambda: place.left() == [], 60, lambda: f"{place.left()} is left")
+    assert given() == "0"
+    alice.close()
+
+
+def test_of_two_that_write_a_quota_one_fails(place: Simulated) -> None:
+    """Also where there is none yet; and that pods were counted meanwhile fails nobody."""
+    first, second = (Quotas(place.governors_own(), place.system) for _ in range(2))
+    one, other = Account({"a": Amounts(workers=2)}), Account({"b": Amounts(workers=3)})
+    key, path = (Scope.QUOTA, place.namespace), QUOTA.path(place.namespace, ADMITTED)
+    for version in (0, 1):
+        for quotas in (first, second):
+            seen = quotas.look([place.namespace]).get(key, (Account(), 0))
+            assert seen == ((one, 1) if version else (Account(), 0))
+        place.admin.patch(f"{path}/status", {"status": {"used": {"pods": "1"}}}) if version else None
+        assert first.write(place.namespace, one, version) == version + 1
+        with pytest.raises(StaleRecordError):
+            second.write(place.namespace, other, version)
+        assert second.has(place.namespace)
+    assert first.look([place.namespace]) == {key: (one, 2)}
 
 
 def test_without_a_governor_a_request_says_so_and_starts_once_there_is_one(
@@ -259,6 +366,7 @@ def test_the_governors_account_may_nothing_but_govern(place: Simulated) -> None:
     role = {"apiVersion": ROLE_OF.group_version, "kind": "Role", "metadata": {"name": "more"}, "rules": []}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"}, "spec": {"containers": []}}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "more"}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "more"}, "spec": {}}
     refused: dict[str, Callable[[], object]] = {
         "make Roles": lambda: governor.create(ROLE_OF.path(here), role),
         "make Roles at home": lambda: governor.create(ROLE_OF.path(place.system), role),
@@ -276,7 +384,8 @@ def test_the_governors_account_may_nothing_but_govern(place: Simulated) -> None:
         "change what is applied": lambda: governor.patch(PROJECT.path(place.system, "office"), {"spec": {}}),
         "change namespaces": lambda: governor.patch(NAMESPACE.path(name=here), {"metadata": {"labels": {}}}),
         "end namespaces": lambda: governor.delete(NAMESPACE.path(name=here)),
-        "change quotas": lambda: governor.patch(QUOTA.path(here, "shoal"), {"spec": {}}),
+        "change other quotas": lambda: governor.patch(QUOTA.path(here, "shoal"), {"spec": {}}),
+        "make other quotas": lambda: governor.create(QUOTA.path(here), quota),
         "change definitions": lambda: governor.delete(DEFINITION.path(name="shoalclusters.shoal.dev")),
     }
     try:

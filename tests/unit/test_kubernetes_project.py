@@ -24,6 +24,7 @@ from shoal.homes.kubernetes.changes import (
 )
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError, judged, overlaid
 from shoal.homes.kubernetes.manifests import cluster_wide, of_project, rendered
+from shoal.homes.kubernetes.names import ADMITTED
 from shoal.homes.kubernetes.quantities import spelled, told
 from shoal.homes.kubernetes.structure import written
 from shoal.model.resource import Resource
@@ -167,6 +168,9 @@ def test_templates_live_side_by_side_and_policies_have_one_owner(folder: Path) -
     )
 
 
+ADMITTED_ALICE = ("ResourceQuota", "shoal-alice", ADMITTED)
+
+
 def live(objects: list[Json]) -> dict[Any, Json]:
     """As the server has them: with amounts in its own spelling, and what it adds."""
     found = {}
@@ -187,7 +191,7 @@ def test_applied_twice_nothing_changes_and_what_did_is_told_by_path(folder: Path
         "standard: {concurrent_clusters: 2, workers_per_cluster: 3, memory: 6 GB, max_duration: 4 h, head: 2 GB}\n"
     )
     before = of_project(load(folder))
-    there = live(before)
+    there = live(before) | {ADMITTED_ALICE: {"metadata": {}}}
     assert changes(before, there, list(there), ()) == ([], [])
     assert changes(before, {}, (), ())[0][0].what is What.ADDED
 
@@ -209,6 +213,7 @@ def test_applied_twice_nothing_changes_and_what_did_is_told_by_path(folder: Path
 
 def test_a_user_who_goes_loses_rights_first_and_the_namespace_once_nothing_runs_there(folder: Path) -> None:
     there = live(of_project(load(folder)))
+    there |= {key: {"metadata": {}} for key in (ADMITTED_ALICE, ("ResourceQuota", "shoal-bob", ADMITTED))}
     users = folder / "policies" / "users.yaml"
     users.write_text("\n".join(line for line in users.read_text().splitlines() if "bob" not in line))
     wanted = of_project(load(folder))
@@ -235,6 +240,7 @@ def test_a_user_who_goes_loses_rights_first_and_the_namespace_once_nothing_runs_
         assert waits == ["namespace shoal-bob stays until bob/sweep ended: apply again then"]
     found, waits = removed([])
     assert waits == []
+    assert [each.namespace for each in found if each.name == ADMITTED] == ["shoal-bob"]
     assert {each.kind for each in found if each.namespace == "shoal-bob"} == {
         "RoleBinding", "Role", "ResourceQuota", "ServiceAccount", "Secret",
     }  # fmt: skip

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 class Scope(StrEnum):
-    """Whose account. In this order they are charged, in the reverse they are freed."""
+    """Whose account. In this order they are charged, in the reverse they are freed.
+
+    QUOTA: that of a place which itself lets nothing run that is not counted there; nothing is decided by it.
+    """
 
     PLACE = "place"
     TEAM = "team"
     USER = "user"
+    QUOTA = "quota"
 
 
 class Seen(StrEnum):

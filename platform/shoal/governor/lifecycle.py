@@ -57,6 +57,9 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
         return [Move(State.STOPPING, *end, exit_code=seen.exit.code)]
     if seen.pulse is not None and (phase := seen.pulse.phase) is not None and _is_news(cluster, phase):
         return [Move(*phase)]
+    if Scope.QUOTA in seen.by_plan and Scope.QUOTA not in seen.charged:
+        # Somebody emptied or deleted it, or it is new: until it counts what runs, nothing of that is taken any more.
+        return [Charge(Scope.QUOTA, seen.by_plan[Scope.QUOTA])]
     start: list[Action] = [StartHead()] if seen.head is Seen.NEVER else []
     if cluster.state is State.READY and seen.script is Seen.NEVER:
         start.append(StartScript())

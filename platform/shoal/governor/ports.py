@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.model.workload import Plan
     from shoal.project.targets import Machine
 
-# Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name.
+# Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name; a quota is called as there.
 Key = tuple[Scope, str]
 
 
@@ -73,6 +73,7 @@ class Snapshot:
     """What a round is decided on. Each account and record comes with the version it was read at.
 
     The accounts are read first, the records after them, the processes last: ``lifecycle`` relies on it.
+    ``quotas``: by which quota the place itself bounds a cluster (missing: by none).
     """
 
     now: float
@@ -81,6 +82,7 @@ class Snapshot:
     sights: Mapping[str, Sight]
     wishes: Mapping[str, UserWishes] = field(default_factory=dict)
     machine: Machine | None = None
+    quotas: Mapping[str, str] = field(default_factory=dict)
 
 
 class Governed(Protocol):

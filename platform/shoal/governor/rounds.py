@@ -35,7 +35,7 @@ from shoal.governor.ports import Governed, Key, Sight, Snapshot, UserWishes
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Plan
 from shoal.project.policy import Policy
-from shoal.quota.account import Account, Amounts, amounts, real
+from shoal.quota.account import Account, Amounts, amounts, in_pods, real
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, with_workers
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
@@ -48,17 +48,20 @@ class RoundPoint(StrEnum):
     ADMISSION_PLACE_CHARGED = "admission: place charged"
     ADMISSION_TEAM_CHARGED = "admission: team charged"
     ADMISSION_USER_CHARGED = "admission: user charged"
+    ADMISSION_QUOTA_CHARGED = "admission: quota charged"
     ADMISSION_RECORDED = "admission: record written"
     START_HEAD_STARTED = "start: head started"
     START_SCRIPT_STARTED = "start: script started"
     SCALE_PLACE_CHARGED = "scale: place charged"
     SCALE_TEAM_CHARGED = "scale: team charged"
     SCALE_USER_CHARGED = "scale: user charged"
+    SCALE_QUOTA_CHARGED = "scale: quota charged"
     SCALE_RECORDED = "scale: record written"
     RELEASE_STOP_RECORDED = "release: stop recorded"
     RELEASE_HEAD_TOLD = "release: head told to end"
     RELEASE_REMAINS_ENDED = "release: remains ended"
     RELEASE_END_RECORDED = "release: end recorded"
+    RELEASE_QUOTA_FREED = "release: quota freed"
     RELEASE_USER_FREED = "release: user freed"
     RELEASE_TEAM_FREED = "release: team freed"
     RELEASE_PLACE_FREED = "release: place freed"
@@ -241,6 +244,8 @@ class _Round:
             keys[Scope.TEAM] = team
         if self._snapshot.machine is not None:
             keys[Scope.PLACE] = ""
+        if (quota := self._snapshot.quotas.get(cluster.id)) is not None:
+            keys[Scope.QUOTA] = quota
         return keys
 
     def _strays(self) -> int:
@@ -314,4 +319,6 @@ class _Round:
 
 
 def _amount(scope: Scope, plan: Plan) -> Amounts:
+    if scope is Scope.QUOTA:
+        return in_pods(plan)
     return real(plan) if scope is Scope.PLACE else amounts(plan)

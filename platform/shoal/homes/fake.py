@@ -20,10 +20,11 @@ from shoal.governor.actions import Move, Scope, Seen
 from shoal.governor.answers import why_not, would
 from shoal.governor.ends import End, Exit, Pulse, due
 from shoal.governor.lifecycle import moved
-from shoal.governor.periods import Periods
 from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.governor.rounds import Governor
 from shoal.homes.base import Request, Wrote, at_least_one, requested
+from shoal.homes.faked import FOLLOW, RETIRE, START_TIME, refuse_uncounted
+from shoal.homes.faked import PERIODS as PERIODS
 from shoal.homes.faked import FakeClock as FakeClock
 from shoal.homes.faked import FakeHead as FakeHead
 from shoal.homes.faked import FakeScript as FakeScript
@@ -41,21 +42,6 @@ from shoal.units import Seconds
 from shoal.words import count
 
 T = TypeVar("T")
-
-# As on Kubernetes: a head may wait for a node and its image, and one that is cut off ends itself soon.
-PERIODS = Periods(
-    tick=Seconds(0.5),
-    renew=Seconds(5),
-    lease=Seconds(30),
-    silent=Seconds(45),
-    headless=Seconds(300),
-    start=Seconds(300),
-    overdue=Seconds(60),
-    stop=Seconds(60),
-)
-START_TIME = 3.0  # s from a head's start to Ready
-FOLLOW = 8.0  # s that workers outlive a head that was killed
-RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
 
 @dataclass
@@ -99,7 +85,8 @@ class FakeHome:
             if self.records[key][0].state is State.QUEUED:
                 sights[key] = Sight(pulse=Pulse(alone=self.clock.elapsed - left))
         accounts, records, wishes = dict(self.accounts), dict(self.records), dict(self.wishes)
-        return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine)
+        quotas = {key: cluster.owner for key, (cluster, _) in records.items()}
+        return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine, quotas)
 
     def write_account(self, key: Key, account: Account, version: int) -> int:
         def write() -> int:
@@ -127,6 +114,7 @@ class FakeHome:
     def start_head(self, cluster_id: str) -> None:
         def start() -> None:
             if cluster_id not in self.heads:
+                refuse_uncounted(cluster_id, self._quota(self.records[cluster_id][0].owner)[0])
                 self.heads[cluster_id] = FakeHead(cluster_id, self.clock.elapsed, renewed=self.clock.elapsed)
 
         self._through("start head", start)
@@ -207,6 +195,13 @@ class FakeHome:
         script = self.scripts[cluster_id]
         script.alive, script.exit = False, script.exit or Exit(code, said)
         self.changed()
+
+    def empty_quota(self, owner: str) -> None:
+        """Somebody takes everything out of the quota by which the place itself bounds what this owner runs."""
+        self.accounts[Scope.QUOTA, owner] = Account(), self._quota(owner)[1] + 1
+
+    def _quota(self, owner: str) -> tuple[Account, int]:
+        return self.accounts.get((Scope.QUOTA, owner), (Account(), 0))
 
     def kill_clients(self, cluster_id: str) -> None:
         """kill -9 of all who wait for it."""

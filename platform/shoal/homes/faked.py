@@ -10,7 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from shoal.errors import RefusedError
 from shoal.governor.ends import Exit
+from shoal.governor.periods import Periods
+from shoal.quota.account import Account
+from shoal.units import Seconds
+
+# As on Kubernetes: a head may wait for a node and its image, and one that is cut off ends itself soon.
+PERIODS = Periods(
+    tick=Seconds(0.5),
+    renew=Seconds(5),
+    lease=Seconds(30),
+    silent=Seconds(45),
+    headless=Seconds(300),
+    start=Seconds(300),
+    overdue=Seconds(60),
+    stop=Seconds(60),
+)
+START_TIME = 3.0  # s from a head's start to Ready
+FOLLOW = 8.0  # s that workers outlive a head that was killed
+RETIRE = 10.0  # s that a worker takes to hand over what it alone holds
 
 
 class InjectedFault(StrEnum):
@@ -53,3 +72,9 @@ class FakeScript:
     alive: bool = True
     exit: Exit | None = None
     output: list[str] = field(default_factory=list)
+
+
+def refuse_uncounted(cluster_id: str, quota: Account) -> None:
+    """RefusedError: the place itself starts nothing that its quota does not count."""
+    if cluster_id not in quota.admitted:
+        raise RefusedError(f"the quota has no room for the head of {cluster_id}")

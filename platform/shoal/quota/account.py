@@ -8,6 +8,7 @@ What it must not do: decide (``admission``), or keep anything itself (the home's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # a head reads accounts without reading policies
     from shoal.project.policy import Limit, Limits
 
 T = TypeVar("T")
+POD_SCRATCH = Bytes(2**30)  # of a pod for which nothing was asked: logs, sockets and temporary files
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,23 @@ def amounts(plan: Plan) -> Amounts:
 def real(plan: Plan) -> Amounts:
     """What ``plan`` really takes of the place where it runs: ``memory`` has its head's in it."""
     return _sum(plan, plan.head_there or plan.head, really=True)
+
+
+def in_pods(plan: Plan) -> Amounts:
+    """What ``plan`` takes where each process is a pod: ``workers`` are all pods, ``cores``, ``memory`` and ``scratch``
+    those of all of them. Of a core such a place counts thousandths.
+    """
+    head, beside = plan.head_there or plan.head, 2 if plan.runner else 1
+    parts = [(group.count, group.there, group.scratch or POD_SCRATCH, group.gpus) for group in plan.groups]
+    parts.append((beside, head, POD_SCRATCH, 0))
+    return Amounts(
+        clusters=1,
+        workers=plan.workers + beside,
+        cores=sum(many * math.ceil(round(size.cores * 1000, 3)) for many, size, _, _ in parts) / 1000,
+        memory=Bytes(sum(many * int(size.memory) for many, size, _, _ in parts)),
+        gpus=sum(many * gpus for many, _, _, gpus in parts),
+        scratch=Bytes(sum(many * int(scratch) for many, _, scratch, _ in parts)),
+    )
 
 
 # The resources of which a fair share is taken.

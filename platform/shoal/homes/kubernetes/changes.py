@@ -17,6 +17,7 @@ from shoal.errors import ConfigError, UsageError
 from shoal.homes.kubernetes.applied import Applied, applied_of
 from shoal.homes.kubernetes.manifests import RIGHTS
 from shoal.homes.kubernetes.names import (
+    ADMITTED,
     BINDING,
     CLUSTER_BINDING,
     CLUSTER_ROLE,
@@ -146,6 +147,8 @@ def _removed(
             at_work.setdefault(each.namespace, []).append(f"{each.owner}/{each.name}")
     found, waits = [], dict[str, None]()
     for kind, namespace, name in keys:
+        if name == ADMITTED and namespace in kept:
+            continue  # the governor's
         place = name if kind == NAMESPACE.name else namespace
         busy = at_work.get(place, [])
         if busy and name != RIGHTS:

@@ -35,6 +35,7 @@ from shoal.project.loading import Project
 
 _log = logging.getLogger("shoal.homes")
 _ROUNDS = 20  # without a pause, while there is something to do
+_SOON = 0.1  # s until it looks again where that is all it waits for
 _ALIVE = 60.0  # s that a round may take before it counts as stuck
 
 
@@ -84,7 +85,7 @@ class GovernorProgram:
                 _log.exception("the round is tried again")
                 self._over.wait(1.0)
             self._last = time.monotonic()  # a round that failed is no reason to start again
-            self._woken.event.wait(KUBERNETES.look)
+            self._woken.event.wait(_SOON if self._store.soon else KUBERNETES.look)
 
     def round(self) -> int:
         """One look and everything that follows from it, until nothing follows any more."""

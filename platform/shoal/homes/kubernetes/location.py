@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.errors import RightsError
-from shoal.homes.kubernetes.names import NAMESPACE, SYSTEM, USER
+from shoal.homes.kubernetes.names import NAMESPACE, OF_SYSTEM, SYSTEM, USER
 from shoal.machine.addresses import POD_IP
 from shoal.project.targets import Target
 
@@ -46,6 +46,12 @@ class Location:
     def own(self, api: Api) -> str:
         """The namespace that is asked in: the target's, else the context's."""
         return self.namespace or str(api.config.namespace)
+
+
+def namespaces_of_users(api: Api, system: str) -> list[str]:
+    """All that are a user's, and not of another governor's place."""
+    found = (each["metadata"] for each in api.list(NAMESPACE.path(), labelSelector=USER)[0])
+    return [each["name"] for each in found if each["labels"].get(OF_SYSTEM, system) == system]
 
 
 def user_of(api: Api, namespace: str) -> str:

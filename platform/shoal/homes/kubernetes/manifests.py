@@ -21,6 +21,7 @@ from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
     ACCOUNT,
+    ADMITTED,
     CLUSTER,
     GOVERNOR,
     GROUP,
@@ -65,6 +66,7 @@ def cluster_wide(system: str) -> list[Object]:
             [
                 _rule([GROUP], [CLUSTER.plural, REPORT.plural], ["get", "list", "watch"]),
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
+                _rule([""], ["resourcequotas"], ["get", "list"], [ADMITTED]),
             ],
         ),
         _binding(f"{system}-governor", None, [_account(GOVERNOR, system)]),
@@ -158,6 +160,7 @@ def of_user(
                 _rule([""], ["pods", "services"], ["create", "delete"]),
                 _rule([""], ["services", "pods/log"], ["get"]),
                 _rule([""], ["secrets"], ["get", "patch"], [ACCESS]),
+                _rule([""], ["resourcequotas"], ["create", "patch", "update"], [ADMITTED]),
             ],
         ),
         _binding(GOVERNOR, namespace, [_account(GOVERNOR, system)]),

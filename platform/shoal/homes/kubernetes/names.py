@@ -69,6 +69,7 @@ MANAGED = "app.kubernetes.io/managed-by"
 RELEASE = "app.kubernetes.io/version"  # on our definitions: which Shoal they are of
 HEAD, WORKER, RUNNER = "head", "worker", "runner"
 
+ADMITTED = "shoal-admitted"  # the ResourceQuota of a namespace that follows what is admitted there
 ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster
 HEAD_ACCOUNT = "shoal-head"  # the service account of heads
 RUNNER_ACCOUNT = "shoal-runner"  # of scripts that run beside their clusters

@@ -243,6 +243,11 @@ def account_read(found: Json) -> Account:
     return read(Account, found.get("status", {}))
 
 
+def account_key(found: Json) -> tuple[Scope, str]:
+    """Whose account it is."""
+    return Scope(found["spec"]["scope"]), found["spec"]["holder"]
+
+
 def account_object(scope: Scope, holder: str, namespace: str) -> Object:
     """An empty account."""
     return {

@@ -7,13 +7,17 @@ What it must not do: keep a secret, or know when a cluster begins and ends.
 
 from __future__ import annotations
 
+import logging
 import secrets
+from collections.abc import Collection, Iterable
 
-from shoal.errors import NotFoundError, StaleRecordError
+from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.names import ACCESS, SECRET
 from shoal.homes.kubernetes.pods import Pass
 from shoal.machine.certificate import make_certificate, name_of
+
+_log = logging.getLogger("shoal.homes")
 
 
 def give_pass(api: Api, namespace: str, uid: str) -> None:
@@ -34,6 +38,17 @@ def give_pass(api: Api, namespace: str, uid: str) -> None:
     fresh = Pass(secrets.token_urlsafe(32), certificate, key)
     version = {"resourceVersion": there["metadata"]["resourceVersion"]}
     api.patch(path, {"metadata": version, "data": fresh.data(uid)})
+
+
+def take_stale_passes(api: Api, namespaces: Iterable[str], known: Collection[str]) -> None:
+    """What lets in to clusters of these namespaces that nobody knows any more, by uid."""
+    for namespace in namespaces:
+        try:
+            there = api.get(SECRET.path(namespace, ACCESS)).get("data", {})
+            for uid in {key.rpartition(".")[0] for key in there} - set(known):
+                take_pass(api, namespace, uid)
+        except ShoalError as error:
+            _log.debug("passes of %s are looked at again: %s", namespace, error)
 
 
 def take_pass(api: Api, namespace: str, uid: str) -> None:

@@ -41,6 +41,7 @@ from shoal.machine.processes import MARK
 from shoal.model.cluster import Cluster
 from shoal.model.codec import plain
 from shoal.model.workload import Group, Size
+from shoal.quota.account import POD_SCRATCH
 
 SCRATCH, PASS = "/scratch", "/etc/shoal/access"  # mounted in every pod of ours
 _USER = 1000  # of the images
@@ -57,7 +58,7 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
 }
 _GRACE = 30  # s that a pod gets to end in good order
-_LEAST_SCRATCH = "1Gi"  # logs, sockets and temporary files, where nothing was asked for
+_LEAST_SCRATCH = f"{POD_SCRATCH // 2**30}Gi"
 _LATE = 900  # s beyond its maximum lifetime, after which Kubernetes itself ends a pod, if nobody else did
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from shoal.errors import NotFoundError, OutcomeUnknownError, ShoalError
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
-from shoal.homes.kubernetes.names import HEAD, RUNNER, WORKER
+from shoal.homes.kubernetes.names import ADMITTED, HEAD, RUNNER, WORKER
 from shoal.homes.kubernetes.quantities import told
 from shoal.model.cluster import Reason
 
@@ -25,6 +25,8 @@ _log = logging.getLogger("shoal.homes")
 _AGAIN = (
     4.5  # s until what was refused is tried again: at the governor's next look, however busy others keep it
 )
+# The API server counts a pod that is gone a moment later: so long a lack of room isn't told, and is tried at each look.
+_SETTLES = 3.0
 _PARTS = {HEAD: "its head", WORKER: "a worker", RUNNER: "its script"}
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 
@@ -34,6 +36,15 @@ class Refusal(NamedTuple):
 
     reason: Reason
     message: str
+
+
+class _Remembered(NamedTuple):
+    """Since when, when it was tried last, and whether its cluster's record is to say so."""
+
+    why: Refusal
+    first: float
+    tried: float
+    told: bool
 
 
 def everybodys(error: ShoalError) -> bool:
@@ -54,6 +65,9 @@ def refusal(sentence: str, part: str, namespace: str) -> Refusal:
         for resource, its in asked.items()
     ]
     said = f"quota {quota!r} of namespace {namespace} has no room for {what}: {'; '.join(lacking)}"
+    if quota == ADMITTED:
+        said += ". It gives what was admitted: other pods take it, or something is added to these "
+        said += f"(`kubectl get pods --namespace {namespace}`)"
     return Refusal(Reason.WAITING_FOR_QUOTA, said[:900])
 
 
@@ -62,12 +76,18 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[Refusal, float]] = {}
+        self._known: dict[tuple[str, str], _Remembered] = {}
         self._news = False
+
+    @property
+    def young(self) -> bool:
+        """Whether anything was refused that no record tells yet."""
+        now = self._clock()  # what is not tried any more has come to its end
+        return any(not its.told and now - its.tried < _SETTLES for its in self._known.values())
 
     def of(self, uid: str) -> Mapping[str, Refusal]:
         """By part, what is refused of this cluster now."""
-        return {part: known for (its, part), (known, _) in self._known.items() if its == uid}
+        return {part: its.why for (known, part), its in self._known.items() if known == uid and its.told}
 
     def keep(self, uids: Collection[str]) -> None:
         """Forget all other clusters."""
@@ -90,27 +110,31 @@ class Refusals:
             ObjectRefusedError: they were refused, for whatever reason; or they were a moment ago, and are not sent.
         """
         known = self._known.get((uid, part))
-        if known is not None and self._clock() - known[1] < _AGAIN:
-            raise ObjectRefusedError(known[0].message)
+        if known is not None and known.told and self._clock() - known.tried < _AGAIN:
+            raise ObjectRefusedError(known.why.message)
         try:
             yield
         except (ObjectRefusedError, RightsError, NotFoundError) as error:
             if everybodys(error):
                 raise
-            self._note(uid, part, refusal(error.message, part, namespace))
+            self._note(uid, part, error.message, namespace)
             raise ObjectRefusedError(error.message) from error
         except OutcomeUnknownError as error:
             if sentence := _said(error):  # a webhook that is broken, for one
-                self._note(uid, part, refusal(sentence, part, namespace))
+                self._note(uid, part, sentence, namespace)
             raise
         self.taken(uid, part)
 
-    def _note(self, uid: str, part: str, found: Refusal) -> None:
-        known = self._known.get((uid, part))
-        if known is None or known[0] != found:
+    def _note(self, uid: str, part: str, sentence: str, namespace: str) -> None:
+        found, quota = refusal(sentence, part, namespace), _QUOTA.search(sentence)
+        follows = quota is not None and quota[1] == ADMITTED
+        known, now = self._known.get((uid, part)), self._clock()
+        first = now if known is None else known.first
+        told = not follows or now - first >= _SETTLES or (known is not None and known.told)
+        if told and (known is None or known.why != found or not known.told):
             _log.warning("%s", found.message)
             self._news = True
-        self._known[uid, part] = found, self._clock()
+        self._known[uid, part] = _Remembered(found, first, now, told)
 
 
 def _said(error: ShoalError) -> str:

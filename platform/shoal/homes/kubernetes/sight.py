@@ -14,9 +14,9 @@ from typing import Any
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
-from shoal.governor.ports import Sight
+from shoal.governor.ports import Sight, UserWishes
 from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER
-from shoal.homes.kubernetes.objects import HeadReport, end_of, legible
+from shoal.homes.kubernetes.objects import HeadReport, Spec, end_of, legible
 from shoal.homes.kubernetes.refusals import Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
@@ -116,6 +116,17 @@ def sight(
     seen = Seen.UNKNOWN if head.get("status", {}).get("phase") == "Unknown" else Seen.ALIVE
     script = script_seen(cluster, runner)
     return Sight(seen, True, pulse=Pulse(said=end, phase=phase), script=script, exit=exit_of(cluster, runner))
+
+
+def wishes_for(found: Json, spec: Spec, cluster: Cluster, report: HeadReport | None) -> UserWishes:
+    """What people, and its head, ask of a cluster."""
+    stop = end_of(spec.stop)
+    if "deletionTimestamp" in found["metadata"]:
+        stop = stop or End(Reason.STOPPED_BY_USER, "its object was deleted")
+    workers = spec.replicas
+    if workers is None and report is not None and report.wants is not None:
+        workers = max(1, min(report.wants, cluster.plan.groups[0].maximum))
+    return UserWishes(stop, workers, spec.groups)
 
 
 def seen_in(cluster: Cluster, pods: Collection[Json], surplus: int, report: HeadReport | None) -> Cluster:

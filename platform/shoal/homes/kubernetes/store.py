@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError, StaleRecordError
 from shoal.governor.actions import Scope
-from shoal.governor.ends import End
 from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
@@ -24,20 +23,20 @@ from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
-from shoal.homes.kubernetes.location import Location, user_of
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.location import Location, namespaces_of_users, user_of
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SERVICE
 from shoal.homes.kubernetes.objects import (
     LINES,
     HeadReport,
     Object,
     Spec,
     Status,
+    account_key,
     account_object,
     account_read,
     cluster_of,
     conditions,
     created,
-    end_of,
     last_lines,
     report_object,
     spec_of,
@@ -45,11 +44,21 @@ from shoal.homes.kubernetes.objects import (
     status_of,
     unplanned,
 )
-from shoal.homes.kubernetes.passes import give_pass, take_pass
+from shoal.homes.kubernetes.passes import give_pass, take_pass, take_stale_passes
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
+from shoal.homes.kubernetes.quotas import Quotas
 from shoal.homes.kubernetes.refusals import Refusals, everybodys
-from shoal.homes.kubernetes.sight import cluster_of_pod, going, nowhere, over, role, seen_in, sight
+from shoal.homes.kubernetes.sight import (
+    cluster_of_pod,
+    going,
+    nowhere,
+    over,
+    role,
+    seen_in,
+    sight,
+    wishes_for,
+)
 from shoal.homes.kubernetes.structure import read, written
 from shoal.homes.kubernetes.tending import surplus, tend
 from shoal.model.cluster import Cluster, Reason, State
@@ -85,17 +94,17 @@ class ObjectStore:
         self._lost: dict[str, float] = {}
         self._nowhere: dict[str, float] = {}
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
-        self._refusals = Refusals()
+        self._refusals, self._quotas = Refusals(), Quotas(api, location.system)
+        self._where, self._system = location.namespaces or (None,), location.system
 
     # -- what is decided on -----------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """Accounts first, records after them, pods and reports last: see ``governor.ports.Snapshot``."""
         now = time.time()
-        accounts, _ = self._api.list(ACCOUNT.path(self._location.system))
-        self._accounts = {
-            (Scope(found["spec"]["scope"]), found["spec"]["holder"]): found for found in accounts
-        }
+        quotas = self._quotas.look(self._where, self.in_force.owner)
+        accounts, _ = self._api.list(ACCOUNT.path(self._system))
+        self._accounts = {account_key(found): found for found in accounts}
         self._logs = {key: log for key, log in self._logs.items() if key[0] in self._found}
         self._found = {found["metadata"]["uid"]: found for found in self._all(CLUSTER.path)}
         self._refusals.keep(self._found)
@@ -129,19 +138,17 @@ class ObjectStore:
                 continue
             pods, report = self._pods.get(uid, []), self._reports.get(uid)
             if not cluster.state.ended:
-                refused = self._refusals.of(uid)
-                sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, refused)
+                sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, self._refusals.of(uid))
             elif pods:
                 sights[uid] = Sight(remains=True)
             more = sum(max(0, many) for many in surplus(cluster.plan, pods).values())
-            cluster = seen_in(cluster, pods, more, report)
-            self._records[uid] = cluster
+            cluster = self._records[uid] = seen_in(cluster, pods, more, report)
             clusters[uid] = cluster, _version(found)
-            wishes[uid] = _wishes(found, spec, cluster, report)
+            wishes[uid] = wishes_for(found, spec, cluster, report)
         self._note_who_waits()
-        machine = self.in_force.machine
         read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
-        return Snapshot(now, read_accounts, clusters, sights, wishes, machine)
+        bounded = self._quotas.bounding(self._found.values())
+        return Snapshot(now, quotas | read_accounts, clusters, sights, wishes, self.in_force.machine, bounded)
 
     def _note_who_waits(self) -> None:
         """Since when no node takes a pod, by this process's own clock: a node's, or the server's, may be off."""
@@ -151,7 +158,7 @@ class ObjectStore:
         self._nowhere = {uid: now - since for uid, since in self._lost.items()}
 
     def _all(self, path: Callable[[str | None], str], **params: str) -> Iterable[Object]:
-        for namespace in self._location.namespaces or (None,):
+        for namespace in self._where:
             yield from self._api.list(path(namespace), **params)[0]
 
     def _record(self, found: Object, spec: Spec, status: Status | None) -> Cluster:
@@ -190,15 +197,17 @@ class ObjectStore:
 
     def write_account(self, key: Key, account: Account, version: int) -> int:
         """Replace it if it still has this version (0: there is none)."""
+        if key[0] is Scope.QUOTA:
+            return self._quotas.write(key[1], account, version)
         found = self._accounts.get(key)
         if found is None or version == 0:
-            made = account_object(*key, self._location.system)
-            found = self._api.create(ACCOUNT.path(self._location.system), made)
+            made = account_object(*key, self._system)
+            found = self._api.create(ACCOUNT.path(self._system), made)
             version = _version(found)
         metadata = found["metadata"] | {"resourceVersion": str(version)}
         body = found | {"metadata": metadata, "status": written(account)}
         self._accounts[key] = self._api.replace(
-            ACCOUNT.path(self._location.system, found["metadata"]["name"], "status"), body
+            ACCOUNT.path(self._system, found["metadata"]["name"], "status"), body
         )
         return _version(self._accounts[key])
 
@@ -237,6 +246,8 @@ class ObjectStore:
             self._made(POD.path(namespace), self._dressed(runner_pod(cluster, found), cluster), found)
 
     def _dressed(self, pod: Object, cluster: Cluster) -> Object:
+        """As the place has it; StaleRecordError where its quota does not give yet what was admitted."""
+        self._quotas.wait_for(pod["metadata"]["namespace"])
         spec = spec_of(self._found[cluster.id])
         its = self.in_force.around(spec.applied, "" if spec.template else cluster.plan.template)
         return dressed(pod, cluster.plan, its.kubernetes, its.mounts)
@@ -299,23 +310,23 @@ class ObjectStore:
                 _log.debug("%s in the next round: %s", cluster.name, error)
             except ShoalError as error:
                 _log.warning("%s is looked at again: %s", cluster.name, error)
+        self._quotas.repair()
         self._sweep()
         return self._refusals.news()
 
+    @property
+    def soon(self) -> bool:
+        """Whether to look again in a moment, though nothing may tell of it."""
+        return self._quotas.pending or self._refusals.young
+
     def _sweep(self) -> None:
-        """Now and then: passes to clusters whose object somebody deleted."""
+        """Now and then: passes to clusters whose object somebody deleted; and users' namespaces that are new."""
         if time.monotonic() - self._swept < _SWEEP:
             return
         self._swept = time.monotonic()
-        where = self._location.namespaces or {each["metadata"]["namespace"] for each in self._found.values()}
-        for namespace in where:
-            try:
-                there = self._api.get(SECRET.path(namespace, names.ACCESS)).get("data", {})
-                stale = {key.rpartition(".")[0] for key in there} - set(self._found)
-                for uid in stale - set(self._pods):
-                    take_pass(self._api, namespace, uid)
-            except ShoalError as error:
-                _log.debug("passes of %s are looked at again: %s", namespace, error)
+        where = self._location.namespaces or {its["metadata"]["namespace"] for its in self._found.values()}
+        take_stale_passes(self._api, where, {*self._found, *self._pods})
+        self._quotas.repair(self._location.namespaces or namespaces_of_users(self._api, self._system))
 
     def _tend(self, found: Object, cluster: Cluster) -> None:
         pods = self._pods.get(cluster.id, [])
@@ -379,16 +390,6 @@ class ObjectStore:
             if everybodys(error):
                 raise
             raise ObjectRefusedError(error.message) from error  # in one namespace; others do not wait for it
-
-
-def _wishes(found: Object, spec: Spec, cluster: Cluster, report: HeadReport | None) -> UserWishes:
-    stop = end_of(spec.stop)
-    if "deletionTimestamp" in found["metadata"]:
-        stop = stop or End(Reason.STOPPED_BY_USER, "its object was deleted")
-    workers = spec.replicas
-    if workers is None and report is not None and report.wants is not None:
-        workers = max(1, min(report.wants, cluster.plan.groups[0].maximum))
-    return UserWishes(stop, workers, spec.groups)
 
 
 def _version(found: Object) -> int:

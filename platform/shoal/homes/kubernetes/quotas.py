@@ -1,0 +1,225 @@
+"""The quota of a user's namespace that follows what is admitted: an account that the API server itself goes by.
+
+Why it exists: whoever makes pods there, and by whatever way, has no more of them than the governor admitted, also
+while no governor runs. It is charged before a record says so and freed after the pods are gone, as every account; what
+it counts is noted on the object itself, with a version of its own, so that of two governors one fails.
+
+What it must not do: decide, or count what a policy counts (accounts do): it counts pods as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import InfrastructureError, NotFoundError, RefusedError, StaleRecordError
+from shoal.governor.actions import Scope
+from shoal.governor.ports import Key
+from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.names import ADMITTED, GOVERNOR, GROUP, MANAGED, OF_PROJECT, OF_SYSTEM, QUOTA
+from shoal.homes.kubernetes.quantities import amount, spelled
+from shoal.homes.kubernetes.structure import read, written
+from shoal.quota.account import Account, Amounts
+
+if TYPE_CHECKING:
+    from shoal.homes.kubernetes.api import Api
+
+Object = dict[str, Any]
+Json = Mapping[str, Any]
+_log = logging.getLogger("shoal.homes")
+_ENTRIES, _COUNT = f"{GROUP}/admitted", f"{GROUP}/version"  # annotations
+_AGAIN = 60.0  # s until a namespace is tried again whose quota may not be written
+_TRIES = 5  # of a write, while others only count what runs
+
+
+def hard(held: Amounts) -> dict[str, str]:
+    """What the quota of a namespace gives where clusters hold that much (``quota.account.in_pods``)."""
+    cores, memory, disk = spelled(held.cores), spelled(held.memory), spelled(held.scratch)
+    return {
+        "pods": spelled(held.workers),
+        "requests.cpu": cores,
+        "limits.cpu": cores,
+        "requests.memory": memory,
+        "limits.memory": memory,
+        "requests.ephemeral-storage": disk,
+        "limits.ephemeral-storage": disk,
+        "requests.nvidia.com/gpu": spelled(held.gpus),
+    }
+
+
+def quota_object(namespace: str, account: Account, version: int) -> Object:
+    """The quota that counts what the account holds."""
+    entries = {uid: _sparse(its) for uid, its in account.admitted.items()}
+    notes = {_ENTRIES: json.dumps(entries, separators=(",", ":")), _COUNT: str(version)}
+    return {
+        "apiVersion": QUOTA.group_version,
+        "kind": QUOTA.name,
+        "metadata": {
+            "name": ADMITTED,
+            "namespace": namespace,
+            "annotations": notes,
+        },
+        "spec": {"hard": hard(account.held)},
+    }
+
+
+def quota_read(found: Json) -> tuple[Account, int]:
+    """What a quota counts, and its version; nothing, where somebody made its notes unreadable."""
+    notes = found["metadata"].get("annotations", {})
+    try:
+        entries = json.loads(notes.get(_ENTRIES, "{}"))
+        return Account({uid: read(Amounts, its) for uid, its in entries.items()}), int(notes[_COUNT])
+    except (ValueError, KeyError, AttributeError, TypeError, InfrastructureError):
+        return Account(), 0
+
+
+def strays_from(found: Json) -> bool:
+    """Whether it gives anything else than what it counts: somebody edited it."""
+    given, wanted = found["spec"].get("hard", {}), hard(quota_read(found)[0].held)
+    return _amounts(given) != _amounts(wanted)
+
+
+def in_force(found: Json) -> bool:
+    """Whether the API server goes by what it says: it does so a moment later."""
+    said = _amounts(found.get("status", {}).get("hard", {}))
+    return said == _amounts(found["spec"].get("hard", {}))
+
+
+def _sparse(its: Amounts) -> Object:
+    return {name: value for name, value in written(its).items() if value}
+
+
+def _amounts(hard_: Json) -> dict[str, float | None]:
+    return {name: amount(its) for name, its in hard_.items()}
+
+
+class Quotas:
+    """Those of all governed namespaces, as they were seen last."""
+
+    def __init__(self, api: Api, system: str) -> None:
+        self._api = api
+        self._labels = {MANAGED: "shoal", OF_SYSTEM: system}
+        self._seen: dict[str, Object] = {}
+        self._apart: dict[str, float] = {}  # namespaces whose quota may not be written, and since when
+        self._unlisted = False
+        self.pending = False
+
+    def look(
+        self, namespaces: Iterable[str | None], project: str | None = None
+    ) -> dict[Key, tuple[Account, int]]:
+        """What each counts, with its version. ``namespaces``: of these (None: of all). ``project``: the one whose
+        users' they are: `shoal apply` takes a quota away with its user."""
+        self.pending = False
+        self._labels |= {OF_PROJECT: project} if project is not None else {}
+        found: list[Object] = []
+        try:
+            for namespace in namespaces:
+                found += self._api.list(QUOTA.path(namespace), fieldSelector=f"metadata.name={ADMITTED}")[0]
+        except RightsError as error:  # of an older Shoal
+            if error.values.get("code") == 401:
+                raise
+            if not self._unlisted:
+                _log.warning("no namespace's quota follows what is admitted there: %s", error)
+            self._unlisted, self._seen = True, {}
+            return {}
+        self._unlisted = False
+        self._seen = {each["metadata"]["namespace"]: each for each in found}
+        return {(Scope.QUOTA, namespace): quota_read(each) for namespace, each in self._seen.items()}
+
+    def has(self, namespace: str) -> bool:
+        """Whether clusters there are to be counted."""
+        since = self._apart.get(namespace)
+        return not self._unlisted and (since is None or time.monotonic() - since > _AGAIN)
+
+    def bounding(self, clusters: Iterable[Json]) -> dict[str, str]:
+        """Of these objects, by uid, the namespace whose quota counts them."""
+        where = {each["metadata"]["uid"]: each["metadata"]["namespace"] for each in clusters}
+        return {uid: namespace for uid, namespace in where.items() if self.has(namespace)}
+
+    def write(self, namespace: str, account: Account, version: int) -> int:
+        """Replace it if it still has the version that was seen (0: there is none).
+
+        Raises:
+            StaleRecordError: it has not; or it may not be written, and clusters there are counted nowhere for a while.
+        """
+        try:
+            seen = self._seen.get(namespace)
+            if version != (0 if seen is None else quota_read(seen)[1]):
+                raise StaleRecordError(
+                    f"quota {ADMITTED} of namespace {namespace} was changed by somebody else"
+                )
+            if seen is None:
+                self._seen[namespace] = self._made(quota_object(namespace, account, version + 1))
+            else:
+                self._put(seen, quota_object(namespace, account, version + 1))
+        except (RightsError, RefusedError, NotFoundError) as error:
+            if error.values.get("code") == 401:
+                raise
+            _log.warning("the quota of namespace %s does not follow what is admitted: %s", namespace, error)
+            self._apart[namespace] = time.monotonic()
+            raise StaleRecordError(error.message) from error
+        return version + 1
+
+    def repair(self, namespaces: Iterable[str] = ()) -> None:
+        """Those that somebody edited; and make one in each of ``namespaces`` that has none, which gives nothing."""
+        for namespace, seen in list(self._seen.items()):
+            if strays_from(seen) and self.has(namespace):
+                account, version = quota_read(seen)
+                _log.warning(
+                    "the quota of namespace %s was edited: it gives again what was admitted", namespace
+                )
+                self._write_or_not(namespace, account, version)
+        for namespace in namespaces:
+            if namespace not in self._seen and self.has(namespace):
+                self._write_or_not(namespace, Account(), 0)
+
+    def wait_for(self, namespace: str) -> None:
+        """Before pods are made.
+
+        Raises:
+            StaleRecordError: the API server does not go yet by what it says; it will in a moment.
+        """
+        seen = self._seen.get(namespace)
+        if seen is None or not self.has(namespace) or in_force(seen):
+            return
+        with contextlib.suppress(NotFoundError):  # where it is gone, it is in nobody's way
+            seen = self._seen[namespace] = self._api.get(QUOTA.path(namespace, ADMITTED))
+            if not in_force(seen):
+                self.pending = True
+                raise StaleRecordError(f"quota {ADMITTED} of namespace {namespace} is not in force yet")
+
+    def _write_or_not(self, namespace: str, account: Account, version: int) -> None:
+        try:
+            self.write(namespace, account, version)
+        except (StaleRecordError, InfrastructureError) as error:
+            _log.debug("the quota of %s is looked at again: %s", namespace, error)
+
+    def _made(self, made: Object) -> Object:
+        # Its name is in this request, so the right to make it is for that name alone. As nobody's before: where
+        # another governor was quicker, and says anything else, this fails.
+        path, who = QUOTA.path(made["metadata"]["namespace"], ADMITTED), f"{GOVERNOR}-{secrets.token_hex(4)}"
+        made["metadata"]["labels"] = self._labels
+        return self._api.patch(path, made, "apply", fieldManager=who, fieldValidation="Strict")
+
+    def _put(self, seen: Object, wanted: Object) -> None:
+        metadata = seen["metadata"]
+        namespace, path = metadata["namespace"], QUOTA.path(metadata["namespace"], ADMITTED)
+        notes, live = metadata.get("annotations", {}), seen
+        for _ in range(_TRIES):
+            its = live["metadata"]
+            if (its["uid"], its.get("annotations", {})) != (metadata["uid"], notes):
+                break
+            its = its | {"annotations": notes | wanted["metadata"]["annotations"]}
+            try:
+                self._seen[namespace] = self._api.replace(
+                    path, live | {"metadata": its, "spec": live["spec"] | wanted["spec"]}
+                )
+                return
+            except StaleRecordError:  # what runs was counted meanwhile
+                live = self._api.get(path)
+        raise StaleRecordError(f"quota {ADMITTED} of namespace {namespace} was changed by somebody else")
