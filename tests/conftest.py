@@ -59,9 +59,11 @@ PROJECT = {
 
 
 def pytest_configure() -> None:
-    """Ctrl-C counts in what the tests start, also when they themselves run in the background of a script."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Ctrl-C counts in what the tests start, also when they themselves run in the background of a script.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Spark's JVMs live for seconds here: code that is compiled once, and quickly, costs a third less CPU in all.
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

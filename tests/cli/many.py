@@ -5,6 +5,7 @@ Reads a JSON list of argument lists; writes a JSON list of ``[exit code, standar
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -12,6 +13,17 @@ import tempfile
 import traceback
 
 from shoal.cli.app import make_app, run
+
+
+# What commands import when they need it: once for all instead of in each.
+HEAVY = (
+    "dask.dataframe",
+    "distributed",
+    "prefect.client.orchestration",
+    "pyiceberg.catalog.sql",
+    "shoal.tables",
+    "shoal.tables.maintenance",
+)
 
 
 def one(arguments: list[str]) -> tuple[int, str, str]:
@@ -42,6 +54,8 @@ def one(arguments: list[str]) -> tuple[int, str, str]:
 
 def main() -> None:
     make_app()
+    for name in HEAVY:
+        importlib.import_module(name)
     json.dump([one(arguments) for arguments in json.load(sys.stdin)], sys.stdout)
 
 

@@ -28,13 +28,14 @@ import psutil
 from shoal.engines.peers import Connection, Peers
 from shoal.engines.port import Sample, Say, Site
 from shoal.engines.spark import jars
+from shoal.engines.spark.archive import MAKING, ClassArchive
 from shoal.engines.spark.proxy import CountingProxy, only_for
-from shoal.engines.spark.tls import asking_class
+from shoal.engines.spark.tls import asking_jar
 from shoal.errors import DeadlineError, InfrastructureError
 from shoal.machine import measure
 from shoal.machine.java import find_java
 from shoal.machine.measure import Tree
-from shoal.machine.paths import SPARK_KEYS
+from shoal.machine.paths import SPARK_KEYS, cache_folder, make_private
 from shoal.machine.processes import die_with_parent
 from shoal.model.cluster import Reason
 from shoal.model.endpoint import Endpoint
@@ -58,6 +59,7 @@ class SparkHost:
         self._log = site.folder / "spark.log"
         self._server: subprocess.Popen[bytes] | None = None
         self._proxy: CountingProxy | None = None
+        self._archive: ClassArchive | None = None
         self._password = ""
         self._peak = 0
         self._cpu = 0.0
@@ -71,6 +73,7 @@ class SparkHost:
         self._memory = int(group.maximum * group.there.memory + head.memory)
 
     def start(self, say: Say, deadline: float) -> Endpoint:
+        self._java = find_java()
         security, context, name = self._certificate()
         for attempt in range(1, _ATTEMPTS + 1):
             port = _free_port()
@@ -147,11 +150,13 @@ class SparkHost:
         if self._server is not None and self._server.poll() is None:
             self._server.terminate()
             try:
-                self._server.wait(5)
+                self._server.wait(MAKING if self._archive is not None and self._archive.missing else 5)
             except subprocess.TimeoutExpired:
                 self._server.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._server.wait(5)
+            if self._archive is not None:
+                self._archive.keep()
 
     def _certificate(self) -> tuple[dict[str, str], ssl.SSLContext, str]:
         """What a client takes, what the relay takes, and the name in it; the JVM finds the same in a file."""
@@ -188,9 +193,15 @@ class SparkHost:
             _log.warning("kept as Shoal needs them, not as the template says: %s", ", ".join(given))
         import pyspark
 
+        spark, cache = Path(pyspark.__file__).parent, _own_folder(cache_folder() / "spark")
         # Before Spark's own classes; what a template puts there comes after.
-        asking = asking_class(Path(pyspark.__file__).parent, scratch)
-        path = [str(asking), *filter(None, [ours.get("spark.driver.extraClassPath")])]
+        asking = asking_jar(spark, cache)
+        path = [str(asking), *filter(None, ours.get("spark.driver.extraClassPath", "").split(":"))]
+        if "spark.jars.packages" not in ours:  # else its class path is another one next time
+            self._archive = ClassArchive(
+                cache, scratch, self._java, [*map(Path, path), *sorted((spark / "jars").iterdir())]
+            )
+            closed["spark.driver.defaultJavaOptions"] += f" {self._archive.options}"
         return ours | closed | {"spark.driver.extraClassPath": ":".join(path)}
 
     def _closed(self, port: int, scratch: Path) -> dict[str, str]:
@@ -236,7 +247,7 @@ class SparkHost:
         )
         environment = dict(os.environ)
         environment.update(
-            JAVA_HOME=str(find_java().home),
+            JAVA_HOME=str(self._java.home),
             SPARK_HOME=str(home),
             SPARK_CONNECT_AUTHENTICATE_TOKEN=self._site.token,
             SPARK_LOCAL_IP="127.0.0.1",
@@ -285,6 +296,21 @@ class SparkHost:
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(it wrote no log)"
+
+
+def _own_folder(folder: Path) -> Path:
+    """Where code is kept that a JVM runs: nobody else may write there.
+
+    Raises:
+        InfrastructureError: it is somebody else's.
+    """
+    make_private(folder)
+    if folder.stat().st_uid != os.getuid():
+        raise InfrastructureError(
+            f"{folder} belongs to somebody else", hint="Point SHOAL_CACHE at a folder of your own."
+        )
+    folder.chmod(0o700)
+    return folder
 
 
 def _prepare_child() -> None:

@@ -11,7 +11,9 @@ What it must not do: change another class, or guess: a Spark whose class is anot
 from __future__ import annotations
 
 import hashlib
+import secrets
 import zipfile
+import zlib
 from pathlib import Path
 
 from shoal.errors import InfrastructureError
@@ -22,20 +24,36 @@ _NOT_NEEDED = b"\x2d\x03\xb6"  # aload_3, iconst_0, invokevirtual: engine.setNee
 _NEEDED = b"\x2d\x04\xb6"  # iconst_1: true
 
 
-def asking_class(spark: Path, folder: Path) -> Path:
-    """Write the class below ``folder``, made from that of the Spark in ``spark``; the entry for the class path.
+def asking_jar(spark: Path, folder: Path) -> Path:
+    """The jar with that one class, made from the Spark in ``spark``, kept in ``folder``; for the class path.
 
-    InfrastructureError for a Spark of another version.
+    It stays the same file, as a :mod:`class archive <shoal.engines.spark.archive>` wants.
+
+    Raises:
+        InfrastructureError: a Spark of another version.
     """
-    [jar] = (spark / "jars").glob("spark-network-common_*.jar")
-    with zipfile.ZipFile(jar) as archive:
-        content = archive.read(_CLASS)
+    [theirs] = (spark / "jars").glob("spark-network-common_*.jar")
+    with zipfile.ZipFile(theirs) as jar:
+        content = jar.read(_CLASS)
     if hashlib.sha256(content).hexdigest() != _KNOWN or content.count(_NOT_NEEDED) != 1:
         raise InfrastructureError(
-            f"{jar.name} is not the one that Shoal knows how to close to other users of this machine",
+            f"{theirs.name} is not the one that Shoal knows how to close to other users of this machine",
             hint="Install the pyspark that Shoal asks for: python -m pip install 'shoal[spark]'",
         )
-    file = folder / "classes" / _CLASS
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content.replace(_NOT_NEEDED, _NEEDED))
-    return folder / "classes"
+    changed = content.replace(_NOT_NEEDED, _NEEDED)
+    file = folder / f"asking-{_KNOWN[:8]}.jar"
+    if _class_of(file) != changed:
+        made = folder / f"{file.name}.{secrets.token_hex(4)}"
+        with zipfile.ZipFile(made, "w") as jar:
+            jar.writestr(zipfile.ZipInfo(_CLASS), changed)
+        made.replace(file)
+    return file
+
+
+def _class_of(file: Path) -> bytes | None:
+    """The class in a jar of ours; None where it cannot be read."""
+    try:
+        with zipfile.ZipFile(file) as jar:
+            return jar.read(_CLASS)
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None

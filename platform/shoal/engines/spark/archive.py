@@ -1,0 +1,83 @@
+"""A class archive for Spark's JVM: its classes as one file that is mapped.
+
+Why it exists: most of what a JVM does until Spark's first answer is to find 15,000 classes in 300 jars, to parse and to
+verify them. Java keeps the result in a file if it is asked to (JEP 350, https://openjdk.org/jeps/350), and checks
+itself whether a file fits: another Java or a changed jar, and it reads the jars as ever.
+
+What it must not do: be needed. Where it cannot be made or read, a start takes longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from shoal.machine.java import Java
+
+_log = logging.getLogger("shoal.engines")
+_KEPT = 2  # archives, of some 120 MB each: one for each of two environments
+_AGAIN = 7 * 24 * 3600.0  # s after which what could not be made is tried again
+MAKING = 30.0
+"""s that a JVM may take at its end to write one."""
+
+
+class ClassArchive:
+    """The archive for one Java and one class path, in ``folder``, which is the user's alone.
+
+    ``scratch`` is where a new one is written before it is complete.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, java: Java, class_path: Iterable[Path]) -> None:
+        said = [_looks(java.command.resolve()), *map(_looks, class_path)]
+        self._file = folder / f"classes-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.jsa"
+        self._failed = self._file.with_suffix(".failed")
+        self._new = scratch / self._file.name
+        self.missing = not self._file.is_file() and not self._tried()
+        """Whether this JVM is to write it at its end."""
+
+    @property
+    def options(self) -> str:
+        """For Java's command line: to read it, or to write it at the end."""
+        if self.missing:
+            return f'"-XX:ArchiveClassesAtExit={self._new}"'
+        if self._file.is_file():
+            with contextlib.suppress(OSError):
+                os.utime(self._file)  # the least used goes first
+            return f'"-XX:SharedArchiveFile={self._file}"'
+        return ""
+
+    def keep(self) -> None:
+        """Once the JVM that was to write it has ended: from now on it is read. Nothing when there was none to write."""
+        if not self.missing:
+            return
+        self.missing = False
+        try:
+            if self._new.is_file():
+                self._new.replace(self._file)
+                found = sorted(self._file.parent.glob("classes-*.jsa"), key=lambda each: each.stat().st_mtime)
+                for old in found[:-_KEPT]:
+                    old.unlink()
+                return
+            self._failed.touch()
+        except OSError as error:
+            _log.info("the class archive was not kept, so starts of Spark take longer: %s", error)
+
+    def _tried(self) -> bool:
+        try:
+            return time.time() - self._failed.stat().st_mtime < _AGAIN
+        except OSError:
+            return False
+
+
+def _looks(path: Path) -> tuple[str, int, int]:
+    """By what a file is told from another."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), found.st_size, found.st_mtime_ns

@@ -1,0 +1,90 @@
+"""The class archive of Spark's JVM: made at the end of the first cluster, and read by the next."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import shoal
+from shoal.engines.spark.archive import ClassArchive
+from shoal.machine.java import Java
+from shoal.machine.paths import cache_folder
+
+
+def archives(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.glob("classes-*.jsa"))
+
+
+@pytest.fixture
+def jar(tmp_path: Path) -> Path:
+    file = tmp_path / "a.jar"
+    file.write_bytes(b"1")
+    return file
+
+
+def made(tmp_path: Path, jar: Path, *more: Path) -> ClassArchive:
+    (folder := tmp_path / "cache").mkdir(exist_ok=True)
+    return ClassArchive(folder, tmp_path, Java(tmp_path / "java", 17), [jar, *more])
+
+
+def test_what_a_jvm_wrote_is_read_by_those_with_the_same_class_path(tmp_path: Path, jar: Path) -> None:
+    first = made(tmp_path, jar)
+    assert first.missing
+    written = Path(first.options.removeprefix('"-XX:ArchiveClassesAtExit=').removesuffix('"'))
+    assert written.parent == tmp_path, "not where it is read: it is not complete while it is written"
+    written.write_bytes(b"archive")
+    first.keep()
+    (name,) = archives(tmp_path / "cache")
+    second = made(tmp_path, jar)
+    assert not second.missing
+    assert second.options == f'"-XX:SharedArchiveFile={tmp_path / "cache" / name}"'
+    second.keep()  # nothing was to be written
+    assert archives(tmp_path / "cache") == [name]
+    jar.write_bytes(b"another")
+    assert made(tmp_path, jar).missing
+
+
+def test_one_that_could_not_be_made_is_tried_again_in_a_week(tmp_path: Path, jar: Path) -> None:
+    made(tmp_path, jar).keep()  # its JVM wrote nothing
+    again = made(tmp_path, jar)
+    assert (again.missing, again.options) == (False, "")
+    (failed,) = (tmp_path / "cache").glob("*.failed")
+    before = time.time() - 8 * 24 * 3600
+    os.utime(failed, (before, before))
+    assert made(tmp_path, jar).missing
+
+
+def test_two_are_kept_those_used_last(tmp_path: Path, jar: Path) -> None:
+    for number in range(3):
+        (more := tmp_path / f"{number}.jar").write_bytes(b"")
+        archive = made(tmp_path, jar, more)
+        archive._new.write_bytes(b"")
+        os.utime(archive._new, (number, number))
+        if number == 2:
+            assert made(tmp_path, jar, tmp_path / "0.jar").options, "0 is used"
+        archive.keep()
+    assert [made(tmp_path, jar, tmp_path / f"{n}.jar").missing for n in range(3)] == [False, True, False]
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_second_cluster_maps_what_the_first_one_left(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: Callable[[], dict[int, str]]
+) -> None:
+    """In a cache of its own, that has the jars."""
+    (fresh := tmp_path / "cache").mkdir()
+    (fresh / "ivy").symlink_to(cache_folder() / "ivy")
+    monkeypatch.setenv("SHOAL_CACHE", str(fresh))
+    mapped = []
+    for _ in range(2):
+        with shoal.spark("small", workers=1, project=project, quiet=True) as cluster:
+            assert cluster.sql("select 1 + 1 as n").collect()[0].n == 2
+            maps = [Path(f"/proc/{pid}/maps").read_text() for pid in marked()]
+            mapped.append(any(f"{fresh}/spark/classes-" in each for each in maps))
+    assert mapped == [False, True]
+    assert (fresh / "spark").stat().st_mode & 0o777 == 0o700
+    assert len(archives(fresh / "spark")) == 1
