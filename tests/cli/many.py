@@ -14,7 +14,6 @@ import traceback
 
 from shoal.cli.app import make_app, run
 
-
 # What commands import when they need it: once for all instead of in each.
 HEAVY = (
     "dask.dataframe",
