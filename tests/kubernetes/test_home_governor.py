@@ -10,19 +10,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cluster.clusters import Cluster as Kubernetes
 from lightkube.config.kubeconfig import KubeConfig
 
 from shoal.client.clusters import open_project, prepare
-from shoal.errors import QuotaExceededError, ShoalError, StaleRecordError
+from shoal.display.cost import charges, grouped
+from shoal.errors import NotFoundError, QuotaExceededError, ShoalError, StaleRecordError
 from shoal.governor.actions import Scope
 from shoal.governor.rounds import RoundPoint
 from shoal.homes.base import Home, Request, requested
 from shoal.homes.choose import open_home
+from shoal.homes.kubernetes import history
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import (
@@ -36,17 +40,20 @@ from shoal.homes.kubernetes.names import (
     PROJECT,
     QUOTA,
     RBAC,
+    RECORD,
     ROLE,
     ROLE_OF,
     SECRET,
     SERVICE_ACCOUNT,
     WORKER,
 )
+from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import CONTAINER_SECURITY, POD_SECURITY, head_pod
 from shoal.homes.kubernetes.quotas import Quotas
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import ScriptRun, Workload
 from shoal.quota.account import Account, Amounts
+from shoal.units import Seconds
 
 from .simulated import Killed, Simulated, simulated
 
@@ -69,10 +76,16 @@ def place(
 
 
 def ask(
-    home: Home, project: Path, name: str, workers: int = 1, run: ScriptRun | None = None, **more: Any
+    home: Home,
+    project: Path,
+    name: str,
+    workers: int = 1,
+    run: ScriptRun | None = None,
+    id: str | None = None,
+    **more: Any,
 ) -> Cluster:
     settled = prepare("small", engine="dask", workers=workers, project=project, **more)
-    return home.request(Request(name, home.user(), settled.workload, settled.plan, run=run))
+    return home.request(Request(name, home.user(), settled.workload, settled.plan, id=id, run=run))
 
 
 def test_whoever_governs_after_one_that_was_killed_goes_on(place: Simulated, eventually: Eventually) -> None:
@@ -410,5 +423,55 @@ def test_an_object_that_is_deleted_takes_all_of_its_cluster_with_it(
         60,
         "nothing is left",
     )
-    with pytest.raises(ShoalError):
-        home.get(cluster.id)
+    eventually(lambda: home.find("gone", "alice") is not None, 60, "it is found in its object's place")
+    ended = home.get(cluster.id)
+    assert (ended.state, ended.message) == (State.STOPPED, "its object was deleted")
+    assert ended.ended_at is not None
+    assert ended.ended_at > (ended.ready_at or ended.ended_at), "what it took until then is told, and paid"
+
+    # The same where nobody governs meanwhile.
+    unseen = ask(home, place.project, "unseen")
+    eventually(lambda: home.get(unseen.id).state is State.READY, 60, "it is Ready")
+    program, thread = place.governors.pop()
+    program.stop()
+    thread.join()
+    place.admin.delete(CLUSTER.path(place.namespace, "unseen"))
+    with pytest.raises(NotFoundError):
+        home.get(unseen.id)
+    place.govern()
+    eventually(lambda: home.find("unseen", "alice") is not None, 60, "it is found in its object's place")
+    assert home.get(unseen.id).message == "its object was deleted"
+
+
+def test_what_a_cluster_took_outlives_its_object(
+    place: Simulated, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(history, "KUBERNETES", replace(KUBERNETES, ended=Seconds(6)))
+    place.govern()
+
+    def run(name: str, many: int) -> Cluster:
+        """One after the other under the same name, the last without its object at the end."""
+        home = open_home(open_project(place.project))
+        for _ in range(many):
+            cluster = ask(home, place.project, name, id=uuid4().hex)
+            eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")  # noqa: B023
+            home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
+            eventually(lambda: home.get(cluster.id).state.ended, 60, "it ended")  # noqa: B023
+            before = home.get(cluster.id), home.history(cluster.id), home.logs(cluster.id)
+        objects = CLUSTER.path(place.namespace)
+        eventually(lambda: place.admin.list(objects)[0] == [], 60, "its object is gone")
+        fresh = open_home(open_project(place.project))
+        assert (fresh.get(cluster.id), fresh.history(cluster.id), fresh.logs(cluster.id)) == before
+        return cluster
+
+    first, last = run("spent", 1), run("spent", 2)
+    home = open_home(open_project(place.project))
+    assert home.find("spent", "alice") == home.get(last.id)
+    assert home.clusters() == []
+    past = home.clusters(owner="alice", ended=True)
+    assert [cluster.name for cluster in past] == ["spent"] * 3
+    assert [past[0].id, past[-1].id] == [last.id, first.id]
+    [total] = grouped(charges(past, time.time()), ["user"])
+    assert (total.runs, total.core_hours.total > 0) == (3, True)
+    records, _ = place.admin.list(RECORD.path(place.namespace))
+    assert max(len(json.dumps(each)) for each in records) < 3500, "a place keeps many"

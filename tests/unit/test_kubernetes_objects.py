@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -15,6 +16,7 @@ from shoal.governor.actions import Seen
 from shoal.governor.ends import Exit
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.definitions import definitions
+from shoal.homes.kubernetes.history import as_object, record_object, without_object
 from shoal.homes.kubernetes.manifests import of_user, person
 from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER, account_of
 from shoal.homes.kubernetes.objects import (
@@ -100,6 +102,29 @@ def test_what_another_version_wrote_is_read() -> None:
     status = status_of(found)
     assert status is not None
     assert (status.reason, status.history, status.plan) == ("InventedLater", (), PLAN)
+
+
+def test_a_record_is_read_by_that_rule_long_after_its_object_is_gone() -> None:
+    found = stored(record(), Spec(WORKLOAD, "mine", {"run_id": "7"}, "/p", template={"large": "x" * 9999}))
+    status = status_of(found)
+    assert status is not None
+    kept = record_object(found, without_object(status, 9.0))
+    assert len(json.dumps(kept)) < 4000
+    kept["outcome"]["usage"]["invented"] = kept["asked"]["invented"] = kept["invented"] = 1
+    del kept["outcome"]["plan"]["mounts"], kept["asked"]["tags"]
+    its = as_object(kept | {"metadata": kept["metadata"] | {"creationTimestamp": "1970-01-01T00:00:01Z"}})
+    said = status_of(its)
+    assert said is not None
+    assert said.plan is not None
+    back = cluster_of(its, said, spec_of(its), said.plan, "mine")
+    assert (back.name, back.plan, back.tags) == ("nightly", PLAN, {})
+    assert (back.state, back.admitted_at, back.ended_at, back.usage.worker_seconds) == (
+        State.STOPPED,
+        2.0,
+        9.0,
+        9.0,
+    )
+    assert said.history[-1].message == "its object was deleted"
 
 
 def test_a_history_keeps_its_beginning_and_its_end() -> None:
@@ -374,6 +399,8 @@ def test_a_user_makes_no_pods_and_reads_no_other_secret() -> None:
     for rule in role["rules"]:
         if "pods" in rule["resources"]:
             assert set(rule["verbs"]) <= {"get", "list", "watch"}
+        if "shoalrecords" in rule["resources"]:
+            assert set(rule["verbs"]) <= {"get", "list"}, "what they cost is not theirs to delete"
         if "secrets" in rule["resources"]:
             assert rule["resourceNames"] == ["shoal-access"]
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]

@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from shoal.homes.kubernetes.applied import ProjectStatus, applied_schema, template_schema
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GROUP, LONGEST, PROJECT, REPORT, VERSION, Kind
+from shoal.homes.kubernetes.names import (
+    ACCOUNT,
+    CLUSTER,
+    GROUP,
+    LONGEST,
+    PROJECT,
+    RECORD,
+    REPORT,
+    VERSION,
+    Kind,
+)
 from shoal.homes.kubernetes.objects import HeadReport, Spec, Status
 from shoal.homes.kubernetes.structure import Schema, schema_of
 from shoal.quota.account import Account
@@ -33,7 +43,7 @@ _FIXED = ("workload", "id", "tags", "project", "run", "applied", "template")
 
 def definitions() -> list[Schema]:
     """All of them, as they are installed."""
-    return [_cluster(), _account(), _report(), _project()]
+    return [_cluster(), _account(), _report(), _project(), _record()]
 
 
 def _cluster() -> Schema:
@@ -110,6 +120,20 @@ def _report() -> Schema:
     said = schema_of(HeadReport, text=500)
     columns = [("State", "string", ".said.state"), ("Workers", "integer", ".said.workers")]
     return _definition(REPORT, _object(said=said), columns)
+
+
+def _record() -> Schema:
+    name, asked = {"type": "string", "maxLength": LONGEST}, schema_of(Spec)
+    del asked["properties"]["template"]  # what came of it is in the plan
+    root = _object(name=name, asked=asked, outcome=schema_of(Status))
+    columns = [
+        ("Cluster", "string", ".name"),
+        ("Template", "string", ".asked.workload.template"),
+        ("State", "string", ".outcome.state"),
+        ("Reason", "string", ".outcome.reason"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    return _definition(RECORD, root, columns)
 
 
 def _project() -> Schema:

@@ -27,7 +27,7 @@ from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
 from shoal.governor.ports import Key, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
-from shoal.homes.kubernetes import connecting, in_force, logs, tunnel
+from shoal.homes.kubernetes import connecting, history, in_force, logs, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import applied_name
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
@@ -226,7 +226,9 @@ class KubernetesHome:
 
     def find(self, name: str, owner: str) -> Cluster | None:
         if owner == self._user:
-            found = self._object(name) if len(name) <= LONGEST else None
+            if len(name) > LONGEST:
+                return None
+            found = self._object(name) or history.newest(self._api, self._namespace, name)
             return None if found is None else self._read(found)
         named = [each for each in self.clusters(owner=owner, ended=True) if each.name == name]
         return named[0] if named else None
@@ -236,8 +238,8 @@ class KubernetesHome:
         found: list[Object] = []
         if owner != self._user:
             with contextlib.suppress(RightsError):
-                found, _ = self._api.list(CLUSTER.path())
-        found = found or self._api.list(CLUSTER.path(self._namespace))[0]
+                found = history.every(self._api, None, ended=ended)
+        found = found or history.every(self._api, self._namespace, ended=ended)
         every = sorted((self._read(each) for each in found), key=lambda each: each.created, reverse=True)
         return [each for each in every if owner in (None, each.owner) and (ended or not each.state.ended)]
 
@@ -365,10 +367,14 @@ class KubernetesHome:
                 if found["metadata"]["uid"] == known[2]:
                     return found
             tunnel.close(known[2])  # its object is gone
+            if (past := history.of_uid(self._api, known[0], known[2])) is not None:
+                return past
         found_, _ = self._api.list(CLUSTER.path(self._namespace), labelSelector=f"{ASKED_AS}={cluster_id}")
         for each in found_ or self._api.list(CLUSTER.path(self._namespace))[0]:
             if cluster_id in (each["metadata"]["uid"], each["spec"].get("id")):
                 return each
+        if (past := history.of_id(self._api, self._namespace, cluster_id)) is not None:
+            return past
         raise NotFoundError(f"there is no cluster {cluster_id!r} in namespace {self._namespace}")
 
     def _read(self, found: Object) -> Cluster:

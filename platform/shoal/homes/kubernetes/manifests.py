@@ -32,6 +32,7 @@ from shoal.homes.kubernetes.names import (
     PROJECT,
     QUOTA,
     RBAC,
+    RECORD,
     RELEASE,
     REPORT,
     RUNNER_ACCOUNT,
@@ -65,6 +66,7 @@ def cluster_wide(system: str) -> list[Object]:
             None,
             [
                 _rule([GROUP], [CLUSTER.plural, REPORT.plural], ["get", "list", "watch"]),
+                _rule([GROUP], [RECORD.plural], ["list"]),
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
                 _rule([""], ["resourcequotas"], ["get", "list"], [ADMITTED]),
             ],
@@ -113,6 +115,7 @@ def of_user(
                     ["create", "get", "list", "watch", "patch", "delete"],
                 ),
                 _rule([GROUP], [REPORT.plural], ["get", "list", "watch"]),
+                _rule([GROUP], [RECORD.plural], ["get", "list"]),
                 _rule([""], ["secrets"], ["get"], [ACCESS]),
                 _rule([""], ["namespaces"], ["get"]),  # their own: whose it is
                 _rule([""], ["pods", "pods/log", "events", "resourcequotas"], ["get", "list", "watch"]),
@@ -146,6 +149,7 @@ def of_user(
             namespace,
             [
                 _rule([GROUP], [CLUSTER.plural], ["get", "list", "watch", "patch"]),
+                _rule([GROUP], [RECORD.plural], ["get", "list"]),
                 _rule([""], ["namespaces"], ["get"]),
             ],
         ),
@@ -157,6 +161,7 @@ def of_user(
                 _rule([GROUP], [CLUSTER.plural], ["delete"]),
                 _rule([GROUP], [f"{CLUSTER.plural}/status"], ["update"]),
                 _rule([GROUP], [REPORT.plural], ["create", "delete"]),
+                _rule([GROUP], [RECORD.plural], ["create", "patch", "delete"]),
                 _rule([""], ["pods", "services"], ["create", "delete"]),
                 _rule([""], ["services", "pods/log"], ["get"]),
                 _rule([""], ["secrets"], ["get", "patch"], [ACCESS]),

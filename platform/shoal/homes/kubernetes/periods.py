@@ -19,19 +19,23 @@ class KubernetesPeriods(Periods):
 
     ``report``: between two reports of a head that has nothing new to say. ``look``: between two rounds of the governor
     in which nothing woke it. ``decide``: that who asks waits for the governor's answer. ``pull``: that an image may
-    fail to be pulled before its cluster is given up.
+    fail to be pulled before its cluster is given up. ``ended``: that the object of an ended cluster stays. ``kept``:
+    that its record does.
     """
 
     report: Seconds
     look: Seconds
     decide: Seconds
     pull: Seconds
+    ended: Seconds
+    kept: Seconds
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_order(self, "tick", "look", "report")
         in_order(self, "look", "decide", "start")
         in_order(self, "pull", "start")
+        in_order(self, "look", "ended", "kept")
 
 
 KUBERNETES = KubernetesPeriods(
@@ -47,6 +51,8 @@ KUBERNETES = KubernetesPeriods(
     look=Seconds(5),
     decide=Seconds(10),
     pull=Seconds(90),
+    ended=Seconds(3600),
+    kept=Seconds(90 * 86400),
 )
 TELLS = 10.0  # s between two renewals of the governor's Lease
 BEAT = 2 * TELLS  # s without one after which somebody is told

@@ -22,6 +22,7 @@ from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
+from shoal.homes.kubernetes.history import History
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, namespaces_of_users, user_of
 from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SERVICE
@@ -83,19 +84,19 @@ class ObjectStore:
     def __init__(self, api: Api, location: Location) -> None:
         self._api, self._location = api, location
         self.in_force = InForce(location.system)
-        self.unplanned = 0
+        self.unplanned, self._swept = 0, 0.0
         self._found: dict[str, Object] = {}
         self._pods: dict[str, list[Object]] = {}
         self._reports: dict[str, HeadReport] = {}
         self._records: dict[str, Cluster] = {}
         self._owners: dict[str, tuple[str, float]] = {}
         self._accounts: dict[Key, Object] = {}
-        self._swept = 0.0
         self._lost: dict[str, float] = {}
         self._nowhere: dict[str, float] = {}
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
         self._refusals, self._quotas = Refusals(), Quotas(api, location.system)
         self._where, self._system = location.namespaces or (None,), location.system
+        self._history = History(api, location)
 
     # -- what is decided on -----------------------------------------------------------------------------
 
@@ -216,7 +217,10 @@ class ObjectStore:
         found = self._found[cluster.id]
         before = status_of(found) if found.get("status") else None
         log, output = (self._logs.get((cluster.id, role), ()) for role in (names.HEAD, names.RUNNER))
-        status = written(status_from(cluster, before, log, output)) | {"conditions": conditions(cluster)}
+        said = status_from(cluster, before, log, output)
+        if cluster.state.ended and cluster.admitted_at is not None:
+            self._history.end(found, said)  # whoever reads of the end may delete the object
+        status = written(said) | {"conditions": conditions(cluster)}
         metadata = found["metadata"] | {"resourceVersion": str(version)}
         try:
             new = self._api.replace(_path(found, "status"), found | {"metadata": metadata, "status": status})
@@ -295,11 +299,12 @@ class ObjectStore:
 
         Whether anything was refused that the next round has to tell.
         """
+        self._history.look(self._found)
         for uid, found in list(self._found.items()):
-            cluster = self._records.get(uid)
-            if cluster is None:
+            if (cluster := self._records.get(uid)) is None:
                 continue
             try:
+                self._history.remember(found, remains=uid in self._pods)
                 if cluster.state.ended:
                     self._clear(found, cluster)
                 else:
