@@ -23,14 +23,16 @@ from shoal.homes.kubernetes.changes import (
     refuse_other_release,
 )
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError, judged, overlaid
-from shoal.homes.kubernetes.manifests import cluster_wide, of_project, rendered
+from shoal.homes.kubernetes.manifests import cluster_wide, of_project, quota, rendered
 from shoal.homes.kubernetes.names import ADMITTED
 from shoal.homes.kubernetes.quantities import spelled, told
 from shoal.homes.kubernetes.structure import written
 from shoal.model.resource import Resource
 from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
+from shoal.project.targets import Beside
 from shoal.tables.catalogs import opening
+from shoal.units import Bytes
 
 Json = dict[str, Any]
 
@@ -292,6 +294,9 @@ def test_whom_the_api_server_knows_is_bound_and_two_users_have_no_namespace_in_c
     }  # fmt: skip
     hard = found["ResourceQuota", "shoal-alice", "shoal"]["spec"]["hard"]
     assert (hard["pods"], hard["requests.memory"]) == ("10", "11G")
+    beside = Beside(pods=1, memory=Bytes(2 * 10**9))
+    hard = quota(load(folder).policy.limits_of("alice"), "shoal-alice", beside)["spec"]["hard"]
+    assert (hard["pods"], hard["requests.memory"]) == ("11", "13G")
     users = folder / "policies" / "users.yaml"
     users.write_text(
         users.read_text() + "Bob: {tier: standard}\ndefault2: {tier: standard, subjects: [{}]}\n"

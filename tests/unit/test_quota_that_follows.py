@@ -15,6 +15,7 @@ from shoal.homes.kubernetes.quotas import hard, in_force, quota_object, quota_re
 from shoal.homes.kubernetes.refusals import Refusals
 from shoal.homes.kubernetes.tending import Slot
 from shoal.model.workload import Group, Size
+from shoal.project.targets import Beside
 from shoal.quota.account import Account, in_pods
 from shoal.units import Bytes
 
@@ -64,6 +65,14 @@ def test_it_says_what_it_counts_and_what_was_edited_is_seen() -> None:
     for edited in ({"pods": "50"}, {"count/secrets": "1"}):
         assert strays_from(found | {"spec": {"hard": found["spec"]["hard"] | edited}})
     assert not in_force(found | {"status": {}})
+    beside = Beside(pods=1, cores=0.5, memory=Bytes(GB), scratch=Bytes(GB))
+    assert strays_from(found, beside), "the place is to give more"
+    more, less = (hard(account.held, its) for its in (beside, Beside()))
+    added = {name: (amount(more[name]) or 0) - (amount(less[name]) or 0) for name in more}
+    expected: dict[str, float] = {"pods": 1, "requests.nvidia.com/gpu": 0}
+    for part in ("requests", "limits"):
+        expected |= {f"{part}.cpu": 0.5, f"{part}.memory": GB, f"{part}.ephemeral-storage": GB}
+    assert added == pytest.approx(expected)
     assert set(quota(Account())["spec"]["hard"].values()) == {"0"}
     for notes in ({}, {"shoal.dev/admitted": "]"}, {"shoal.dev/admitted": "[1]", "shoal.dev/version": "7"}):
         found["metadata"]["annotations"] = notes

@@ -132,6 +132,17 @@ class Nodes(Checked):
     tolerations: tuple[Toleration, ...] = ()
 
 
+class Beside(Checked):
+    """What pods of no cluster may take in each user's namespace (``beside:`` of a target's ``kubernetes:``):
+    a notebook's, a flow's; and what the place adds to clusters' pods.
+    """
+
+    pods: Annotated[int, Field(ge=0)] = 0
+    cores: Annotated[float, Field(ge=0)] = 0.0
+    memory: Bytes = Bytes(0)
+    scratch: Bytes = Bytes(0)
+
+
 class GovernorPod(Checked):
     """The governor as it runs on Kubernetes (``governor:`` of a target's ``kubernetes:``).
 
@@ -154,7 +165,8 @@ class Cloud(Checked):
     looks after (empty: all). ``spot``, ``gpu``: on which nodes workers go that take a spot machine (None: there are
     none) or have GPUs. ``secrets``: Secrets of the user's namespace whose entries every head and worker has in its
     environment. ``pod``: what is added to the pods of heads and workers. ``project``: what this project is called there
-    (None: as its folder). ``governor``: how the program that governs there is run.
+    (None: as its folder). ``governor``: how the program that governs there is run. ``beside``: what other pods may take
+    in a user's namespace (None: nothing).
     """
 
     context: str | None = None
@@ -167,6 +179,7 @@ class Cloud(Checked):
     pod: PodPatch | None = None
     project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
     governor: GovernorPod = GovernorPod()
+    beside: Beside | None = None
 
 
 class Target(Checked):

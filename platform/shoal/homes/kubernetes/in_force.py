@@ -30,7 +30,7 @@ from shoal.homes.kubernetes.names import PROJECT
 from shoal.homes.kubernetes.structure import read, written
 from shoal.project.loading import Project, defaults, load
 from shoal.project.policy import Policy
-from shoal.project.targets import Machine, Target
+from shoal.project.targets import Beside, Machine, Target
 from shoal.project.templates import Template
 from shoal.project.yamlfile import Fault, raise_faults
 from shoal.words import did_you_mean, listed
@@ -75,6 +75,12 @@ class InForce:
         """With the owner's policies."""
         policies = projects[owner].policies if owner is not None else None
         return cls(system, projects, owner, _shipped() if policies is None else policies.policy)
+
+    @property
+    def beside(self) -> Beside:
+        """What other pods may take beside clusters, as the policies' owner says."""
+        cloud = self.projects[self.owner].kubernetes if self.owner is not None else None
+        return cloud.beside if cloud is not None and cloud.beside is not None else Beside()
 
     @property
     def machine(self) -> Machine | None:

@@ -43,7 +43,7 @@ from shoal.homes.kubernetes.quantities import spelled
 from shoal.model.resource import Resource
 from shoal.project.loading import Project
 from shoal.project.policy import Limits, Policy, Subject
-from shoal.project.targets import Cloud
+from shoal.project.targets import Beside, Cloud
 from shoal.project.yamlfile import Fault, raise_faults
 
 Object = dict[str, Any]
@@ -243,12 +243,14 @@ def whom(user: str, subjects: Iterable[Subject]) -> list[Whom]:
     return found or [person(user)]
 
 
-def quota(limits: Limits, namespace: str) -> Object:
-    """The most that a user's pods may take, whoever made them: the policy's totals, a head and a runner per cluster."""
-    clusters = int(limits.totals[Resource.CLUSTERS].value)
-    beside = 2 * clusters
-    pods = beside + clusters * int(limits.per_cluster[Resource.WORKERS].value)
-    memory = spelled(limits.totals[Resource.MEMORY].value + beside * limits.per_cluster[Resource.HEAD].value)
+def quota(limits: Limits, namespace: str, beside: Beside | None = None) -> Object:
+    """The most that a user's pods may take, whoever made them: the policy's totals, a head and a runner per cluster,
+    and what pods of no cluster may take."""
+    clusters, other = int(limits.totals[Resource.CLUSTERS].value), beside or Beside()
+    heads = 2 * clusters
+    pods = heads + clusters * int(limits.per_cluster[Resource.WORKERS].value) + other.pods
+    taken = limits.totals[Resource.MEMORY].value + heads * limits.per_cluster[Resource.HEAD].value
+    memory = spelled(taken + other.memory)
     hard = {"pods": spelled(pods), "requests.memory": memory, "limits.memory": memory}
     hard |= {"services.nodeports": "0", "services.loadbalancers": "0"}
     if (gpus := limits.totals.get(Resource.GPUS)) is not None:
@@ -276,14 +278,14 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
     found: list[Object] = [project_object(name, system, applied)]
     if applied.policies is not None and (project.target.kubernetes or Cloud()).governor.deployed:
         found.append(_marked(governor(project.target), name, system))
-    policy = project.policy
+    policy, beside = project.policy, (project.target.kubernetes or Cloud()).beside
     named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
     _refuse_one_namespace_for_two(policy, named)
     for user in named:
         limits, its = policy.limits_of(user), policy.user(user)
         namespace = namespace_of(user)
         subjects = whom(user, its.subjects if user in policy.users else ())
-        objects = [*of_user(user, namespace, subjects, system, limits.team), quota(limits, namespace)]
+        objects = [*of_user(user, namespace, subjects, system, limits.team), quota(limits, namespace, beside)]
         found += [_marked(each, name, system) for each in objects]
     return found
 

@@ -24,6 +24,7 @@ from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import ADMITTED, GOVERNOR, GROUP, MANAGED, OF_PROJECT, OF_SYSTEM, QUOTA
 from shoal.homes.kubernetes.quantities import amount, spelled
 from shoal.homes.kubernetes.structure import read, written
+from shoal.project.targets import Beside
 from shoal.quota.account import Account, Amounts
 
 if TYPE_CHECKING:
@@ -37,11 +38,15 @@ _AGAIN = 60.0  # s until a namespace is tried again whose quota may not be writt
 _TRIES = 5  # of a write, while others only count what runs
 
 
-def hard(held: Amounts) -> dict[str, str]:
+NOTHING = Beside()
+
+
+def hard(held: Amounts, beside: Beside = NOTHING) -> dict[str, str]:
     """What the quota of a namespace gives where clusters hold that much (``quota.account.in_pods``)."""
-    cores, memory, disk = spelled(held.cores), spelled(held.memory), spelled(held.scratch)
+    cores, memory = spelled(held.cores + beside.cores), spelled(held.memory + beside.memory)
+    disk = spelled(held.scratch + beside.scratch)
     return {
-        "pods": spelled(held.workers),
+        "pods": spelled(held.workers + beside.pods),
         "requests.cpu": cores,
         "limits.cpu": cores,
         "requests.memory": memory,
@@ -52,7 +57,7 @@ def hard(held: Amounts) -> dict[str, str]:
     }
 
 
-def quota_object(namespace: str, account: Account, version: int) -> Object:
+def quota_object(namespace: str, account: Account, version: int, beside: Beside = NOTHING) -> Object:
     """The quota that counts what the account holds."""
     entries = {uid: _sparse(its) for uid, its in account.admitted.items()}
     notes = {_ENTRIES: json.dumps(entries, separators=(",", ":")), _COUNT: str(version)}
@@ -64,7 +69,7 @@ def quota_object(namespace: str, account: Account, version: int) -> Object:
             "namespace": namespace,
             "annotations": notes,
         },
-        "spec": {"hard": hard(account.held)},
+        "spec": {"hard": hard(account.held, beside)},
     }
 
 
@@ -78,9 +83,9 @@ def quota_read(found: Json) -> tuple[Account, int]:
         return Account(), 0
 
 
-def strays_from(found: Json) -> bool:
-    """Whether it gives anything else than what it counts: somebody edited it."""
-    given, wanted = found["spec"].get("hard", {}), hard(quota_read(found)[0].held)
+def strays_from(found: Json, beside: Beside = NOTHING) -> bool:
+    """Whether it gives anything else than what it counts: somebody edited it, or it is to give more ``beside`` that."""
+    given, wanted = found["spec"].get("hard", {}), hard(quota_read(found)[0].held, beside)
     return _amounts(given) != _amounts(wanted)
 
 
@@ -103,18 +108,18 @@ class Quotas:
 
     def __init__(self, api: Api, system: str) -> None:
         self._api = api
-        self._labels = {MANAGED: "shoal", OF_SYSTEM: system}
+        self._labels, self._beside = {MANAGED: "shoal", OF_SYSTEM: system}, NOTHING
         self._seen: dict[str, Object] = {}
         self._apart: dict[str, float] = {}  # namespaces whose quota may not be written, and since when
         self._unlisted = False
         self.pending = False
 
     def look(
-        self, namespaces: Iterable[str | None], project: str | None = None
+        self, namespaces: Iterable[str | None], project: str | None = None, beside: Beside = NOTHING
     ) -> dict[Key, tuple[Account, int]]:
         """What each counts, with its version. ``namespaces``: of these (None: of all). ``project``: the one whose
-        users' they are: `shoal apply` takes a quota away with its user."""
-        self.pending = False
+        users' they are: `shoal apply` takes a quota away with its user. ``beside``: what else each is to give."""
+        self.pending, self._beside = False, beside
         self._labels |= {OF_PROJECT: project} if project is not None else {}
         found: list[Object] = []
         try:
@@ -153,10 +158,11 @@ class Quotas:
                 raise StaleRecordError(
                     f"quota {ADMITTED} of namespace {namespace} was changed by somebody else"
                 )
+            wanted = quota_object(namespace, account, version + 1, self._beside)
             if seen is None:
-                self._seen[namespace] = self._made(quota_object(namespace, account, version + 1))
+                self._seen[namespace] = self._made(wanted)
             else:
-                self._put(seen, quota_object(namespace, account, version + 1))
+                self._put(seen, wanted)
         except (RightsError, RefusedError, NotFoundError) as error:
             if error.values.get("code") == 401:
                 raise
@@ -168,10 +174,10 @@ class Quotas:
     def repair(self, namespaces: Iterable[str] = ()) -> None:
         """Those that somebody edited; and make one in each of ``namespaces`` that has none, which gives nothing."""
         for namespace, seen in list(self._seen.items()):
-            if strays_from(seen) and self.has(namespace):
+            if strays_from(seen, self._beside) and self.has(namespace):
                 account, version = quota_read(seen)
                 _log.warning(
-                    "the quota of namespace %s was edited: it gives again what was admitted", namespace
+                    "the quota of namespace %s gave anything else: it gives what is admitted", namespace
                 )
                 self._write_or_not(namespace, account, version)
         for namespace in namespaces:

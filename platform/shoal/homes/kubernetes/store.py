@@ -103,7 +103,7 @@ class ObjectStore:
     def snapshot(self) -> Snapshot:
         """Accounts first, records after them, pods and reports last: see ``governor.ports.Snapshot``."""
         now = time.time()
-        quotas = self._quotas.look(self._where, self.in_force.owner)
+        quotas = self._quotas.look(self._where, self.in_force.owner, self.in_force.beside)
         accounts, _ = self._api.list(ACCOUNT.path(self._system))
         self._accounts = {account_key(found): found for found in accounts}
         self._logs = {key: log for key, log in self._logs.items() if key[0] in self._found}
