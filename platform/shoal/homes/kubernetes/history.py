@@ -163,7 +163,7 @@ class History:
     def _refused(self, found: Object, error: ShoalError) -> None:
         """Its object stays meanwhile, and nobody waits for it."""
         self._again[found["metadata"]["uid"]] = time.monotonic() + _AGAIN
-        _log.warning("%s is not recorded yet: %s", found["metadata"]["name"], error)
+        _log.warning("%s is not recorded yet: %s", found["metadata"]["name"], error.message)
 
     def look(self, there: Collection[str]) -> None:
         """Close the records of clusters whose objects somebody deleted; ``there``: uids of those that exist."""
@@ -173,16 +173,23 @@ class History:
         self._again = {uid: at for uid, at in self._again.items() if uid in there}
         for uid in self._open.keys() - set(there):
             found, status = self._open[uid]
-            if not self._is_there(found):
-                record = record_object(found, without_object(status, time.time()))
-                try:
-                    self._close(record, first=True)
-                except (ObjectRefusedError, RightsError) as error:  # closed by another governor
-                    _log.debug("%s is left as it is: %s", found["metadata"]["name"], error)
+            try:
+                if not self._is_there(found):
+                    self._close(record_object(found, without_object(status, time.time())), first=True)
+            except ObjectRefusedError as error:  # another governor was quicker
+                _log.debug("the record of %s is left as it is: %s", found["metadata"]["name"], error)
+            except ShoalError as error:
+                _log.warning(
+                    "the end of %s is not recorded yet: %s", found["metadata"]["name"], error.message
+                )
+                continue
             del self._open[uid]
         if time.monotonic() - self._trimmed > _TRIM:
             self._trimmed = time.monotonic()
-            self._trim()
+            try:
+                self._trim()
+            except ShoalError as error:
+                _log.info("old records stay for now: %s", error)
 
     def _opened(self) -> dict[str, tuple[Object, Status]]:
         """By uid: those that no governor has closed, with what was said of them at first."""
@@ -226,13 +233,8 @@ class History:
         """What is too old goes, and the oldest where there are too many."""
         long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - KUBERNETES.kept))
         for namespace in self._location.namespaces or namespaces_of_users(self._api, self._location.system):
-            try:
-                every, _ = self._api.list(RECORD.path(namespace), labelSelector=f"{OVER}={_said(True)}")
-                made = sorted(
-                    (each["metadata"]["creationTimestamp"], each["metadata"]["name"]) for each in every
-                )
-                for number, (at, uid) in enumerate(made):
-                    if at < long_ago or number < len(made) - MOST:
-                        self._api.delete(RECORD.path(namespace, uid))
-            except ShoalError as error:
-                _log.debug("records of %s are looked at again: %s", namespace, error)
+            every, _ = self._api.list(RECORD.path(namespace), labelSelector=f"{OVER}={_said(True)}")
+            made = sorted((each["metadata"]["creationTimestamp"], each["metadata"]["name"]) for each in every)
+            for number, (at, uid) in enumerate(made):
+                if at < long_ago or number < len(made) - MOST:
+                    self._api.delete(RECORD.path(namespace, uid))
