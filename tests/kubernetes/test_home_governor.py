@@ -44,6 +44,7 @@ from shoal.homes.kubernetes.names import (
     ROLE,
     ROLE_OF,
     SECRET,
+    SERVICE,
     SERVICE_ACCOUNT,
     WORKER,
 )
@@ -230,7 +231,9 @@ def test_nobody_runs_more_in_a_namespace_than_was_admitted_there(
 
     def whole_again() -> bool:
         pods, _ = place.admin.list(POD.path(place.namespace))
-        return len(pods) == 3 and place.admin.get(path).get("status", {}).get("used", {}).get("pods") == "3"
+        there, _ = place.admin.list(QUOTA.path(place.namespace), fieldSelector=f"metadata.name={ADMITTED}")
+        used = [each.get("status", {}).get("used", {}).get("pods") for each in there]
+        return (len(pods), used) == (3, ["3"])
 
     eventually(whole_again, 60, "one that was deleted is there again")
     for program, thread in place.governors:
@@ -293,10 +296,10 @@ def test_one_cluster_that_cannot_be_read_does_not_stop_the_others(
 
 
 @contextmanager
-def policy(place: Simulated, expression: str, sentence: str) -> Iterator[None]:
+def policy(place: Simulated, expression: str, sentence: str, operation: str = "CREATE") -> Iterator[None]:
     """An admission policy of the place for pods of this namespace, in force inside the block."""
     name = f"{place.namespace}-tight"
-    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]}]
     checks = [{"expression": expression, "message": sentence}]
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.namespace}}}
     root = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
@@ -324,6 +327,8 @@ def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
     """Told with the server's own sentence, also one that reads like a lack of rights; and tried again."""
     home = open_home(open_project(place.project))
     sentence = "here pods cannot be called picky"
+    foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sound-head"}}
+    place.admin.create(SERVICE.path(place.namespace), foreign | {"spec": {"ports": [{"port": 1}]}})
     with policy(place, "!object.metadata.name.startsWith('picky')", sentence):
 
         def refused() -> bool:
@@ -343,8 +348,11 @@ def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
         place.govern()
         picky = ask(home, place.project, "picky")
         sound = ask(home, place.project, "sound")
-        eventually(lambda: home.get(sound.id).state is State.READY, 60, "the other one is Ready")
         eventually(lambda: sentence in home.get(picky.id).message, 20, "its record says why")
+        says = "its head: Service sound-head is there already and belongs to no cluster (`kubectl delete service "
+        eventually(lambda: says in home.get(sound.id).message, 20, lambda: home.get(sound.id).message)
+        place.admin.delete(SERVICE.path(place.namespace, "sound-head"))
+        eventually(lambda: home.get(sound.id).state is State.READY, 60, "the other one is Ready")
         assert place.governors[0][0].fault == ""
         found = home.get(picky.id)
         assert (found.state, found.reason) == (State.ADMITTED, Reason.PLACE_REFUSED)
@@ -368,9 +376,20 @@ def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
     place.admin.delete(QUOTA.path(place.namespace, "tight"))
     eventually(lambda: home.get(picky.id).state is State.READY, 60, "it is tried again")
     assert said not in home.get(picky.id).message
-    for cluster in (picky, sound):
-        home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
+    home.stop(picky.id, Reason.STOPPED_BY_USER, "done")
+
+    # What keeps a pod from being ended is told, too, and holds what it was admitted.
+    sentence = "here pods are not deleted"
+    with policy(place, "false", sentence, "DELETE"):
+        path = POD.path(place.namespace, "sound-w-0")
+        kept = lambda: place.admin._request("DELETE", path, params={"dryRun": "All"}).status_code == 422  # noqa: E731
+        eventually(kept, 30, "the policy is in force")
+        home.stop(sound.id, Reason.STOPPED_BY_USER, "done")
+        eventually(lambda: sentence in home.get(sound.id).message, 30, "its record says why it does not end")
+        assert home.get(sound.id).state is State.STOPPING
+        assert home.held(home.user()).admitted
     eventually(lambda: place.left() == [], 60, "nothing is left")
+    assert home.get(sound.id).state is State.STOPPED
 
 
 def test_the_governors_account_may_nothing_but_govern(place: Simulated) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shoal.errors import InfrastructureError, NotFoundError, OutcomeUnknownError, ShoalError
@@ -10,7 +12,7 @@ from shoal.governor.lifecycle import moved, step
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.names import HEAD, WORKER
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.refusals import Refusal, Refusals, refusal
+from shoal.homes.kubernetes.refusals import Refusal, Refusals, refusal, refuse_foreign
 from shoal.homes.kubernetes.sight import sight
 from shoal.model.cluster import Reason, State
 
@@ -31,6 +33,18 @@ def test_a_quota_is_told_with_what_is_asked_for_used_and_given() -> None:
     )
     said = refusal(WEBHOOK, WORKER, "shoal-alice")
     assert said == Refusal(Reason.PLACE_REFUSED, f"the API server refused a worker: {WEBHOOK}")
+
+
+def test_what_has_a_clusters_name_and_belongs_to_none_is_told() -> None:
+    """One that goes, or was another cluster's, gives way by itself."""
+    there: dict[str, Any] = {"metadata": {"name": "etl-head", "namespace": "shoal-alice"}}
+    with pytest.raises(ObjectRefusedError, match="`kubectl delete pod etl-head --namespace shoal-alice`"):
+        refuse_foreign(there, "Pod")
+    there["metadata"]["ownerReferences"] = [
+        {"kind": "Cluster", "apiVersion": "shoal.dev/v1alpha1", "uid": "old"}
+    ]
+    refuse_foreign(there, "Pod")
+    refuse_foreign({"metadata": {"name": "etl-head", "deletionTimestamp": "2026-01-01T00:00:00Z"}}, "Pod")
 
 
 def test_whoever_is_refused_waits_and_says_so_and_ends_with_the_same_sentence() -> None:

@@ -56,7 +56,8 @@ class Observation:
     it still runs besides the head (None: cannot tell); ``silent``: seconds since the last heartbeat of its head;
     ``lived``: seconds since it was admitted, by a clock that does not jump (None: cannot tell); ``pulse``: what its
     head tells of it; ``last``: why a head that is GONE was ending. ``script``: what is seen of the script that its home
-    runs beside it (None: it runs none); ``exit``: how that ended.
+    runs beside it (None: it runs none); ``exit``: how that ended. ``refused``: why its place does not let what is left
+    of it be ended.
 
     Of people: ``stop``: that somebody asked for its end; ``target``: the number of workers wanted now in ``group``
     (empty: the first one).
@@ -83,6 +84,7 @@ class Observation:
     decision: Decision | None = None
     target: int | None = None
     group: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,8 @@ def _is_news(cluster: Cluster, phase: Phase) -> bool:
 
 
 def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
+    if (refused := seen.refused[:400]) and refused not in cluster.message:
+        return [Move(cluster.state, cluster.reason, f"{cluster.message[:500]}; {refused}")]
     if seen.head is Seen.ALIVE:
         if now - cluster.since <= periods.stop:
             return [StopHead()]

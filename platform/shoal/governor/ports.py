@@ -66,6 +66,7 @@ class Sight:
     owner: str = ""
     script: Seen | None = None
     exit: Exit | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)

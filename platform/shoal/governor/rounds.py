@@ -205,6 +205,7 @@ class _Round:
             last=sight.last,
             script=sight.script,
             exit=sight.exit,
+            refused=sight.refused,
             owner=sight.owner,
             charged={scope: its for scope, (key, its) in charged.items() if keys.get(scope) == key[1]},
             wants={scope: _amount(scope, wanted) for scope in Scope if scope in keys},
@@ -278,7 +279,7 @@ class _Round:
                 return done
             except RefusedError as error:
                 # By a quota or a policy of the place: this cluster waits, others do not.
-                level = logging.DEBUG if isinstance(action, (StartHead, StartScript)) else logging.WARNING
+                level = logging.WARNING if isinstance(action, (Charge, Free, Move)) else logging.DEBUG
                 _log.log(level, "%s of %s is tried again: %s", cluster.name, cluster.owner, error.message)
                 return done
             self._governor.reached(crash_point(cluster, action))

@@ -13,11 +13,11 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shoal.errors import NotFoundError, OutcomeUnknownError, ShoalError
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
-from shoal.homes.kubernetes.names import ADMITTED, HEAD, RUNNER, WORKER
+from shoal.homes.kubernetes.names import ADMITTED, CLUSTER, GROUP, HEAD, RUNNER, WORKER
 from shoal.homes.kubernetes.quantities import told
 from shoal.model.cluster import Reason
 
@@ -27,7 +27,8 @@ _AGAIN = (
 )
 # The API server counts a pod that is gone a moment later: so long a lack of room isn't told, and is tried at each look.
 _SETTLES = 3.0
-_PARTS = {HEAD: "its head", WORKER: "a worker", RUNNER: "its script"}
+END = "end"  # beside the roles of pods, as a part of a cluster: that a pod of it is deleted
+_PARTS = {HEAD: "its head", WORKER: "a worker", RUNNER: "its script", END: "the end of a pod"}
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 
 
@@ -53,8 +54,8 @@ def everybodys(error: ShoalError) -> bool:
 
 
 def refusal(sentence: str, part: str, namespace: str) -> Refusal:
-    """What the API server's ``sentence`` means for a part of a cluster (``head``, ``worker``, ``runner``)."""
-    what = _PARTS.get(part, "its end")
+    """What the API server's ``sentence`` means for a part of a cluster (``head``, ``worker``, ``runner``, ``end``)."""
+    what = _PARTS[part]
     if (found := _QUOTA.search(sentence)) is None:
         return Refusal(Reason.PLACE_REFUSED, f"the API server refused {what}: {sentence}"[:900])
     quota, *amounts = found.groups()
@@ -69,6 +70,20 @@ def refusal(sentence: str, part: str, namespace: str) -> Refusal:
         said += ". It gives what was admitted: other pods take it, or something is added to these "
         said += f"(`kubectl get pods --namespace {namespace}`)"
     return Refusal(Reason.WAITING_FOR_QUOTA, said[:900])
+
+
+def refuse_foreign(there: Mapping[str, Any], kind: str) -> None:
+    """ObjectRefusedError where an object has a name that a cluster needs and belongs to none: nobody takes it away. One
+    of an earlier cluster goes by itself."""
+    metadata = there["metadata"]
+    owned = any(
+        each.get("kind") == CLUSTER.name and str(each.get("apiVersion")).startswith(f"{GROUP}/")
+        for each in metadata.get("ownerReferences", ())
+    )
+    if not owned and "deletionTimestamp" not in metadata:
+        name, namespace = metadata["name"], metadata["namespace"]
+        delete = f"kubectl delete {kind.lower()} {name} --namespace {namespace}"
+        raise ObjectRefusedError(f"{kind} {name} is there already and belongs to no cluster (`{delete}`)")
 
 
 class Refusals:
@@ -103,7 +118,7 @@ class Refusals:
         return news
 
     @contextmanager
-    def trying(self, uid: str, part: str, namespace: str) -> Iterator[None]:
+    def trying(self, uid: str, part: str, namespace: str = "") -> Iterator[None]:
         """Around writes of one part of a cluster.
 
         Raises:

@@ -8,7 +8,7 @@ What it must not do: import a client, or read a clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight, UserWishes
 from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER
 from shoal.homes.kubernetes.objects import HeadReport, Spec, end_of, legible
-from shoal.homes.kubernetes.refusals import Refusal
+from shoal.homes.kubernetes.refusals import END, Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
@@ -74,8 +74,20 @@ def sight(
     refused: Mapping[str, Refusal] | None = None,
 ) -> Sight:
     """What is seen of a cluster. ``pull``: seconds that an image may fail to be pulled; ``refused``: by role of a pod,
-    why the API server does not take it."""
+    why the API server does not take it, or its end."""
     refused = refused or {}
+    found = _sight(cluster, pods, report, pull, now, refused)
+    return replace(found, refused=refused[END].message) if END in refused else found
+
+
+def _sight(
+    cluster: Cluster,
+    pods: Collection[Json],
+    report: HeadReport | None,
+    pull: float,
+    now: float,
+    refused: Mapping[str, Refusal],
+) -> Sight:
     heads = [pod for pod in pods if role(pod) == HEAD]
     said = report or HeadReport()
     end = end_of(said.stop)
@@ -105,7 +117,7 @@ def sight(
             phase = phase._replace(message=f"{phase.message}; {wait} not started: {waiting[0]}"[:1000])
         if runner is not None and (why := waits_for(runner)) is not None:
             phase = phase._replace(message=f"{phase.message}; its script has not started: {why}"[:1000])
-        for part in (WORKER, RUNNER):
+        for part in (WORKER, RUNNER, END):
             if part in refused:
                 phase = phase._replace(message=f"{phase.message}; {refused[part].message}"[:1000])
         bad = [each for pod in pods if (each := _no_image(pod, now - cluster.since, pull)) is not None]
@@ -154,6 +166,12 @@ def nowhere(pod: Json) -> bool:
     """Whether no node takes it."""
     conditions = pod.get("status", {}).get("conditions", ())
     return any(each["type"] == "PodScheduled" and each["status"] == "False" for each in conditions)
+
+
+def lost_since(pods: Iterable[Collection[Json]], before: Mapping[str, float], now: float) -> dict[str, float]:
+    """Since when no node takes a pod, by uid and this process's own clock: a node's, or the server's, may be off."""
+    lost = {pod["metadata"]["uid"] for its in pods for pod in its if nowhere(pod)}
+    return {uid: before.get(uid, now) for uid in lost}
 
 
 def waits_for(pod: Json) -> str | None:

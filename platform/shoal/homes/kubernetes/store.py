@@ -49,11 +49,11 @@ from shoal.homes.kubernetes.passes import give_pass, take_pass, take_stale_passe
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas
-from shoal.homes.kubernetes.refusals import Refusals, everybodys
+from shoal.homes.kubernetes.refusals import END, Refusals, refuse_foreign
 from shoal.homes.kubernetes.sight import (
     cluster_of_pod,
     going,
-    nowhere,
+    lost_since,
     over,
     role,
     seen_in,
@@ -92,7 +92,6 @@ class ObjectStore:
         self._owners: dict[str, tuple[str, float]] = {}
         self._accounts: dict[Key, Object] = {}
         self._lost: dict[str, float] = {}
-        self._nowhere: dict[str, float] = {}
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
         self._refusals, self._quotas = Refusals(), Quotas(api, location.system)
         self._where, self._system = location.namespaces or (None,), location.system
@@ -146,17 +145,10 @@ class ObjectStore:
             cluster = self._records[uid] = seen_in(cluster, pods, more, report)
             clusters[uid] = cluster, _version(found)
             wishes[uid] = wishes_for(found, spec, cluster, report)
-        self._note_who_waits()
+        self._lost = lost_since(self._pods.values(), self._lost, time.monotonic())
         read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
         bounded = self._quotas.bounding(self._found.values())
         return Snapshot(now, quotas | read_accounts, clusters, sights, wishes, self.in_force.machine, bounded)
-
-    def _note_who_waits(self) -> None:
-        """Since when no node takes a pod, by this process's own clock: a node's, or the server's, may be off."""
-        now = time.monotonic()
-        lost = {pod["metadata"]["uid"] for pods in self._pods.values() for pod in pods if nowhere(pod)}
-        self._lost = {uid: self._lost.get(uid, now) for uid in lost}
-        self._nowhere = {uid: now - since for uid, since in self._lost.items()}
 
     def _all(self, path: Callable[[str | None], str], **params: str) -> Iterable[Object]:
         for namespace in self._where:
@@ -258,27 +250,31 @@ class ObjectStore:
 
     def stop_head(self, cluster_id: str) -> None:
         """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
-        for pod in self._pods.get(cluster_id, []):
-            if role(pod) == names.RUNNER and not over(pod) and not going(pod):
-                self._keep_log(cluster_id, pod)  # a pod that is deleted may be gone before it is seen again
-                self._end(pod, _SCRIPT)
-            if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
-                self._end(pod, None)
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._pods.get(cluster_id, []):
+                if role(pod) == names.RUNNER and not over(pod) and not going(pod):
+                    self._keep_log(
+                        cluster_id, pod
+                    )  # a pod that is deleted may be gone before it is seen again
+                    self._end(pod, _SCRIPT)
+                if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
+                    self._end(pod, None)
 
     def kill_head(self, cluster_id: str) -> None:
         """End it at once."""
-        for pod in self._pods.get(cluster_id, []):
-            if role(pod) == names.HEAD:
-                self._end(pod, 0)
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._pods.get(cluster_id, []):
+                if role(pod) == names.HEAD:
+                    self._end(pod, 0)
 
     def end_remains(self, cluster_id: str) -> None:
         """All its pods, its name, and what lets in to it."""
-        pods = self._pods.get(cluster_id, [])
-        for pod in pods:
-            if role(pod) == names.RUNNER or (over(pod) and role(pod) == names.HEAD):
-                self._keep_log(cluster_id, pod)
-            if role(pod) != names.RUNNER or not going(pod):  # its script has its time
-                self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._pods.get(cluster_id, []):
+                if role(pod) == names.RUNNER or (over(pod) and role(pod) == names.HEAD):
+                    self._keep_log(cluster_id, pod)
+                if role(pod) != names.RUNNER or not going(pod):  # its script has its time
+                    self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)
         if (found := self._found.get(cluster_id)) is not None:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
@@ -335,10 +331,12 @@ class ObjectStore:
 
     def _tend(self, found: Object, cluster: Cluster) -> None:
         pods = self._pods.get(cluster.id, [])
-        todo = tend(cluster, pods, self._reports.get(cluster.id), self._nowhere)
+        nowhere = {uid: time.monotonic() - since for uid, since in self._lost.items()}
+        todo = tend(cluster, pods, self._reports.get(cluster.id), nowhere)
         namespace = found["metadata"]["namespace"]
-        for name, uid in todo.end:
-            self._api.delete(POD.path(namespace, name), uid, 5)
+        with self._refusals.trying(cluster.id, END):
+            for name, uid in todo.end:
+                self._api.delete(POD.path(namespace, name), uid, 5)
         longest = cluster.plan.may_last
         left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
         if not todo.make:
@@ -385,16 +383,12 @@ class ObjectStore:
             there = self._api.get(f"{path}/{item['metadata']['name']}")
             owners = [each.get("uid") for each in there["metadata"].get("ownerReferences", ())]
             if owner["metadata"]["uid"] not in owners:
+                refuse_foreign(there, item["kind"])
                 raise
 
     def _end(self, pod: Object, grace: int | None) -> None:
         metadata = pod["metadata"]
-        try:
-            self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
-        except RightsError as error:
-            if everybodys(error):
-                raise
-            raise ObjectRefusedError(error.message) from error  # in one namespace; others do not wait for it
+        self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
 
 
 def _version(found: Object) -> int:
