@@ -80,7 +80,7 @@ class Place:
             env=self.environment | changes,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

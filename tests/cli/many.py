@@ -5,6 +5,7 @@ Reads a JSON list of argument lists; writes a JSON list of ``[exit code, standar
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -55,6 +56,7 @@ def main() -> None:
     make_app()
     for name in HEAVY:
         importlib.import_module(name)
+    gc.freeze()  # else each child copies all of it when it collects
     json.dump([one(arguments) for arguments in json.load(sys.stdin)], sys.stdout)
 
 

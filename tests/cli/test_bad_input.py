@@ -115,22 +115,28 @@ def is_told(answer: Any) -> None:
 NONSENSE = ("", "-1e999", "x" * 5000 + "/../\U0001f4a5\n")
 
 
-@EVERY
-def test_nonsense_for_every_option_is_told(closed: Any, command: Command) -> None:
+def nonsense(command: Command) -> list[list[str]]:
+    """Calls with an option that is not there, with more than is asked for, and with nonsense for each option."""
     calls = [[*command.call, "--no-such-option"], [*command.call, "--", "more", "than", "asked"]]
-    calls += [
+    return calls + [
         [*command.call, f"{option}={value}"]
         for option in command.values
         for value in NONSENSE
         if not (option == "--project" and value == "")  # which is this folder
     ]
-    answers = closed.many(calls)
-    for call, answer in zip(calls, answers, strict=True):
+
+
+@pytest.mark.timeout(1300)
+def test_nonsense_for_every_option_is_told(closed: Any) -> None:
+    """All in one go: what commands import is imported once."""
+    calls = [call for command in commands() for call in nonsense(command)]
+    for call, answer in zip(calls, closed.many(calls), strict=True):
         is_told(answer)
         assert answer.code in (OK, USAGE, REFUSED, FAILED), (call, answer)
         if answer.code:  # `doctor` and `validate` tell what they find on standard output
             assert answer.err.strip() or answer.out.strip(), (call, answer)
-    assert answers[0].code == USAGE
+        if call[-1] == "--no-such-option":
+            assert answer.code == USAGE, (call, answer)
     assert not closed.marked()
 
 
@@ -290,16 +296,23 @@ def ends_where_nobody_reads(place: Any, arguments: list[str], *, stderr_too: boo
 def test_a_reader_that_goes_away_is_no_defect(
     closed: Any, usually: Callable[[list[str]], Any], command: Command
 ) -> None:
-    for call in (command.call, [*command.words, "--help"]):
-        usual = usually(call)
-        code, error = ends_where_nobody_reads(closed, call, stderr_too=False)
-        assert code in (usual.code, CLOSED_PIPE), (call, code, usual)
-        if usual.out:
-            assert code == CLOSED_PIPE
-        for word in ("Traceback", "defect", "Exception ignored", "BrokenPipe"):
-            assert word not in error, error
-        code, _ = ends_where_nobody_reads(closed, call, stderr_too=True)
-        assert code in (usual.code, CLOSED_PIPE), (call, code, usual)
+    usual = usually(command.call)
+    code, error = ends_where_nobody_reads(closed, command.call, stderr_too=False)
+    assert code in (usual.code, CLOSED_PIPE), (code, usual)
+    if usual.out:
+        assert code == CLOSED_PIPE
+    for word in ("Traceback", "defect", "Exception ignored", "BrokenPipe"):
+        assert word not in error, error
+
+
+def test_nor_one_of_help_or_of_both_outputs(closed: Any, usually: Callable[[list[str]], Any]) -> None:
+    """Two commands: nothing of it is a command's own."""
+    for command in (each for each in commands() if str(each) in ("ls", "plan")):
+        for call in (command.call, [*command.words, "--help"]):
+            for stderr_too in (True, False):
+                code, error = ends_where_nobody_reads(closed, call, stderr_too=stderr_too)
+                assert code in (usually(call).code, CLOSED_PIPE), (call, code)
+                assert "Traceback" not in error
 
 
 @EVERY
