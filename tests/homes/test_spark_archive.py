@@ -28,15 +28,15 @@ def jar(tmp_path: Path) -> Path:
 
 def made(tmp_path: Path, jar: Path, *more: Path) -> ClassArchive:
     (folder := tmp_path / "cache").mkdir(exist_ok=True)
-    return ClassArchive(folder, tmp_path, Java(tmp_path / "java", 17), [jar, *more])
+    return ClassArchive(folder, Java(tmp_path / "java", 17), [jar, *more])
 
 
 def test_what_a_jvm_wrote_is_read_by_those_with_the_same_class_path(tmp_path: Path, jar: Path) -> None:
     first = made(tmp_path, jar)
     assert first.missing
     written = Path(first.options.removeprefix('"-XX:ArchiveClassesAtExit=').removesuffix('"'))
-    assert written.parent == tmp_path, "not where it is read: it is not complete while it is written"
     written.write_bytes(b"archive")
+    assert made(tmp_path, jar).missing, "it is not read before it is complete"
     first.keep()
     (name,) = archives(tmp_path / "cache")
     second = made(tmp_path, jar)
@@ -59,6 +59,9 @@ def test_one_that_could_not_be_made_is_tried_again_in_a_week(tmp_path: Path, jar
 
 
 def test_two_are_kept_those_used_last(tmp_path: Path, jar: Path) -> None:
+    left = made(tmp_path, jar)._new  # of a JVM that was killed
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
     for number in range(3):
         (more := tmp_path / f"{number}.jar").write_bytes(b"")
         archive = made(tmp_path, jar, more)
@@ -68,6 +71,7 @@ def test_two_are_kept_those_used_last(tmp_path: Path, jar: Path) -> None:
             assert made(tmp_path, jar, tmp_path / "0.jar").options, "0 is used"
         archive.keep()
     assert [made(tmp_path, jar, tmp_path / f"{n}.jar").missing for n in range(3)] == [False, True, False]
+    assert not left.exists()
 
 
 @pytest.mark.spark

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,21 +23,19 @@ from shoal.machine.java import Java
 _log = logging.getLogger("shoal.engines")
 _KEPT = 2  # archives, of some 120 MB each: one for each of two environments
 _AGAIN = 7 * 24 * 3600.0  # s after which what could not be made is tried again
+_WRITTEN = 3600.0  # s after which one that is still being written is so no more
 MAKING = 30.0
 """s that a JVM may take at its end to write one."""
 
 
 class ClassArchive:
-    """The archive for one Java and one class path, in ``folder``, which is the user's alone.
+    """The archive for one Java and one class path, in ``folder``, which is the user's alone."""
 
-    ``scratch`` is where a new one is written before it is complete.
-    """
-
-    def __init__(self, folder: Path, scratch: Path, java: Java, class_path: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, java: Java, class_path: Iterable[Path]) -> None:
         said = [_looks(java.command.resolve()), *map(_looks, class_path)]
         self._file = folder / f"classes-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.jsa"
         self._failed = self._file.with_suffix(".failed")
-        self._new = scratch / self._file.name
+        self._new = self._file.with_suffix(f".{secrets.token_hex(4)}")  # while it is written
         self.missing = not self._file.is_file() and not self._tried()
         """Whether this JVM is to write it at its end."""
 
@@ -59,13 +58,21 @@ class ClassArchive:
         try:
             if self._new.is_file():
                 self._new.replace(self._file)
-                found = sorted(self._file.parent.glob("classes-*.jsa"), key=lambda each: each.stat().st_mtime)
-                for old in found[:-_KEPT]:
-                    old.unlink()
-                return
-            self._failed.touch()
+                self._tidy()
+            else:
+                self._failed.touch()
         except OSError as error:
             _log.info("the class archive was not kept, so starts of Spark take longer: %s", error)
+
+    def _tidy(self) -> None:
+        """The least used go, and what JVMs that were killed had begun to write."""
+        looked = sorted((each.stat().st_mtime, each) for each in self._file.parent.glob("classes-*"))
+        kept = [each for _, each in looked if each.suffix == ".jsa"][-_KEPT:]
+        for at, each in looked:
+            unused = each.suffix == ".jsa" and each not in kept
+            half = each.suffix not in (".jsa", ".failed") and time.time() - at > _WRITTEN
+            if unused or half:
+                each.unlink()
 
     def _tried(self) -> bool:
         try:

@@ -199,7 +199,7 @@ class SparkHost:
         path = [str(asking), *filter(None, ours.get("spark.driver.extraClassPath", "").split(":"))]
         if "spark.jars.packages" not in ours:  # else its class path is another one next time
             self._archive = ClassArchive(
-                cache, scratch, self._java, [*map(Path, path), *sorted((spark / "jars").iterdir())]
+                cache, self._java, [*map(Path, path), *sorted((spark / "jars").iterdir())]
             )
             closed["spark.driver.defaultJavaOptions"] += f" {self._archive.options}"
         return ours | closed | {"spark.driver.extraClassPath": ":".join(path)}
