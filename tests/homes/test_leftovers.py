@@ -129,7 +129,6 @@ def test_who_removes_the_data_folder_and_kills_leaves_nothing_for_longer_than_un
     head = psutil.Process(handle.record.head["pid"])
     head.kill()
     eventually(lambda: not runs(head.pid), 30, "it ends")
-    shutil.rmtree(paths.data_folder())
     told = json.loads((gone / ".shoal.json").read_text())
     # One whose head lives, one whose head only a container of somebody's sees, one whose folder is there.
     alive, hidden, found = (gone.with_name(f"shoal-{secrets.token_hex(8)}") for _ in range(3))
@@ -138,6 +137,7 @@ def test_who_removes_the_data_folder_and_kills_leaves_nothing_for_longer_than_un
     for each, more in ((alive, identity()), (hidden, {"space": "pid:[1]"}), (found, {"folder": str(here)})):
         shutil.copytree(gone, each)
         (each / ".shoal.json").write_text(json.dumps(told | more))
+    shutil.rmtree(paths.data_folder())  # now anybody's next start may take the first one away
     try:
         with shoal.dask("small", workers=1, project=project, quiet=True) as another:
             assert not gone.exists()
