@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +51,22 @@ def test_fast_fails_where_a_test_starts_a_java(fast: ModuleType, tmp_path: Path,
     assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 1
     guilty.write_text("def test_it():\n    pass\n")
     assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 0
+
+
+def test_what_other_versions_run_needs_no_client_of_kubernetes() -> None:
+    """`make versions` takes minutes, and its environments lack that extra."""
+    script = (
+        "import sys, pytest; sys.modules.update(dict.fromkeys(('kr8s', 'httpx2'))); "
+        "sys.exit(pytest.main(['-q', '-n0', '-p', 'no:cacheprovider', '--collect-only', *sys.argv[1:]]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        *runpy.run_path(str(ROOT / "tests" / "versions" / "run.py"))["UNIT"],
+    ]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stdout[-3000:]
 
 
 def test_no_file_that_is_to_be_ignored_is_kept() -> None:

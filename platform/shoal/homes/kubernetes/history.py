@@ -13,10 +13,9 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
-from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, namespaces_of_users
 from shoal.homes.kubernetes.names import ASKED_AS, CLUSTER, NAMED, OVER, RECORD
@@ -25,6 +24,9 @@ from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.structure import written
 from shoal.model.cluster import Reason, State
 from shoal.model.status import Event
+
+if TYPE_CHECKING:
+    from shoal.homes.kubernetes.api import Api
 
 _log = logging.getLogger("shoal.homes")
 Json = Mapping[str, Any]
