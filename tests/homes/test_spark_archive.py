@@ -58,7 +58,8 @@ def test_one_that_could_not_be_made_is_tried_again_in_a_week(tmp_path: Path, jar
     assert made(tmp_path, jar).missing
 
 
-def test_two_are_kept_those_used_last(tmp_path: Path, jar: Path) -> None:
+def test_those_used_last_are_kept(tmp_path: Path, jar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.engines.spark.archive._KEPT", 2)
     left = made(tmp_path, jar)._new  # of a JVM that was killed
     left.write_bytes(b"half")
     os.utime(left, (0, 0))
