@@ -253,9 +253,8 @@ class ObjectStore:
         with self._refusals.trying(cluster_id, END):
             for pod in self._pods.get(cluster_id, []):
                 if role(pod) == names.RUNNER and not over(pod) and not going(pod):
-                    self._keep_log(
-                        cluster_id, pod
-                    )  # a pod that is deleted may be gone before it is seen again
+                    # A pod that is deleted may be gone before it is seen again.
+                    self._keep_log(cluster_id, pod)
                     self._end(pod, _SCRIPT)
                 if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
                     self._end(pod, None)
