@@ -26,6 +26,7 @@ class Sentence(StrEnum):
     OVERDUE = "it reached its maximum lifetime of {limit}, and its head did not end it"
     ALONE = "no client was connected for {limit}"
     UNATTENDED = "no client was waiting for it for {limit}"
+    LEFT = "no client was waiting for it for {limit}; the last one was {client}"
     IDLE = "nothing was computed for {limit}"
     CRASHED = "the head process{pid} exited unexpectedly; `shoal logs {name}`"
     SILENT = "no heartbeat from the head for {limit}"
@@ -78,9 +79,9 @@ class Pulse:
     """What a head sees of its own cluster, in seconds by a clock that does not jump.
 
     ``lived``: since its head began. ``alone``: for so long nobody has been connected, or has waited for one that is in
-    the queue, ``idle``: for so long nothing was computed; None: not so now, or not known (unknown is not idle).
+    the queue; ``idle``: for so long nothing was computed; None: not so now, or not known (unknown is not idle).
     ``said``: why it has to end in any case, in words of the engine, of its client or of its own start. ``phase``: how
-    far it has come, where that is new.
+    far it has come, where that is new. ``last``: who waited last for one in the queue, where that is known.
     """
 
     lived: float = 0.0
@@ -88,6 +89,7 @@ class Pulse:
     idle: float | None = None
     said: End | None = None
     phase: Phase | None = None
+    last: str = ""
 
 
 def due(pulse: Pulse, timeouts: Timeouts) -> End | None:
@@ -108,7 +110,8 @@ def unattended(pulse: Pulse, timeouts: Timeouts) -> End | None:
     looking."""
     if pulse.alone is None or timeouts.no_client >= timeouts.max or pulse.alone < timeouts.no_client:
         return None
-    return End(Reason.CLIENT_GONE, Sentence.UNATTENDED.format(limit=timeouts.no_client))
+    sentence = Sentence.LEFT if pulse.last else Sentence.UNATTENDED
+    return End(Reason.CLIENT_GONE, sentence.format(limit=timeouts.no_client, client=pulse.last))
 
 
 def ahead(pulse: Pulse, timeouts: Timeouts) -> NextEnd:

@@ -30,6 +30,7 @@ from shoal.homes.base import Request, Wrote, at_least_one, requested
 from shoal.homes.kubernetes import connecting, history, in_force, logs, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import applied_name
+from shoal.homes.kubernetes.attending import attend
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import (
@@ -116,15 +117,15 @@ class KubernetesHome:
             return found
         begin = time.monotonic()
         while True:
-            cluster = self._read(self._api.get(_path(found)))
+            found = self._api.get(_path(found))
+            cluster = self._read(found)
             if cluster.state is State.REFUSED:
                 raise self._refusal(cluster)
             if cluster.state is not State.QUEUED:
                 return cluster
             answered = cluster.reason not in (Reason.REQUESTED, Reason.GOVERNOR_AWAY)
-            if answered and request.workload.queue:
-                return cluster
-            if time.monotonic() - begin > KUBERNETES.decide:
+            if (answered and request.workload.queue) or time.monotonic() - begin > KUBERNETES.decide:
+                attend(self._api, found, self._read)
                 return cluster
             time.sleep(_LOOK)
 
@@ -175,7 +176,7 @@ class KubernetesHome:
     def would(self, request: Request) -> Decision:
         """By the accounts that may be read here, and this project's own policy."""
         known = self.find(request.name, request.owner)
-        same = self._uid(known) if known is not None and not known.state.ended else ""
+        same = self._names[known.id][2] if known is not None and not known.state.ended else ""
         team = self._policy.limits_of(request.owner).team
         fresh = requested(request, same, team, time.time(), str(self._project.folder))
         return would(self._snapshot(), self._policy, fresh)
@@ -314,7 +315,8 @@ class KubernetesHome:
         return cluster
 
     def attend(self, cluster_id: str) -> None:
-        """Nobody there can see whether the process that waits for a request lives."""
+        """By a Lease that this process renews."""
+        attend(self._api, self._by_id(cluster_id), self._read)
 
     def note_exit(self, cluster_id: str, code: int) -> None:
         self._wish(self._by_id(cluster_id), {"exitCode": code})
@@ -388,9 +390,6 @@ class KubernetesHome:
         if status.state.ended:
             tunnel.close(metadata["uid"])
         return cluster_of(found, status, spec, status.plan or unplanned(spec), its_id)
-
-    def _uid(self, cluster: Cluster) -> str:
-        return self._names[cluster.id][2]
 
     def _pods(self, metadata: Object) -> list[Object]:
         selector = f"{OF_CLUSTER}={metadata['uid']}"

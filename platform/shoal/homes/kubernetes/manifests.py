@@ -69,6 +69,7 @@ def cluster_wide(system: str) -> list[Object]:
                 _rule([GROUP], [RECORD.plural], ["list"]),
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
                 _rule([""], ["resourcequotas"], ["get", "list"], [ADMITTED]),
+                _rule(["coordination.k8s.io"], ["leases"], ["list"]),
             ],
         ),
         _binding(f"{system}-governor", None, [_account(GOVERNOR, system)]),
@@ -120,6 +121,9 @@ def of_user(
                 _rule([""], ["namespaces"], ["get"]),  # their own: whose it is
                 _rule([""], ["pods", "pods/log", "events", "resourcequotas"], ["get", "list", "watch"]),
                 _rule([""], ["pods/portforward"], ["create", "get"]),
+                _rule(
+                    ["coordination.k8s.io"], ["leases"], ["create", "patch"]
+                ),  # that they wait for a cluster
             ],
         ),
         _binding(RIGHTS, namespace, people),

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError, StaleRecordError
 from shoal.governor.actions import Scope
@@ -20,12 +21,13 @@ from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.attending import Attendances
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.history import History
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, namespaces_of_users, user_of
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, OF_CLUSTER, POD, REPORT, SERVICE
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, LEASE, OF_CLUSTER, POD, REPORT, SERVICE
 from shoal.homes.kubernetes.objects import (
     LINES,
     HeadReport,
@@ -72,7 +74,7 @@ _log = logging.getLogger("shoal.homes")
 _OWNERS = 60.0  # s for which it is remembered whose a namespace is
 _SWEEP = 60.0  # s between two looks for passes to clusters that are gone
 _SCRIPT = 10  # s that a script gets to end, where its cluster ends before it
-_PODS = {"labelSelector": OF_CLUSTER}
+_OURS = {"labelSelector": OF_CLUSTER}
 
 
 class ObjectStore:
@@ -95,7 +97,7 @@ class ObjectStore:
         self._logs: dict[tuple[str, str], tuple[str, ...]] = {}  # by cluster and role
         self._refusals, self._quotas = Refusals(), Quotas(api, location.system)
         self._where, self._system = location.namespaces or (None,), location.system
-        self._history = History(api, location)
+        self._history, self._attendances = History(api, location), Attendances()
 
     # -- what is decided on -----------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class ObjectStore:
         self._found = {found["metadata"]["uid"]: found for found in self._all(CLUSTER.path)}
         self._refusals.keep(self._found)
         self._pods = {}
-        for pod in self._all(POD.path, **_PODS):
+        for pod in self._all(POD.path, **_OURS):
             uid = cluster_of_pod(pod)
             where = self._found.get(uid or "", pod)["metadata"]["namespace"]
             if uid is not None and where == pod["metadata"]["namespace"]:
@@ -125,6 +127,7 @@ class ObjectStore:
         clusters: dict[str, tuple[Cluster, int]] = {}
         sights: dict[str, Sight] = {uid: Sight(remains=True) for uid in self._pods if uid not in self._found}
         wishes: dict[str, UserWishes] = {}
+        waiting: dict[str, str] = {}
         for uid, found in self._found.items():
             try:
                 spec, status = spec_of(found), status_of(found)
@@ -139,12 +142,16 @@ class ObjectStore:
             pods, report = self._pods.get(uid, []), self._reports.get(uid)
             if not cluster.state.ended:
                 sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, self._refusals.of(uid))
+                if cluster.state is State.QUEUED:
+                    waiting[uid] = found["metadata"]["namespace"]
             elif pods:
                 sights[uid] = Sight(remains=True)
             more = sum(max(0, many) for many in surplus(cluster.plan, pods).values())
             cluster = self._records[uid] = seen_in(cluster, pods, more, report)
             clusters[uid] = cluster, _version(found)
             wishes[uid] = wishes_for(found, spec, cluster, report)
+        for uid, pulse in self._attendances.pulses(waiting, partial(self._all, LEASE.path, **_OURS)).items():
+            sights[uid] = replace(sights[uid], pulse=pulse)
         self._lost = lost_since(self._pods.values(), self._lost, time.monotonic())
         read_accounts = {key: (account_read(found), _version(found)) for key, found in self._accounts.items()}
         bounded = self._quotas.bounding(self._found.values())
