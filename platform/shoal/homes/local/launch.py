@@ -37,9 +37,8 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
     folder = paths.make_private(paths.run_folder(cluster_id))
     ours = {MARK: cluster_id} | ahead.settings(engine) | dict(environment)
     if (process := ahead.take(cluster_id, ours, folder, LOG)) is not None:
-        _started.append(process)
         _log.debug("%s: its head is process %s, started ahead", cluster_id, process.pid)
-        return identity(process.pid)
+        return _known(process)
     try:
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
@@ -55,9 +54,15 @@ def launch(cluster_id: str, engine: str, environment: Mapping[str, str]) -> dict
         raise InfrastructureError(
             f"the head of {cluster_id} could not be started: {error}", hint="Check the machine's limits."
         ) from error
-    _started.append(process)
     _log.debug("%s: its head is process %s", cluster_id, process.pid)
-    return identity(process.pid)
+    return _known(process)
+
+
+def _known(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Its identity, also of one that has died already: first, since another thread may reap it then."""
+    found = identity(process.pid)
+    _started.append(process)
+    return found
 
 
 @atexit.register
