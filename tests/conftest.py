@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 # Kubernetes is started by the first test that wants it, and only then.
 pytest_plugins = ["cluster.fixtures", "lanes", "postgresql_server", "s3_server"]
 
+PACKAGE = Path(__file__).parents[1] / "platform" / "shoal"
 MARK = "SHOAL_CLUSTER"
 
 # A project whose clusters start quickly: one template for both engines, one tier, a target with prices.
@@ -58,7 +60,10 @@ PROJECT = {
 }
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in each lane
+        # Thousands of processes import the package, and where PYTHONDONTWRITEBYTECODE is set each would compile it.
+        compileall.compile_dir(PACKAGE, quiet=1)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Ctrl-C counts in what the tests start, also when they themselves run in the background of a script.
         signal.signal(signal.SIGINT, signal.default_int_handler)

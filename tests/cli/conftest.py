@@ -15,6 +15,8 @@ import sys
 import termios
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,60 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def read_to_the_end(terminal: int) -> str:
+    seen = b""
+    with suppress(OSError):  # the terminal closes with its last process
+        while block := os.read(terminal, 65536):
+            seen += block
+    return seen.decode()
+
+
+def without_colours(seen: str) -> str:
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    # What a spinner wrote over is not seen.
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
+
+
+class Warm:
+    """The process of warm.py, started when it is first asked."""
+
+    def __init__(self, *prefix: str) -> None:
+        self.command = [*prefix, sys.executable, str(Path(__file__).with_name("warm.py"))]
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, asked: dict[str, Any]) -> list[list[Any]]:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+            answers: list[list[Any]] = json.loads(self.process.stdout.readline())
+            return answers
+        except BaseException:  # a test that took too long: its answer is not for the next one
+            self.end()
+            raise
+
+    def end(self) -> None:
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.kill()
+            process.communicate()
+
+
+WARM = {True: Warm(), False: Warm("setpriv", "--bounding-set=-all", "--inh-caps=-all")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_ones_end() -> Iterator[None]:
+    yield
+    for each in WARM.values():
+        each.end()
 
 
 @dataclass
@@ -71,20 +127,20 @@ class Place:
         assert arguments[0] == "submit" or "Traceback" not in err, err  # a script may have one
         return Answer(process.returncode, out, err)
 
-    def many(self, calls: list[list[str]], **changes: str) -> list[Answer]:
-        """Many commands, one after the other, without paying for their imports each time."""
-        done = subprocess.run(
-            [str(Path(SHOAL).with_name("python")), str(Path(__file__).with_name("many.py"))],
-            input=json.dumps(calls),
-            cwd=self.folder,
-            env=self.environment | changes,
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return [Answer(*answer) for answer in json.loads(done.stdout)]
+    def many(
+        self, calls: list[list[str]], *, out: str = "", err: str = "", rights: bool = True, **changes: str
+    ) -> list[Answer]:
+        """Many commands, one after the other, without paying for a start of Python and its imports each time.
+
+        ``out`` and ``err``: files to write to, "closed" for a pipe that nobody reads. Without ``rights`` the modes
+        of files count, which root ignores otherwise.
+        """
+        asked = {"calls": calls, "folder": str(self.folder), "environment": self.environment | changes}
+        return [Answer(*answer) for answer in WARM[rights].ask({**asked, "out": out, "err": err})]
+
+    def quick(self, *arguments: str, **how: Any) -> Answer:
+        """One command in that way."""
+        return self.many([list(arguments)], **how)[0]
 
     def at_terminal(
         self, command: list[str], columns: int, *, pipe: bool = False, **changes: str
@@ -104,26 +160,32 @@ class Place:
                 text=True,
                 start_new_session=True,
             )
-        seen = b""
-        while True:
-            try:
-                block = os.read(master, 65536)
-            except OSError:  # the terminal closes with its last process
-                break
-            if not block:
-                break
-            seen += block
+        seen = read_to_the_end(master)
         os.close(master)
         out, _ = process.communicate(timeout=60)
         self.left_with = process.returncode
-        return out or "", seen.decode()
+        return out or "", seen
 
     def on_terminal(self, columns: int, *arguments: str) -> str:
         """What a person sees of ``shoal`` on a terminal of that width, without colours."""
         _, seen = self.at_terminal([self.command, *arguments], columns)
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
-        # What a spinner wrote over is not seen.
-        return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
+        return without_colours(seen)
+
+    def quick_on_terminal(self, columns: int, *arguments: str) -> str:
+        """The same in a process that ``many`` starts."""
+        master, slave = pty.openpty()
+        try:
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+            with ThreadPoolExecutor(1) as aside:  # a terminal that nobody reads is full at once
+                reading = aside.submit(read_to_the_end, master)
+                self.quick(*arguments, out=os.ttyname(slave), err=os.ttyname(slave), TERM="xterm")
+                os.close(slave)
+                slave = -1
+                return without_colours(reading.result())
+        finally:
+            os.close(master)
+            if slave >= 0:
+                os.close(slave)
 
     def marked(self) -> dict[int, str]:
         """Pid -> cluster id of every live process of a cluster of this home."""

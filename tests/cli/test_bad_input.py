@@ -156,7 +156,7 @@ def test_a_broken_project_is_told_with_every_fault(bare: Any, command: Command) 
     bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: lokal}}\ncolour: red\n")
     bare.write("clusters/etl.yaml", "engines: {dask: {image: x}}\nworkers: {min: 2, max: 1, memory: 3}\n")
     bare.write("idle.py", "")
-    answer = bare(*command.call)
+    answer = bare.quick(*command.call)
     is_told(answer)
     if str(command) == "init":
         assert answer.code == OK, "it does not read what is there"
@@ -181,7 +181,7 @@ def test_without_a_project_the_shipped_one_counts(bare: Any, command: Command) -
         return  # it would run; tests/flows runs it without a project
     bare.write("idle.py", "")
     call = ["etl" if word == "small" else word for word in command.call]
-    answer = bare(*call, *(["--engine", "dask"] if str(command) == "validate" else []))
+    answer = bare.quick(*call, *(["--engine", "dask"] if str(command) == "validate" else []))
     is_told(answer)
     assert answer.code in (OK, USAGE, FAILED), answer  # a name that is not there; a check that failed
     assert "shoal.yaml" not in answer.err, answer
@@ -190,13 +190,13 @@ def test_without_a_project_the_shipped_one_counts(bare: Any, command: Command) -
 @EVERY
 def test_a_ledger_of_a_newer_version_is_left_alone(small: Any, command: Command) -> None:
     furnish(small)
-    assert small("ls").code == OK
+    assert small.quick("ls").code == OK
     file = Path(small.environment["SHOAL_DATA"]) / "ledger.db"
     with sqlite3.connect(file) as database:
         database.execute("update shoal_meta set value = '99' where key = 'version'")
     database.close()
     before = file.read_bytes()
-    answer = small(*command.call)
+    answer = small.quick(*command.call)
     is_told(answer)
     if command.words[0] == "tables" or str(command) in ("init", "images build", *OF_KUBERNETES):
         assert "newer Shoal" not in answer.err, "it needs none"
@@ -209,29 +209,11 @@ def test_a_ledger_of_a_newer_version_is_left_alone(small: Any, command: Command)
     assert file.read_bytes() == before
 
 
-def without_rights(place: Any, *arguments: str, **changes: str) -> Any:
-    """The command as somebody to whom the modes of files matter; root ignores them."""
-    command = [place.command, *arguments]
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root ignores rights, and there is no setpriv to take that away")
-        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
-    done = subprocess.run(
-        command,
-        cwd=place.folder,
-        env=place.environment | changes,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return place.answer(done.returncode, done.stdout, done.stderr)
-
-
 @EVERY
 @pytest.mark.parametrize("closed_to_us", ["data", "project"])
 def test_folders_without_rights_are_told(small: Any, command: Command, closed_to_us: str) -> None:
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root ignores rights, and there is no setpriv to take that away")
     furnish(small)
     data = Path(small.environment["SHOAL_DATA"])
     data.mkdir()
@@ -241,7 +223,9 @@ def test_folders_without_rights_are_told(small: Any, command: Command, closed_to
     if str(command) == "init":
         small.folder.chmod(0o500)
     try:
-        answer = without_rights(small, *[word for word in command.call if word != "--dry-run"])
+        answer = small.quick(
+            *[word for word in command.call if word != "--dry-run"], rights=os.geteuid() != 0
+        )
     finally:
         small.folder.chmod(folder_mode)
         where.chmod(0o700)
@@ -305,7 +289,9 @@ def is_no_defect(closed: Any, usual: Any, call: list[str], *, stderr_too: bool) 
 def test_a_reader_that_goes_away_is_no_defect(
     closed: Any, usually: Callable[[list[str]], Any], command: Command
 ) -> None:
-    is_no_defect(closed, usually(command.call), command.call, stderr_too=False)
+    usual, answer = usually(command.call), closed.quick(*command.call, out="closed")
+    assert answer.code == (CLOSED_PIPE if usual.out else usual.code), (usual, answer)
+    is_told(answer)
 
 
 def test_nor_one_of_help_or_of_both_outputs(closed: Any, usually: Callable[[list[str]], Any]) -> None:
@@ -321,24 +307,13 @@ def test_output_that_cannot_be_written_fails(
     closed: Any, usually: Callable[[list[str]], Any], command: Command
 ) -> None:
     usual = usually(command.call)
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [closed.command, *command.call],
-            cwd=closed.folder,
-            env=closed.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    is_told(closed.answer(done.returncode, "", done.stderr))
+    answer = closed.quick(*command.call, out="/dev/full")
+    is_told(answer)
     if usual.out:
-        assert done.returncode == FAILED, done
-        assert "No space left on device" in done.stderr
+        assert answer.code == FAILED, answer
+        assert "No space left on device" in answer.err
     else:
-        assert done.returncode == usual.code
+        assert answer.code == usual.code
 
 
 # -- on a narrow terminal --------------------------------------------------------------------------------
@@ -359,6 +334,6 @@ def test_a_terminal_of_60_columns_is_wide_enough(closed: Any, command: Command) 
     if str(command) == "demo":
         call = [*call, "--target", "nosuch"]  # further on its lines are Prefect's
     for arguments in (call, [*command.words, "--help"], [*command.words, "--no-such-option"]):
-        screen = closed.on_terminal(60, *arguments)
+        screen = closed.quick_on_terminal(60, *arguments)
         assert screen.strip()
         fits(screen, 60)

@@ -32,7 +32,7 @@ def nightly(shoal: Any) -> Iterator[dict[str, Any]]:
     answer = shoal("up", "small", "-w", "1", "--name", "nightly", "--detach", "--yes", "-o", "json")
     assert answer.code == 0, answer
     yield answer.json
-    shoal("down", "nightly")
+    shoal.quick("down", "nightly")
 
 
 def test_up_answers_when_it_is_ready(nightly: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ def test_ls_tells_whose_it_is_why_since_when_and_when_it_ends(
     shoal: Any, nightly: dict[str, Any], eventually: Callable[..., Any]
 ) -> None:
     def listed() -> dict[str, Any] | None:
-        row = next(row for row in shoal("ls", "-o", "json").json if row["name"] == "nightly")
+        row = next(row for row in shoal.quick("ls", "-o", "json").json if row["name"] == "nightly")
         return row if row["status"]["ends_reason"] else None
 
     row = eventually(listed, 10, "the head has looked around once since it is Ready")
@@ -56,14 +56,14 @@ def test_ls_tells_whose_it_is_why_since_when_and_when_it_ends(
     # Detached: nothing ends it for want of a client, only idleness does.
     assert row["status"]["ends_reason"] == "Idle"
     assert 0 < row["status"]["ends_in"] <= 300
-    text = shoal("ls").out
+    text = shoal.quick("ls").out
     assert re.search(r"nightly\s+alice\s+dask\s+small\s+Ready", text)
 
 
 def test_others_see_it_and_cannot_end_it_by_name(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert [row["owner"] for row in shoal("ls", "-o", "json", SHOAL_USER="bob").json] == ["alice"]
-    assert shoal("ls", "--mine", "-o", "json", SHOAL_USER="bob").json == []
-    assert shoal("down", "nightly", SHOAL_USER="bob").code == 2
+    assert [row["owner"] for row in shoal.quick("ls", "-o", "json", SHOAL_USER="bob").json] == ["alice"]
+    assert shoal.quick("ls", "--mine", "-o", "json", SHOAL_USER="bob").json == []
+    assert shoal.quick("down", "nightly", SHOAL_USER="bob").code == 2
 
 
 def test_the_same_name_gives_the_same_cluster(shoal: Any, nightly: dict[str, Any]) -> None:
@@ -79,10 +79,10 @@ def test_a_name_in_use_is_no_way_to_another_size_and_scale_is(shoal: Any, nightl
     assert refused.code == 2
     assert re.search(r"workers +2 +1\n", refused.err)
     assert "shoal scale nightly 2" in refused.err
-    assert shoal("scale", "nightly", "2", "-o", "json").json["workers"] == 2
-    assert "nightly has 1 worker" in shoal("scale", "nightly", "1").out
-    assert shoal("scale", "nightly", "9").code == 3
-    assert shoal("scale", "nightly", "0").code == 2
+    assert shoal.quick("scale", "nightly", "2", "-o", "json").json["workers"] == 2
+    assert "nightly has 1 worker" in shoal.quick("scale", "nightly", "1").out
+    assert shoal.quick("scale", "nightly", "9").code == 3
+    assert shoal.quick("scale", "nightly", "0").code == 2
 
 
 def test_a_script_submitted_to_a_live_cluster_leaves_it_running(shoal: Any, nightly: dict[str, Any]) -> None:
@@ -90,44 +90,44 @@ def test_a_script_submitted_to_a_live_cluster_leaves_it_running(shoal: Any, nigh
     answer = shoal("submit", "clean.py", "-t", "small", "-w", "1", "--name", "nightly")
     assert (answer.code, answer.out) == (0, "nightly 6\n"), answer
     assert "attached to it, and it keeps running" in answer.err
-    assert nightly["id"] in {row["id"] for row in shoal("ls", "-o", "json").json}
+    assert nightly["id"] in {row["id"] for row in shoal.quick("ls", "-o", "json").json}
 
 
 def test_names_that_are_nearly_right_are_put_right(shoal: Any, nightly: dict[str, Any]) -> None:
     for command in ("why", "logs", "down"):
-        answer = shoal(command, "nihgtly")
+        answer = shoal.quick(command, "nihgtly")
         assert answer.code == 2
         assert "Did you mean nightly?" in answer.err
 
 
 def test_why_walks_to_health(shoal: Any, nightly: dict[str, Any]) -> None:
-    view = shoal("why", "nightly", "-o", "json").json
+    view = shoal.quick("why", "nightly", "-o", "json").json
     assert [step["stage"] for step in view["steps"]] == [
         "policy", "quota", "capacity", "image", "start-up", "health",
     ]  # fmt: skip
     assert [step["outcome"] for step in view["steps"]] == ["passed"] * 5 + ["now"]
     assert view["history"][0]["state"] == "Admitted"
     assert view["history"][-1]["state"] == "Ready"
-    assert "1 of 1 worker ready" in shoal("why", "nightly").out
+    assert "1 of 1 worker ready" in shoal.quick("why", "nightly").out
 
 
 def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert "the head is running" in shoal("logs", "nightly", "-n", "2000").out
-    assert len(shoal("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3
+    assert "the head is running" in shoal.quick("logs", "nightly", "-n", "2000").out
+    assert len(shoal.quick("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3
 
 
 def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert "maximum lifetime is now 2 h" in shoal("extend", "nightly", "+1h").out
-    assert "maximum lifetime is now 1 h 30 min" in shoal("extend", "nightly", "90 min").out
-    too_short = shoal("extend", "nightly", "0.001 s")
+    assert "maximum lifetime is now 2 h" in shoal.quick("extend", "nightly", "+1h").out
+    assert "maximum lifetime is now 1 h 30 min" in shoal.quick("extend", "nightly", "90 min").out
+    too_short = shoal.quick("extend", "nightly", "0.001 s")
     assert too_short.code == 2
     assert "nightly has lived" in too_short.err
     assert "shoal extend nightly +" in too_short.err
-    refused = shoal("extend", "nightly", "+3h")
+    refused = shoal.quick("extend", "nightly", "+3h")
     assert refused.code == 3
     assert "the limit per cluster is 4 h of life: tier standard" in refused.err
     for less in (["-1", "h"], ["-1h"], ["-1 h"]):
-        negative = shoal("extend", "nightly", *less)
+        negative = shoal.quick("extend", "nightly", *less)
         assert (negative.code, "a lifetime cannot be negative" in negative.err) == (2, True)
 
 
@@ -152,41 +152,43 @@ def test_quota_tells_what_waits_apart_from_what_is_held(shoal: Any, nightly: dic
         assert queued["state"] == "Queued"
         assert queued["place"] == 1
         assert queued["latest_start"] is not None
-        memory = next(row for row in shoal("quota", "-o", "json").json["totals"] if row["what"] == "memory")
+        memory = next(
+            row for row in shoal.quick("quota", "-o", "json").json["totals"] if row["what"] == "memory"
+        )
         assert (memory["held"], memory["queued"], memory["free"]) == (2 * 10**9, 2 * 10**9, 4 * 10**9)
-        assert "2 GB queued" in shoal("quota").out
-        assert re.search(r"starts by \d\d", " ".join(shoal("ls", COLUMNS="250").out.split()))
-        why = " ".join(shoal("why", "third", COLUMNS="250").out.split())
+        assert "2 GB queued" in shoal.quick("quota").out
+        assert re.search(r"starts by \d\d", " ".join(shoal.quick("ls", COLUMNS="250").out.split()))
+        why = " ".join(shoal.quick("why", "third", COLUMNS="250").out.split())
         # With its date where that is tomorrow.
         assert re.search(r"starts by (\d{4}-\d\d-\d\d )?\d\d:\d\d at the latest", why)
     finally:
-        shoal("down", "second", "third", "--yes")
+        shoal.quick("down", "second", "third", "--yes")
 
 
 def test_quota_tells_what_is_held_and_by_whom(shoal: Any, nightly: dict[str, Any]) -> None:
-    view = shoal("quota", "-o", "json").json
+    view = shoal.quick("quota", "-o", "json").json
     held = {row["what"]: row["held"] for row in view["totals"]}
     assert held["clusters"] == 1
     assert held["memory"] == 1_000_000_000
     assert [row["name"] for row in view["clusters"]] == ["nightly"]
-    assert "nightly" in shoal("quota").out
+    assert "nightly" in shoal.quick("quota").out
 
 
 def test_top_tells_what_is_used(shoal: Any, nightly: dict[str, Any]) -> None:
-    text = shoal("top", "--once").out
+    text = shoal.quick("top", "--once").out
     assert re.search(r"nightly\s+Ready\s+1/1", text)
     assert "500 MB" in text
-    assert shoal("top", "-o", "json").json[0]["status"]["memory"] > 0
+    assert shoal.quick("top", "-o", "json").json[0]["status"]["memory"] > 0
 
 
 def test_a_report_has_times_and_a_picture(shoal: Any, nightly: dict[str, Any]) -> None:
-    view = shoal("report", "nightly", "--html", "nightly.html", "-o", "json").json
+    view = shoal.quick("report", "nightly", "--html", "nightly.html", "-o", "json").json
     assert view["phases"]["Starting"] > 0
     assert view["price"] is None
     page = (shoal.folder / "nightly.html").read_text()
     assert "<svg" in page
     assert "nightly" in page
-    assert shoal("report", "nightly", "--html", "no/such/folder.html").code == 4
+    assert shoal.quick("report", "nightly", "--html", "no/such/folder.html").code == 4
 
 
 def test_a_refusal_names_the_holder_and_ways_on_that_work(shoal: Any, nightly: dict[str, Any]) -> None:
@@ -198,26 +200,26 @@ def test_a_refusal_names_the_holder_and_ways_on_that_work(shoal: Any, nightly: d
     assert "nightly" in refused.err
     ways = re.findall(r"shoal down ([\w -]+)", refused.err)
     assert ways
-    assert shoal("plan", "small", "-w", "3", "-o", "json").json["admission"]["fits"] is False
-    assert shoal("why", "three", "-o", "json").json["state"] == "Refused"
-    assert shoal("down", *ways[0].split()).code == 0
-    assert shoal("down", "two").code in (0, 2)
+    assert shoal.quick("plan", "small", "-w", "3", "-o", "json").json["admission"]["fits"] is False
+    assert shoal.quick("why", "three", "-o", "json").json["state"] == "Refused"
+    assert shoal.quick("down", *ways[0].split()).code == 0
+    assert shoal.quick("down", "two").code in (0, 2)
     shoal("up", "small", "-w", "1", "--name", "nightly", "--detach", "--yes")
 
 
 def test_down_waits_and_says_what_it_took(shoal: Any) -> None:
     up = shoal("up", "small", "-w", "1", "--name", "brief", "--yes", "-o", "json").json
     assert up["id"] in shoal.marked().values()
-    assert shoal("down", "brief", "--dry-run", "-o", "json").json[0]["state"] == "Ready"
-    answer = shoal("down", "brief", "-o", "json").json
+    assert shoal.quick("down", "brief", "--dry-run", "-o", "json").json[0]["state"] == "Ready"
+    answer = shoal.quick("down", "brief", "-o", "json").json
     assert answer[0]["state"] == "Stopped"
     assert answer[0]["reason"] == "StoppedByUser"
     assert answer[0]["report"]["price"] is None
     assert answer[0]["report"]["worker_hours"] > 0
     assert up["id"] not in shoal.marked().values()
-    assert shoal("down", "brief").code == 2
-    assert "StoppedByUser" in shoal("why", "brief").out
-    assert "brief" in shoal("logs", "brief", "-o", "json").out
+    assert shoal.quick("down", "brief").code == 2
+    assert "StoppedByUser" in shoal.quick("why", "brief").out
+    assert "brief" in shoal.quick("logs", "brief", "-o", "json").out
 
 
 def test_a_script_gets_the_cluster_and_its_exit_code_is_passed_on(shoal: Any) -> None:
@@ -228,7 +230,7 @@ def test_a_script_gets_the_cluster_and_its_exit_code_is_passed_on(shoal: Any) ->
     assert answer.code == 7, answer
     assert answer.out == "job 6 --month 3\n"
     assert "worker-hours" in answer.err
-    assert "job" not in {row["name"] for row in shoal("ls", "-o", "json").json}
+    assert "job" not in {row["name"] for row in shoal.quick("ls", "-o", "json").json}
 
 
 def test_a_script_with_json_answers_apart_from_what_the_script_prints(shoal: Any) -> None:
@@ -255,7 +257,9 @@ def test_a_function_of_a_file_can_be_submitted_and_detached(
     assert list(answer.json) == ["name", "pid", "log"]
     log = Path(answer.json["log"])
     eventually(lambda: "later 6" in log.read_text(), 60, "the script printed")
-    eventually(lambda: "later" not in {r["name"] for r in shoal("ls", "-o", "json").json}, 30, "it ended")
+    eventually(
+        lambda: "later" not in {r["name"] for r in shoal.quick("ls", "-o", "json").json}, 30, "it ended"
+    )
 
 
 @pytest.mark.parametrize("phase", ["Starting", "Ready"])
@@ -282,14 +286,14 @@ def test_ctrl_c_ends_what_submit_started(shoal: Any, phase: str, eventually: Cal
 @pytest.mark.spark
 @pytest.mark.slow
 def test_validate_proves_both_engines_and_leaves_nothing(shoal: Any) -> None:
-    shoal("down", "--all", "--yes")
+    shoal.quick("down", "--all", "--yes")
     answer = shoal("validate", "-t", "small", "-o", "json", timeout=300)
     assert answer.code == 0, answer.out
     checks = {check["check"]: check["result"] for check in answer.json["checks"]}
     for engine in ("dask", "spark"):
         for proof in ("started", "session", "workers", "compute", "tables", "ended"):
             assert checks[f"{engine}: {proof}"] == "ok"
-    assert shoal("ls", "-o", "json").json == []
+    assert shoal.quick("ls", "-o", "json").json == []
 
 
 @pytest.mark.spark

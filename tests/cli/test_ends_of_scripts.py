@@ -76,8 +76,8 @@ def test_what_ends_submit_ends_its_script_and_its_cluster(
     assert f"Ended by {number.name}" in err
     assert "Traceback" not in err, err
     assert gone(pid), "the script goes on"
-    assert small("ls", "-o", "json").json == []
-    (row,) = [row for row in small("ls", "--all", "-o", "json").json if row["name"] == "told"][:1]
+    assert small.quick("ls", "-o", "json").json == []
+    (row,) = [row for row in small.quick("ls", "--all", "-o", "json").json if row["name"] == "told"][:1]
     assert (row["state"], row["exit_code"]) == ("Stopped", 128 + number)
 
 
@@ -88,12 +88,12 @@ def test_a_script_ends_with_a_command_that_was_killed(
     pid = submitted(small, begun, "killed-hard")
     begun[0].kill()
     eventually(lambda: gone(pid), 30, "the script is gone")
-    small("down", "killed-hard")
+    small.quick("down", "killed-hard")
 
 
 def test_down_ends_the_script_in_the_foreground_too(small: Any, begun: list[subprocess.Popen[str]]) -> None:
     pid = submitted(small, begun, "seen-elsewhere")
-    assert small("down", "seen-elsewhere").code == 0
+    assert small.quick("down", "seen-elsewhere").code == 0
     begun[0].communicate(timeout=60)
     assert begun[0].returncode == 128 + signal.SIGTERM
     assert gone(pid)
@@ -102,25 +102,25 @@ def test_down_ends_the_script_in_the_foreground_too(small: Any, begun: list[subp
 def test_down_ends_a_script_in_the_background_and_says_so(small: Any, eventually: Eventually) -> None:
     small.write("endless.py", ENDLESS)
     small("submit", "endless.py", "-t", "small", "-w", "1", "--detach", "--name", "back")
-    pid = eventually(lambda: its_pid(small("logs", "back").out), 60, "it runs")
-    assert small("down", "back").code == 0
+    pid = eventually(lambda: its_pid(small.quick("logs", "back").out), 60, "it runs")
+    assert small.quick("down", "back").code == 0
     assert gone(pid), "the script goes on"
-    waited = small("wait", "back", "-o", "json")
+    waited = small.quick("wait", "back", "-o", "json")
     assert (waited.code, waited.json["result"]) == (128 + signal.SIGTERM, "ended"), waited
-    row = next(row for row in small("ls", "--all", "-o", "json").json if row["name"] == "back")
+    row = next(row for row in small.quick("ls", "--all", "-o", "json").json if row["name"] == "back")
     assert (row["message"], row["exit_code"]) == ("ended by `shoal down`", None)
 
 
 def test_down_ends_a_script_that_has_no_cluster_any_more(small: Any, eventually: Eventually) -> None:
     small.write("alone.py", ALONE)
     small("submit", "alone.py", "-t", "small", "-w", "1", "--detach", "--name", "alone")
-    pid = eventually(lambda: its_pid(small("logs", "alone").out), 60, "it runs")
-    eventually(lambda: small("ls", "-o", "json").json == [], 30, "its cluster is gone")
-    ended = small("down", "alone")
+    pid = eventually(lambda: its_pid(small.quick("logs", "alone").out), 60, "it runs")
+    eventually(lambda: small.quick("ls", "-o", "json").json == [], 30, "its cluster is gone")
+    ended = small.quick("down", "alone")
     assert ended.code == 0, ended
     assert "its script was ended" in ended.out
     assert gone(pid)
-    assert small("down", "alone").code == 2
+    assert small.quick("down", "alone").code == 2
 
 
 def test_up_that_is_terminated_takes_its_cluster_back(
@@ -134,7 +134,7 @@ def test_up_that_is_terminated_takes_its_cluster_back(
     os.kill(up.pid, signal.SIGCONT)
     _, err = up.communicate(timeout=60)
     assert up.returncode == 128 + signal.SIGTERM, err
-    assert small("ls", "-o", "json").json == []
+    assert small.quick("ls", "-o", "json").json == []
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored(small: Any, begun: list[subprocess.Popen[str]]) -> None:

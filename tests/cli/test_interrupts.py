@@ -110,7 +110,7 @@ def go_on(pid: int) -> None:
 
 
 def record(place: Any, name: str) -> dict[str, Any] | None:
-    rows = [row for row in place("ls", "--all", "-o", "json").json if row["name"] == name]
+    rows = [row for row in place.quick("ls", "--all", "-o", "json").json if row["name"] == name]
     return rows[-1] if rows else None
 
 
@@ -118,7 +118,7 @@ def is_gone(place: Any, name: str, eventually: Eventually) -> None:
     eventually(lambda: not place.marked(), 20, "no process is left")
     row = record(place, name)
     assert row is None or (row["state"], row["reason"]) == ("Stopped", "StoppedByUser"), row
-    assert place("quota", "-o", "json").json["clusters"] == [], "it holds nothing"
+    assert place.quick("quota", "-o", "json").json["clusters"] == [], "it holds nothing"
 
 
 def test_every_point_has_a_case() -> None:
@@ -191,8 +191,8 @@ def test_ctrl_c_in_the_queue_and_in_down(small: Any, eventually: Eventually) -> 
     eventually(
         lambda: record(small, "one") is None or record(small, "one")["state"] == "Stopped", 30, "it ends"
     )  # type: ignore[index]
-    assert [row["name"] for row in small("ls", "-o", "json").json] == ["two"]
-    assert small("down", "two", "--yes").code == 0
+    assert [row["name"] for row in small.quick("ls", "-o", "json").json] == ["two"]
+    assert small.quick("down", "two", "--yes").code == 0
     is_gone(small, "one", eventually)
 
 
@@ -206,7 +206,7 @@ def test_ctrl_c_while_looking_on(small: Any, eventually: Eventually) -> None:
         ends_as_interrupted(follow)
         assert record(small, "seen")["state"] == "Ready", "whoever only looks ends nothing"  # type: ignore[index]
     finally:
-        small("down", "seen")
+        small.quick("down", "seen")
 
 
 @pytest.mark.parametrize("module", ["typer", "rich.console", "shoal.client.clusters", "pydantic", "sqlite3"])

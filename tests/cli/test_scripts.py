@@ -24,43 +24,43 @@ def bad(shoal: Any) -> str:
     begun = shoal("submit", "fail.py", "-t", "small", "-w", "1", "--detach", "--name", "bad")
     assert begun.code == 0, begun
     assert "shoal wait bad" in begun.out
-    waited = shoal("wait", "bad", "--timeout", "90 s")
+    waited = shoal.quick("wait", "bad", "--timeout", "90 s")
     assert waited.code == 7, waited
     assert "exit code 7" in waited.out
     return "bad"
 
 
 def test_the_exit_code_of_a_detached_script_is_wherever_its_end_is_told(shoal: Any, bad: str) -> None:
-    row = next(row for row in shoal("ls", "--all", "-o", "json").json if row["name"] == bad)
+    row = next(row for row in shoal.quick("ls", "--all", "-o", "json").json if row["name"] == bad)
     assert (row["state"], row["result"], row["exit_code"]) == ("Stopped", "failed", 7)
-    why = shoal("why", bad, "-o", "json").json
+    why = shoal.quick("why", bad, "-o", "json").json
     assert why["exit_code"] == 7
     last = why["steps"][-1]
     assert (last["outcome"], last["fix"]) == ("failed", f"shoal logs {bad}")
-    assert shoal("report", bad, "-o", "json").json["exit_code"] == 7
+    assert shoal.quick("report", bad, "-o", "json").json["exit_code"] == 7
     for command in (["ls", "--all"], ["why", bad], ["report", bad]):
-        assert "script failed: exit code 7" in " ".join(shoal(*command, COLUMNS="200").out.split())
-    waited = shoal("wait", bad, "-o", "json")
+        assert "script failed: exit code 7" in " ".join(shoal.quick(*command, COLUMNS="200").out.split())
+    waited = shoal.quick("wait", bad, "-o", "json")
     assert (waited.code, waited.json["exit_code"], waited.json["result"]) == (7, 7, "failed")
 
 
 def test_a_failed_script_is_no_clean_run_to_advise_from(shoal: Any, bad: str) -> None:
-    left_out = shoal("advise", "small", "-o", "json").json["left_out"]
+    left_out = shoal.quick("advise", "small", "-o", "json").json["left_out"]
     assert f"{bad}: its script failed (exit code 7)" in left_out
 
 
 def test_logs_are_the_scripts_output_and_the_engines_for_who_asks(shoal: Any, bad: str) -> None:
-    text = shoal("logs", bad).out
+    text = shoal.quick("logs", bad).out
     assert "three is 3" in text
     assert "distributed.scheduler" not in text
-    told = shoal("logs", bad, "-o", "json").json
+    told = shoal.quick("logs", bad, "-o", "json").json
     assert (told["source"], told["name"]) == ("script", bad)
     assert "three is 3" in told["lines"]
-    engine = shoal("logs", bad, "--head", "--level", "info").out
+    engine = shoal.quick("logs", bad, "--head", "--level", "info").out
     assert "distributed.scheduler - INFO" in engine
     assert "three is 3" not in engine
-    assert "distributed.scheduler" not in shoal("logs", bad, "--workers", "--level", "info").out
-    quiet = shoal("logs", bad, "--level", "warning")
+    assert "distributed.scheduler" not in shoal.quick("logs", bad, "--workers", "--level", "info").out
+    quiet = shoal.quick("logs", bad, "--level", "warning")
     assert "distributed.scheduler - INFO" not in quiet.out
     assert "the head is running" in quiet.out
     assert f"shoal logs {bad} --level info" in quiet.err
@@ -84,9 +84,9 @@ def test_logs_follow_a_script_to_its_end(shoal: Any) -> None:
     assert [line for line in followed.out.splitlines() if line.startswith("step")] == [
         f"step {number}" for number in range(6)
     ]
-    waited = shoal("wait", "slow")
+    waited = shoal.quick("wait", "slow")
     assert waited.code == 0, waited
-    view = next(row for row in shoal("ls", "--all", "-o", "json").json if row["name"] == "slow")
+    view = next(row for row in shoal.quick("ls", "--all", "-o", "json").json if row["name"] == "slow")
     assert view["result"] == "succeeded"
 
 
@@ -96,16 +96,16 @@ def test_a_script_that_never_got_a_cluster_is_waited_for_and_its_refusal_is_read
         shoal("up", "small", "-w", "1", "--name", name, "--detach", "--yes")
     begun = shoal("submit", "never.py", "-t", "small", "-w", "1", "--detach", "--name", "never")
     assert begun.code == 0, begun
-    waited = shoal("wait", "never", "--timeout", "60 s")
+    waited = shoal.quick("wait", "never", "--timeout", "60 s")
     assert waited.code == 3, waited
-    assert "you hold 2 of 2" in shoal("logs", "never").out
-    shoal("down", "stays-too")
-    late = shoal("wait", "stays", "--timeout", "1 s")
+    assert "you hold 2 of 2" in shoal.quick("logs", "never").out
+    shoal.quick("down", "stays-too")
+    late = shoal.quick("wait", "stays", "--timeout", "1 s")
     assert late.code == 4
     assert "has not ended after 1 s" in late.err
-    shoal("down", "stays")
-    assert shoal("wait", "stays").code == 0
-    assert shoal("wait", "nosuch").code == 2
+    shoal.quick("down", "stays")
+    assert shoal.quick("wait", "stays").code == 0
+    assert shoal.quick("wait", "nosuch").code == 2
 
 
 def test_a_name_that_cannot_be_pasted_is_refused_before_anything_starts(shoal: Any) -> None:
@@ -117,7 +117,7 @@ def test_a_name_that_cannot_be_pasted_is_refused_before_anything_starts(shoal: A
         assert answer.code == 2, answer
         assert answer.err.startswith("Error: '"), "nothing is shown of what cannot be"
         assert "cannot be a cluster's name" in answer.err
-    assert not set(names) & {row["name"] for row in shoal("ls", "--all", "-o", "json").json}
+    assert not set(names) & {row["name"] for row in shoal.quick("ls", "--all", "-o", "json").json}
 
 
 def test_a_script_of_any_name_gets_a_cluster_with_a_name(shoal: Any) -> None:
@@ -133,10 +133,10 @@ def test_a_script_that_was_killed_is_no_success(shoal: Any, eventually: Callable
     begun = shoal(
         "submit", "endless.py", "-t", "small", "-w", "1", "--detach", "--name", "killed", "-o", "json"
     ).json
-    eventually(lambda: "on it" in shoal("logs", "killed").out, 60, "it runs")
+    eventually(lambda: "on it" in shoal.quick("logs", "killed").out, 60, "it runs")
     os.kill(begun["pid"], signal.SIGTERM)
-    shoal("down", "killed")
-    waited = shoal("wait", "killed", "--timeout", "60 s")
+    shoal.quick("down", "killed")
+    waited = shoal.quick("wait", "killed", "--timeout", "60 s")
     assert waited.code not in (0, 2), waited
 
 

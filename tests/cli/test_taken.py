@@ -61,11 +61,11 @@ def test_tables_are_listed(shoal: Any, written: str) -> None:
     assert [row["added_rows"] for row in json.loads(history.out)] == [2, 2]
     assert nothing.code == 0
     assert "Namespace nosuch holds no tables" in nothing.err
-    assert shoal("tables", "history", "shop.ordrs").code == 2
+    assert shoal.quick("tables", "history", "shop.ordrs").code == 2
     place = Path(found["nyc.flights"]["location"].removeprefix("file://"))
     place.rename(place.with_name("away"))
     try:
-        broken = shoal("tables")
+        broken = shoal.quick("tables")
     finally:
         place.with_name("away").rename(place)
     assert (broken.code, "shop.orders" in broken.out) == (4, True), (
@@ -101,7 +101,7 @@ def test_tables_are_kept_small(shoal: Any, written: str) -> None:
     assert json.loads(deleted.out)["paths"] == []
     assert "shop.orders has no tag 'none'" in untagged.err
     assert [row["total_rows"] for row in json.loads(after.out)] == [4]
-    refused = shoal("tables", "remove-orphans", "shop.orders", "--older-than", "1h")
+    refused = shoal.quick("tables", "remove-orphans", "shop.orders", "--older-than", "1h")
     assert refused.code == 2
     assert "less than 24 hours" in refused.err
 
@@ -113,13 +113,13 @@ def test_a_writes_result_is_told_in_a_line(written: str) -> None:
 
 
 def test_usage_adds_up_what_runs_took(shoal: Any) -> None:
-    before = json.loads(shoal("usage", "-o", "json").out)["total"]["runs"]
+    before = json.loads(shoal.quick("usage", "-o", "json").out)["total"]["runs"]
     shoal("up", "small", "-w", "1", "--name", "spent", "--detach", "--yes")
     only, everything = shoal.many([["top", "spent", "-o", "json"], ["top", "nosuch"]])
     assert [row["name"] for row in json.loads(only.out)] == ["spent"]
     assert everything.code == 2
-    assert shoal("down", "spent").code == 0
-    said = json.loads(shoal("usage", "--since", "1 h", "-o", "json").out)
+    assert shoal.quick("down", "spent").code == 0
+    said = json.loads(shoal.quick("usage", "--since", "1 h", "-o", "json").out)
     assert list(said) == ["since", "templates", "total"]
     assert list(said["total"]) == [
         "runs", "failed", "lived", "worker_hours", "cost", "peak_worker_memory",
@@ -127,22 +127,24 @@ def test_usage_adds_up_what_runs_took(shoal: Any) -> None:
     assert said["total"]["runs"] == before + 1
     assert said["total"]["worker_hours"] > 0
     assert said["templates"][0]["template"] == "small"
-    row = next(row for row in json.loads(shoal("ls", "--all", "-o", "json").out) if row["name"] == "spent")
+    row = next(
+        row for row in json.loads(shoal.quick("ls", "--all", "-o", "json").out) if row["name"] == "spent"
+    )
     assert row["result"] == "ended"
     assert row["taken"]["worker_hours"] > 0
-    page = shoal("report", "spent", "--html", "spent.html")
+    page = shoal.quick("report", "spent", "--html", "spent.html")
     assert str(shoal.folder / "spent.html") in page.err.replace("\n", "")
-    text = shoal("ls", "--all").out
+    text = shoal.quick("ls", "--all").out
     for column in ("RESULT", "TOOK", "COST", "PEAK"):
         assert column in text.splitlines()[0]
-    assert "total" in shoal("usage").out
+    assert "total" in shoal.quick("usage").out
 
 
 def test_costs_of_a_priced_run(shoal: Any) -> None:
     """One run at the target that has prices, as text, JSON, CSV and FOCUS; all say the same sum."""
     there = ["--target", "priced"]
     assert shoal("up", "small", "-w", "1", "--name", "paid", "--detach", "--yes", *there).code == 0
-    assert shoal("down", "paid", *there).code == 0
+    assert shoal.quick("down", "paid", *there).code == 0
     asked = ["cost", "--by", "target", "--by", "name", *there]
     text, plain, table, focus, wasted, wrong, nothing = shoal.many(
         [
@@ -214,4 +216,4 @@ def test_init_puts_containerfiles_only_before_who_asks(bare: Any) -> None:
     assert "Containerfile" not in plain.out
     assert "images/shoal-dask/Containerfile" in images.out
     assert not (Path(bare.folder) / "one" / "images").exists()
-    assert bare("plan", "etl", "--project", "one").code == 0
+    assert bare.quick("plan", "etl", "--project", "one").code == 0
