@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Pods:
             )
         return self.running[name]
 
-    def up(self, project: Path, *names: str, **more: str) -> Any:
+    def up(self, project: Path, *names: str, packages: Sequence[str] = (), **more: str) -> Any:
         """A cluster whose workers are started once it has a head, as its home does."""
         heads = Path(os.environ["GUEST_STORE"]) / "heads"
 
@@ -78,7 +79,13 @@ class Pods:
         with ThreadPoolExecutor(1) as pool:
             started = pool.submit(start)
             self.handle = shoal.up(
-                "small", engine="dask", workers=len(names), name="one", project=project, quiet=True
+                "small",
+                engine="dask",
+                workers=len(names),
+                packages=packages,
+                name="one",
+                project=project,
+                quiet=True,
             )
             started.result(30)
         return self.handle

@@ -35,6 +35,7 @@ from shoal.model.status import HeadStatus
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts
 from shoal.units import Bytes, Seconds
 
+from . import index
 from .pods import Pods
 
 Eventually = Callable[..., Any]
@@ -145,6 +146,42 @@ def test_a_life_with_workers_that_come_by_themselves(
     for name in (other, "w-3"):
         pods.running[name].wait(20)
     assert cluster.record.reason is Reason.STOPPED_BY_USER
+
+
+def test_packages_are_on_every_machine_the_same_and_what_is_installed_stays(
+    stand: Path, pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    index.publish(tmp_path / "index", "ebb", "1")
+    index.publish(tmp_path / "index", "tide", "1", "ebb", "dask", "pandas")
+    with index.served(tmp_path / "index", password="hidden") as url:
+        told = {"PIP_INDEX_URL": url, "SHOAL_PACKAGES": "1"}
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        cluster = pods.up(stand, "w-0", packages=["tide>=1"], **told)
+        client = cluster.client
+        # A newer one on the way is for the next cluster: this one's workers are all alike.
+        index.publish(tmp_path / "index", "tide", "2", "ebb")
+        cluster._home.scale(cluster.id, 2)
+        pods.start("w-1", **told)
+        client.wait_for_workers(2, timeout=60)
+
+    assert "hidden" not in "".join(pods.log(name) for name in ("w-0", "w-1")) + cluster.logs()
+
+    def seen() -> tuple[str, ...]:
+        import ebb
+        import pandas
+        import tide
+
+        return tide.VERSION, ebb.VERSION, pandas.__file__
+
+    def task() -> tuple[str, ...]:
+        return seen()
+
+    for each in (seen, task):
+        each.__module__ = "__main__"  # by value: the workers do not have this module
+    expected = ("1", "1", importlib.import_module("pandas").__file__)
+    assert set(client.run(seen).values()) == {expected}, "what is there and fits is not installed again"
+    assert client.run_on_scheduler(seen) == expected, "which reads what tasks are made of"
+    assert client.submit(task).result(60) == expected
 
 
 def test_what_lies_on_the_clients_machine_alone_is_told_once_and_what_is_installed_never(

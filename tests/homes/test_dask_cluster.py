@@ -29,6 +29,8 @@ from shoal.homes.local import endpoints
 from shoal.machine import paths
 from shoal.model.cluster import Reason, State
 
+from . import index
+
 Marked = Callable[[], dict[int, str]]
 Eventually = Callable[..., Any]
 
@@ -403,30 +405,16 @@ def test_the_fourth_worker_and_the_third_cluster_are_refused_and_leave_nothing(
     second.close()
 
 
-def test_packages_are_there_before_work_starts(project: Path, tmp_path: Path) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "back"\nbackend-path = ["."]\n'
-        '[project]\nname = "tide"\nversion = "1"\n'
-    )
-    (package / "back.py").write_text(_BACKEND)
-    with shoal.dask(
-        "small", workers=1, packages=[f"tide @ file://{package}"], project=project, quiet=True
-    ) as cluster:
-        assert cluster.client.submit(lambda: __import__("tide").HIGH).result() == 42
-    with pytest.raises(ClusterEndedError, match="PackagesFailed"):
-        shoal.dask("small", workers=1, packages=[f"x @ file://{tmp_path}/no"], project=project, quiet=True)
-
-
-_BACKEND = """
-import zipfile
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    name = "tide-1-py3-none-any.whl"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.writestr("tide.py", "HIGH = 42")
-        wheel.writestr("tide-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tide\\nVersion: 1\\n")
-        wheel.writestr("tide-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
-        wheel.writestr("tide-1.dist-info/RECORD", "")
-    return name
-"""
+def test_packages_are_there_before_work_starts(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, need in (("tide", "dask"), ("stale", "dask<2000")):
+        index.publish(tmp_path, name, "1", need)
+    with index.served(tmp_path) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        with shoal.dask("small", workers=1, packages=["tide"], project=project, quiet=True) as cluster:
+            assert cluster.client.submit(lambda: __import__("tide").VERSION).result() == "1"
+        with pytest.raises(ClusterEndedError, match="PackagesFailed") as refusal:
+            shoal.dask("small", workers=1, packages=["stale"], project=project, quiet=True)
+    assert "installing stale failed" in str(refusal.value)
+    assert "conflicting dependencies" in str(refusal.value), "the cluster's own Dask stays; in pip's words"

@@ -29,6 +29,7 @@ from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE, STATUS_PORT
 from shoal.model.cluster import Reason, State
 
+from ..homes import index
 from .installing import apply, put_project, remove
 
 pytestmark = [
@@ -42,7 +43,8 @@ Eventually = Callable[..., Any]
 PLACE = (
     "pod: {metadata: {annotations: {example.com/place: node}}, "
     "spec: {tolerations: [{key: example.com/batch, operator: Exists}], "
-    "containers: [{env: [{name: PLACE, value: node}]}]}}"
+    "containers: [{env: [{name: PLACE, value: node}, {name: PIP_INDEX_URL, value: 'INDEX-URL'}, "
+    "{name: PIP_TRUSTED_HOST, value: INDEX-HOST}]}]}}"
 )
 
 
@@ -88,11 +90,16 @@ def governed(
     admin, alice = api_of(kube_node.kubeconfig), api_of(kube_node.kubeconfig_of("alice"))
     apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
     image = kube_image("shoal-dask")
+    assert kube_node.network is not None
+    host = kube_node.network.host
+    index.publish(folder / "index", "tide", "1")
     file = project / "shoal.yaml"
     block = (
         f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}], "
         f"{PLACE}}}\n    images: {{shoal-dask: {image!r}}}"
     )
+    serving = index.served(folder / "index", host)
+    block = block.replace("INDEX-URL", serving.__enter__()).replace("INDEX-HOST", host)
     text = file.read_text().replace("home: local", block, 1)
     file.write_text(text.replace("{cores: 1, memory: 500 MB}", "{cores: 0.2, memory: 700 MB}"))
     put_project(admin, project, system)
@@ -117,6 +124,7 @@ def governed(
         remove(admin, namespace, system)
         admin.close()
         alice.close()
+        serving.__exit__(None, None, None)
 
 
 @pytest.fixture

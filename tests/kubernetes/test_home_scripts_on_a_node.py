@@ -23,6 +23,9 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(600)
 SUBMITTED = """
 import sys, time, shoal, helpers
 cluster = shoal.dask()
+if "stopped" in sys.argv:
+    import tide
+    assert cluster.client.submit(lambda: __import__("tide").VERSION).result() == tide.VERSION == "1"
 print(*sys.argv[1:], cluster.client.submit(helpers.double, 21).result(), flush=True)
 while not cluster.record.plan.timeouts.max > 3600: time.sleep(0.1)
 if "large" in sys.argv: taken = [bytearray(b"1" * 10**8) for _ in range(100)]
@@ -62,8 +65,8 @@ def test_a_script_runs_beside_its_cluster_and_outlives_its_terminal(
         out, err = waits.communicate(timeout=120)
         assert (terminal.returncode, waits.returncode) == (129, code), (out, err)
         assert follows.communicate(timeout=60)[0] == f"{name} 42\n{last}"
-    # What it wrote until it was interrupted is kept.
-    terminal = begin(*how, "--name", "stopped", "--", "stopped")
+    # What it wrote until it was interrupted is kept. It and its workers have the packages that it asked for.
+    terminal = begin(*how, "--name", "stopped", "--package", "tide", "--", "stopped")
     assert terminal.stdout is not None
     assert terminal.stdout.readline() == "stopped 42\n", terminal.communicate(timeout=60)
     terminal.send_signal(signal.SIGINT)

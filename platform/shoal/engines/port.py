@@ -86,7 +86,9 @@ class EngineHost(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid; its stand."""
+    """Where an engine is to run: the plan, its own folder, its mark and its secret; its guard's pid; its stand; what
+    of ``packages=`` was installed for it.
+    """
 
     cluster_id: str
     plan: Plan
@@ -94,6 +96,7 @@ class Site:
     token: str
     guard: int | None = None
     stand: Stand = Stand()
+    packages: tuple[str, ...] = ()
 
     def tree(self) -> Tree:
         """The cluster's processes but its guard: below that, or below its head where there is none."""

@@ -128,11 +128,11 @@ class Head:
         self._desk.say(Reason.HEAD_STARTING, f"the head is running (pid {os.getpid()})")
         reached(CrashPoint.HEAD_STARTING)
         with self._listening():
+            desk, locked = self._desk, tuple[str, ...]()
             if plan.packages:
-                self._desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)} for the workers")
-                install(plan.packages, self._desk.folder / "packages", deadline)
-            desk = self._desk
-            self._site = Site(self._id, plan, desk.folder, desk.token, self._guard, desk.stand)
+                desk.say(Reason.HEAD_STARTING, f"installing {', '.join(plan.packages)}")
+                locked = install(plan.packages, desk.folder / "packages", deadline)
+            self._site = Site(self._id, plan, desk.folder, desk.token, self._guard, desk.stand, locked)
             self._engine = _engine(plan.engine, self._site)
             endpoint = self._engine.start(self._desk.say, deadline)
         reached(CrashPoint.HEAD_ENGINE_UP)

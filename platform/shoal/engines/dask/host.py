@@ -110,6 +110,7 @@ class DaskHost:
         from shoal.engines.dask.arriving import Arriving
         from shoal.engines.dask.code import ClientsCode
         from shoal.engines.dask.dashboard import Guard
+        from shoal.engines.dask.locked import tell_locked
         from shoal.engines.dask.script import Handover
         from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
@@ -120,7 +121,7 @@ class DaskHost:
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
         distributed.nanny.WorkerProcess._init_msg_interval = 0.01
         dask.config.set({"distributed.worker.preload": [WORKER_SETUP]})
-        if self._site.plan.packages:
+        if self._site.packages:
             # A fork has what was imported before they were installed.
             dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
         certificate, key = stand.certificate or make_certificate(name_of(self._site.cluster_id))
@@ -142,6 +143,7 @@ class DaskHost:
         ClientsCode(self._scheduler, elsewhere=not stand.own_workers)
         Handover(self._scheduler)
         tell(self._scheduler)
+        tell_locked(self._scheduler, self._site.packages)
         self._calls = worker_calls.count(self._scheduler, "broadcast", "run_function")
         if stand.own_workers:
             self._workers = Workers(self._site, self._scheduler, self._tls)

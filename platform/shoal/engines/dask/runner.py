@@ -27,16 +27,18 @@ _FAILED = 4  # as commands exit where infrastructure failed
 _COMES = 180.0  # s that its archive may take to come
 _AGAIN = 0.5  # s between two tries
 _TRY = 60.0  # s of one
+_INSTALLED = 300.0  # s that its packages may take
 _SAID = Path("/dev/termination-log")  # what Kubernetes tells of a container's end
-_OWN = ("SHOAL_RUN", "SHOAL_POD_UID", "SHOAL_SCHEDULER")  # nothing of the script's
+_OWN = ("SHOAL_RUN", "SHOAL_POD_UID", "SHOAL_SCHEDULER", "SHOAL_PACKAGES")  # nothing of the script's
 
 
 def main() -> NoReturn:
     """Become the script; where that cannot be, end."""
     try:
         run = read(ScriptRun, json.loads(os.environ["SHOAL_RUN"]))
-        there = unpack(asyncio.run(_taken(run.code)), Path(os.environ["SHOAL_SCRATCH"], "code"))
-        environment = _environment(there)
+        content, packages = asyncio.run(_taken(run.code))
+        there = unpack(content, Path(os.environ["SHOAL_SCRATCH"], "code"))
+        environment = _environment(there, packages)
         os.chdir(there.folder)
         sys.stdout.flush()
         words = command(there.script, run.function, run.arguments)
@@ -51,13 +53,14 @@ def main() -> NoReturn:
     sys.exit(_FAILED)
 
 
-async def _taken(code: str) -> bytes:
-    """The archive, once it is there.
+async def _taken(code: str) -> tuple[bytes, Path | None]:
+    """The archive, once it is there, and the folder of what ``packages=`` asked for.
 
     Raises:
         DeadlineError: it did not come.
         UsageError: it is another one, or was given to another pod.
     """
+    from shoal.engines.dask.locked import get_locked
     from shoal.engines.dask.script import TAKE, ask
     from shoal.engines.dask.security import security
 
@@ -77,16 +80,18 @@ async def _taken(code: str) -> bytes:
         if content := said.get("content"):
             if digest(content) != code:
                 raise UsageError("what came is not what was submitted")
-            return bytes(content)
+            scratch = Path(os.environ["SHOAL_SCRATCH"])
+            return bytes(content), await get_locked(address, tls, scratch, _INSTALLED)
         await asyncio.sleep(_AGAIN)
     raise DeadlineError(f"its code did not come within {_COMES:.0f} s: {failed}")
 
 
-def _environment(there: Unfolded) -> dict[str, str]:
+def _environment(there: Unfolded, packages: Path | None) -> dict[str, str]:
     """This process's, with the script's folders around what is on the path here."""
     kept = {name: value for name, value in os.environ.items() if name not in _OWN}
     here = [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
-    path = os.pathsep.join([*there.front, *here, *there.back])
+    asked = [str(packages)] if packages is not None else []
+    path = os.pathsep.join([*there.front, *asked, *here, *there.back])
     settings = {name: str(value) for name, value in there.more.items()}
     if "SHOAL_PROJECT" in settings:
         settings["SHOAL_PROJECT"] = os.environ["SHOAL_SCRATCH"] + "/code" + settings["SHOAL_PROJECT"]

@@ -197,10 +197,12 @@ class _Worker:
         return 0
 
     async def _serve(self) -> None:
+        import dask
         from distributed import Nanny
         from distributed.system import memory_limit
 
         from shoal.engines.dask.kinds import offered
+        from shoal.engines.dask.locked import get_locked
         from shoal.engines.dask.security import WORKER_SETUP, security
 
         settings, worker = self._settings, self
@@ -212,6 +214,9 @@ class _Worker:
 
         tls = security(settings.certificate, settings.key)
         await _reach(settings, tls)
+        if await get_locked(settings.scheduler, tls, settings.scratch, settings.start_limit) is not None:
+            # A fork has what was imported before they were installed.
+            dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
         threads = max(1, int(settings.cores))
         self._nanny = NotingNanny(
             settings.scheduler,

@@ -210,6 +210,8 @@ def _container(
         "TMPDIR": SCRATCH,
         **environment,
     }
+    if cluster.plan.packages:  # a cache would take as much of the scratch folder once more
+        set_ |= {"SHOAL_PACKAGES": "1", "PIP_NO_CACHE_DIR": "1"}
     variables: list[Object] = [{"name": key, "value": value} for key, value in set_.items()]
     variables += [
         {"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}}
