@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from shoal.client.handles import STOP_WAIT
+from shoal.engines.spark.archive import MAKING
 from shoal.governor.actions import (
     Action,
     Charge,
@@ -25,6 +27,7 @@ from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
 from shoal.homes.fake import PERIODS as FAKE
+from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.local.periods import LOCAL
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.workload import Plan, Workload
@@ -244,6 +247,12 @@ def test_every_sentence_and_time_is_in_the_docs() -> None:
         local, fake = (cell.strip() for cell in row.split("|")[2:4])
         assert local.startswith(str(getattr(LOCAL, name))), row
         assert fake.startswith(str(getattr(FAKE, name))), row
+
+
+def test_an_end_is_waited_for_until_a_head_that_hangs_is_killed() -> None:
+    """And a head does not take so long for an orderly one, whatever its engine still writes."""
+    assert MAKING < LOCAL.stop < STOP_WAIT
+    assert KUBERNETES.stop < STOP_WAIT
 
 
 @pytest.mark.parametrize("wrong", [{"renew": 9}, {"lease": 2}, {"silent": 3}, {"stop": 0}, {"tick": 0}])

@@ -36,7 +36,7 @@ from shoal.words import count
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
 QUEUE_WAIT = 86400.0  # s in the queue
-STOP_WAIT = 30.0
+STOP_WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
 _POLL = 0.02
 
 # Handles of this process, for the moment it forks.
