@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {  # run by a test of its own, with what it needs
     "docs/how-to/prefect.md": "tests/flows/test_guide.py",
+    "docs/how-to/flows.md": "tests/flows/test_flows_guide.py",
     "docs/how-to/kubernetes.md": "tests/kubernetes/test_home_guide.py",
     "docs/contributing.md": "tests/kubernetes/test_node.py",
     "docs/tables.md": "tests/tables/test_docs.py",

@@ -30,7 +30,7 @@ SILENT = {
     "tables",
 }
 # What answers people in their own process.
-SPEAKING = {"cli", "client", "display", "install", "prefect"}
+SPEAKING = {"cli", "client", "display", "flows", "install", "prefect"}
 
 
 @pytest.fixture(autouse=True)

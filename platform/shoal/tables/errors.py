@@ -65,6 +65,10 @@ class QualityError(ShoalError):
         return self.values["report"]
 
 
+class NoRowsError(UsageError):
+    """No row is left to write, which ``on_empty="fail"`` refuses. ``values["table"]`` names the table."""
+
+
 class QualityWarning(UserWarning):
     """Rows break the rules of ``expect=``, and are written all the same, as ``on_failure="warn"`` asks."""
 

@@ -21,6 +21,8 @@ EXAMPLES = """\b
 Examples:
   shoal init
   shoal init my-project
+  shoal init --flow etl sales
+  shoal init --flow etl sales --schedule '0 3 * * *'
 """
 PARTS = ("shoal.yaml", "prefect.yaml", "clusters", "policies", "flows")
 _LEFT_OUT = ("__pycache__", ".gitkeep")
@@ -33,8 +35,23 @@ def add_to(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The folder; created if it does not exist.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="The folder; created if it does not exist. With --flow the flow's name."
+        ),
     ] = Path(),
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            "--flow",
+            metavar="KIND",
+            help="Write a flow of this kind (etl) into the project: flows/NAME.py, and its deployment.",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", metavar="CRON", help="When the flow's deployment runs, in UTC."),
+    ] = None,
     images: Annotated[
         bool,
         typer.Option(
@@ -44,10 +61,17 @@ def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be created.")] = False,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Make a project folder with the default templates, policies and targets; overwrite nothing."""
+    """Make a project folder with the default templates, policies and targets, or a flow in one; overwrite nothing."""
     from shoal.errors import InfrastructureError, UsageError
     from shoal.project.loading import defaults
 
+    if flow is not None:
+        _flow(flow, folder, schedule, images, dry_run, output)
+        return
+    if schedule is not None:
+        raise UsageError(
+            "--schedule goes with --flow", hint="shoal init --flow etl NAME --schedule '0 3 * * *'"
+        )
     if folder.exists() and not folder.is_dir():
         raise UsageError(
             f"{folder} is not a folder", hint="Name a folder, or a path that does not exist yet."
@@ -79,6 +103,33 @@ def init(
         f"\nNext: {'' if here else f'cd {shlex.quote(str(folder))}; '}shoal doctor; shoal plan etl"
         if fresh
         else "\nEverything was already there.",
+        markup=False,
+    )
+
+
+def _flow(kind: str, name: Path, schedule: str | None, images: bool, dry_run: bool, output: o.Output) -> None:
+    from shoal.errors import UsageError
+    from shoal.flows.starting import project_folder, start_flow
+
+    if name == Path():
+        raise UsageError("--flow needs a name for the flow", hint=f"shoal init --flow {kind} sales")
+    if images:
+        raise UsageError("--images and --flow are two things", hint="shoal init --images")
+    root = project_folder(Path.cwd())
+    made = start_flow(kind, str(name), root, schedule, dry_run=dry_run)
+    if output is o.Output.JSON:
+        from shoal.cli.console import write_json
+
+        write_json({"folder": str(root), "made": made, "kept": [], "dry_run": dry_run})
+        return
+    from shoal.cli.console import out
+
+    verbs = ("would make", "would add its deployment to") if dry_run else ("made", "added its deployment to")
+    for verb, file in zip(verbs, made, strict=True):
+        out().print(f"  {verb}  {file}", markup=False)
+    here = "" if root == Path.cwd() else f"cd {shlex.quote(str(root))}; "
+    out().print(
+        f"\nNext: say in flows/{name}.py what it reads and writes; then {here}python flows/{name}.py",
         markup=False,
     )
 

@@ -99,6 +99,8 @@ class CommitRequest:
     change: Change | None = None
     create: Callable[[], Transaction] | None = None
     """Makes the transaction that creates the table, if it is new."""
+    even_empty: bool = False
+    """Make a snapshot of a new table also without files, for what it tells."""
     seconds: float = COMMIT_SECONDS
 
 
@@ -251,11 +253,12 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
     transaction = request.create()
     metadata = transaction.table_metadata
     snapshot_id = snapshot_id_of(metadata.table_uuid, request.branch, request.key, request.turn)
-    if request.files:  # a run that lands no row is not done
+    lands = bool(request.files) or request.even_empty
+    if lands:  # a run that lands no row is not done, unless it is to be
         _remember(request, transaction, metadata, snapshot_id)
     try:
         with _discarding(transaction):
-            if request.files:
+            if lands:
                 append_producer(
                     transaction, snapshot_id, request.files, _summary(request), request.branch
                 ).commit()
@@ -272,7 +275,7 @@ def _create(request: CommitRequest, given: CatalogSettings) -> Landed:
                 delete_manifests(theirs.io, ours)
         raise
     reached(WritePoint.CLIENT_AFTER_SWAP)
-    return Landed(snapshot_id if request.files else 0, replayed=False, table=table)
+    return Landed(snapshot_id if lands else 0, replayed=False, table=table)
 
 
 @contextmanager

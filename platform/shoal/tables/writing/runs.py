@@ -47,7 +47,7 @@ def find_run(metadata: TableMetadata, branch: str, key: str) -> Standing:
     ids = _ids(metadata, branch, key)
     free = next(turn for turn, i in enumerate(ids) if i not in known)
     for i in {last, *ids} & known.keys():
-        if i is not None and _in_past(metadata, known, branch, known[i]):
+        if i is not None and in_past(metadata, branch, known[i]):
             return Standing(i, ids.index(i) if i in ids else free)
     return Standing(last if last not in known else None, free)
 
@@ -89,17 +89,19 @@ def _key(snapshot: Snapshot) -> str | None:
     return snapshot.summary.additional_properties.get("shoal.run-key") if snapshot.summary else None
 
 
-def _in_past(metadata: TableMetadata, known: dict[int, Snapshot], branch: str, wanted: Snapshot) -> bool:
+def in_past(metadata: TableMetadata, branch: str, wanted: Snapshot) -> bool:
     """Whether a branch was made from a snapshot; where its past has expired, whether it may have been."""
+    known = {s.snapshot_id: s for s in metadata.snapshots}
     current = metadata.snapshot_by_name(branch)
     while current is not None and current.snapshot_id != wanted.snapshot_id:
         parent = known.get(current.parent_snapshot_id or 0)
         if parent is None:
             # Where the past seems to begin; if its snapshots were expired, PyIceberg says that there was none.
-            return _age(wanted) < _age(current)
+            return age(wanted) < age(current)
         current = parent
     return current is not None
 
 
-def _age(snapshot: Snapshot) -> tuple[int, int]:
+def age(snapshot: Snapshot) -> tuple[int, int]:
+    """By which of two snapshots is the older one."""
     return snapshot.sequence_number or 0, snapshot.timestamp_ms

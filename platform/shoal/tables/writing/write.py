@@ -23,7 +23,7 @@ from shoal.errors import ShoalError, UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import CommitUnknownError, ConflictError
+from shoal.tables.errors import CommitUnknownError, ConflictError, NoRowsError
 from shoal.tables.keys import hold_secrets
 from shoal.tables.quality.report import report_in
 from shoal.tables.quality.rules import OnFailure, Rules, check_action, read_rules
@@ -62,6 +62,7 @@ commit is tried (``COMMIT_SECONDS``)."""
 _LONGEST_PAUSE = 2.0  # s, before it looks again
 
 Mode = Literal["append", "overwrite", "overwrite_partitions", "upsert"]
+OnEmpty = Literal["pass", "snapshot", "fail"]
 
 
 def write_table(
@@ -79,6 +80,7 @@ def write_table(
     expect: Rules | None = None,
     on_failure: OnFailure = "fail",
     quarantine: str | None = None,
+    on_empty: OnEmpty = "pass",
     catalog: CatalogSettings | None = None,
 ) -> WriteResult:
     """Write a frame into an Iceberg table, as one snapshot.
@@ -107,6 +109,10 @@ def write_table(
     to the table ``quarantine`` (``NAME_quarantine``), with the rules that each breaks. The result's ``quality`` and the
     snapshot's properties tell what was found.
 
+    ``on_empty``: where no row is left to write, ``"pass"`` makes no snapshot (of ``mode="overwrite"``: an empty table),
+    ``"snapshot"`` makes one all the same, for what ``run_key`` and ``properties`` tell, and ``"fail"`` raises
+    :class:`NoRowsError`.
+
     Raises :class:`RuleError`, :class:`SchemaMismatchError`, :class:`ValueNotRepresentableError`,
     :class:`DuplicateKeysError`,
     :class:`ConflictError`, :class:`TableChangedError`, :class:`CommitUnknownError`, :class:`StorageError`,
@@ -130,6 +136,8 @@ def write_table(
         what = "is empty" if isinstance(run_key, str) else f"is {type(run_key).__name__}, not text"
         raise UsageError(f"run_key={run_key!r} {what}.", hint='For example "flow-42/load".')
     check_action(on_failure, quarantine, rules=expect is not None, table=name)
+    if on_empty not in ("pass", "snapshot", "fail"):
+        raise UsageError(f"on_empty={on_empty!r} is not known.", hint='Use "pass", "snapshot" or "fail".')
     refuse_in_its_loop(name)
     settled = catalogs.settings(catalog)
     job = prepare(df, name, settled, partition_by, sort_by, evolve, branch)
@@ -180,13 +188,20 @@ def write_table(
             gate.put_aside()
             summary |= gate.properties
         quality = gate.report if gate is not None else None
-        if not written and mode in ("append", "overwrite_partitions", "upsert") and job.existing is not None:
+        if not written and on_empty == "fail":
+            raise NoRowsError(
+                f"No row is left to write to {name}, and nothing was written.",
+                hint="on_empty='pass' takes no rows for an answer; with mode='overwrite' that empties the table.",
+                table=name,
+            )
+        passed = on_empty == "pass" and job.existing is not None
+        if not written and passed and mode in ("append", "overwrite_partitions", "upsert"):
             seconds = time.monotonic() - started
             return WriteResult(name, 0, 0, (), replayed=False, seconds=seconds, quality=quality)
         removal = None
         if job.existing is not None and mode == "overwrite":
             removal = all_of_it(job.existing, name, branch)
-        elif job.existing is not None and mode == "overwrite_partitions":
+        elif job.existing is not None and mode == "overwrite_partitions" and written:
             removal = these_partitions(job.existing, [w.data_file for w in written], name, branch)
         request = CommitRequest(
             name=name,
@@ -201,8 +216,9 @@ def write_table(
             removal=removal,
             change=job.change,
             create=job.create,
+            even_empty=on_empty == "snapshot",
         )
-        if mode == "upsert" and job.existing is not None:
+        if mode == "upsert" and job.existing is not None and written:
             landed, rewritten = _upsert(job, request, written, context, wanted_keys, settled)
         else:
             landed = commit_surely(request, settled)

@@ -1,0 +1,32 @@
+"""What can be wrong with a flow's input, script or schedule, each kind with its own type.
+
+Why it exists: a team's automations have to tell "no data came" from "the data are others" from "the flow's file is
+wrong". What it must not do: wrap an error of the user's own code.
+"""
+
+from __future__ import annotations
+
+from shoal.errors import NotFoundError, UsageError
+
+
+class InputMissingError(NotFoundError):
+    """The path that a flow reads does not exist, or no file is there that fits. ``values["input"]`` names it."""
+
+
+class EmptyInputError(UsageError):
+    """A file without any content, or an input without rows where that would empty the table."""
+
+
+class InputChangedError(UsageError):
+    """A file's columns or values are not those of the others, or it changed after it was read.
+
+    ``values["file"]`` names it.
+    """
+
+
+class ScriptError(UsageError):
+    """The script of a flow cannot be used: it is not there, or has no such function, or that gives no frame."""
+
+
+class ScheduleError(UsageError):
+    """A schedule that cannot be read, or that never fires."""
