@@ -58,7 +58,7 @@ class File:
 
 
 def is_table(given: str) -> bool:
-    """Whether an input names a table: words with dots, the last of which is no known end of a file's name."""
+    """Whether an input names a table: words with dots, the last of which is not a known end of a file's name."""
     return _TABLE.fullmatch(given) is not None and given.rpartition(".")[2].lower() not in KINDS
 
 

@@ -197,7 +197,7 @@ def types_of(given: Mapping[str, Any] | None) -> dict[str, pa.DataType]:
             found[name] = kind if isinstance(kind, pa.DataType) else pa.type_for_alias(str(kind))
         except ValueError:
             raise UsageError(
-                f"types= says {kind!r} of the column {name!r}, which is no type",
+                f"types= says {kind!r} of the column {name!r}, which is not a type",
                 hint="For example 'int64', 'double', 'string', 'date32', 'timestamp[us]', or one of PyArrow's.",
             ) from None
     return found

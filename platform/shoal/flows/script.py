@@ -49,7 +49,7 @@ class Function:
     name: str
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """What the user's function gives. ScriptError where that is no frame."""
+        """What the user's function gives. ScriptError where that is not a frame."""
         given = _loaded(self.pickled)(part)
         if not isinstance(given, pd.DataFrame):
             raise ScriptError(

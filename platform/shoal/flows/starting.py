@@ -82,7 +82,7 @@ def check_name(name: str) -> None:
 
 
 def check_schedule(cron: str) -> None:
-    """ScheduleError for what is no cron expression, or for a time that never comes. Asks Prefect."""
+    """ScheduleError for what is not a cron expression, or for a time that never comes. Asks Prefect."""
     try:
         from prefect.server.schemas.schedules import CronSchedule
     except ModuleNotFoundError as error:
