@@ -281,7 +281,7 @@ def test_bad_input_is_told_and_nothing_is_written(
         ({"input": ""}, "neither a path nor a table"),
         ({"transform": "clean"}, "neither a function nor a script"),
         ({"late": "at"}, "column and a time"),
-        ({"types": {"id": "number"}}, "no type"),
+        ({"types": {"id": "number"}}, "not a type"),
         ({"quarantine": "sales.bad"}, "expect="),
     ],
 )
