@@ -164,7 +164,7 @@ def etl(
     if bool(keys) != (mode == "upsert"):
         raise UsageError("keys= go with mode='upsert', and mode='upsert' needs them", hint="keys=['id']")
     options = {"keys": keys, "partition_by": partition_by, "sort_by": sort_by, "evolve": evolve, **action}
-    job = _with(job, options)
+    job = replace(job, write=options)
 
     @flow(  # type: ignore[untyped-decorator]
         name=name, log_prints=True, retries=retries, description=description or f"{input} -> {output}"
@@ -323,10 +323,6 @@ def _checked(
         template,
         dict(cluster or {}),
     )
-
-
-def _with(job: Etl, options: Mapping[str, Any]) -> Etl:
-    return replace(job, write=options)
 
 
 def _named(expect: Rules | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import yaml
 
 from shoal.errors import InfrastructureError, MissingExtraError, UsageError
 from shoal.flows.errors import ScheduleError
-from shoal.project.folders import FILE
+from shoal.project.folders import FILE, nearest
 from shoal.words import did_you_mean, sentence
 
 PREFECT = "prefect.yaml"
@@ -236,10 +236,10 @@ def _replace(file: Path, text: str) -> None:
 
 def project_folder(start: Path) -> Path:
     """The project that a folder is in; UsageError without one."""
-    here = start.resolve()
-    found = next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+    found = nearest(start)
     if found is None:
         raise UsageError(
-            f"{here} is in no project: there is no {FILE} here or above", hint="Make one first: shoal init"
+            f"{start.resolve()} is in no project: there is no {FILE} here or above",
+            hint="Make one first: shoal init",
         )
     return found

@@ -27,8 +27,10 @@ def find(start: Path | None = None) -> Path:
     chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
     if chosen:
         return Path(chosen)
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file():
-            return folder
-    return defaults()
+    return nearest(start or Path.cwd()) or defaults()
+
+
+def nearest(start: Path) -> Path | None:
+    """The nearest folder from ``start`` upwards with a ``shoal.yaml``; None where there is none."""
+    here = start.resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)

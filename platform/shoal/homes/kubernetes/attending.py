@@ -16,18 +16,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.errors import NotFoundError, ShoalError
 from shoal.governor.ends import Pulse
 from shoal.homes.kubernetes.errors import ApiClosedError, RightsError
-from shoal.homes.kubernetes.names import CLUSTER, LEASE, OF_CLUSTER
+from shoal.homes.kubernetes.leases import renew
+from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER
 from shoal.homes.kubernetes.objects import Object, legible, owned_by
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.model.cluster import Cluster, State
-from shoal.units import Seconds
 
 if TYPE_CHECKING:  # which needs a client of HTTP
     from shoal.homes.kubernetes.api import Api
@@ -56,14 +55,14 @@ def attend(api: Api, found: Object, read: Callable[[Object], Cluster]) -> None:
     if key in _attended:
         return
     _attended.add(key)
-    lease, pause = _lease(found, lasts), min(max(lasts / _PARTS, _OFTEN), _SELDOM)
-    path = LEASE.path(metadata["namespace"])
-
-    def renew() -> None:
-        try:
-            api.patch(f"{path}/{lease['metadata']['name']}", {"spec": {"renewTime": _now()}})
-        except NotFoundError:
-            api.create(path, lease)
+    pause = min(max(lasts / _PARTS, _OFTEN), _SELDOM)
+    named = {  # it goes with the cluster's object
+        "name": f"{metadata['name']}-client-{secrets.token_hex(4)}",
+        "namespace": metadata["namespace"],
+        "labels": {OF_CLUSTER: metadata["uid"]},
+        "ownerReferences": [owned_by(found)],
+    }
+    spec = {"holderIdentity": _who(), "leaseDurationSeconds": max(1, round(lasts))}
 
     def keep_renewing() -> None:
         while True:
@@ -72,7 +71,7 @@ def attend(api: Api, found: Object, read: Callable[[Object], Cluster]) -> None:
                 now = api.get(CLUSTER.path(metadata["namespace"], metadata["name"]))
                 if now["metadata"]["uid"] != metadata["uid"] or read(now).state is not State.QUEUED:
                     return
-                renew()
+                renew(api, named, spec)
             except (NotFoundError, ApiClosedError, RightsError) as error:
                 _log.debug("%s is attended no more: %s", metadata["name"], error)
                 return
@@ -82,30 +81,6 @@ def attend(api: Api, found: Object, read: Callable[[Object], Cluster]) -> None:
             time.sleep(wait)
 
     threading.Thread(target=keep_renewing, name=f"attends {metadata['name']}", daemon=True).start()
-
-
-def _lease(found: Object, lasts: Seconds) -> Object:
-    """It goes with the cluster's object."""
-    metadata = found["metadata"]
-    return {
-        "apiVersion": LEASE.group_version,
-        "kind": LEASE.name,
-        "metadata": {
-            "name": f"{metadata['name']}-client-{secrets.token_hex(4)}",
-            "namespace": metadata["namespace"],
-            "labels": {OF_CLUSTER: metadata["uid"]},
-            "ownerReferences": [owned_by(found)],
-        },
-        "spec": {
-            "holderIdentity": _who(),
-            "leaseDurationSeconds": max(1, round(lasts)),
-            "renewTime": _now(),
-        },
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _who() -> str:

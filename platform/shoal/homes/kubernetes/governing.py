@@ -8,7 +8,6 @@ What it must not do: decide (``governor.rounds``).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -18,15 +17,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from shoal.errors import NotFoundError, ShoalError, StaleRecordError, UsageError
+from shoal.errors import ShoalError, UsageError
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api, Woken
 from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
+from shoal.homes.kubernetes.leases import renew
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, LEASE, OF_CLUSTER, POD, PROJECT, REPORT
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, OF_CLUSTER, POD, PROJECT, REPORT
 from shoal.homes.kubernetes.periods import KUBERNETES, TELLS
 from shoal.homes.kubernetes.store import ObjectStore
 from shoal.machine.addresses import POD_IP
@@ -111,23 +110,8 @@ class GovernorProgram:
         """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
         if time.monotonic() - self._renewed < TELLS:
             return
-        path = LEASE.path(self._location.system)
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        spec = {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}", "renewTime": now}
-        try:
-            self._api.patch(f"{path}/{GOVERNOR}", {"spec": spec})
-        except NotFoundError:
-            metadata = {"name": GOVERNOR, "namespace": self._location.system}
-            with contextlib.suppress(StaleRecordError):
-                self._api.create(
-                    path,
-                    {
-                        "apiVersion": LEASE.group_version,
-                        "kind": LEASE.name,
-                        "metadata": metadata,
-                        "spec": spec,
-                    },
-                )
+        metadata = {"name": GOVERNOR, "namespace": self._location.system}
+        renew(self._api, metadata, {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}"})
         self._renewed = time.monotonic()
 
     def stop(self) -> None:
