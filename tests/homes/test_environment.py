@@ -9,13 +9,13 @@ import pytest
 import shoal
 from shoal.machine.environment import EnvironmentMismatchWarning, differences, versions
 
-OTHER_CLOUDPICKLE = """
+OTHER_NUMPY = """
 import zipfile
 def build_wheel(folder, config_settings=None, metadata_directory=None):
-    name = "cloudpickle-0.0.1-py3-none-any.whl"
+    name = "numpy-0.0.1-py3-none-any.whl"
     with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        info = "cloudpickle-0.0.1.dist-info"
-        about = "Metadata-Version: 2.1\\nName: cloudpickle\\nVersion: 0.0.1\\n"
+        info = "numpy-0.0.1.dist-info"
+        about = "Metadata-Version: 2.1\\nName: numpy\\nVersion: 0.0.1\\n"
         wheel.writestr(f"{info}/METADATA", about)
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
         wheel.writestr(f"{info}/RECORD", "")
@@ -45,11 +45,11 @@ def test_another_package_on_the_workers_is_told_at_connect(project: Path, tmp_pa
     package.mkdir()
     (package / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "back"\nbackend-path = ["."]\n'
-        '[project]\nname = "cloudpickle"\nversion = "0.0.1"\n'
+        '[project]\nname = "numpy"\nversion = "0.0.1"\n'
     )
-    (package / "back.py").write_text(OTHER_CLOUDPICKLE)
-    packages = [f"cloudpickle @ file://{package}"]
+    (package / "back.py").write_text(OTHER_NUMPY)
+    packages = [f"numpy @ file://{package}"]
     handle = shoal.up("small", engine="dask", workers=1, packages=packages, project=project, quiet=True)
-    said = r"cloudpickle .* here, 0\.0\.1 on the workers"
+    said = r"numpy .* here, 0\.0\.1 on the workers"
     with pytest.warns(EnvironmentMismatchWarning, match=said), handle:
         handle.open()
