@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import sqlalchemy
 
 import shoal
 from shoal.errors import UsageError
+from shoal.tables.catalogs import names
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings, identifier, is_secret, settings
 from shoal.tables.errors import CatalogUnavailableError, TableNotFoundError
@@ -113,6 +116,26 @@ def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TableNotFoundError, match=r"Did you mean nyc\.flights") as caught:
         shoal.read_table("nyc.flihgts", catalog=given)
     assert caught.value.values["similar"] == ["nyc.flights"]
+
+
+def test_a_table_is_made_and_a_name_is_looked_for_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyIceberg asks three times for each namespace: with 300 of them every new table took a second, and a typing
+    error three."""
+    given = CatalogSettings(uri=f"sqlite:///{tmp_path}/c.db", warehouse=str(tmp_path / "w"))
+    for name in ("nyc.flights", "nyc.delays", "trips.all"):
+        with monkeypatch.context() as patch:
+            patch.setattr(names, "table_names", lambda _: pytest.fail("it looked at all the others"))
+            shoal.write_table(pa.table({"id": [1]}), name, catalog=given)
+    opened, asked = catalogs.catalog(given), []
+    shoal.create_table("empty.t", {"id": pa.int64()}, catalog=given)
+    opened.drop_table("empty.t")
+    sqlalchemy.event.listen(opened.engine, "before_execute", lambda *_: asked.append(1))  # type: ignore[attr-defined]
+    found = names.table_names(opened)
+    assert (found, len(asked)) == (["nyc.delays", "nyc.flights", "trips.all"], 1)
+    monkeypatch.setattr(names, "_names_in_sql", lambda _: None)
+    assert names.table_names(opened) == found, "as the catalog itself tells"
 
 
 def test_a_locked_catalog_says_how_long_it_was_tried(tmp_path: Path) -> None:

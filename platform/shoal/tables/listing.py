@@ -13,7 +13,6 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.names import table_names
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.catalogs.reaching import reach
-from shoal.tables.errors import TableNotFoundError
 
 
 def list_tables(namespace: str | None = None, *, catalog: CatalogSettings | None = None) -> list[str]:
@@ -35,10 +34,9 @@ def described(name: str, *, catalog: CatalogSettings | None = None) -> dict[str,
     ``updated`` (seconds since the epoch), ``location``. What its writer did not say is None; None for a table that was
     dropped meanwhile.
     """
-    try:
-        metadata = catalogs.load(name, catalog).metadata
-    except TableNotFoundError:
+    if (table := catalogs.find(name, catalog)) is None:
         return None
+    metadata = table.metadata
     current = metadata.current_snapshot()
     summary = current.summary.additional_properties if current and current.summary else {}
 

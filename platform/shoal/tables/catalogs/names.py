@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
 from shoal.tables.errors import NotSupportedError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ def table_names(opened: Catalog) -> list[str]:
     """Every table of the catalog as ``namespace.table``, sorted."""
     from pyiceberg.exceptions import NoSuchNamespaceError
 
+    if (at_once := _names_in_sql(opened)) is not None:
+        return at_once
     names: set[str] = set()
     pending = list(opened.list_namespaces())
     seen = set()
@@ -36,17 +37,42 @@ def table_names(opened: Catalog) -> list[str]:
     return sorted(names)
 
 
-def no_table(opened: Catalog, identifier: tuple[str, ...], shown_uri: str) -> ShoalError:
-    """The error for a name that is not a table's: :class:`NotSupportedError` if it is a view's, else
-    :class:`TableNotFoundError`, with the names that are like it."""
+def _names_in_sql(opened: Catalog) -> list[str] | None:
+    """By one query: PyIceberg makes three for each namespace. None where the catalog cannot be asked like that."""
+    from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+
+    if not isinstance(opened, SqlCatalog):
+        return None
+    from sqlalchemy import or_, select
+    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.orm import Session
+
+    kind = IcebergTables.iceberg_type
+    query = select(IcebergTables.table_namespace, IcebergTables.table_name).where(
+        IcebergTables.catalog_name == opened.name, or_(kind.is_(None), kind == "TABLE")
+    )
+    try:
+        with Session(opened.engine) as session:
+            return sorted(f"{namespace}.{name}" for namespace, name in session.execute(query))
+    except DatabaseError:
+        return None  # from before there were views, so that it has no such column; or it does not answer
+
+
+def refuse_view(opened: Catalog, identifier: tuple[str, ...]) -> None:
+    """:class:`NotSupportedError` for a name that is a view's."""
     name = ".".join(identifier)
     if _is_view(opened, identifier):
-        return NotSupportedError(
+        raise NotSupportedError(
             f"{name} is a view, not a table: it holds a query, which Spark alone can answer.",
             hint=f"`with shoal.spark() as spark: spark.table({name!r})` reads it. To have its rows in Dask, make a "
             f'table of them there: spark.sql("create table {name}_rows as select * from {name}")',
             view=name,
         )
+
+
+def no_table(opened: Catalog, identifier: tuple[str, ...], shown_uri: str) -> TableNotFoundError:
+    """The error for a name that is nobody's, with the names that are like it."""
+    name = ".".join(identifier)
     known = table_names(opened)
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return TableNotFoundError(

@@ -22,7 +22,7 @@ import platformdirs
 
 from shoal.errors import UsageError
 from shoal.tables.catalogs.drivers import with_driver
-from shoal.tables.catalogs.names import no_table
+from shoal.tables.catalogs.names import no_table, refuse_view
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.credentials import CREDENTIALS, IMPLEMENTATION, TIMEOUT, on_s3
 from shoal.tables.naming import is_name, no_settings, unreadable
@@ -331,6 +331,16 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
 def load(name: str, given: CatalogSettings | None = None) -> Table:
     """The table as it is now. Raises :class:`TableNotFoundError`, with the names that are like it, and
     :class:`NotSupportedError` for a view."""
+    if (found := find(name, given)) is not None:
+        return found
+    settled = settings(given)
+    opened, ident = catalog(settled), identifier(name, settled)
+    raise reach(settled, "list the tables", lambda: no_table(opened, ident, settled.shown_uri))
+
+
+def find(name: str, given: CatalogSettings | None = None) -> Table | None:
+    """The table as it is now, or None. For whoever goes on without: names that are like it are not looked for, which
+    takes as long as the catalog is large. Raises :class:`NotSupportedError` for a view."""
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, ValidationError
 
     settled = settings(given)
@@ -340,6 +350,6 @@ def load(name: str, given: CatalogSettings | None = None) -> Table:
         return reach(settled, f"load the table {name}", lambda: opened.load_table(ident))
     except (ValueError, NotImplementedError, ValidationError) as error:  # also pydantic's
         raise unreadable(".".join(ident), error) from error
-    except (NoSuchTableError, NoSuchNamespaceError) as error:
-        told = reach(settled, "list the tables", lambda: no_table(opened, ident, settled.shown_uri))
-        raise told from error
+    except (NoSuchTableError, NoSuchNamespaceError):
+        reach(settled, f"look for {name}", lambda: refuse_view(opened, ident))
+        return None

@@ -34,7 +34,6 @@ from shoal.tables.errors import (
     ConflictError,
     StorageError,
     TableChangedError,
-    TableNotFoundError,
 )
 from shoal.tables.pyiceberg_commits import (
     append_producer,
@@ -192,14 +191,12 @@ def _unknown(request: CommitRequest, error: Exception) -> CommitUnknownError:
 
 
 def _attempt(request: CommitRequest, given: CatalogSettings) -> Landed:
-    try:
-        table = catalogs.load(request.name, given)
-    except TableNotFoundError as error:
+    if (table := catalogs.find(request.name, given)) is None:
         if request.create is None:
             raise TableChangedError(
                 f"The table {request.name} vanished while rows were written for it.",
                 hint="Nothing was written. Was it dropped or renamed by someone else?",
-            ) from error
+            )
         return _create(request, given)
     metadata = table.metadata
     run = find_run(metadata, request.branch, request.key)

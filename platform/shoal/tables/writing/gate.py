@@ -31,7 +31,6 @@ from shoal.tables.errors import (
     QualityWarning,
     StorageError,
     TableChangedError,
-    TableNotFoundError,
 )
 from shoal.tables.keys import hold_secrets
 from shoal.tables.pyiceberg_private import schema_to_pyarrow
@@ -137,11 +136,8 @@ class QualityGate:
         digest = sum(one.digest for one in self._found) % 2**64
         key = f"{self._run} {digest:016x}"
         turn = 0
-        if self._run_key is not None:
-            try:
-                turn = find_run(catalogs.load(self._side_name, self._settled).metadata, "main", key).turn
-            except TableNotFoundError:
-                turn = 0
+        if self._run_key is not None and (side := catalogs.find(self._side_name, self._settled)) is not None:
+            turn = find_run(side.metadata, "main", key).turn
         request = CommitRequest(
             name=self._side_name,
             base=self._side.base,

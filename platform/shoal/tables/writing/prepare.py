@@ -20,7 +20,6 @@ from shoal.errors import UsageError
 from shoal.tables import arguments
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import TableNotFoundError
 from shoal.tables.formats import refuse_newer
 from shoal.tables.pyiceberg_commits import io_of
 from shoal.tables.pyiceberg_private import FileIO, TableMetadata
@@ -69,9 +68,7 @@ def prepare(
     index_names, schema = frame_columns(df)
     sort = tuple(parse_sorts(sort_by))
     check_columns([column for column, _ in sort], schema.names, "the frame")
-    try:
-        table = catalogs.load(name, settled)
-    except TableNotFoundError:
+    if (table := catalogs.find(name, settled)) is None:
         return _new(name, schema, settled, partition_by, sort_by, sort, index_names, branch)
     refuse_newer(
         table,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from shoal.errors import ShoalError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
-from shoal.tables.errors import TableNotFoundError
 from shoal.tables.writing.commit import CommitRequest, Landed, commit
 
 
@@ -39,9 +38,8 @@ def commit_surely(request: CommitRequest, settled: CatalogSettings) -> Landed:
 def _certainly_not(request: CommitRequest, settled: CatalogSettings) -> bool:
     """Whether the catalog answers, and the table holds nothing of this attempt."""
     try:
-        snapshots = catalogs.load(request.name, settled).metadata.snapshots
-    except TableNotFoundError:
-        return True
+        table = catalogs.find(request.name, settled)
     except ShoalError:
         return False
+    snapshots = [] if table is None else table.metadata.snapshots
     return all(s.summary is None or s.summary["shoal.attempt"] != request.attempt for s in snapshots)
