@@ -27,6 +27,7 @@ import psutil
 from shoal.display.progress import doing
 from shoal.display.run_report import COLUMNS, RunReport
 from shoal.errors import InfrastructureError, MissingExtraError, NotFoundError
+from shoal.machine import prefect_api
 from shoal.machine.java import find_java
 from shoal.machine.loopback import spare
 from shoal.machine.processes import identity
@@ -34,9 +35,6 @@ from shoal.project import loading as project
 from shoal.units import Seconds
 
 FLOW = Path("flows") / "nyc_flights.py"
-SERVER_START = (
-    120  # s; Prefect's own limit is too short for a fresh home on two busy cores (measured: up to 63 s)
-)
 _SERVER = "prefect.server.api.server:create_app"  # in the command line of Prefect's own local API
 _guards: list[subprocess.Popen[bytes]] = []  # kept: collecting one would close its pipe
 _WIDTH = 150  # columns of the report where there is no terminal
@@ -63,7 +61,7 @@ def run(
         with doing("Loading Prefect and Dask"):
             _quiet_prefect()
             flow = load_flow(file)
-        with doing(f"Waiting for {_connect_to()} (at most {SERVER_START} s)"):
+        with doing(f"Waiting for {_connect_to()} (at most {prefect_api.START} s)"):
             _connect()
         result = flow.with_options(log_prints=False)(project=str(root), target=target)
     _tell(result, root, target, Seconds(time.monotonic() - begin), as_json)
@@ -95,21 +93,14 @@ def load_flow(file: Path) -> Any:
 def _need(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(
-            f"the demo needs {', '.join(missing)}, which is not installed",
-            hint="pip install 'shoal[demo]'",
-            extra="demo",
-        )
+        raise MissingExtraError.of("the demo", ", ".join(missing), "demo")
 
 
 def _quiet_prefect() -> None:
     """Prefect without telemetry and chatter. Its settings are read when it is imported: before that."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(SERVER_START))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    # Its ephemeral API writes to the terminal too: a lock that it waits for, and retries, does not belong there.
-    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
+    prefect_api.settle()
     from prefect.settings import PREFECT_HOME
 
     home = Path(PREFECT_HOME.value())

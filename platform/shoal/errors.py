@@ -112,3 +112,9 @@ class OutcomeUnknownError(InfrastructureError):
 
 class MissingExtraError(UsageError, ImportError):
     """A part of Shoal needs packages that are not installed. ``values["extra"]`` names the extra."""
+
+    @classmethod
+    def of(cls, who: str, package: str, extra: str) -> MissingExtraError:
+        """``who`` needs ``package``, which ``extra`` brings."""
+        hint = f"pip install 'shoal[{extra}]'"
+        return cls(f"{who} needs {package}, which is not installed", hint=hint, extra=extra)

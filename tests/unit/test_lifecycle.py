@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.client.handles import STOP_WAIT
+from shoal.client.ending import STOP_WAIT
 from shoal.engines.spark.archive import MAKING
 from shoal.governor.actions import (
     Action,

@@ -30,6 +30,7 @@ def test_a_quota_is_told_with_what_is_asked_for_used_and_given() -> None:
         Reason.WAITING_FOR_QUOTA,
         "quota 'tight' of namespace shoal-alice has no room for its head: pods 1 asked for, 2 of 3 used; "
         "requests.memory 700 MB asked for, 2.1 GB of 2.5 GB used",
+        "tight",
     )
     said = refusal(WEBHOOK, WORKER, "shoal-alice")
     assert said == Refusal(Reason.PLACE_REFUSED, f"the API server refused a worker: {WEBHOOK}")
@@ -59,7 +60,7 @@ def test_whoever_is_refused_waits_and_says_so_and_ends_with_the_same_sentence() 
 
     assert looks(3.0, None) == [StartHead()]
     (move,) = looks(3.0, no)
-    assert move == Move(State.ADMITTED, *no)
+    assert move == Move(State.ADMITTED, no.reason, no.message)
     assert isinstance(move, Move)
     cluster = moved(cluster, move, None, 3.0)
     assert looks(8.0, no) == [StartHead()], "it is tried again, and said once"

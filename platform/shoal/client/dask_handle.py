@@ -20,9 +20,8 @@ from shoal.client.handles import ClusterHandle, why_ended
 from shoal.client.threads import in_thread
 from shoal.display.computing import DaskBar, shows
 from shoal.errors import ForkedError, ShoalError, UsageError
-from shoal.homes.base import Home
+from shoal.homes.base import Home, pages_of
 from shoal.machine.environment import VERSIONS, differences, versions, warn
-from shoal.machine.pages import by_proxy
 from shoal.model.cluster import Cluster, State
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ class DaskCluster(ClusterHandle):
         It holds while this process has the cluster open. ``distributed.dashboard.link`` of Dask's configuration says
         how it has to look where browsers come by a proxy.
         """
-        return by_proxy(self._home.dashboard(self.id))
+        return pages_of(self._home, self.id)
 
     def open(self) -> None:
         _ = self.client
@@ -189,7 +188,7 @@ class DaskCluster(ClusterHandle):
 def _link(home: Home, cluster_id: str) -> str:
     """As ``dashboard``; "" where there is none any more, for a client's ``repr`` may ask."""
     with contextlib.suppress(ShoalError, OSError):
-        return by_proxy(home.dashboard(cluster_id))
+        return pages_of(home, cluster_id)
     return ""
 
 

@@ -21,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from shoal.client import around
+from shoal.client.ending import wait_for_end
 from shoal.client.threads import in_thread
 from shoal.display import card
 from shoal.display.progress import Progress, line, progress
@@ -36,7 +37,6 @@ from shoal.words import count
 
 START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
 QUEUE_WAIT = 86400.0  # s in the queue
-STOP_WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
 _POLL = 0.02
 
 # Handles of this process, for the moment it forks.
@@ -192,15 +192,7 @@ class ClusterHandle(ABC):
             return
         self._finalizer.detach()
         self._home.stop(self.id, Reason.STOPPED_BY_USER, self._closing)
-        begin = time.monotonic()
-        while not self.record.state.ended or self._home.remains(self.id):
-            if time.monotonic() - begin > STOP_WAIT:
-                hint = self._home.unresponsive(self.record) or f"`shoal why {self.name}` tells how far it is."
-                raise DeadlineError(
-                    f"{self.name} has not ended {STOP_WAIT:.0f} s after it was asked to",
-                    hint=f"It will. {hint}",
-                )
-            time.sleep(_POLL)
+        self._cluster = wait_for_end(self._home, self.id)
         if self._shown is not None:
             self._shown.settle(self._cluster, self.report())
 

@@ -88,11 +88,7 @@ def check_schedule(cron: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != "prefect":
             raise
-        raise MissingExtraError(
-            "a schedule needs Prefect, which is not installed",
-            hint="pip install 'shoal[prefect]'",
-            extra="prefect",
-        ) from error
+        raise MissingExtraError.of("a schedule", "Prefect", "prefect") from error
     import asyncio
 
     try:

@@ -302,6 +302,15 @@ class Desk(Protocol):
         ...
 
 
+def pages_of(home: Home, cluster_id: str) -> str:
+    """The link to the engine's own pages while this process has the cluster open, as browsers come here.
+
+    Raises:
+        ShoalError, OSError: there are none, or none any more.
+    """
+    return by_proxy(home.dashboard(cluster_id))
+
+
 def dashboard_of(home: Home, cluster: Cluster, *, lasting: bool = False) -> str:
     """The link to the engine's own pages; "" where there are none, or where they are not one's own to see.
 
@@ -309,8 +318,7 @@ def dashboard_of(home: Home, cluster: Cluster, *, lasting: bool = False) -> str:
     """
     if cluster.state is State.READY and cluster.owner == home.user():
         with contextlib.suppress(ShoalError, OSError):
-            link = home.dashboard(cluster.id, lasting=lasting)
-            return link if lasting else by_proxy(link)
+            return home.dashboard(cluster.id, lasting=True) if lasting else pages_of(home, cluster.id)
     return ""
 
 

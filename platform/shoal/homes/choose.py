@@ -170,11 +170,7 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"home 'kubernetes' needs {error.name}, which is not installed",
-            hint="pip install 'shoal[kubernetes]'",
-            extra="kubernetes",
-        ) from error
+        raise MissingExtraError.of("home 'kubernetes'", str(error.name), "kubernetes") from error
 
 
 def _brought(group: str, name: str) -> Any:

@@ -17,11 +17,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "prefect":
         raise
-    raise MissingExtraError(
-        "shoal.prefect needs Prefect, which is not installed",
-        hint="pip install 'shoal[prefect]'",
-        extra="prefect",
-    ) from error
+    raise MissingExtraError.of("shoal.prefect", "Prefect", "prefect") from error
 
 from shoal.prefect.blocks import dask_cluster, spark_session
 from shoal.prefect.publish import publish_report, run_report

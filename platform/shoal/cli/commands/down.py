@@ -24,7 +24,6 @@ Examples:
   shoal down nightly
   shoal down --all --yes
 """
-WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
 _POLL = 0.1
 
 
@@ -50,6 +49,7 @@ def down(
     from shoal.cli import views
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import confirm, out, say, write_json
+    from shoal.client.ending import wait_for_end
     from shoal.errors import UsageError
     from shoal.model.cluster import BY_DOWN, Reason
 
@@ -70,7 +70,7 @@ def down(
         home.stop(cluster.id, Reason.STOPPED_BY_USER, BY_DOWN)
     for script in alone:
         script.end()
-    ended = [home.get(cluster.id) if detach else _wait(home, cluster) for cluster in chosen]
+    ended = [home.get(cluster.id) if detach else wait_for_end(home, cluster.id) for cluster in chosen]
     if not detach:
         _wait_for_scripts(home.user(), named)
     if output is o.Output.JSON:
@@ -115,34 +115,19 @@ def _chosen(home: Home, names: list[str]) -> tuple[list[Cluster], list[Script]]:
 def _wait_for_scripts(user: str, names: list[str]) -> None:
     """Until those in the background are gone: each sees that its cluster was ended, and gets some seconds."""
     from shoal.cli import scripts
+    from shoal.client.ending import STOP_WAIT
     from shoal.errors import DeadlineError
     from shoal.model.names import command
 
     begin = time.monotonic()
     for name in names:
         while (script := scripts.find(name, user)) is not None and script.running:
-            if time.monotonic() - begin > WAIT:
+            if time.monotonic() - begin > STOP_WAIT:
                 raise DeadlineError(
-                    f"the script of {name} (pid {script.process['pid']}) has not ended after {WAIT:.0f} s",
+                    f"the script of {name} (pid {script.process['pid']}) has not ended after {STOP_WAIT:.0f} s",
                     hint=f"`{command('logs', name)}` shows what it wrote.",
                 )
             time.sleep(_POLL)
-
-
-def _wait(home: Home, cluster: Cluster) -> Cluster:
-    from shoal.errors import DeadlineError
-    from shoal.model.names import command
-
-    begin = time.monotonic()
-    while not (now := home.get(cluster.id)).state.ended or home.remains(cluster.id):
-        if time.monotonic() - begin > WAIT:
-            raise DeadlineError(
-                f"{cluster.name} has not ended after {WAIT:.0f} s: {now.state} ({now.message})",
-                hint="It will. "
-                + (home.unresponsive(now) or f"`{command('why', cluster.name)}` tells how far it is."),
-            )
-        time.sleep(_POLL)
-    return now
 
 
 def _report(home: Home, cluster: Cluster) -> dict[str, object]:

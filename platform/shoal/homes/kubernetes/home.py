@@ -27,27 +27,24 @@ from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
 from shoal.governor.ports import Key, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
-from shoal.homes.kubernetes import connecting, history, in_force, logs, tunnel
+from shoal.homes.kubernetes import accounts, connecting, history, in_force, logs, tunnel
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import applied_name
 from shoal.homes.kubernetes.attending import attend
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import (
-    ACCOUNT,
     ASKED_AS,
     CLUSTER,
     LONGEST,
     OF_CLUSTER,
     POD,
-    account_of,
 )
 from shoal.homes.kubernetes.objects import (
     EndWish,
     Object,
     Spec,
     Status,
-    account_read,
     asked,
     cluster_of,
     created,
@@ -183,13 +180,8 @@ class KubernetesHome:
 
     def held(self, owner: str, *, team: bool = False) -> Account:
         """By the account; RightsError where that may not be read."""
-        try:
-            scope = Scope.TEAM if team else Scope.USER
-            account = account_read(
-                self._api.get(ACCOUNT.path(self._location.system, account_of(scope, owner)))
-            )
-        except NotFoundError:  # nothing was ever admitted
-            return Account()
+        key = Scope.TEAM if team else Scope.USER, owner
+        account = accounts.held_by(self._api, self._location.system, key)
         ids = {uid: cluster_id for cluster_id, (_, _, uid) in self._names.items()}
         if set(account.admitted) - set(ids):
             self.clusters()
@@ -201,24 +193,15 @@ class KubernetesHome:
         keys: set[Key] = {(Scope.USER, self._user), *({(Scope.TEAM, team)} if team else ())}
         if (machine := self._project.target.machine) is not None:
             keys.add((Scope.PLACE, ""))
-        accounts = self._accounts(keys)
+        held = accounts.readable(self._api, self._location.system, keys)
         found, _ = self._api.list(CLUSTER.path(self._namespace))
         clusters = {}
         for each in found:
             uid = each["metadata"]["uid"]
             clusters[uid] = replace(self._read(each), id=uid), 0
         ended = [uid for uid, (cluster, _) in clusters.items() if cluster.state.ended]  # about to be freed
-        for key, (account, version) in accounts.items():
-            accounts[key] = reduce(Account.without, ended, account), version
-        return Snapshot(time.time(), accounts, clusters, {}, {}, machine)
-
-    def _accounts(self, keys: Iterable[Key]) -> dict[Key, tuple[Account, int]]:
-        accounts: dict[Key, tuple[Account, int]] = {}
-        for scope, holder in keys:
-            with contextlib.suppress(NotFoundError, RightsError):
-                found = self._api.get(ACCOUNT.path(self._location.system, account_of(scope, holder)))
-                accounts[scope, holder] = account_read(found), 0
-        return accounts
+        left = {key: (reduce(Account.without, ended, account), 0) for key, account in held.items()}
+        return Snapshot(time.time(), left, clusters, {}, {}, machine)
 
     # -- reading -----------------------------------------------------------------------------------------
 

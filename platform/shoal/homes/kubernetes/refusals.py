@@ -37,6 +37,7 @@ class Refusal(NamedTuple):
 
     reason: Reason
     message: str
+    quota: str = ""  # the one without room, where that is why
 
 
 class _Remembered(NamedTuple):
@@ -69,7 +70,7 @@ def refusal(sentence: str, part: str, namespace: str) -> Refusal:
     if quota == ADMITTED:
         said += ". It gives what was admitted: other pods take it, or something is added to these "
         said += f"(`kubectl get pods --namespace {namespace}`)"
-    return Refusal(Reason.WAITING_FOR_QUOTA, said[:900])
+    return Refusal(Reason.WAITING_FOR_QUOTA, said[:900], quota)
 
 
 def refuse_foreign(there: Mapping[str, Any], kind: str) -> None:
@@ -141,8 +142,8 @@ class Refusals:
         self.taken(uid, part)
 
     def _note(self, uid: str, part: str, sentence: str, namespace: str) -> None:
-        found, quota = refusal(sentence, part, namespace), _QUOTA.search(sentence)
-        follows = quota is not None and quota[1] == ADMITTED
+        found = refusal(sentence, part, namespace)
+        follows = found.quota == ADMITTED
         known, now = self._known.get((uid, part)), self._clock()
         first = now if known is None else known.first
         told = not follows or now - first >= _SETTLES or (known is not None and known.told)

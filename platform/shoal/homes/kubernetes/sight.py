@@ -95,7 +95,8 @@ def _sight(
         began = cluster.state not in (State.QUEUED, State.ADMITTED)
         if began or HEAD not in refused:
             return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
-        return Sight(Seen.NEVER, bool(pods), pulse=Pulse(phase=Phase(State.ADMITTED, *refused[HEAD])))
+        no = refused[HEAD]
+        return Sight(Seen.NEVER, bool(pods), pulse=Pulse(phase=Phase(State.ADMITTED, no.reason, no.message)))
     head = heads[0]
     if over(head):
         return Sight(Seen.GONE, True, last=end or _crash(head))

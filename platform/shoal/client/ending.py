@@ -1,0 +1,37 @@
+"""Waiting for the end of a cluster that was asked to end.
+
+Why it exists: a handle that is closed and ``shoal down`` wait for the same, equally long, and say the same.
+
+What it must not do: end anything.
+"""
+
+from __future__ import annotations
+
+import time
+
+from shoal.errors import DeadlineError
+from shoal.homes.base import Home
+from shoal.model.cluster import Cluster
+from shoal.model.names import command
+
+STOP_WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
+_POLL = 0.02
+
+
+def wait_for_end(home: Home, cluster_id: str) -> Cluster:
+    """The record once the cluster has ended and nothing of it is left.
+
+    Raises:
+        DeadlineError: that takes longer than ``STOP_WAIT``.
+    """
+    begin = time.monotonic()
+    while not (cluster := home.get(cluster_id)).state.ended or home.remains(cluster_id):
+        if time.monotonic() - begin > STOP_WAIT:
+            why = home.unresponsive(cluster) or f"`{command('why', cluster.name)}` tells how far it is."
+            raise DeadlineError(
+                f"{cluster.name} has not ended {STOP_WAIT:.0f} s after it was asked to: {cluster.state} "
+                f"({cluster.message})",
+                hint=f"It will. {why}",
+            )
+        time.sleep(_POLL)
+    return cluster
