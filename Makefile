@@ -107,7 +107,8 @@ SOAK_TABLES ?= 50
 soak-tables: venv ## Kill writers 600 times, run long random sequences, TPC-H at scale 1; writes docs/soak.md
 	@export SHOAL_SOAK=$(SOAK_TABLES) SHOAL_TPCH_SCALE=1; \
 		$(BIN)/python -m pytest --timeout 3600 --junitxml=.soak-tables.xml -o junit_family=xunit1 \
-		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py; \
+		tests/tables/test_exactly_once.py tests/tables/test_model.py tests/tables/test_tpch.py \
+		tests/tables/test_run_keys.py; \
 		code=$$?; $(BIN)/python tests/tables/write_soak.py .soak-tables.xml; rm -f .soak-tables.xml; exit $$code
 
 SOAK_FILTERS ?= 2000

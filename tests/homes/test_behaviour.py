@@ -6,8 +6,8 @@ A home that lacks something has it listed in ``gaps.py`` with the reason, and fa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from shoal.client.clusters import open_home, open_project, prepare
 from shoal.display.forecast import latest_start
 from shoal.errors import InfrastructureError, NeverFitsError, NotFoundError, QuotaExceededError, UsageError
-from shoal.homes.base import Home, Request, RunsScripts, Wrote
+from shoal.homes.base import Request, RunsScripts, Wrote
 from shoal.homes.fake import FakeClock, FakeHome
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import ScriptRun
@@ -25,49 +25,7 @@ from shoal.units import Seconds
 
 from ..governing.played import InFile, InMemory, Mortal, PlayedHeads, PlayedHome
 from .gaps import GAPS
-
-
-@dataclass
-class World:
-    """A home, a project to ask in, and a way to let time go by there."""
-
-    home: Home
-    project: Path
-    pass_time: Callable[[], None]
-    script_ends: Callable[[Cluster, int], None] | None = None  # None: it runs no scripts itself
-    apply: Callable[[], None] = lambda: None  # the project's files as they are now, where they have to be put
-
-    def ask(
-        self,
-        name: str,
-        workers: int | tuple[int, int] = 1,
-        *,
-        id: str | None = None,
-        queue: bool = False,
-        template: str = "small",
-        run: ScriptRun | None = None,
-        **more: Any,
-    ) -> Cluster:
-        options = {"engine": "dask", "workers": workers, "queue": queue, "project": self.project, **more}
-        settled = prepare(template, **options)
-        asked = Request(name, self.home.user(), settled.workload, settled.plan, id=id, run=run)
-        return self.home.request(asked)
-
-    def until(self, what: Callable[[], bool], say: str, timeout: float = 30) -> None:
-        deadline = time.monotonic() + timeout
-        while not what():
-            assert time.monotonic() < deadline, f"not within {timeout} s: {say}"
-            self.pass_time()
-
-    def ready(self, cluster: Cluster) -> Cluster:
-        self.until(lambda: self.home.get(cluster.id).state is State.READY, f"{cluster.name} is Ready")
-        return self.home.get(cluster.id)
-
-    def end(self, cluster: Cluster) -> Cluster:
-        self.home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
-        self.until(lambda: self.home.get(cluster.id).state.ended, f"{cluster.name} ended")
-        self.until(lambda: not self.home.remains(cluster.id), f"nothing is left of {cluster.name}")
-        return self.home.get(cluster.id)
+from .worlds import World
 
 
 # ``played``: home local's own decisions and ledger, with the processes and the clock of its random-step tests.

@@ -128,7 +128,7 @@ def test_work_that_no_scheduler_sees_is_work_and_rest_with_an_open_client_is_not
     """An actor's method that waits, client.run, a thread that a task left, a tiny task now and then."""
     leave = leave_a_thread
     leave.__module__ = "__main__"  # by value: the workers do not have this module
-    idle, longer = 3.0, 7.0
+    idle, longer = 3.0, 5.0
     with shoal.dask("small", workers=1, idle=f"{idle:.0f} s", project=project, quiet=True) as cluster:
         client = cluster.client
         actor: Any = client.submit(waiting_actor(), actor=True).result()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 import shoal
@@ -159,7 +160,9 @@ def test_a_cluster_that_was_idle_says_so_to_the_next_cell(
     from distributed import Client
 
     def lunch() -> None:
-        with started(shared_project, idle="2 s") as cluster:
+        # The user's own client tries that long to come back, before it says that its scheduler is gone.
+        soon = dask.config.set({"distributed.comm.timeouts.connect": "5s"})
+        with soon, started(shared_project, idle="2 s") as cluster:
             # A client of the user's own knows nothing of reasons: the block tells it.
             plain = Client(cluster.client.scheduler.address, security=cluster.client.security)
             eventually(lambda: cluster.record.state.ended, 60, "it ended by itself")
@@ -228,7 +231,7 @@ def test_spark_says_that_its_session_is_lost_or_why_its_cluster_ended(
         conf = (paths.run_folder(cluster.id) / "spark.conf").read_text()
         assert "defaultSessionTimeout 5s" in conf
         old = cluster.session
-        time.sleep(20)  # a rest, by the server's own clock
+        time.sleep(12)  # a rest, by the server's own clock
         with pytest.raises(SessionLostError, match="has closed this Spark session") as lost:
             old.sql("select 1").collect()
         assert "temporary views" in lost.value.hint.lower()

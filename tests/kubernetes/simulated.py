@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster.clusters import Cluster as Kubernetes
 from lightkube.config.models import User
 
+from shoal.client.clusters import prepare
 from shoal.errors import NotFoundError
 from shoal.governor.rounds import RoundPoint
+from shoal.homes.base import Home, Request
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.governing import GovernorProgram
 from shoal.homes.kubernetes.location import Location
@@ -33,6 +36,8 @@ from shoal.homes.kubernetes.names import (
     SERVICE_ACCOUNT,
     runner_of,
 )
+from shoal.model.cluster import Cluster
+from shoal.model.workload import ScriptRun
 
 from .installing import apply, put_project, remove
 from .played_heads import PlayedHeads
@@ -148,3 +153,16 @@ def simulated(
     finally:
         place.stop()
         remove(admin, namespace, system)
+
+
+def ask(
+    home: Home,
+    project: Path,
+    name: str,
+    workers: int = 1,
+    run: ScriptRun | None = None,
+    id: str | None = None,
+    **more: Any,
+) -> Cluster:
+    settled = prepare("small", engine="dask", workers=workers, project=project, **more)
+    return home.request(Request(name, home.user(), settled.workload, settled.plan, id=id, run=run))

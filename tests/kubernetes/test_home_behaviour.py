@@ -18,7 +18,7 @@ from shoal.homes.kubernetes.api import Api
 
 from ..homes.gaps import GAPS
 from ..homes.test_behaviour import *  # noqa: F403 - its tests are run here
-from ..homes.test_behaviour import World
+from ..homes.worlds import World
 from .simulated import simulated
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -39,7 +39,9 @@ def world(
         home = open_home(open_project(project))
         ends = lambda cluster, code: place.script_ends(cluster.name, code)  # noqa: E731
         world = World(home, project, lambda: time.sleep(0.05), ends, place.put)
+        world.patience = 3 if reason else world.patience  # what is known to be missing does not come
         yield world
+        world.patience = World.patience
         for cluster in world.home.clusters():
             world.end(cluster)
         world.until(lambda: place.left() == [], "nothing but records is left")

@@ -10,37 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from cluster.clusters import Cluster as Kubernetes
-from lightkube.config.kubeconfig import KubeConfig
 
 from shoal.client.clusters import open_project, prepare
-from shoal.display.cost import charges, grouped
-from shoal.errors import NotFoundError, QuotaExceededError, ShoalError, StaleRecordError
-from shoal.governor.actions import Scope
+from shoal.errors import NotFoundError, QuotaExceededError, ShoalError
 from shoal.governor.rounds import RoundPoint
-from shoal.homes.base import Home, Request, requested
+from shoal.homes.base import Request, requested
 from shoal.homes.choose import open_home
-from shoal.homes.kubernetes import history
-from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import (
     ACCOUNT,
     ADMITTED,
-    BINDING,
     CLUSTER,
     DEFINITION,
     NAMESPACE,
     POD,
     PROJECT,
     QUOTA,
-    RBAC,
-    RECORD,
     ROLE,
     ROLE_OF,
     SECRET,
@@ -48,45 +36,16 @@ from shoal.homes.kubernetes.names import (
     SERVICE_ACCOUNT,
     WORKER,
 )
-from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.pods import CONTAINER_SECURITY, POD_SECURITY, head_pod
-from shoal.homes.kubernetes.quotas import Quotas
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.homes.kubernetes.pods import head_pod
+from shoal.model.cluster import Reason, State
 from shoal.model.workload import ScriptRun, Workload
-from shoal.quota.account import Account, Amounts
-from shoal.units import Seconds
 
-from .simulated import Killed, Simulated, simulated
+from .simulated import Killed, Simulated, ask
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(180)]
 Eventually = Callable[..., Any]
-POD_KIND = {"apiVersion": "v1", "kind": "Pod"}
 # No machine's account and no team are on the way of these; and a head is told to end by its record, which is written.
 REACHED = [point for point in RoundPoint if not any(word in point for word in ("place", "team", "told"))]
-
-
-@pytest.fixture
-def place(
-    project: Path, kube_fleet: Kubernetes, fleet_admin: Api, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Simulated]:
-    with simulated(kube_fleet, fleet_admin, project, monkeypatch) as found:
-        file = project / "shoal.yaml"
-        lines = [line for line in file.read_text().splitlines() if "machine:" not in line]
-        file.write_text("\n".join(lines) + "\n")
-        yield found
-
-
-def ask(
-    home: Home,
-    project: Path,
-    name: str,
-    workers: int = 1,
-    run: ScriptRun | None = None,
-    id: str | None = None,
-    **more: Any,
-) -> Cluster:
-    settled = prepare("small", engine="dask", workers=workers, project=project, **more)
-    return home.request(Request(name, home.user(), settled.workload, settled.plan, id=id, run=run))
 
 
 def test_whoever_governs_after_one_that_was_killed_goes_on(place: Simulated, eventually: Eventually) -> None:
@@ -167,101 +126,6 @@ def test_two_governors_at_once_never_admit_too_much(
     assert ADMITTED not in caplog.text, "what was admitted has room at once"
     assert outcomes.count("ran") >= 2
     assert set(outcomes) <= {"ran", "refused"}
-
-
-def test_nobody_runs_more_in_a_namespace_than_was_admitted_there(
-    place: Simulated, kube_fleet: Kubernetes, eventually: Eventually
-) -> None:
-    """Not by pods of their own making either, whatever these say of themselves, and also while nobody governs."""
-    roles = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "patch"]}
-    who = {"kind": "User", "name": "alice", "apiGroup": RBAC}
-    to = {"apiGroup": RBAC, "kind": "Role", "name": "pods"}
-    for kind, said in ((ROLE_OF, {"rules": [roles]}), (BINDING, {"subjects": [who], "roleRef": to})):
-        made = {"apiVersion": kind.group_version, "kind": kind.name, "metadata": {"name": "pods"}}
-        place.admin.create(kind.path(place.namespace), made | said)
-    config = KubeConfig.from_file(kube_fleet.kubeconfig_of("alice")).get()
-    assert config is not None
-    alice, path = Api(config), QUOTA.path(place.namespace, ADMITTED)
-
-    def refused(like: dict[str, Any] | None = None) -> str:
-        amounts = {"cpu": "1m", "memory": "1M"}
-        container = {"name": "main", "image": "none", "securityContext": CONTAINER_SECURITY}
-        container["resources"] = {"requests": amounts, "limits": amounts}
-        spec = {"containers": [container], "securityContext": POD_SECURITY}
-        pod: dict[str, Any] = {"metadata": {"name": "mine"}, "spec": spec}
-        if like is not None:
-            labels, owners = like["metadata"]["labels"], like["metadata"]["ownerReferences"]
-            pod = {
-                "metadata": {"name": "mine", "labels": labels, "ownerReferences": owners},
-                "spec": like["spec"],
-            }
-        try:
-            alice.patch(
-                POD.path(place.namespace, "mine"), POD_KIND | pod, "apply", fieldManager="alice", dryRun="All"
-            )
-        except ShoalError as error:
-            return error.message
-        return ""
-
-    def given() -> str:
-        return str(place.admin.get(path)["spec"]["hard"]["pods"])
-
-    place.govern()
-    eventually(lambda: f"exceeded quota: {ADMITTED}, requested: " in refused(), 20, refused)
-    home = open_home(open_project(place.project))
-    cluster = ask(home, place.project, "one")
-    eventually(lambda: home.get(cluster.id).state is State.READY, 60, "its own pods all come")
-    assert given() == "2"
-    home.scale(cluster.id, 2)
-    eventually(lambda: home.get(cluster.id).workers == 2, 60, "so do those of more workers")
-
-    def no_more() -> None:
-        workers, _ = place.admin.list(POD.path(place.namespace), labelSelector=f"{ROLE}={WORKER}")
-        for like in (None, workers[0]):
-            assert f"exceeded quota: {ADMITTED}, requested: " in refused(like), refused(like)
-            assert "limited: limits.cpu=" in refused(like) or "pods=3" in refused(like)
-
-    no_more()
-    place.admin.patch(path, {"spec": {"hard": {"pods": "50", "limits.memory": None}}})
-    eventually(lambda: given() == "3", 30, "one that was edited gives again what was admitted")
-    place.admin.delete(path)
-    place.admin.delete(POD.path(place.namespace, "one-w-0"))
-    place.admin.delete(POD.path(place.namespace, "one-w-1"))
-    place.admin.patch(CLUSTER.path(place.namespace, "one"), {"metadata": {"labels": {"a": "b"}}})
-
-    def whole_again() -> bool:
-        pods, _ = place.admin.list(POD.path(place.namespace))
-        there, _ = place.admin.list(QUOTA.path(place.namespace), fieldSelector=f"metadata.name={ADMITTED}")
-        used = [each.get("status", {}).get("used", {}).get("pods") for each in there]
-        return (len(pods), used) == (3, ["3"])
-
-    eventually(whole_again, 60, "one that was deleted is there again")
-    for program, thread in place.governors:
-        program.stop()
-        thread.join()
-    no_more()
-    place.govern()
-    home.stop(cluster.id, Reason.STOPPED_BY_USER, "done")
-    eventually(lambda: place.left() == [], 60, lambda: f"{place.left()} is left")
-    assert given() == "0"
-    alice.close()
-
-
-def test_of_two_that_write_a_quota_one_fails(place: Simulated) -> None:
-    """Also where there is none yet; and that pods were counted meanwhile fails nobody."""
-    first, second = (Quotas(place.governors_own(), place.system) for _ in range(2))
-    one, other = Account({"a": Amounts(workers=2)}), Account({"b": Amounts(workers=3)})
-    key, path = (Scope.QUOTA, place.namespace), QUOTA.path(place.namespace, ADMITTED)
-    for version in (0, 1):
-        for quotas in (first, second):
-            seen = quotas.look([place.namespace]).get(key, (Account(), 0))
-            assert seen == ((one, 1) if version else (Account(), 0))
-        place.admin.patch(f"{path}/status", {"status": {"used": {"pods": "1"}}}) if version else None
-        assert first.write(place.namespace, one, version) == version + 1
-        with pytest.raises(StaleRecordError):
-            second.write(place.namespace, other, version)
-        assert second.has(place.namespace)
-    assert first.look([place.namespace]) == {key: (one, 2)}
 
 
 def test_without_a_governor_a_request_says_so_and_starts_once_there_is_one(
@@ -460,47 +324,3 @@ def test_an_object_that_is_deleted_takes_all_of_its_cluster_with_it(
     place.govern()
     eventually(lambda: home.find("unseen", "alice") is not None, 60, "it is found in its object's place")
     assert home.get(unseen.id).message == "its object was deleted"
-
-
-def test_what_a_cluster_took_outlives_its_object(
-    place: Simulated, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
-) -> None:
-    monkeypatch.setattr(history, "KUBERNETES", replace(KUBERNETES, ended=Seconds(6)))
-    place.govern()
-
-    def run(name: str, many: int) -> Cluster:
-        """One after the other under the same name, the last without its object at the end."""
-        home = open_home(open_project(place.project))
-        for _ in range(many):
-            cluster = ask(home, place.project, name, id=uuid4().hex)
-            eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")  # noqa: B023
-            home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")
-            eventually(lambda: home.get(cluster.id).state.ended, 60, "it ended")  # noqa: B023
-            before = home.get(cluster.id), home.history(cluster.id), home.logs(cluster.id)
-        objects = CLUSTER.path(place.namespace)
-        eventually(lambda: place.admin.list(objects)[0] == [], 60, "its object is gone")
-        fresh = open_home(open_project(place.project))
-        assert (fresh.get(cluster.id), fresh.history(cluster.id), fresh.logs(cluster.id)) == before
-        return cluster
-
-    nonsense = {
-        "apiVersion": "shoal.dev/v1alpha1",
-        "kind": "Cluster",
-        "metadata": {"name": "refused"},
-        "spec": {"workload": {"template": "nowhere"}},
-    }
-    place.admin.create(CLUSTER.path(place.namespace), nonsense)  # it goes as well, and costs nothing
-    first, last = run("spent", 1), run("spent", 2)
-    monkeypatch.setattr(history, "_TRIM", 0.0)
-    monkeypatch.setattr(history, "MOST", 2)
-    records = RECORD.path(place.namespace)
-    eventually(lambda: len(place.admin.list(records)[0]) == 2, 60, "of too many the oldest goes")
-    home = open_home(open_project(place.project))
-    assert home.find("spent", "alice") == home.get(last.id)
-    assert home.clusters() == []
-    past = home.clusters(owner="alice", ended=True)
-    assert [cluster.name for cluster in past] == ["spent"] * 2
-    assert (past[0].id, first.id in [cluster.id for cluster in past]) == (last.id, False)
-    [total] = grouped(charges(past, time.time()), ["user"])
-    assert (total.runs, total.core_hours.total > 0) == (2, True)
-    assert max(len(json.dumps(each)) for each in place.admin.list(records)[0]) < 3500, "a place keeps many"

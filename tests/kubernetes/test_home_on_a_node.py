@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from cluster.clusters import Cluster as Kubernetes
-from lightkube.config.kubeconfig import KubeConfig
 
 import shoal
 from shoal.client.clusters import open_project
 from shoal.errors import ClusterEndedError, InfrastructureError, NotFoundError
 from shoal.homes.choose import open_home
 from shoal.homes.kubernetes import tunnel
-from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
-from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
-from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE, STATUS_PORT
+from shoal.homes.kubernetes.names import CLUSTER, POD, SECRET, STATUS_PORT
 from shoal.model.cluster import Reason, State
 
-from ..homes import index
-from .installing import apply, put_project, remove
+from .installing import put_project
+from .on_a_node import World, governed, listening, world
 
+__all__ = ["governed", "world"]  # fixtures
 pytestmark = [
     pytest.mark.kubernetes,
     pytest.mark.slow,
@@ -39,115 +34,6 @@ pytestmark = [
     # The image has Debian's Python 3.11; the patch of the one that runs the tests may differ.
 ]
 Eventually = Callable[..., Any]
-# What an administrator adds to every pod; all of it fits the restricted profile, as the namespaces demand.
-PLACE = (
-    "pod: {metadata: {annotations: {example.com/place: node}}, "
-    "spec: {tolerations: [{key: example.com/batch, operator: Exists}], "
-    "containers: [{env: [{name: PLACE, value: node}, {name: PIP_INDEX_URL, value: 'INDEX-URL'}, "
-    "{name: PIP_TRUSTED_HOST, value: INDEX-HOST}]}]}}"
-)
-
-
-@dataclass
-class World:
-    """A project whose target is the node, with a governor that runs, as alice uses it."""
-
-    project: Path
-    namespace: str
-    system: str
-    admin: Api
-    alice: Api
-    start: Callable[[], subprocess.Popen[bytes]]
-    governor: subprocess.Popen[bytes]
-
-    def left(self) -> list[str]:
-        """What of clusters is there, by kind and name, but for their records."""
-        found = []
-        for kind in (POD, SERVICE, REPORT):
-            listed, _ = self.admin.list(kind.path(self.namespace))
-            found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
-        entries = self.admin.get(SECRET.path(self.namespace, ACCESS)).get("data", {})
-        return found + [f"{ACCESS}/{entry}" for entry in entries]
-
-
-def api_of(kubeconfig: Path) -> Api:
-    config = KubeConfig.from_file(kubeconfig).get()
-    assert config is not None
-    return Api(config)
-
-
-@pytest.fixture(scope="module")
-def governed(
-    kube_node: Kubernetes,
-    kube_image: Callable[[str], str],
-    tmp_path_factory: pytest.TempPathFactory,
-    small_project: Callable[[Path], Path],
-) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("kubernetes")
-    project = small_project(folder / "project")
-    mark = secrets.token_hex(3)
-    namespace, system = f"alice-{mark}", f"system-{mark}"
-    admin, alice = api_of(kube_node.kubeconfig), api_of(kube_node.kubeconfig_of("alice"))
-    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
-    image = kube_image("shoal-dask")
-    assert kube_node.network is not None
-    host = kube_node.network.host
-    index.publish(folder / "index", "tide", "1")
-    file = project / "shoal.yaml"
-    block = (
-        f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}], "
-        f"{PLACE}}}\n    images: {{shoal-dask: {image!r}}}"
-    )
-    serving = index.served(folder / "index", host)
-    block = block.replace("INDEX-URL", serving.__enter__()).replace("INDEX-HOST", host)
-    text = file.read_text().replace("home: local", block, 1)
-    file.write_text(text.replace("{cores: 1, memory: 500 MB}", "{cores: 0.2, memory: 700 MB}"))
-    put_project(admin, project, system)
-    environment = {**os.environ, "KUBECONFIG": str(kube_node.kubeconfig), "SHOAL_LOG": "debug"}
-    log = folder / "governor.log"
-    command = [sys.executable, "-m", "shoal", "governor", "--project", str(project)]
-
-    def start() -> subprocess.Popen[bytes]:
-        with log.open("ab") as said:
-            return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-
-    world = World(project, namespace, system, admin, alice, start, start())
-    try:
-        yield world
-        assert world.governor.poll() is None, log.read_text()[-3000:]
-    finally:
-        world.governor.terminate()
-        assert world.governor.wait(30) == 0, "told to end, it ends in good order"
-        print(log.read_text()[-5000:])
-        for each in admin.list(CLUSTER.path(namespace))[0]:
-            admin.delete(CLUSTER.path(namespace, each["metadata"]["name"]))
-        remove(admin, namespace, system)
-        admin.close()
-        alice.close()
-        serving.__exit__(None, None, None)
-
-
-@pytest.fixture
-def world(
-    governed: World,
-    kube_node: Kubernetes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    eventually: Eventually,
-) -> Iterator[World]:
-    """As alice, in a folder of her own; afterwards nothing but records is left."""
-    monkeypatch.setenv("KUBECONFIG", str(kube_node.kubeconfig_of("alice")))
-    monkeypatch.chdir(tmp_path)
-    yield governed
-    home = open_home(open_project(governed.project))
-    for cluster in home.clusters():
-        home.stop(cluster.id, Reason.STOPPED_BY_USER, "the test is over")
-    eventually(lambda: governed.left() == [], 60, "nothing but records is left")
-
-
-def listening() -> set[int]:
-    """Ports that this process listens at: tunnels have some."""
-    return {each.laddr.port for each in psutil.Process().net_connections() if each.status == "LISTEN"}
 
 
 def test_a_cluster_in_pods_computes_grows_shrinks_and_leaves_nothing(
@@ -389,6 +275,7 @@ def test_with_its_governor_killed_a_cluster_computes_and_ends_once_there_is_one_
 MAIN = """
 import importlib, pathlib, shoal
 import helpers, package
+
 
 def lazy(x):
     import unseen

@@ -16,7 +16,7 @@ from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
 
 from ..homes.pages import get, lives
-from .test_home_on_a_node import World, governed, listening, world
+from .on_a_node import World, governed, listening, world
 
 __all__ = ["governed", "world"]  # fixtures
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(600)]

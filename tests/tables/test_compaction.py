@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 import shoal
@@ -22,63 +17,10 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import ConflictError, StorageError, StorageFullError
 from shoal.tables.maintenance import compaction, rewriting
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_all, pack_small
-from shoal.tables.maintenance.rewriting import interleaved
 from shoal.tables.writing import points
 from shoal.tables.writing.points import WritePoint
 
-NAN, INF = float("nan"), float("inf")
-
-
-def made(first: int, rows: int = 50) -> pa.Table:
-    """Rows of all sorts: nulls, NaN, text, lists, structs, decimals; of three carriers."""
-    dice = random.Random(first)
-    ids = range(first, first + rows)
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.int64()),
-            "carrier": [("AA", "UA", None)[i % 3] for i in ids],
-            "x": [dice.choice([None, NAN, INF, -0.0, 0.0, i / 7]) for i in ids],
-            "at": pa.array([i * 1_000_000 if i % 5 else None for i in ids], pa.timestamp("us")),
-            "text": [None if i % 11 == 0 else f"row {i} é" for i in ids],
-            "tags": pa.array([[str(i), None] if i % 4 else None for i in ids], pa.list_(pa.string())),
-            "part": [{"a": i, "b": NAN} if i % 6 else None for i in ids],
-            "price": pa.array([Decimal(dice.randint(-999, 999)) / 4 for _ in ids], pa.decimal128(12, 2)),
-        }
-    )
-
-
-def content(name: str, **how: Any) -> list[str]:
-    """Every row, exactly and in no order: NaN is NaN, -0.0 is not 0.0."""
-    from shoal.tables.reading.plan import make_plan
-    from shoal.tables.reading.scan import read_arrow
-
-    source = shoal.read_table(name, **how).expr.source
-    plan, _ = make_plan(
-        source.metadata,
-        source.io,
-        schema_id=source.schema_id,
-        snapshot_id=source.snapshot_id,
-        since=None,
-        row_filter=source.context.row_filter,
-        partition_size=2**30,
-    )
-    names = [field.name for field in source.metadata.schema().fields]
-    return sorted(
-        repr(row) for part in plan.partitions for row in read_arrow(part, source.context, names).to_pylist()
-    )
-
-
-def files(name: str) -> list[Any]:
-    return [task.file for task in catalogs.load(name).scan().plan_files()]
-
-
-def paths(name: str) -> set[Path]:
-    return {Path(file.file_path.removeprefix("file://")) for file in files(name)}
-
-
-def small_files(name: str, count: int = 6, **how: Any) -> None:
-    for i in range(count):
-        shoal.write_table(made(50 * i), name, **(how if not i else {}))
+from .small_files import INF, NAN, content, files, made, meanwhile, paths, small_files
 
 
 def test_files_are_put_together_partition_by_partition(
@@ -107,53 +49,6 @@ def test_files_are_put_together_partition_by_partition(
     assert content(name) == before
 
 
-def test_rows_are_put_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = np.random.default_rng(1)
-    for _ in range(4):
-        x, y = dice.permutation(4096), dice.permutation(4096)
-        shoal.write_table(pa.table({"x": x, "y": y}), name)
-    before = content(name)
-    done = shoal.compact(name, sort_by="x desc")
-    assert done.files_written == 1
-    (one,) = paths(name)
-    assert pq.read_table(one).column("x").to_pylist() == sorted([*range(4096)] * 4, reverse=True)
-    size = one.stat().st_size
-    shoal.expire_snapshots(name, older_than="0s")
-    shoal.rewrite_manifests(name)
-    assert shoal.compact(name, sort_by="x desc").files == 0, "nothing was written since"
-    shoal.compact(name, zorder_by=["x", "y"], target_size=size // 16)
-    assert len(files(name)) >= 12
-    for column in ("x", "y"):
-        spans = [pc.min_max(pq.read_table(path).column(column)).as_py() for path in paths(name)]
-        assert np.mean([s["max"] - s["min"] for s in spans]) < 4096 / 2, f"each file has a range of {column}"
-    assert content(name) == before
-    shoal.compact(name, sort_by="x")
-    shoal.compact(name)
-    assert (shoal.compact(name, sort_by="x").files, shoal.compact(name, sort_by="y").files) == (0, 1)
-    meanwhile(monkeypatch, lambda: shoal.write_table(pa.table({"x": [0], "y": [0]}), name))
-    shoal.compact(name, sort_by="x")
-    assert shoal.compact(name, sort_by="x").files == 2, "one was not in order when it landed"
-
-
-def test_the_order_of_a_table_is_kept(name: str) -> None:
-    for x in ([3, None, 1], [2, 0]):
-        shoal.write_table(
-            pa.table({"x": pa.array(x, pa.int64())}), name, sort_by="x desc" if x[0] == 3 else None
-        )
-    assert shoal.compact(name).files == 2
-    (one,) = paths(name)
-    assert pq.read_table(one).column("x").to_pylist() == [None, 3, 2, 1, 0]
-
-
-def test_a_z_order_takes_each_column_by_its_ranks() -> None:
-    table = pa.table({"a": [0, 0, 1, 1], "b": ["p", "q", "p", "q"], "c": [None, NAN, -1e300, 5.0]})
-    assert np.argsort(interleaved(table, ["b", "a"])).tolist() == [0, 1, 2, 3]
-    assert np.argsort(interleaved(table, ["a", "b"])).tolist() == [0, 2, 1, 3]
-    assert np.argsort(interleaved(table, ["c", "c"])).tolist() == [2, 3, 1, 0], (
-        "NaN above all numbers, and null above it"
-    )
-
-
 def test_what_is_packed() -> None:
     def of(*sizes: int, place: str = "p", changed: bool = False) -> list[PackedFile]:
         return [PackedFile(f"{place}{i}", place, size, size * 3.0, changed) for i, size in enumerate(sizes)]
@@ -166,18 +61,6 @@ def test_what_is_packed() -> None:
     assert sizes(pack_small(of(100, changed=True), 100)) == [[100]]
     assert sizes(pack_all(of(30, 30, 500), 200)) == [[30, 30], [500]]
     assert files_after(7, pack_small(of(30, 30, 30, 30, 80, 100, 10), 100), 100) == 4
-
-
-def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-    """``act`` happens when the files are written and the commit has not begun."""
-    commit, done = compaction.commit_surely, []
-
-    def late(*given: Any) -> Any:
-        if not done:
-            done.append(act())
-        return commit(*given)
-
-    monkeypatch.setattr(compaction, "commit_surely", late)
 
 
 def test_who_changes_rows_meanwhile_wins(

@@ -76,8 +76,7 @@ def live(name: str) -> dict[str, list[Any]]:
     return {t.file.file_path: list(t.delete_files) for t in catalogs.load(name).scan().plan_files()}
 
 
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("layout", ["one file", "files", "partitions"])
+@pytest.mark.parametrize(("version", "layout"), [(2, "files"), (3, "one file"), (3, "partitions")])
 def test_deletes_are_applied_as_spark_does(version: int, layout: str, name: str, run: Sql) -> None:
     kind = {2: "PARQUET", 3: "PUFFIN"}[version]
     make(
@@ -240,8 +239,7 @@ def delete_equal(java: Any, name: str, column: str, values: list[int], partition
     table.newRowDelta().addDeletes(writer.toDeleteFile()).commit()
 
 
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("partitioned", [False, True], ids=["whole", "partitions"])
+@pytest.mark.parametrize(("version", "partitioned"), [(2, True), (3, False)])
 def test_equality_deletes_are_refused_and_the_error_says_how_to_apply_them(
     version: int, partitioned: bool, name: str, run: Sql, java: Any, spark: Any
 ) -> None:

@@ -21,18 +21,7 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.writing import points
 from shoal.tables.writing.points import WritePoint
 
-
-def rows(ids: Any, value: str = "old") -> pa.Table:
-    ids = list(ids)
-    return pa.table(
-        {"id": pa.array(ids, pa.int64()), "k": [f"k{i % 3}" for i in ids], "v": [value] * len(ids)}
-    )
-
-
-def state(name: str, **how: Any) -> dict[int, str]:
-    found = shoal.read_table(name, **how).compute()
-    assert found.id.is_unique
-    return dict(zip(found.id.tolist(), found.v.tolist(), strict=True))
+from .upserted import rows, state
 
 
 def test_evolving(name: str) -> None:

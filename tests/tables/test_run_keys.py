@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError
 from shoal.tables.writing import points, write
 from shoal.tables.writing.points import WritePoint
+
+SEEDS = 20 if "SHOAL_SOAK" in os.environ else 1  # half a minute each
 
 
 @pytest.fixture
@@ -239,7 +242,7 @@ def test_an_interrupted_commit_keeps_what_may_have_landed(
     assert len(parquets(name)) == 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_ref_stays_readable(
     seed: int, name: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ import shoal
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-SCALE = os.environ.get("SHOAL_TPCH_SCALE", "0.1")  # 1 in `make soak-tables`
+SCALE = os.environ.get("SHOAL_TPCH_SCALE", "0.02")  # 1 in `make soak-tables`
 
 
 def _load() -> ModuleType:

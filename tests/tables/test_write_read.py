@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 import shoal
+from shoal.errors import UsageError
+from shoal.tables.errors import NoRowsError
 
 
 def frame(rows: int = 1000) -> pd.DataFrame:
@@ -147,3 +149,26 @@ def test_nan_of_pandas_becomes_null_and_nan_of_arrow_stays(name: str, dask_clust
     shoal.write_table(pa.table({"id": [3], "x": [float("nan")]}), name, mode="append")
     assert rows_of(name, filters="x is null") == [2]
     assert rows_of(name, filters="x is nan") == [3]
+
+
+def test_a_write_of_no_rows_is_passed_over_kept_or_refused_as_asked(name: str) -> None:
+    some = pa.Table.from_pandas(frame(3), preserve_index=False)
+    none, before = some.slice(0, 0), shoal.write_table(some, name).snapshot_id
+
+    def left() -> tuple[int, list[int]]:
+        return len(shoal.snapshots(name)), rows_of(name)
+
+    assert shoal.write_table(none, name, run_key="passed").rows == 0
+    assert left() == (1, [0, 1, 2])
+    for mode in ("append", "overwrite"):
+        with pytest.raises(NoRowsError, match=f"No row is left to write to {name}"):
+            shoal.write_table(none, name, mode, on_empty="fail", run_key="failed")
+    assert left() == (1, [0, 1, 2]), "nothing was emptied"
+    kept = shoal.write_table(none, name, on_empty="snapshot", run_key="kept", properties={"day": "1"})
+    assert kept.snapshot_id not in (0, before)
+    assert left() == (2, [0, 1, 2])
+    assert shoal.write_table(none, name, on_empty="snapshot", run_key="kept").replayed
+    assert shoal.write_table(none, name, "overwrite").rows == 0
+    assert left() == (3, []), "to overwrite with no rows empties a table"
+    with pytest.raises(UsageError, match="on_empty='skip' is not known"):
+        shoal.write_table(none, name, on_empty="skip")  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def measured(junits: Sequence[str]) -> dict[str, Any]:
         "commit": commit.stdout.strip(),
         "time": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "scale": os.environ.get("SHOAL_TPCH_SCALE", "0.1"),
+        "scale": os.environ.get("SHOAL_TPCH_SCALE", "0.02"),
         "tests": list(tests.values()),
     }
 
