@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,6 +301,24 @@ def test_nor_one_of_help_or_of_both_outputs(closed: Any, usually: Callable[[list
         for call in (command.call, [*command.words, "--help"]):
             for stderr_too in (True, False):
                 is_no_defect(closed, usually(call), call, stderr_too=stderr_too)
+
+
+def test_nor_one_that_goes_while_a_command_writes(closed: Any) -> None:
+    """Not only at its end: what fills the buffer, or has none, is written in between."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal", "ls", "-o", "json"],
+        cwd=closed.folder,
+        env=closed.environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
 
 
 @EVERY

@@ -50,7 +50,7 @@ def test_a_waiting_stream_is_work_and_python_workers_have_memory(
         assert_a_large_frame_comes_out_as_a_small_one(session)
         source = session.readStream.format("rate").option("rowsPerSecond", 1).load()
         query = source.writeStream.format("noop").trigger(processingTime="1 hour").start()
-        time.sleep(15)
+        time.sleep(10)
         assert cluster.record.state is State.READY, "a query that waits for its trigger is work"
         query.stop()
         eventually(lambda: cluster.record.state.ended, 60, "it rests")

@@ -51,11 +51,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # before typer turns it into a failure
-            from shoal.cli.console import stop_writing
-
-            stop_writing()
-            return ExitCode.CLOSED_PIPE
+        except BrokenPipeError as error:
+            # Without its number, by which typer would make a failure of it before main() has it.
+            raise BrokenPipeError("the reader went away") from error
 
 
 # Command -> the module that has it, in the order of a day's work.
@@ -162,10 +160,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _usage(error)
     except BrokenPipeError:
-        from shoal.cli.console import stop_writing
-
-        stop_writing()
-        return ExitCode.CLOSED_PIPE
+        raise  # to main(), which ends so wherever it happens
     except (KeyboardInterrupt, typer.Abort):
         endings.say_so()
         return endings.interrupted_code()
