@@ -15,14 +15,14 @@ def test_one_bad_file_takes_nothing_away_from_what_runs(small: Any) -> None:
     assert up.code == 0, up
     assert "without a client" not in up.err  # it is detached
     small.write("clusters/bad.yaml", BROKEN)
-    ls, why, logs, quota, plan, bad, doctor, down, ended = small.many(
-        [
-            ["ls"], ["why", "runs"], ["logs", "runs"], ["quota"], ["plan", "small"], ["plan", "bad"], ["doctor"],
-            ["down", "runs"], ["ls", "--all"],
-        ]
-    )  # fmt: skip
+    quota, plan, bad, doctor = small.many([["quota"], ["plan", "small"], ["plan", "bad"], ["doctor"]])
+    small.write("policies/users.yaml", "default: {tier: nosuch}\n")
+    ls, why, logs, refused, down, ended = small.many(
+        [["ls"], ["why", "runs"], ["logs", "runs"], ["quota"], ["down", "runs"], ["ls", "--all"]]
+    )
     for answer in (ls, why, logs, quota, plan, down, ended):
         assert answer.code == 0, answer
+    assert (refused.code, "policies/users.yaml:1: default.tier" in ls.err) == (2, True), (refused, ls)
     assert "clusters/bad.yaml:2: colour" in ls.err
     assert "runs" in ls.out
     assert bad.code == 2

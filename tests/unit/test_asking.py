@@ -14,7 +14,7 @@ import shoal
 from shoal.errors import ShoalError, UnitError, UsageError, WorkloadError
 from shoal.model.codec import plain, read
 from shoal.model.workload import Engine, Workload
-from shoal.planning.asking import ask
+from shoal.planning.asking import ask, labels
 from shoal.units import Bytes, Seconds
 
 
@@ -93,6 +93,13 @@ def test_a_value_that_makes_no_sense_says_which_and_why(
     assert isinstance(caught.value, UsageError)
     assert said in str(caught.value)
     assert list(caught.value.values["faults"]) == list(asked)
+
+
+def test_tags_are_names_with_values() -> None:
+    assert labels({"project": "churn", "run": 5}) == {"project": "churn", "run": "5"}
+    for wrong in (["project"], "project", {"project": None}, {5: "x"}):
+        with pytest.raises(WorkloadError, match="tags"):
+            labels(wrong)
 
 
 def test_all_faults_are_said_at_once() -> None:

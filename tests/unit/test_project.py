@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import ConfigError, NotFoundError, UsageError
+from shoal.homes.kubernetes.applied import Applied
 from shoal.model.workload import Engine
 from shoal.project import loading as project
 from shoal.project.tables import CompactionPolicy, ExpiryPolicy, OrphanPolicy, policy_of
@@ -123,6 +124,10 @@ def test_bounds_that_contradict_each_other_are_a_fault(folder: Folder) -> None:
         (ETL.replace("min: 2", "min: '2'"), r"etl.yaml:3: workers.min: '2' is not a whole number"),
         (ETL.replace("dask:", "ray:"), r"etl.yaml:2: engines.ray: 'ray' is not one of them; write 'dask' or"),
         (ETL + "sizing: {throughput_per_core: 0 MB/s}\n", r"etl.yaml:5: sizing.throughput_per_core: is 0"),
+        (
+            ETL + "packages: xgboost\n",
+            r"etl.yaml:5: packages: 'xgboost' was found there; write a list, such as \[xgb",
+        ),
         (ETL.replace("{image: shoal-dask}", ""), r"etl.yaml:2: engines.dask: nothing was found there"),
     ],
 )
@@ -165,10 +170,18 @@ def test_images_at_fault_take_away_the_templates_that_need_them(folder: Folder) 
         found.template("etl")
 
 
-def test_what_governs_is_never_tolerated(folder: Folder) -> None:
+def test_a_bad_policy_takes_away_limits_and_nothing_else(folder: Folder) -> None:
     root = folder(etl=ETL, users="default: {tier: nosuch}\n")
+    found = project.load(root, tolerant=True)
+    assert found.template("etl").name == "etl"
+    assert [fault.file for fault in found.faults] == ["policies/users.yaml"]
+    for asks in (found.policy.limits_of, found.policy.user):
+        with pytest.raises(ConfigError, match="nosuch"):
+            asks("dana")
     with pytest.raises(ConfigError, match="nosuch"):
-        project.load(root, tolerant=True)
+        Applied.of(found)  # half a policy is not applied
+    with pytest.raises(ConfigError, match="nosuch"):
+        project.load(root)
 
 
 def test_a_file_that_would_never_be_read_is_a_fault(folder: Folder) -> None:

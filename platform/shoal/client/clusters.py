@@ -32,7 +32,7 @@ from shoal.homes.choose import ahead, in_force, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
 from shoal.model.workload import Engine, Plan, ScriptRun, Timeouts, Workload
-from shoal.planning.asking import ask, refuse_unknown
+from shoal.planning.asking import ask, labels, refuse_unknown
 from shoal.planning.sizing import lowered
 from shoal.planning.sizing import plan as size
 from shoal.project.loading import Project, load
@@ -128,6 +128,7 @@ def up(
     refuse_unknown("shoal.up", options, "engine", *_OPTIONS)
     if name is not None:
         checked(name)
+    tags = labels(tags)
     request = prepare(template, engine=engine, project=project, target=target, **options)
     if not quiet:
         print(describe(request.plan, detach=detach), file=sys.stderr)
@@ -183,7 +184,7 @@ def start(
             plan, request.workload.priority, request.limits, request.project.target.machine, home, chosen
         )
     with ahead(plan.engine, request.project.folder, request.project.target.name, cluster_id) as its_id:
-        asked = Request(chosen, request.user, request.workload, plan, dict(tags or {}), its_id, run)
+        asked = Request(chosen, request.user, request.workload, plan, labels(tags), its_id, run)
         cluster = _granted(home, asked)
         _log.debug("%s (%s): %s, %s", chosen, cluster.id, cluster.state, cluster.message)
     # Two may ask at once under one name: only one of them finds its own id.

@@ -9,7 +9,7 @@ What it must not do: know templates, limits or targets (``sizing``).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -130,6 +130,19 @@ def refuse_unknown(function: str, options: Iterable[str], *more: str) -> None:
     message = f"{function}() has no option {' and no option '.join(repr(name) for name in unknown)}"
     hint = "\n".join(f"{name}: {said}" if len(faults) > 1 else said for name, said in faults.items())
     raise UsageError(message, hint=hint, faults=faults)
+
+
+def labels(tags: object) -> dict[str, str]:
+    """``tags=`` as people write it: names with values, as text. WorkloadError for anything else."""
+    if tags is None:
+        return {}
+    if not isinstance(tags, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, (str, int, float)) for name, value in tags.items()
+    ):
+        raise WorkloadError(
+            f"tags: {tags!r} does not give names and values", hint="Write {'project': 'churn'}."
+        )
+    return {name: str(value) for name, value in tags.items()}
 
 
 def check(workload: Workload) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 # Of what a machine has, this much is for clusters; the rest is for the system and the person's own process.
 _SHARE_FOR_CLUSTERS = 0.8
 IMAGES = "images/images.yaml"
-_TOLERATED = ("clusters/", "images/")
+_TOLERATED = ("clusters/", "images/", "policies/")
 _UNREAD = "is not read"
 
 
@@ -53,8 +53,9 @@ class _Settings(Checked):
 class Project:
     """A loaded project folder with one target chosen.
 
-    ``faults``: what is wrong in files of ``clusters/`` and ``images/``, where that was tolerated; the templates that it
-    is about are not among ``templates``. ``numbers``: whose numbers these are, where they are not (only) its files'.
+    ``faults``: what is wrong in files of ``clusters/``, ``images/`` and ``policies/``, where that was tolerated; the
+    templates that it is about are not among ``templates``, and ``policy`` has no limits for anybody. ``numbers``: whose
+    numbers these are, where they are not (only) its files.
     """
 
     folder: Path
@@ -96,8 +97,8 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     ``default_target:`` in the file. A ``clusters/``, ``policies/`` or ``images/`` that is not there is
     taken from the shipped defaults.
 
-    ``tolerant``: a fault in ``clusters/`` or ``images/`` is not an error before its template is asked for; what runs
-    can be looked at and ended without them.
+    ``tolerant``: a fault in ``clusters/`` or ``images/`` is not an error before its template is asked for, one in
+    ``policies/`` not before somebody's limits are; what runs can be looked at and ended without them.
 
     Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
     without a ``shoal.yaml``.
@@ -117,6 +118,10 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
         at_fault = {fault.file for fault in tolerable}
         sound = IMAGES not in at_fault
         templates = {name: each for name, each in templates.items() if sound and each.where not in at_fault}
+        wrong = tuple(
+            fault for fault in tolerable if fault.file.startswith("policies/") and fault.wrong != _UNREAD
+        )
+        policy = replace(policy, faults=wrong)
     assert settings is not None
     chosen = _choose(settings, target)
     references = {name: image.reference for name, image in images.items()} | dict(chosen.images)

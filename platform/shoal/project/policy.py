@@ -23,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 from shoal.errors import ContradictionError, NotFoundError, UsageError
 from shoal.model.resource import Resource
 from shoal.project.settings import Checked, Natural, Positive
+from shoal.project.yamlfile import Fault, raise_faults
 from shoal.units import Bytes, Seconds
 from shoal.words import did_you_mean
 
@@ -148,7 +149,8 @@ class Limits:
 class Policy:
     """All tiers, users and teams.
 
-    ``where`` says where each is written: ``"tiers.standard.memory"`` -> ``"policies/tiers.yaml:2"``.
+    ``where`` says where each is written: ``"tiers.standard.memory"`` -> ``"policies/tiers.yaml:2"``. ``faults``: what
+    is wrong in the files, where that was tolerated; nobody has limits then.
     """
 
     tiers: Mapping[str, Tier]
@@ -156,11 +158,17 @@ class Policy:
     teams: Mapping[str, Team] = field(default_factory=dict)
     default: User | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
     # A policy never changes, and every decision asks it for everybody.
     _known: dict[str, Limits] = field(default_factory=dict, repr=False, compare=False)
 
+    def check(self) -> None:
+        """ConfigError with what is wrong in the files: half a policy must not decide on anything."""
+        raise_faults(self.faults)
+
     def user(self, name: str) -> User:
-        """The user called ``name``, or the default; NotFoundError without one, UsageError for no name."""
+        """The user called ``name``, or the default; NotFoundError without one, UsageError for no name, ConfigError."""
+        self.check()
         if not name or not name.isprintable() or name != name.strip():
             raise UsageError(f"{name!r} is not a user name", hint="A name is printable text.", name=name)
         found = self.users.get(name, self.default)

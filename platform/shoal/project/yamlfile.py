@@ -213,6 +213,12 @@ def _say(detail: ErrorDetails, kind: Any, path: Path_) -> tuple[str, str]:
             known = _keys(_model_at(kind, path))
             keys = f" with the keys {', '.join(known)}" if known else ""
             return f"{shown if value is not None else 'nothing'} was found there", f"write a mapping{keys}"
+        case "list_type" | "tuple_type":
+            item = f"[{value}]" if isinstance(value, (str, int, float)) else "[a, b]"
+            return (
+                f"{shown if value is not None else 'nothing'} was found there",
+                f"write a list, such as {item}",
+            )
         case _:
             return f"{shown}: {detail['msg'][0].lower()}{detail['msg'][1:]}", ""
 

@@ -84,6 +84,7 @@ class Applied:
     @classmethod
     def of(cls, project: Project) -> Applied:
         target = project.target
+        project.policy.check()
         return cls(
             target.name,
             project.templates,

@@ -88,8 +88,8 @@ class Governing:
         """One pass over everybody of this project who waits."""
         live = tx.live()
         queued = [c for c in live if c.state is State.QUEUED and c.project == str(self.project.folder)]
-        if not queued:
-            return
+        if not queued or self.project.policy.faults:
+            return  # by half a policy nobody is let in or refused
         by_id = {cluster.id: cluster for cluster in queued}
         books = self._books(tx, live, {c.owner for c in queued})
         for outcome in admit(

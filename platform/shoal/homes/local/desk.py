@@ -248,7 +248,9 @@ class LocalDesk:
 
         try:
             target = os.environ.get("SHOAL_TARGET")
-            return Governing(load(Path(os.environ["SHOAL_PROJECT"]), target, tolerant=True))
+            project = load(Path(os.environ["SHOAL_PROJECT"]), target, tolerant=True)
+            project.policy.check()
+            return Governing(project)
         except (KeyError, ShoalError) as error:
             _log.warning("its project cannot be read, the queue is left to others: %s", error)
             return None
