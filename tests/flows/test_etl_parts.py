@@ -50,7 +50,8 @@ def run(one: Etl, *, again: bool = False, flow_run: str = "run-1") -> Any:
     found = one.find(Path.cwd(), flow_run, again=again)
     if found is None:
         return None
-    return one.land(found.frame(one.types, one.output, function), found, NOON)
+    frame = found.frame(one.types, one.output, function, as_they_are=one.transform is None)
+    return one.land(frame, found, NOON)
 
 
 @pytest.fixture
@@ -158,6 +159,28 @@ def test_a_table_is_read_from_where_the_last_run_was(put: Callable[..., Path]) -
         run(one)
 
 
+def test_a_column_without_a_value_is_what_it_was_before(put: Callable[..., Path]) -> None:
+    one = job(transform=lambda part: part.assign(twice=part.amount * 2))
+    columns = "id,amount,at"
+    put("a.csv", (1, "", ""), columns=columns)
+    put("b.csv", (2, 1.5, "2026-11-30 10:00:00"), columns=columns)
+    assert run(one).rows == 2  # as the next file says
+    put("c.csv", (3, "", ""), columns=columns)
+    assert run(one).rows == 1  # as the table says
+    put("d.csv", columns=columns)
+    assert run(one).rows == 0  # a day on which nothing happened
+    put("e.csv", (4, "abc", ""), columns=columns)
+    found = one.find(Path.cwd(), "run-1", again=False)
+    assert found is not None
+    with pytest.raises(TypeError, match="twice") as caught:
+        found.frame(one.types, one.output, script.load(broken, Path()), as_they_are=False)
+    assert "columns id int64[pyarrow], amount string, at timestamp" in caught.value.__notes__[0]
+
+
+def broken(part: pd.DataFrame) -> pd.DataFrame:
+    raise TypeError("twice")
+
+
 def test_late_rows_are_put_aside_with_that_reason(put: Callable[..., Path]) -> None:
     rows = (
         (1, 1.0, "2026-11-30 08:00:00"),
@@ -182,7 +205,7 @@ def test_pieces_of_any_size_are_the_whole_file_once(
         (file,) = inputs.find(f"data/{name}", Path.cwd(), {})
         for size in (7, 50, file.size - 1, file.size):
             monkeypatch.setattr(pieces, "PIECE", size)
-            reader = pieces.reader_of([file], "data", {}, {})
+            reader = pieces.reader_of([file], "data", {}, {}, {})
             frame = pieces.frame_of(reader, [file])
             assert frame.compute().astype(whole.dtypes).reset_index(drop=True).equals(whole), (name, size)
             assert frame.npartitions == 1 or size < file.size

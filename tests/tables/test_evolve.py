@@ -146,13 +146,14 @@ def test_evolving_fails_whole(name: str) -> None:
         ),
         (pa.table({"id": [1]}), errors.SchemaMismatchError, "v: missing"),
         (pa.table({"id": [1], "v": ["a"], "w": [1]}), errors.SchemaMismatchError, "w: new"),
-        (pa.table({"id": [1.5], "v": ["a"]}), errors.SchemaMismatchError, "frame double"),
+        (pa.table({"id": [1.5], "v": ["a"]}), errors.SchemaMismatchError, r"double\s.*'id': 'Int64'"),
         (
             pa.table({"id": pa.array([2**63], pa.uint64()), "v": ["a"]}),
             errors.ValueNotRepresentableError,
             "row 0",
         ),
-        ("not a frame", UsageError, "is not a DataFrame"),
+        ("not a frame", UsageError, r"A str cannot be written as a table\.\sGive"),
+        (pd.Series([1], name="id"), UsageError, r"to_frame\('NAME'\)"),
         (pd.DataFrame({1: [1]}), UsageError, "mode"),
     ],
 )

@@ -21,7 +21,7 @@ import pytest
 from pyiceberg import expressions as ex
 
 import shoal
-from shoal.errors import ShoalError
+from shoal.errors import ShoalError, UsageError
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.names import table_names
 from shoal.tables.catalogs.opening import CatalogSettings
@@ -173,6 +173,8 @@ def test_reads_and_names(lake: CatalogSettings, table: str) -> None:
             cases[f"tag of {given!r}"] = lambda given=given: shoal.tag(table, "new", snapshot=given)
             cases[f"rollback to {given!r}"] = lambda given=given: shoal.rollback(table, given)
     demand_shoal_errors(lake, cases)
+    with pytest.raises(UsageError, match="dtype_backend"):
+        shoal.read_table(table, dtype_backend="numpy")  # type: ignore[arg-type]  # before anything is computed
 
 
 def frames() -> dict[str, Any]:

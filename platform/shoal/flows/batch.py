@@ -44,13 +44,16 @@ class Batch:
     size: Bytes | None = None
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def frame(self, types: Mapping[str, Any], output: str, function: Function | None) -> dd.DataFrame:
-        """Its rows, as the user's function gives them. ``output``: the table that they are for as they are, if any."""
+    def frame(
+        self, types: Mapping[str, Any], output: str, function: Function | None, *, as_they_are: bool
+    ) -> dd.DataFrame:
+        """Its rows, as the user's function gives them. ``as_they_are``: so the table ``output`` gets them."""
         if self.table:
             frame = read_table(self.table, snapshot=self.to, since=self.since)
         else:
-            known = {**(self._of_table(output) if output else {}), **types}
-            reader = pieces.reader_of(self.files, self.location, self.properties, known)
+            table = self._of_table(output)
+            known = {**(table if as_they_are else {}), **types}
+            reader = pieces.reader_of(self.files, self.location, self.properties, known, table)
             frame = pieces.frame_of(reader, self.files)
         if function is None:
             return frame

@@ -225,7 +225,7 @@ def _stage(name: str, work: Any) -> Any:
 
 
 def _frame(job: Etl, found: Batch, function: Any) -> dd.DataFrame:
-    return found.frame(job.types, job.output if job.transform is None else "", function)
+    return found.frame(job.types, job.output, function, as_they_are=job.transform is None)
 
 
 def _told(job: Etl, found: Batch, result: WriteResult, where: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from shoal.words import listed
 PIECE = 64 * 2**20
 """Bytes of a piece of text, or of row groups of Parquet, about."""
 _SAMPLE = 2**20  # bytes of text from which columns are known
+_LOOKED_AT = 16  # files, for a column that is empty in those before
 ROWS = 200
 """Rows that are shown to the user's function first, for the columns that it gives."""
 
@@ -72,7 +73,7 @@ class InputReader:
         return to_pandas(self._read(InputPiece(file, 0, end, groups), self.schema).slice(0, ROWS), "pyarrow")
 
     def schema_of(self, file: File, types: Mapping[str, pa.DataType]) -> pa.Schema:
-        """The columns of a file, by its first rows; those in ``types`` as they say."""
+        """The columns of a file, by its first rows; those in ``types`` as they say. One without a value there: null."""
         if file.kind == "parquet":
             known = self._parquet(file).schema_arrow
         else:
@@ -80,8 +81,7 @@ class InputReader:
             whole = self._text(file, 0, 0 if _packed(file) else min(file.size, _SAMPLE))
             with self._told(file):
                 known = self._parse(file, whole, None, types).schema
-        fields = [f.with_type(types.get(f.name, f.type)) for f in known.remove_metadata()]
-        return pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in fields])
+        return pa.schema([f.with_type(types.get(f.name, f.type)) for f in known.remove_metadata()])
 
     def cut(self, files: Sequence[File]) -> list[InputPiece]:
         """The pieces of these files."""
@@ -204,20 +204,40 @@ def types_of(given: Mapping[str, Any] | None) -> dict[str, pa.DataType]:
 
 
 def reader_of(
-    files: Sequence[File], location: str, properties: Mapping[str, str], types: Mapping[str, pa.DataType]
+    files: Sequence[File],
+    location: str,
+    properties: Mapping[str, str],
+    types: Mapping[str, pa.DataType],
+    otherwise: Mapping[str, pa.DataType],
 ) -> InputReader:
-    """How the files of a batch are read; the first that has rows says the columns.
+    """How the files of a batch are read; the first one says the columns.
+
+    A column without a value there is what the next files make of it, else what ``otherwise`` says, else text.
 
     Raises EmptyInputError, InputChangedError, StorageError.
     """
     first = files[0]
-    schema = InputReader(location, properties).schema_of(first, types)
+    reader = InputReader(location, properties)
+    schema = reader.schema_of(first, types)
+    for other in files[1:_LOOKED_AT]:
+        if not any(pa.types.is_null(field.type) for field in schema):
+            break
+        seen = {field.name: field.type for field in reader.schema_of(other, types)}
+        schema = _filled(schema, seen)
+    schema = _filled(_filled(schema, otherwise), dict.fromkeys(schema.names, pa.string()))
     if unknown := [name for name in types if name not in schema.names]:
         raise UsageError(
             f"types= names {listed(map(repr, unknown))}, which {first.name} does not have",
             hint=f"Its columns: {', '.join(schema.names)}",
         )
     return InputReader(location, properties, schema, first.name)
+
+
+def _filled(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The types of columns of which no value was seen."""
+    return pa.schema(
+        [f.with_type(types.get(f.name, f.type)) if pa.types.is_null(f.type) else f for f in schema]
+    )
 
 
 def frame_of(reader: InputReader, files: Sequence[File]) -> dd.DataFrame:

@@ -50,7 +50,15 @@ class Function:
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
         """What the user's function gives. ScriptError where that is not a frame."""
-        given = _loaded(self.pickled)(part)
+        try:
+            given = _loaded(self.pickled)(part)
+        except Exception as error:  # the user's own, and it stays that
+            columns = ", ".join(f"{name} {kind}" for name, kind in part.dtypes.items())
+            error.add_note(
+                f"{self.name} was called with the columns {columns}. Of text files the first rows say the types, "
+                "or types={'COLUMN': 'double'} of the flow."
+            )
+            raise
         if not isinstance(given, pd.DataFrame):
             raise ScriptError(
                 f"{self.name} gave {type(given).__name__}, not a DataFrame",

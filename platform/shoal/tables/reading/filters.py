@@ -61,7 +61,7 @@ def as_expression(
     elif isinstance(filters, str):
         _only_prefixes(filters)
         try:
-            expression = parse(filters)
+            expression = parse(_without_kinds(filters))
         except Exception as error:  # pyparsing's errors have no common base that is public
             raise _misread(filters, error) from error
     elif isinstance(filters, (list, tuple)):
@@ -98,7 +98,7 @@ def _refuse_inside(column: str, schema: Schema, filters: object, table: str) -> 
 
 
 def _misread(text: str, error: Exception) -> FilterError:
-    mistake = find_mistake(text)
+    mistake = find_mistake(_without_kinds(text))
     if mistake is None:
         place = getattr(error, "loc", None)
         if not isinstance(place, int):
@@ -118,7 +118,13 @@ def _misread(text: str, error: Exception) -> FilterError:
 
 
 _TEXTS = re.compile(r"""(?P<like>\blike\s*)?'(?P<text>(?:[^'\\]|''|\\.)*)'""", re.IGNORECASE | re.DOTALL)
+_KINDS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\b(?P<kind>timestamp|date)\b(?=\s*')""", re.IGNORECASE)
 _PREFIX = re.compile(r"[^_%\\]*(?:\\?%)?", re.DOTALL)
+
+
+def _without_kinds(text: str) -> str:
+    """``timestamp '…'`` and ``date '…'`` as the texts alone, where they stood: what they are is the column's to say."""
+    return _KINDS.sub(lambda found: " " * len(found[0]) if found["kind"] else found[0], text)
 
 
 def _only_prefixes(text: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 import struct
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from typing import Any
@@ -43,6 +44,7 @@ from shoal.tables.pyiceberg_private import BooleanExpression
 _new: Any = ex
 
 _DAY = 86_400_000_000
+_TIMES = (iceberg.TimestampType, iceberg.TimestamptzType)
 _FLOATS = (iceberg.FloatType, iceberg.DoubleType)
 Place = tuple[Any, int]
 """The greatest value of a column's type that is not above a literal, and whether the literal lies above it (1) or
@@ -212,7 +214,7 @@ _WRITTEN = {
 
 def _placed(literal: Literal[Any], name: str, kind: iceberg.PrimitiveType) -> Place:
     try:
-        return place(literal, kind)
+        return place(_as_a_time(literal, kind), kind)
     except (TypeError, ValueError) as error:
         value = _as_given(literal)
         example = _in_form(value, kind) or _WRITTEN.get(type(kind))
@@ -222,6 +224,26 @@ def _placed(literal: Literal[Any], name: str, kind: iceberg.PrimitiveType) -> Pl
             if example
             else "Give such values in tuples, or in a PyIceberg expression.",
         ) from error
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?(Z|[+-]\d\d:\d\d)?")
+
+
+def _as_a_time(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Literal[Any]:
+    """A day or a time as people write it, in the one form that Iceberg reads; anything else as it is.
+
+    A day is its midnight. With a zone where the column has none, or the other way round, it is not told what is meant.
+    """
+    if not isinstance(kind, _TIMES) or not isinstance(literal, (StringLiteral, DateLiteral)):
+        return literal
+    text = _as_given(literal)
+    try:
+        time = dt.datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
+    except ValueError:  # the 31st of February
+        return literal
+    if time is None or (time.tzinfo is None) != isinstance(kind, iceberg.TimestampType):
+        return literal
+    return StringLiteral(time.isoformat())
 
 
 def _as_given(literal: Literal[Any]) -> Any:
@@ -280,8 +302,6 @@ def place(literal: Literal[Any], kind: iceberg.PrimitiveType) -> Place:
             raise TypeError(f"the text {value!r} is not a {kind}")
         case iceberg.StringType() if not isinstance(literal, StringLiteral):
             raise TypeError(f"{value!r} is not text")
-    if isinstance(kind, iceberg.TimestamptzType) and isinstance(value, str) and value.endswith("Z"):
-        literal = StringLiteral(f"{value[:-1]}+00:00")
     converted: Any = literal.to(kind)
     if isinstance(converted, AboveMax):
         return None, 1

@@ -235,7 +235,7 @@ class _Reader:
         elif now.lower in ("null", "nan"):
             hint = f"Nothing is equal to it; ask with: is {now.lower}, or is not {now.lower}."
         elif now.kind == "word" and self.then.kind == "text":
-            hint = f"Times and dates are texts, in the form of their column: {self.then.text}"
+            hint = "Times and dates are texts, such as '2026-01-02 00:00:00'."
         elif now.kind == "word" and now.lower not in _WORDS:
             hint = "Text is in single quotes; two columns are compared on the frame: df[df.a > df.b]."
         self.stop(_VALUES, hint)

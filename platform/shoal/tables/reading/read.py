@@ -22,7 +22,7 @@ from shoal.tables.reading.plan import PARTITION_SIZE, pack_metadata
 from shoal.tables.reading.scan import ScanContext
 from shoal.tables.reading.source import Source, frame_of
 from shoal.tables.refs import AsOf, resolve
-from shoal.tables.types.dtypes import Backend
+from shoal.tables.types.dtypes import Backend, types_mapper
 from shoal.tables.types.schemas import check_columns
 
 
@@ -70,6 +70,7 @@ def read_table(
     known = [f.name for f in schema.fields]
     wanted = arguments.names(columns, "columns", '["id", "delay"]') if columns is not None else None
     check_columns(wanted or [], known, f"the table {name}")
+    types_mapper(dtype_backend)  # refused here, not where the frame is first looked at
     row_filter = as_expression(filters, schema, f"the table {name}")
     size = arguments.size(partition_size, "partition_size")
     context = ScanContext(

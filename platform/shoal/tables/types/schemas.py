@@ -67,7 +67,8 @@ def frame_schema(meta: pd.DataFrame) -> pa.Schema:
     if unknown:
         raise TypeNotSupportedError(
             f"The type of {', '.join(map(repr, unknown))} is 'object', which could be anything.",
-            hint='Say what it is, for example df.astype({"price": pd.ArrowDtype(pa.decimal128(12, 2))}).',
+            hint='Say what it is, for example df.astype({"price": pd.ArrowDtype(pa.decimal128(12, 2))}); with '
+            'dtype_backend="pyarrow", dd.read_parquet keeps the types of structs and lists.',
             columns=unknown,
         )
     return pa.schema(fields)
@@ -226,7 +227,9 @@ def check(name: str, frame: pa.Schema, table: Schema, *, evolve: bool) -> list[D
             f"The frame does not fit the table {name}:\n{lines}",
             hint="evolve=True changes the table so that it fits (and fills missing columns with nulls)."
             if curable
-            else _renaming(wrong, table) or "Change the frame's columns, or write to another table.",
+            else _renaming(wrong, table)
+            or _to_whole_numbers(wrong, table)
+            or "Change the frame's columns, or write to another table.",
             differences=[(d.column, d.kind, d.detail) for d in wrong],
         )
     return found
@@ -242,6 +245,19 @@ def _renaming(wrong: Sequence[Difference], table: Schema) -> str:
     if any(d.kind == "type" for d in wrong):
         return ""
     return f"df.rename(columns={names!r}) spells them as the table does."
+
+
+def _to_whole_numbers(wrong: Sequence[Difference], table: Schema) -> str:
+    """How whole numbers that pandas made floats, for want of a value, become whole again."""
+    whole = (iceberg.IntegerType, iceberg.LongType)
+    for d in wrong:
+        if not (
+            d.kind == "type" and len(d.path) == 1 and d.arrow is not None and pa.types.is_floating(d.arrow)
+        ):
+            return ""
+        if not isinstance(table.find_type(d.column), whole):
+            return ""
+    return f"Whole numbers with gaps among them: df.astype({dict.fromkeys((d.column for d in wrong), 'Int64')!r})."
 
 
 def check_columns(names: Sequence[str], known: Sequence[str], what: str) -> None:

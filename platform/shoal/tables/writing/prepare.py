@@ -136,15 +136,29 @@ def _once(first: Transaction, start: Callable[[], Transaction]) -> Callable[[], 
     return lambda: pending.pop() if pending else start()
 
 
+def _instead(kind: str) -> str:
+    """What to do with something else that holds rows."""
+    match kind.split("."):
+        case ["pyspark", *_, "DataFrame"]:
+            return "Spark writes its own frames: frame.writeTo('shoal.NAMESPACE.TABLE').append()."
+        case ["pandas" | "dask", *_, "Series"]:
+            return "Make a frame of it: series.to_frame('NAME')."
+        case ["polars", *_]:
+            return "Give a pyarrow.Table: frame.to_arrow()."
+        case ["pyarrow", *_, "RecordBatch"]:
+            return "Give a pyarrow.Table: pa.Table.from_batches([batch])."
+        case ["dict" | "list"]:
+            return "Make a frame of it: pd.DataFrame(rows)."
+    return "Give a Dask or pandas DataFrame, or a pyarrow.Table."
+
+
 def frame_columns(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
     """The index levels that are stored, and the columns with their types."""
     if isinstance(df, pa.Table):
         return (), arguments.arrow_schema(df.schema)
     if not isinstance(df, (pd.DataFrame, dd.DataFrame)):
-        raise UsageError(
-            f"{type(df).__name__} is not a DataFrame or table.",
-            hint="Give a Dask or pandas DataFrame, or a pyarrow.Table.",
-        )
+        kind = f"{type(df).__module__}.{type(df).__name__}".removeprefix("builtins.")
+        raise UsageError(f"A {kind} cannot be written as a table.", hint=_instead(kind))
     meta: pd.DataFrame = make_meta(df) if isinstance(df, dd.DataFrame) else df
     names = tuple(cast("str", n) for n in meta.index.names if n is not None)
     arguments.check_names([*names, *meta.columns], "column or index level")
