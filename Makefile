@@ -152,7 +152,7 @@ soak-kills: venv ## Kill and interrupt at every moment that has a name; writes d
 
 SOAK_USAGE ?= 10000
 soak-usage: venv ## Draw 10,000 steps of what people do with clusters; writes docs/soak.md
-	SHOAL_USAGE_STEPS=$(SOAK_USAGE) $(SOAK) usage -o timeout=0 tests/usage
+	SHOAL_USAGE_STEPS=$(SOAK_USAGE) $(SOAK) usage --numprocesses $(LANES) --maxschedchunk 1 tests/usage
 
 others: venv ## Run Dask's own tests and Spark's doctests on clusters of ours; writes docs/soak.md
 	$(SOAK) others -o timeout=7200 tests/others/dasks_own.py tests/others/spark_doctests.py

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from warm import Warm
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
 
@@ -52,36 +53,6 @@ def without_colours(seen: str) -> str:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     # What a spinner wrote over is not seen.
     return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
-
-
-class Warm:
-    """The process of warm.py, started when it is first asked."""
-
-    def __init__(self, *prefix: str) -> None:
-        self.command = [*prefix, sys.executable, str(Path(__file__).with_name("warm.py"))]
-        self.process: subprocess.Popen[str] | None = None
-
-    def ask(self, asked: dict[str, Any]) -> list[list[Any]]:
-        if self.process is None:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps(asked) + "\n")
-            self.process.stdin.flush()
-            answers: list[list[Any]] = json.loads(self.process.stdout.readline())
-            return answers
-        except BaseException:  # a test that took too long: its answer is not for the next one
-            self.end()
-            raise
-
-    def end(self) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.kill()
-            process.communicate()
 
 
 WARM = {True: Warm(), False: Warm("setpriv", "--bounding-set=-all", "--inh-caps=-all")}
@@ -135,8 +106,8 @@ class Place:
         ``out`` and ``err``: files to write to, "closed" for a pipe that nobody reads. Without ``rights`` the modes
         of files count, which root ignores otherwise.
         """
-        asked = {"calls": calls, "folder": str(self.folder), "environment": self.environment | changes}
-        return [Answer(*answer) for answer in WARM[rights].ask({**asked, "out": out, "err": err})]
+        answers = WARM[rights].ask(calls, str(self.folder), self.environment | changes, out, err)
+        return [Answer(*answer) for answer in answers]
 
     def quick(self, *arguments: str, **how: Any) -> Answer:
         """One command in that way."""

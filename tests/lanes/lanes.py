@@ -46,9 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """xdist's scheduler of whole scopes, with our groups for scopes, in our order."""
+    """xdist's scheduler of whole scopes, with our groups for scopes, in our order; another where one is asked for."""
     from xdist.scheduler import LoadScopeScheduling
 
+    if config.option.dist != "loadscope":
+        return None
     groups = budget()["groups"]
 
     class InLanes(LoadScopeScheduling):  # type: ignore[misc]

@@ -1,9 +1,10 @@
 """Runs one part of the soak and writes docs/soak.md: ``python write_soak.py PART PYTEST_ARGUMENT...``
 
 Each part (a key of ``PARTS``) keeps what it measured in ``soak/PART.json`` beside this file, which only its own run
-replaces; the page is made of all of them. A test says how often it did what it tests by ``record_property("n", ...)``,
-and what it saw by ``record_property("measured", ...)``. The exit code is pytest's. Without arguments the page is only
-made anew.
+replaces; a run with a seed of its own (``SHOAL_..._SEED``) is kept beside the others, as ``soak/PART.SEED.json``, and
+adds to them. The page is made of all of them. A test says how often it did what it tests by
+``record_property("n", ...)``, and what it saw by ``record_property("measured", ...)``. The exit code is pytest's.
+Without arguments the page is only made anew.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def run(part: str, arguments: list[str]) -> int:
         found["seconds"] = round(time.monotonic() - begin, 1)
         found["tests"] = [_test(case) for case in _cases(junit)]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n")
+    seed = next((f".{value}" for name, value in found["length"].items() if name.endswith("_SEED")), "")
+    (RESULTS / f"{part}{seed}.json").write_text(json.dumps(found, indent=1) + "\n")
     return int(found["exit_code"])
 
 
@@ -96,7 +98,9 @@ def lengths() -> dict[str, str]:
 
 def write() -> None:
     """The page, of all parts that were ever run."""
-    parts = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        parts.setdefault(path.name.partition(".")[0], []).append(json.loads(path.read_text()))
     known = [part for part in PARTS if part in parts]
     order = [*known, *(part for part in parts if part not in known)]
     # Others write a part of their own, between marks (tests/tables/write_soak.py): it stays.
@@ -105,7 +109,7 @@ def write() -> None:
         "\n".join([HEAD, *(section(part, parts[part]) for part in order), *others]).rstrip() + "\n"
     )
     if "quick-start" in parts:
-        QUICK_START.write_text(timed(QUICK_START.read_text(), parts["quick-start"]))
+        QUICK_START.write_text(timed(QUICK_START.read_text(), parts["quick-start"][0]))
     print(f"{PAGE}: {', '.join(order) or 'nothing was run yet'}")
 
 
@@ -116,8 +120,18 @@ def timed(page: str, found: dict[str, Any]) -> str:
     return re.sub(r"(?<=<!-- measured -->).*?(?=<!-- -->)", said, page, flags=re.DOTALL)
 
 
-def section(part: str, found: dict[str, Any]) -> str:
-    """One part as Markdown."""
+def section(part: str, runs: list[dict[str, Any]]) -> str:
+    """One part as Markdown, of all its runs in the order in which they began."""
+    lines = [f"## {part.capitalize()}", "", *([PARTS[part], ""] if part in PARTS else [])]
+    tests = [test for found in runs for test in found["tests"]]
+    if len(tests) > 1 and len({test["name"].partition("[")[0] for test in tests}) == 1:
+        lines += [f"n is {sum(test['n'] for test in tests)} in all.", ""]
+    for found in sorted(runs, key=lambda found: str(found["at"])):
+        lines += [*_run(found), ""]
+    return "\n".join(lines)
+
+
+def _run(found: dict[str, Any]) -> list[str]:
     tests = found["tests"]
     bad = [test for test in tests if test["result"] == "failed"]
     skipped = [test for test in tests if test["result"] == "skipped"]
@@ -125,8 +139,7 @@ def section(part: str, found: dict[str, Any]) -> str:
     if found["exit_code"] not in (0, 1):
         counts.append(f"**pytest ended with {found['exit_code']}: not all of them ran**")
     length = "".join(f", {name}={value}" for name, value in found.get("length", {}).items())
-    lines = [f"## {part.capitalize()}", "", *([PARTS[part], ""] if part in PARTS else [])]
-    lines += [
+    lines = [
         f"Commit {found['commit']}{' (with local changes)' if found['dirty'] else ''}, {found['at']}; "
         f"{found['machine']}, load {found['load_at_start']} at the start. "
         f"{', '.join(counts)}, in {found['seconds'] / 60:.0f} min{length}.",
@@ -142,7 +155,7 @@ def section(part: str, found: dict[str, Any]) -> str:
     if steps := [step for test in tests for step in test["steps"]]:
         lines += ["", "| Step | Time |", "|---|---|"]
         lines += [f"| `{step['what']}` | {step['seconds']:.1f} s |" for step in steps]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _cases(junit: Path) -> list[ElementTree.Element]:

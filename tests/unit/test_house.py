@@ -98,14 +98,33 @@ def test_a_part_of_the_soak_tells_its_length(monkeypatch: pytest.MonkeyPatch, tm
     trial.write_text("def test_it(record_property):\n    record_property('n', 7)\n")
     plain = ("-c", "/dev/null", "-p", "no:cacheprovider", "-q")
     assert soak.run("kills", [*plain, str(trial)]) == 0
-    told = soak.section("kills", json.loads((tmp_path / "kills.json").read_text()))
+    told = soak.section("kills", [json.loads((tmp_path / "kills.json").read_text())])
     assert "1 tests, 0 failed, in 0 min, " in told
     assert "SHOAL_SOAK_KILLS=7" in told
     assert "/not/a/length" not in told
     assert "| it | 7 | none |" in told
     assert soak.run("kills", [*plain, str(tmp_path / "nothing.py")]) == 4
-    told = soak.section("kills", json.loads((tmp_path / "kills.json").read_text()))
+    told = soak.section("kills", [json.loads((tmp_path / "kills.json").read_text())])
     assert "not all of them ran" in told
+
+
+def test_a_run_of_the_soak_with_another_seed_adds_to_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    soak = load("surface/write_soak.py")
+    for name, where in (("RESULTS", tmp_path), ("PAGE", tmp_path / "soak.md")):
+        monkeypatch.setattr(soak, name, where)
+    trial = tmp_path / "test_trial.py"
+    trial.write_text("def test_it(record_property):\n    record_property('n', 7)\n")
+    for seed in ("", "1", "2", "2"):
+        if seed:
+            monkeypatch.setenv("SHOAL_USAGE_SEED", seed)
+        assert soak.run("usage", ["-c", "/dev/null", "-p", "no:cacheprovider", "-q", str(trial)]) == 0
+    soak.write()
+    page = (tmp_path / "soak.md").read_text()
+    assert page.count("## Usage") == 1
+    assert "n is 21 in all." in page
+    assert page.count("Commit ") == page.count("| it | 7 | none |") == 3
 
 
 def test_every_target_of_make_that_writes_the_page_has_a_section_of_its_own() -> None:

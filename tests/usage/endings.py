@@ -7,7 +7,6 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from . import world
 from .machine import Usage, use
 from .model import MINE
 from .usages import compute, same, start, told, uses_a_client_in_a_task
@@ -38,11 +37,13 @@ def retires_a_worker(m: Usage, detail: int) -> None:
 @use("dask", dask=1)
 def kills_a_worker(m: Usage, detail: int) -> None:
     cluster = m.one("dask", detail)
-    pid = m.run(f"min({cluster.name}.client.run(os.getpid).values())")
+    workers = f"list({cluster.name}.client.scheduler_info(n_workers=-1)['workers'])"
+    gone, pid = m.run(f"min({cluster.name}.client.run(os.getpid).items())")
     m.from_outside(f"kill -9 {pid} (a worker of {cluster.name})")
     os.kill(pid, signal.SIGKILL)
-    pids = f"list({cluster.name}.client.run(os.getpid, on_error='ignore').values())"
-    m.until(pids, lambda there: pid not in there and len(there) == cluster.workers)
+    # Not asked before: a call to a worker that is not known to be dead waits as long as a connection may take.
+    m.until(workers, lambda there: gone not in there and len(there) == cluster.workers)
+    same(pid in m.run(f"list({cluster.name}.client.run(os.getpid).values())"), False)
     compute(m, cluster, detail)
 
 
@@ -90,7 +91,7 @@ def looks(m: Usage, detail: int) -> None:
 # -- kills and ends -----------------------------------------------------------------------------------------
 
 
-@use("mine", dask=2, spark=1)
+@use("mine", dask=1, spark=1)
 def kills_the_head(m: Usage, detail: int) -> None:
     cluster = m.one("mine", detail)
     head = m.rows()[cluster.id].head
@@ -118,7 +119,7 @@ def stops_the_head_for_a_while(m: Usage, detail: int) -> None:
 @use("", dask=1, spark=1)
 def stops_the_person_for_a_while(m: Usage, detail: int) -> None:
     """As Ctrl-Z does. What it holds lives; others go on."""
-    pid = m.me.process.pid
+    pid = m.me.pid
     m.from_outside("kill -STOP the person's process, and -CONT a second later")
     with ThreadPoolExecutor(1) as aside:
         os.kill(pid, signal.SIGSTOP)
@@ -141,11 +142,10 @@ def kills_the_person(m: Usage, detail: int) -> None:
     for cluster in m.model.live(MINE):
         m.model.ended(cluster, "ClientGone")
     m.model.handles.clear()
-    m.me = world.Person(m.folder, "me")
-    m.introduce(m.me)
+    m.me = m.person("me")
 
 
-@use("any", dask=2, spark=1)
+@use("any", dask=1, spark=1)
 def says_down(m: Usage, detail: int) -> None:
     cluster = m.one("any", detail)
     [ended] = m.shell("down", cluster.name)

@@ -91,15 +91,14 @@ class Usage(RuleBasedStateMachine):
         if only := USES.keys() & set(self.seen.only):
             self.due = Counter({name: n for name, n in self.due.items() if name in only})
         self.due = +self.due
-        self.me, self.elsewhere = (world.Person(self.folder, name) for name in ("me", "elsewhere"))
-        for person in (self.me, self.elsewhere):
-            self.introduce(person)
+        self.me, self.elsewhere = self.person("me"), self.person("elsewhere")
         self.onlooker: LocalHome = open_home(open_project(self.here))
 
-    def introduce(self, person: world.Person) -> None:
-        """It knows the projects, and has imported what takes long."""
-        client = {"dask": "distributed", "spark": "pyspark.sql.connect.session"}[self.engine]
-        person.run(f"import {client}\nHERE, THERE = {str(self.here)!r}, {str(self.there)!r}")
+    def person(self, name: str) -> world.Person:
+        """Somebody new, who knows the projects."""
+        person = world.Person(self.folder, name, self.engine)
+        person.run(f"HERE, THERE = {str(self.here)!r}, {str(self.there)!r}")
+        return person
 
     @rule(pick=st.integers(0, 2**16), detail=st.integers(0, 2**16))
     def step(self, pick: int, detail: int) -> None:
@@ -258,7 +257,7 @@ class Usage(RuleBasedStateMachine):
                 for each in self.model.live():
                     self.model.ended(each, "StoppedByUser")
                 self.model.handles.clear()
-                self.me = world.Person(self.folder, "me")
+                self.me = self.person("me")
                 self.agree()
         except Exception as error:
             self.fail("the end", error)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from . import endings, usages  # noqa: F401 - they enter themselves
+from . import endings, usages, world  # noqa: F401 - those of people enter themselves
 from .machine import USES, Seen, Usage
 
 SEED = int(os.environ.get("SHOAL_USAGE_SEED", "20261128"))
 STEPS = int(os.environ.get("SHOAL_USAGE_STEPS", "300"))  # `make soak-usage` takes 10,000
+PARTS = max(1, STEPS // 300)  # each with a seed of its own, so that they can run beside each other
 ONLY = tuple(name for name in os.environ.get("SHOAL_USAGE_ONLY", "").split(",") if name)
 LEAST = 5  # times that each usage comes
 # A client that goes is missed after seconds here.
@@ -53,10 +54,13 @@ def machines(
         return folder, projects[0], projects[1]
 
     yield fresh
+    world.end()
     assert not marked()
 
 
-def machine(engine: str, seen: Seen, fresh: Callable[[], tuple[Path, Path, Path]], count: int) -> None:
+def machine(
+    engine: str, seen: Seen, fresh: Callable[[], tuple[Path, Path, Path]], count: int, number: int
+) -> None:
     """Run ``count`` machines of this engine."""
     engines = {"dask", "spark"}
     schedule = sum(
@@ -68,7 +72,7 @@ def machine(engine: str, seen: Seen, fresh: Callable[[], tuple[Path, Path, Path]
         f"{engine.title()}Usage", (Usage,), {"engine": engine, "seen": seen, "fresh": staticmethod(fresh)}
     )
     run_state_machine_as_test(
-        seed(SEED)(kind),
+        seed(number)(kind),
         settings=settings(
             max_examples=count,
             # As many as come in between, to open and to close, are not known before.
@@ -83,10 +87,10 @@ def machine(engine: str, seen: Seen, fresh: Callable[[], tuple[Path, Path, Path]
     )
 
 
-def counted(seen: Seen) -> list[str]:
+def counted(seen: Seen, number: int) -> list[str]:
     """How often each usage came, and how long it took, as lines to read."""
     lines = [
-        f"{seen.steps} steps of {dict(seen.machines)} machines, seed {SEED}; all agreed within {seen.longest:.1f} s"
+        f"{seen.steps} steps of {dict(seen.machines)} machines, seed {number}; all agreed within {seen.longest:.1f} s"
     ]
     for name in sorted({*USES, *seen.took}):
         count, took = seen.counts[name], seen.took[name]
@@ -96,26 +100,29 @@ def counted(seen: Seen) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.spark
-@pytest.mark.timeout(max(1800, 10 * STEPS))
+@pytest.mark.timeout(max(1800, 10 * STEPS // PARTS))
+@pytest.mark.parametrize("number", range(SEED, SEED + PARTS))
 def test_whatever_a_person_does_ledger_processes_and_handles_agree(
     machines: Callable[[], tuple[Path, Path, Path]],
     record_property: Callable[[str, object], None],
+    number: int,
 ) -> None:
+    steps = STEPS // PARTS
     schedule = {engine: sum(use.times[engine] for use in USES.values()) for engine in ("dask", "spark")}
-    of_spark = max(1, round(STEPS / 10 / schedule["spark"]))
-    of_dask = max(1, (STEPS - of_spark * schedule["spark"]) // schedule["dask"])
+    of_spark = max(1, round(steps / 10 / schedule["spark"]))
+    of_dask = max(1, (steps - of_spark * schedule["spark"]) // schedule["dask"])
     seen = Seen(only=ONLY)
     try:
-        machine("dask", seen, machines, of_dask)
-        machine("spark", seen, machines, of_spark)
+        machine("dask", seen, machines, of_dask, number)
+        machine("spark", seen, machines, of_spark, number)
     finally:
-        said = counted(seen)
+        said = counted(seen, number)
         record_property("counts", said)  # whoever runs the tests shows it: other processes may run this one
     record_property("n", seen.steps)
     record_property("measured", said[0])
-    assert not seen.failures, f"seed {SEED}, {len(seen.failures)} machines failed\n\n" + "\n\n".join(
+    assert not seen.failures, f"seed {number}, {len(seen.failures)} machines failed\n\n" + "\n\n".join(
         seen.failures
     )
     if not ONLY:
-        assert seen.steps >= STEPS * 0.95
+        assert seen.steps >= steps * 0.95
         assert min(seen.counts[name] for name in USES) >= LEAST, "\n".join(said)

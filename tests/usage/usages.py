@@ -128,12 +128,12 @@ def detaches(m: Usage, detail: int) -> None:
     m.model.started(Expected(its_id, name, "dask", 1, owner=NOBODYS))
 
 
-@use("mine", dask=3, spark=3)
+@use("mine", dask=4, spark=3)
 def computes(m: Usage, detail: int) -> None:
     compute(m, m.one("mine", detail), detail)
 
 
-@use("mine", dask=1, spark=2)
+@use("mine", dask=2, spark=2)
 def computes_in_threads(m: Usage, detail: int) -> None:
     cluster = m.one("mine", detail)
     task = COMPUTE[cluster.engine].format(name=cluster.name, n="{n}").replace("{n} + 1", "{n} + 1")
@@ -148,7 +148,7 @@ def computes_in_threads(m: Usage, detail: int) -> None:
     same(m.run(cell), [1, 2, 3, 4])
 
 
-@use("dask", dask=1)
+@use("dask", dask=2)
 def computes_in_an_event_loop(m: Usage, detail: int) -> None:
     cluster = m.one("dask", detail)
     cell = (
@@ -274,7 +274,7 @@ def where(m: Usage, cluster: Expected) -> str:
     return m.run(f"{cluster.name}.record.project == THERE and 'THERE' or 'HERE'")
 
 
-@use("any", dask=2, spark=2)
+@use("any", dask=3, spark=2)
 def connects_from_elsewhere(m: Usage, detail: int) -> None:
     cluster = m.one("any", detail)
     assert (

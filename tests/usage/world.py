@@ -9,6 +9,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from warm import Warm
 
 PERSON = Path(__file__).with_name("person.py")
-SHOAL = Path(sys.executable).with_name("shoal")
 PATIENCE = 240.0  # s that a cell or a command may take, on a machine that others use
 
 
@@ -85,15 +86,16 @@ def _row(
 def marked(home: Path) -> dict[str, set[int]]:
     """Cluster id -> pids of the live processes of this home that carry its mark."""
     found: dict[str, set[int]] = {}
-    for process in psutil.process_iter():
+    ours, mark = f"SHOAL_DATA={home}".encode(), b"SHOAL_CLUSTER="
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            environment = process.environ()
-            if environment.get("SHOAL_DATA") != str(home) or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if cluster := environment.get("SHOAL_CLUSTER"):
-                found.setdefault(cluster, set()).add(process.pid)
-        except (psutil.Error, OSError):
-            continue
+            environment = Path("/proc", pid, "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it is gone, or another user's
+        if ours in environment:  # that of a zombie is empty
+            for entry in environment:
+                if entry.startswith(mark):
+                    found.setdefault(entry.removeprefix(mark).decode(), set()).add(int(pid))
     return found
 
 
@@ -104,57 +106,93 @@ def lives(pid: int) -> bool:
         return False
 
 
-class Person:
-    """One process that runs cells, and what came of each."""
+class Nursery:
+    """The process of person.py with one client imported, started when it is first asked."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def birth(self, folder: Path, files: tuple[int, int, int]) -> int:
+        """A person with these standard files; its pid."""
+        if self.process is None:
+            self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self.process = subprocess.Popen([sys.executable, str(PERSON), self.client], stdin=theirs)
+        asked = {"folder": str(folder), "environment": dict(os.environ)}
+        socket.send_fds(self.control, [json.dumps(asked).encode()], files)
+        return int(self.control.recv(100))
+
+    def end(self) -> None:
+        if self.process is not None:
+            process, self.process = self.process, None
+            self.control.close()
+            process.wait()
+
+
+NURSERIES = {"dask": Nursery("distributed"), "spark": Nursery("pyspark.sql.connect.session")}
+WARM = Warm()
+
+
+def end() -> None:
+    """Of the processes that others are forked from."""
+    for each in (*NURSERIES.values(), WARM):
+        each.end()
+
+
+class Person:
+    """One process that runs cells, and what came of each. ``engine``: of its client, which it has imported."""
+
+    def __init__(self, folder: Path, name: str, engine: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        (cells, asks), (answers, said) = os.pipe(), os.pipe()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PERSON)],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
+            self.pid = NURSERIES[engine].birth(folder, (cells, said, log.fileno()))
+        os.close(cells)
+        os.close(said)
+        self.lives = os.pidfd_open(self.pid)  # it is not our child: this tells when it ends
+        self.asks, self.answers = os.fdopen(asks, "wb"), os.fdopen(answers, "rb")
 
     def run(self, cell: str) -> dict[str, Any]:
         """``value``, or ``error`` and ``said``. AssertionError where no answer comes."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write((json.dumps({"cell": cell}) + "\n").encode())
-        self.process.stdin.flush()
-        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
-            os.kill(self.process.pid, signal.SIGUSR1)
+        self.asks.write((json.dumps({"cell": cell}) + "\n").encode())
+        self.asks.flush()
+        if not select.select([self.answers], [], [], PATIENCE)[0]:
+            os.kill(self.pid, signal.SIGUSR1)
             time.sleep(1)
             raise AssertionError(f"no answer after {PATIENCE:.0f} s; {self.last_words(80)}")
-        line = self.process.stdout.readline()
-        assert line, f"the person's process ended with {self.process.wait()}; {self.last_words()}"
+        line = self.answers.readline()
+        assert line, f"the person's process ended; {self.last_words()}"
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def leave(self) -> None:
         """The script ends: no more cells come."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.asks.close()
         try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.kill(self.process.pid, signal.SIGUSR1)
-            time.sleep(1)
-            raise AssertionError(f"it does not end; {self.last_words(80)}") from None
+            if not self.gone(PATIENCE):
+                os.kill(self.pid, signal.SIGUSR1)
+                time.sleep(1)
+                raise AssertionError(f"it does not end; {self.last_words(80)}")
         finally:
             self.kill()
 
+    def gone(self, seconds: float) -> bool:
+        """Whether it has ended, at the latest after so many seconds."""
+        return bool(select.select([self.lives], [], [], seconds)[0])
+
     def kill(self) -> None:
         """``kill -9``; may be called again."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        if self.answers.closed:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.lives, signal.SIGKILL)
+        self.gone(PATIENCE)
+        os.close(self.lives)
+        self.answers.close()
+        with suppress(BrokenPipeError):
+            self.asks.close()
 
     def last_words(self, lines: int = 30) -> str:
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
@@ -163,11 +201,9 @@ class Person:
 
 def command(*words: str) -> Any:
     """``shoal WORD... -o json``: what it answers."""
-    done = subprocess.run(
-        [str(SHOAL), *words, "-o", "json"], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert done.returncode == 0, f"shoal {' '.join(words)}: exit code {done.returncode}\n{done.stderr}"
-    return json.loads(done.stdout)
+    [(code, out, err)] = WARM.ask([[*words, "-o", "json"]], os.getcwd(), dict(os.environ), timeout=PATIENCE)
+    assert code == 0, f"shoal {' '.join(words)}: exit code {code}\n{err}"
+    return json.loads(out)
 
 
 def kill(pid: int) -> None:

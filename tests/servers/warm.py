@@ -12,14 +12,55 @@ import gc
 import importlib
 import json
 import os
+import select
+import subprocess
 import sys
 import tempfile
 import traceback
 from contextlib import suppress
 from typing import IO, Any
 
-from shoal.cli.app import make_app
-from shoal.cli.main import main as shoal
+
+class Warm:
+    """For tests: this file as a process, started when it is first asked."""
+
+    def __init__(self, *prefix: str) -> None:
+        self.command = [*prefix, sys.executable, __file__]
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(
+        self,
+        calls: list[list[str]],
+        folder: str,
+        environment: dict[str, str],
+        out: str = "",
+        err: str = "",
+        timeout: float | None = None,
+    ) -> list[list[Any]]:
+        """``[exit code, standard output, standard error]`` of each command. TimeoutError where none comes."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        asked = {"calls": calls, "folder": folder, "environment": environment, "out": out, "err": err}
+        try:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+            if not select.select([self.process.stdout], [], [], timeout)[0]:
+                raise TimeoutError(f"no answer to {calls} after {timeout} s")
+            answers: list[list[Any]] = json.loads(self.process.stdout.readline())
+            return answers
+        except BaseException:  # a test that took too long: its answer is not for the next one
+            self.end()
+            raise
+
+    def end(self) -> None:
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.kill()
+            process.communicate()
 
 
 def opened(name: str, kept: IO[bytes]) -> int:
@@ -32,6 +73,8 @@ def opened(name: str, kept: IO[bytes]) -> int:
 
 def become(arguments: list[str], asked: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
     """In the child: as ``shoal`` would start there; its exit code."""
+    from shoal.cli.main import main as shoal
+
     os.setsid()
     os.chdir(asked["folder"])
     os.environ.clear()
@@ -85,6 +128,9 @@ def one(arguments: list[str], asked: dict[str, Any]) -> tuple[int, str, str]:
 
 
 def main() -> None:
+    import shoal.cli.main  # noqa: F401
+    from shoal.cli.app import make_app
+
     make_app()
     for line in sys.stdin:
         asked = json.loads(line)
