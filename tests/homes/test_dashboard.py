@@ -8,9 +8,11 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import dask
@@ -48,6 +50,30 @@ def cluster(
 def worker_port(cluster: shoal.DaskCluster) -> int:
     [worker] = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
     return int(worker["services"]["dashboard"])
+
+
+def looks(server: Any) -> dict[str, float]:
+    """In ms, how often it looks at its loop, and at what its threads run."""
+    found = server.periodic_callbacks
+    return {name: found[name].callback_time for name in ("tick", "profile") if name in found}
+
+
+def test_an_idle_cluster_rests_and_what_runs_is_profiled_as_ever(
+    cluster: shoal.DaskCluster, eventually: Callable[..., object], tmp_path: Path
+) -> None:
+    def of_worker() -> object:
+        return list(cluster.client.run(lambda dask_worker: looks(dask_worker)).values())
+
+    def runs(until: Path) -> None:
+        while not until.exists():
+            time.sleep(0.05)
+
+    assert cluster.client.run_on_scheduler(lambda dask_scheduler: looks(dask_scheduler)) == {"tick": 100}
+    eventually(lambda: of_worker() == [{"tick": 100, "profile": 100}], 30)
+    running = cluster.client.submit(runs, tmp_path / "end")
+    eventually(lambda: of_worker() == [{"tick": 100, "profile": 10}], 30)
+    (tmp_path / "end").touch()
+    running.result(timeout=60)
 
 
 def test_the_link_leads_to_pages_whose_links_and_pictures_work(cluster: shoal.DaskCluster) -> None:

@@ -111,6 +111,7 @@ class DaskHost:
         from shoal.engines.dask.code import ClientsCode
         from shoal.engines.dask.dashboard import Guard
         from shoal.engines.dask.locked import tell_locked
+        from shoal.engines.dask.resting import tick_slowly
         from shoal.engines.dask.script import Handover
         from shoal.engines.dask.security import WORKER_SETUP, security
         from shoal.engines.dask.tasks import tell
@@ -121,6 +122,7 @@ class DaskHost:
         # Dask looks 20 times a second whether a worker is there; a forked one is there sooner.
         distributed.nanny.WorkerProcess._init_msg_interval = 0.01
         dask.config.set({"distributed.worker.preload": [WORKER_SETUP]})
+        tick_slowly()
         if self._site.packages:
             # A fork has what was imported before they were installed.
             dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})

@@ -203,6 +203,7 @@ class _Worker:
 
         from shoal.engines.dask.kinds import offered
         from shoal.engines.dask.locked import get_locked
+        from shoal.engines.dask.resting import tick_slowly
         from shoal.engines.dask.security import WORKER_SETUP, security
 
         settings, worker = self._settings, self
@@ -217,6 +218,7 @@ class _Worker:
         if await get_locked(settings.scheduler, tls, settings.scratch, settings.start_limit) is not None:
             # A fork has what was imported before they were installed.
             dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
+        tick_slowly()
         threads = max(1, int(settings.cores))
         self._nanny = NotingNanny(
             settings.scheduler,

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any
 
-from shoal.engines.dask import worker_calls, worker_usage
+from shoal.engines.dask import resting, worker_calls, worker_usage
 from shoal.engines.dask.dashboard import Guard
 from shoal.machine.environment import VERSIONS, versions
 from shoal.machine.importing import PACKAGES_PATH
@@ -33,6 +33,7 @@ def dask_setup(worker: Any) -> None:
     Guard(worker, secret_of(worker.security.tls_worker_key), "distributed.dashboard.worker")
     worker.startup_information[VERSIONS] = _versions
     worker_calls.of_worker(worker)
+    resting.of_worker(worker)
     if root := os.environ.get(worker_usage.ROOT):
         worker_usage.of_worker(worker, int(root), os.environ[MARK])
     if PACKAGES_PATH in os.environ:
