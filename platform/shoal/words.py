@@ -42,6 +42,6 @@ def listed(names: Iterable[str], last: str = "and") -> str:
 
 
 def count(number: float, one: str, many: str | None = None) -> str:
-    """``"1 worker"``, ``"3 workers"``."""
-    shown = f"{number:g}"
+    """``"1 worker"``, ``"3 workers"``, ``"1,200,000 rows"``."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{shown} {one if shown == '1' else many or one + 's'}"

@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "test_examples.py"
 
 
 @pytest.mark.slow
+@pytest.mark.spark
 def test_the_examples_of_the_page_run(
     api: Any,
     empty_home: Path,
@@ -36,4 +37,8 @@ def test_the_examples_of_the_page_run(
     assert {run["state"]["type"], again["state"]["type"]} == {"COMPLETED"}
     assert {"sales-result", "sales-clusters"} <= set(api.artifacts(run["id"]))
     assert not api.artifacts(again["id"]), "nothing was new, and no cluster was started"
+    of_daily = {"flows": {"name": {"any_": ["daily"]}}, "sort": "START_TIME_DESC"}
+    (report, *_) = api.post("flow_runs/filter", of_daily)
+    assert {"daily-report", "daily-clusters"} <= set(api.artifacts(report["id"]))
+    assert (tmp_path / "project" / "reports" / "daily" / "2026-11-29.html").is_file()
     assert not marked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,17 @@ def test_a_session_computes_wants_its_token_and_dies_with_its_head(
     with shoal.connect(handle.name, project=project) as cluster:
         assert isinstance(cluster, shoal.SparkCluster)
         assert cluster.sql("select sum(id) as s from range(10)").collect()[0].s == 45
+        values = [
+            -(2**62),
+            1.5,
+            Decimal("-1.50"),
+            "it's\\n",
+            b"\x00\xff",
+            dt.date(2026, 11, 30),
+            ["a", None],
+            None,
+        ]
+        assert list(cluster.sql(f"select {', '.join('?' * len(values))}", args=values).collect()[0]) == values
         cluster.sql("create namespace if not exists shoal.nyc")
         cluster.sql("create table shoal.nyc.t (a bigint) using iceberg")
         cluster.sql("insert into shoal.nyc.t values (1), (2)")

@@ -76,9 +76,11 @@ def test_a_flow_is_made_whole_once_or_not_at_all(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_what_is_written_is_python_of_lines_that_fit(kind: str) -> None:
-    text = TEMPLATES[kind].format(name="sales")
-    ast.parse(text)
-    assert max(map(len, text.splitlines())) <= 120
+    for path, form in TEMPLATES[kind].items():
+        text = form.format(name="sales")
+        if path.endswith(".py"):
+            ast.parse(text)
+        assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from shoal.client.binding import bind
 from shoal.client.channel import spark_session
 from shoal.client.handles import ClusterHandle, why_ended
 from shoal.display.computing import SparkBar, shows
@@ -119,9 +120,14 @@ class SparkCluster(ClusterHandle):
             self._disconnect()
             print(f"shoal: {link.said()}. A new session is open: {_GONE}.", file=sys.stderr, flush=True)
 
-    def sql(self, query: str, **arguments: Any) -> DataFrame:
-        """``session.sql``."""
-        return self.session.sql(query, **arguments)
+    def sql(
+        self, query: str, args: Mapping[str, Any] | Sequence[Any] | None = None, **arguments: Any
+    ) -> DataFrame:
+        """``session.sql``; with ``args``, the values of ``:name`` or ``?`` in the query.
+
+        Raises UsageError for a parameter without a value, or with one that cannot be a literal.
+        """
+        return self.session.sql(query if args is None else bind(query, args), **arguments)
 
     def table(self, name: str) -> DataFrame:
         """``session.table``."""

@@ -17,11 +17,13 @@ from shoal.errors import MissingExtraError
 from shoal.machine import prefect_api
 
 if TYPE_CHECKING:
+    from shoal.flows.analytics import analytics
     from shoal.flows.etl import etl
+    from shoal.flows.reporting import Plot
 
-_HOME_OF = {"etl": "shoal.flows.etl"}
+_HOME_OF = {"etl": "shoal.flows.etl", "analytics": "shoal.flows.analytics", "Plot": "shoal.flows.reporting"}
 
-__all__ = ["etl"]
+__all__ = ["Plot", "analytics", "etl"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,6 @@ What it must not do: keep anything between runs but in the table that it writes.
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,20 +18,18 @@ from typing import Any
 import dask.dataframe as dd
 import pandas as pd
 from dask.dataframe.dispatch import make_meta
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.runtime import flow_run
 
-from shoal.client.clusters import open_project
 from shoal.errors import UsageError
 from shoal.flows import batch as batches
 from shoal.flows import inputs, progress, script
 from shoal.flows.batch import Batch
+from shoal.flows.common import check_name, open_folder, slug, stage, start_of_run
 from shoal.flows.pieces import types_of
 from shoal.flows.script import Query, Transform
 from shoal.prefect import dask_cluster, publish_report, spark_session
 from shoal.prefect.publish import publish
-from shoal.project.folders import defaults
 from shoal.tables.quality.rules import OnFailure, Rules, check_action
 from shoal.tables.reading.read import read_table
 from shoal.tables.writing.result import WriteResult
@@ -41,7 +38,6 @@ from shoal.tables.writing.write import Mode, write_table
 from shoal.units import Seconds
 from shoal.words import count
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 _MODES = ("append", "overwrite", "overwrite_partitions", "upsert")
 
 
@@ -177,10 +173,9 @@ def etl(
 
 def run_once(job: Etl, *, full: bool, where: Mapping[str, Any]) -> dict[str, Any]:
     """One run, in its flow."""
-    folder = open_project(where["project"], where["target"]).folder
-    folder = Path.cwd() if folder == defaults() else folder
+    folder = open_folder(where)
     given = script.load(job.transform, folder)
-    found = task(job.find, name="look", cache_policy=NO_CACHE)(folder, _run(), again=full)
+    found = stage("look", job.find, folder, _run(), again=full)
     if found is None:
         print(f"{job.name}: nothing new in {job.input}")
         return {"output": job.output, "new": None, "rows": 0, "failed_rows": 0, "snapshot_id": None}
@@ -190,7 +185,7 @@ def run_once(job: Etl, *, full: bool, where: Mapping[str, Any]) -> dict[str, Any
         result = _by_spark(job, found, given, options)
     else:
         with dask_cluster(job.template, **options):
-            result = _stage("load", lambda: job.land(_frame(job, found, given), found, _start()))
+            result = stage("load", lambda: job.land(_frame(job, found, given), found, start_of_run()))
     return _told(job, found, result, where)
 
 
@@ -204,7 +199,7 @@ def _by_spark(job: Etl, found: Batch, query: Query, options: Mapping[str, Any]) 
         else:
             with dask_cluster(job.template, role="read", **options):
                 frame = _frame(job, found, None)
-                source, at = _stage("read", lambda: kept.enter_context(staged(frame))), {}
+                source, at = stage("read", lambda: kept.enter_context(staged(frame))), {}
         with spark_session(job.template, role="query", **options) as spark:
 
             def ask() -> str:
@@ -214,14 +209,10 @@ def _by_spark(job: Etl, found: Batch, query: Query, options: Mapping[str, Any]) 
                 reader.table(f"shoal.{source}").createOrReplaceTempView("input")
                 return kept.enter_context(staged(spark.sql(query.text)))
 
-            answer = _stage(f"query {query.name}", ask)
+            answer = stage(f"query {query.name}", ask)
         with dask_cluster(job.template, role="load", **options):
-            result: WriteResult = _stage("load", lambda: job.land(read_table(answer), found, _start()))
+            result: WriteResult = stage("load", lambda: job.land(read_table(answer), found, start_of_run()))
     return result
-
-
-def _stage(name: str, work: Any) -> Any:
-    return task(work, name=name, cache_policy=NO_CACHE)()
 
 
 def _frame(job: Etl, found: Batch, function: Any) -> dd.DataFrame:
@@ -250,9 +241,8 @@ def _told(job: Etl, found: Batch, result: WriteResult, where: Mapping[str, Any])
         lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in said.items())]
         rules = result.quality.rules if result.quality is not None else ()
         lines += ["", *(f"- {r.rule}: {r.failed} of {result.quality.rows} rows fail" for r in rules)]  # type: ignore[union-attr]
-        slug = job.name.lower().replace("_", "-")
-        publish(f"{slug}-result", "\n".join(lines), "What this run wrote")
-        publish_report(f"{slug}-clusters", **where)
+        publish(f"{slug(job.name)}-result", "\n".join(lines), "What this run wrote")
+        publish_report(f"{slug(job.name)}-clusters", **where)
     return said
 
 
@@ -260,14 +250,8 @@ def _run() -> str:
     return str(flow_run.id or uuid.uuid4())
 
 
-def _start() -> dt.datetime:
-    """When this run was to start: the same for each of its tries."""
-    start: dt.datetime | None = flow_run.scheduled_start_time
-    return start or dt.datetime.now(dt.UTC)
-
-
 def _checked(
-    name: object,
+    name: str,
     given: object,
     output: str,
     transform: Transform,
@@ -280,11 +264,7 @@ def _checked(
     template: str,
     cluster: Mapping[str, Any] | None,
 ) -> Etl:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be a flow's name",
-            hint="Letters, digits, dashes and underscores, such as 'sales'.",
-        )
+    check_name(name)
     if not isinstance(output, str) or not inputs.is_table(output):
         raise UsageError(
             f"output={output!r} is not a table", hint="Name it as 'namespace.table', such as 'sales.rows'."

@@ -103,23 +103,33 @@ def load(given: Transform, folder: Path) -> Function | Query | None:
     if callable(given):
         return _by_value(given, getattr(given, "__qualname__", repr(given)))
     if _form(str(given)) == "sql":
-        file = _file(folder, str(given))
-        text = file.read_text().strip().rstrip(";").strip()
-        if not text:
-            raise ScriptError(f"{file} is empty", hint="Write a query there: select ... from input")
-        return Query(text, str(given))
-    name, _, wanted = str(given).rpartition(":")
+        return query(str(given), folder)
+    return _by_value(function(str(given), folder), str(given))
+
+
+def query(name: str, folder: Path) -> Query:
+    """The query of a file below ``folder``. ScriptError."""
+    file = _file(folder, name)
+    text = file.read_text().strip().rstrip(";").strip()
+    if not text:
+        raise ScriptError(f"{file} is empty", hint="Write a query there: select ... from ...")
+    return Query(text, name)
+
+
+def function(given: str, folder: Path) -> Callable[..., Any]:
+    """``"clean.py:clean"``: the function of a file below ``folder``. ScriptError."""
+    name, _, wanted = given.rpartition(":")
     module = _module(_file(folder, name))
     found = getattr(module, wanted, None)
-    if not callable(found):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ScriptError(
-            f"{name} has no function {wanted!r}",
-            hint=f"{did_you_mean(wanted, known)}.".capitalize()
-            if known
-            else f"Write it there: def {wanted}(part):",
-        )
-    return _by_value(found, str(given))
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    raise ScriptError(
+        f"{name} has no function {wanted!r}",
+        hint=f"{did_you_mean(wanted, known)}.".capitalize()
+        if known
+        else f"Write it there: def {wanted}(...):",
+    )
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,46 @@ if __name__ == "__main__":
     print({name}())
 '''
 
-TEMPLATES = {"etl": ETL}
-"""The text of a flow's file, by kind."""
-_SAID = {"etl": "Files into a table, checked."}
+ANALYTICS = '''"""{name}: the queries of sql/{name}/ -> the tables {name}.* -> a report. Yours to change.
+
+    python flows/{name}.py                      # for yesterday; {name}(date="2026-11-01") for another day
+    prefect deploy --name {name} && prefect deployment run '{name}/{name}'
+"""
+
+from shoal.flows import Plot, analytics
+
+{name} = analytics(
+    "{name}",
+    steps="sql/{name}/",  # in the order of their numbers; or a list, with "trend.py:trend" for a function on Dask
+    output="{name}",  # 10_by_hour.sql gives the table {name}.by_hour
+    by="day",  # a column that each table gets: a run replaces the rows of its own date
+    plots=[Plot("by_hour", x="hour", y="amount", kind="bar")],
+    # parameters={{"region": "EU"}},  # :region in the queries
+    # report="s3://lake/reports",  # default: reports/{name}/DATE.html, below the project folder
+    # data="25 GB",  # estimated size of what the queries read
+    # template="analytics", cluster={{"workers": 2}},
+)
+
+if __name__ == "__main__":
+    print({name}())
+'''
+
+QUERY = """-- One query, whose rows go to {name}.by_hour. Tables are shoal.NAMESPACE.TABLE, and :date is the run's date.
+select hour(at) as hour, count(*) as orders, sum(amount) as amount
+from shoal.sales.rows
+where cast(at as date) = :date
+group by hour(at)
+"""
+
+TEMPLATES = {
+    "etl": {"flows/{name}.py": ETL},
+    "analytics": {"flows/{name}.py": ANALYTICS, "sql/{name}/10_by_hour.sql": QUERY},
+}
+"""The text of a flow's files, by kind and path; the flow's own is the first."""
+_SAID = {
+    "etl": "Files into a table, checked.",
+    "analytics": "Queries into tables, with a report.",
+}
 
 
 def check_name(name: str) -> None:
@@ -191,30 +229,41 @@ def start_flow(
     if kind not in TEMPLATES:
         raise UsageError(f"there is no flow template {kind!r}", hint=sentence(did_you_mean(kind, TEMPLATES)))
     check_name(name)
-    file, deployments = folder / "flows" / f"{name}.py", folder / PREFECT
-    if os.path.lexists(file):
-        raise UsageError(
-            f"flows/{name}.py is there already; nothing was changed",
-            hint=f"It is yours to edit: python flows/{name}.py runs it. For another flow choose another name.",
-        )
+    deployments = folder / PREFECT
+    files = {path.format(name=name): text.format(name=name) for path, text in TEMPLATES[kind].items()}
+    for path in files:
+        if os.path.lexists(folder / path):
+            raise UsageError(
+                f"{path} is there already; nothing was changed",
+                hint="It is yours to edit. For another flow choose another name.",
+            )
     if schedule is not None:
         check_schedule(schedule)
     old = deployments.read_text() if deployments.exists() else _HEAD.format(project=folder.resolve().name)
     new = with_deployment(old, entry(kind, name, schedule))
     if not dry_run:
-        try:
-            file.parent.mkdir(exist_ok=True)
-            with file.open("x") as made:
-                made.write(TEMPLATES[kind].format(name=name))
-            _replace(deployments, new)
-        except OSError as error:
+        _write(folder, files, new)
+    return [*files, PREFECT]
+
+
+def _write(folder: Path, files: Mapping[str, str], deployments: str) -> None:
+    """All of it, or nothing; folders stay."""
+    made: list[Path] = []
+    try:
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / path).open("x") as file:
+                made.append(folder / path)
+                file.write(text)
+        _replace(folder / PREFECT, deployments)
+    except OSError as error:
+        for file_made in made:
             with suppress(OSError):
-                file.unlink(missing_ok=True)
-            raise InfrastructureError(
-                f"cannot write {error.filename or folder}: {error.strerror}; nothing was changed",
-                hint="You need to be able to write to the project folder.",
-            ) from error
-    return [f"flows/{name}.py", PREFECT]
+                file_made.unlink(missing_ok=True)
+        raise InfrastructureError(
+            f"cannot write {error.filename or folder}: {error.strerror}; nothing was changed",
+            hint="You need to be able to write to the project folder.",
+        ) from error
 
 
 def _replace(file: Path, text: str) -> None:

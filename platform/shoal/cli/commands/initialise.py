@@ -45,7 +45,7 @@ def init(
         typer.Option(
             "--flow",
             metavar="KIND",
-            help="Write a flow of this kind (etl) into the project: flows/NAME.py, and its deployment.",
+            help="Write a flow of this kind (etl, analytics) into the project: flows/NAME.py, and its deployment.",
         ),
     ] = None,
     schedule: Annotated[
@@ -109,7 +109,7 @@ def init(
 
 def _flow(kind: str, name: Path, schedule: str | None, images: bool, dry_run: bool, output: o.Output) -> None:
     from shoal.errors import UsageError
-    from shoal.flows.starting import project_folder, start_flow
+    from shoal.flows.starting import PREFECT, project_folder, start_flow
 
     if name == Path():
         raise UsageError("--flow needs a name for the flow", hint=f"shoal init --flow {kind} sales")
@@ -124,9 +124,11 @@ def _flow(kind: str, name: Path, schedule: str | None, images: bool, dry_run: bo
         return
     from shoal.cli.console import out
 
-    verbs = ("would make", "would add its deployment to") if dry_run else ("made", "added its deployment to")
-    for verb, file in zip(verbs, made, strict=True):
-        out().print(f"  {verb}  {file}", markup=False)
+    verb, last = (
+        ("would make", "would add its deployment to") if dry_run else ("made", "added its deployment to")
+    )
+    for file in made:
+        out().print(f"  {last if file == PREFECT else verb}  {file}", markup=False)
     here = "" if root == Path.cwd() else f"cd {shlex.quote(str(root))}; "
     out().print(
         f"\nNext: say in flows/{name}.py what it reads and writes; then {here}python flows/{name}.py",
