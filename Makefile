@@ -99,7 +99,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage others soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage soak-fleet others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -155,10 +155,14 @@ SOAK_USAGE ?= 10000
 soak-usage: venv ## Draw 10,000 steps of what people do with clusters; writes docs/soak.md
 	SHOAL_USAGE_STEPS=$(SOAK_USAGE) $(SOAK) usage --numprocesses $(LANES) --maxschedchunk 1 tests/usage
 
+SOAK_FLEET ?= 200x1000x10
+soak-fleet: venv ## Govern 1,000 clusters of 10 workers on simulated nodes (SOAK_FLEET=users x clusters x workers); writes docs/soak.md
+	SHOAL_FLEET=$(SOAK_FLEET) $(SOAK) fleet -s -o timeout=7200 tests/kubernetes/test_home_fleet.py
+
 others: venv ## Run Dask's own tests and Spark's doctests on clusters of ours; writes docs/soak.md
 	$(SOAK) others -o timeout=7200 tests/others/dasks_own.py tests/others/spark_doctests.py
 
-.PHONY: soak-usage others
+.PHONY: soak-usage soak-fleet others
 
 soak-quick-start: venv ## Time the quick start from an empty home and an empty folder
 	SHOAL_SOAK_QUICK_START=1 $(SOAK) quick-start tests/docs/test_examples.py -k empty_home
