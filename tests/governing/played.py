@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, due
 from shoal.homes.base import Request
-from shoal.homes.fake import FOLLOW, RETIRE, START_TIME, FakeClock, FakeHead
+from shoal.homes.faked import FOLLOW, RETIRE, START_TIME, FakeClock, FakeHead
 from shoal.homes.local import periods
 from shoal.homes.local.heads import Heads
 from shoal.homes.local.home import LocalHome

@@ -8,7 +8,7 @@ single write, not only between steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from hypothesis.stateful import initialize, rule
 
 from shoal.errors import RefusedError
 from shoal.governor.actions import Scope
+from shoal.governor.cautious import Cautious
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome, InjectedFault
@@ -24,6 +25,8 @@ from shoal.project.policy import Policy
 from shoal.quota.account import Account, Amounts, in_pods
 
 from .world import LIVES, PLACE, Died, Steps, made, run, steps
+
+KINDS = ("records", "accounts", "wishes", "sights")
 
 
 class World(Steps):
@@ -40,11 +43,12 @@ class World(Steps):
         self.dies_at: RoundPoint | None = None
         self.emptied: set[str] = set()
         self.governors = [self.new_governor(), self.new_governor()]
-        self.stale: Any = None
         self.start()
 
     def new_governor(self) -> Governor:
-        return Governor(self.home, self.policy, PERIODS, self.reached, lambda: self.home.clock.elapsed)
+        return Governor(
+            Cautious(self.home), self.policy, PERIODS, self.reached, lambda: self.home.clock.elapsed
+        )
 
     def reached(self, point: RoundPoint) -> None:
         if point == self.dies_at:
@@ -95,21 +99,17 @@ class World(Steps):
         except Died:
             self.governors[which] = self.new_governor()
 
-    @rule(which=st.integers(0, 1))
-    def govern_by_an_old_look(self, which: int) -> None:
-        """A governor that read a while ago acts only now, after the other one."""
-        if self.stale is None:
-            self.stale = self.home.snapshot()
-            return
-        governor, fresh = self.governors[which], self.home.snapshot
-        old, self.stale = self.stale, None
-        self.home.snapshot = lambda: old  # type: ignore[method-assign]
-        try:
-            governor.round()
-        except Died:
-            self.governors[which] = self.new_governor()
-        finally:
-            self.home.snapshot = fresh  # type: ignore[method-assign]
+    @rule(which=st.integers(0, 1), ages=st.fixed_dictionaries(dict.fromkeys(KINDS, st.integers(0, 25))))
+    def govern_by_old_caches(self, which: int, ages: dict[str, int]) -> None:
+        """Of each kind the governor sees what was so many changes ago."""
+        self.home.caches.ages = ages
+        self.govern(which)
+        self.home.caches.ages = {}
+
+    @rule(index=st.integers(0, 20))
+    def somebody_deletes_a_record(self, index: int) -> None:
+        if records := list(self.home.records):
+            self.home.delete_record(records[index % len(records)])
 
     @rule(point=st.sampled_from(RoundPoint))
     def a_governor_is_about_to_die(self, point: RoundPoint) -> None:
@@ -144,7 +144,10 @@ class World(Steps):
 
     def no_limit_is_exceeded(self) -> None:
         """Nor by the accounts, which hold what is recorded, at least."""
-        by_record = self.within_limits(cluster for cluster, _ in self.home.records.values())
+        records = [cluster for cluster, _ in self.home.records.values()]
+        # Of one whose record is gone, what runs counts on.
+        gone = [replace(cluster, state=State.STOPPED) for cluster in self.home.deleted.values()]
+        by_record = self.within_limits([*records, *gone])
         for key, (account, _) in self.home.accounts.items():
             for what in ("clusters", "memory") if key[0] is not Scope.QUOTA else ():
                 assert account.held.of(what) <= self.limit(key, what), f"account {key}"

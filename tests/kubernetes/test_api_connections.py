@@ -17,7 +17,7 @@ PODS = POD.path("default")
 
 def watch(api: Api, began: threading.Event, failed: list[ShoalError]) -> None:
     try:
-        version = api.version(PODS)
+        _, version = api.list(PODS)
         began.set()
         for _ in api.watch(PODS, version, 60):
             pass

@@ -117,16 +117,20 @@ def test_nobody_runs_more_in_a_namespace_than_was_admitted_there(
 
 def test_of_two_that_write_a_quota_one_fails(place: Simulated) -> None:
     """Also where there is none yet; and that pods were counted meanwhile fails nobody."""
-    first, second = (Quotas(place.governors_own(), place.system) for _ in range(2))
+    named = f"metadata.name={ADMITTED}"
+    there = lambda: place.admin.list(QUOTA.path(place.namespace), fieldSelector=named)[0]  # noqa: E731
+    first, second = (
+        Quotas(place.governors_own(), place.system, there, lambda written: None) for _ in range(2)
+    )
     one, other = Account({"a": Amounts(workers=2)}), Account({"b": Amounts(workers=3)})
     key, path = (Scope.QUOTA, place.namespace), QUOTA.path(place.namespace, ADMITTED)
     for version in (0, 1):
         for quotas in (first, second):
-            seen = quotas.look([place.namespace]).get(key, (Account(), 0))
+            seen = quotas.look().get(key, (Account(), 0))
             assert seen == ((one, 1) if version else (Account(), 0))
         place.admin.patch(f"{path}/status", {"status": {"used": {"pods": "1"}}}) if version else None
         assert first.write(place.namespace, one, version) == version + 1
         with pytest.raises(StaleRecordError):
             second.write(place.namespace, other, version)
         assert second.has(place.namespace)
-    assert first.look([place.namespace]) == {key: (one, 2)}
+    assert first.look() == {key: (one, 2)}

@@ -8,7 +8,7 @@ What it must not do: know any home, or decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,7 +74,8 @@ class Snapshot:
     """What a round is decided on. Each account and record comes with the version it was read at.
 
     The accounts are read first, the records after them, the processes last: ``lifecycle`` relies on it.
-    ``quotas``: by which quota the place itself bounds a cluster (missing: by none).
+    ``quotas``: by which quota the place itself bounds a cluster (missing: by none). ``quiet``: clusters of which
+    nothing changed since a round looked at them and found nothing to do: this one does not.
     """
 
     now: float
@@ -84,6 +85,7 @@ class Snapshot:
     wishes: Mapping[str, UserWishes] = field(default_factory=dict)
     machine: Machine | None = None
     quotas: Mapping[str, str] = field(default_factory=dict)
+    quiet: Collection[str] = frozenset()
 
 
 class Governed(Protocol):

@@ -144,6 +144,8 @@ class _Round:
         # What ends goes first; what is admitted, in the order of turns.
         ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
         for cluster, version in ordered:
+            if cluster.id in snapshot.quiet:
+                continue
             try:
                 seen = self._observe(cluster, outcomes.get(cluster.id))
                 actions = step(cluster, seen, snapshot.now, self._governor.periods)

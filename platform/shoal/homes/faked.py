@@ -7,8 +7,11 @@ What it must not do: anything by itself.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from shoal.errors import RefusedError
 from shoal.governor.ends import Exit
@@ -72,6 +75,23 @@ class FakeScript:
     alive: bool = True
     exit: Exit | None = None
     output: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FakeCaches:
+    """What is known of each kind of thing: as it is, or as it was so many changes ago (``ages``)."""
+
+    ages: Mapping[str, int] = field(default_factory=dict)
+    _past: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=30))
+
+    def note(self, now: Mapping[str, Any]) -> None:
+        """By kind, how everything is now."""
+        if not self._past or self._past[-1] != now:
+            self._past.append(now)
+
+    def seen(self, kind: str) -> Any:
+        """What is known of this one."""
+        return self._past[-1 - min(self.ages.get(kind, 0), len(self._past) - 1)][kind]
 
 
 def refuse_uncounted(cluster_id: str, quota: Account) -> None:

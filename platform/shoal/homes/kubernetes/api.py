@@ -42,6 +42,7 @@ from shoal.homes.kubernetes.kubeconfig import CredentialProgram, configured
 
 _log = logging.getLogger("shoal.homes")
 Object = dict[str, Any]
+Objects = list[Object]
 _known: dict[tuple[int, str | None, str | None], Api] = {}
 _TRIES = 15.0  # s for which a read is tried again
 _SILENT = 60.0  # s without a byte, after which what is followed counts as cut
@@ -174,18 +175,20 @@ class Api:
     def list(self, path: str, **params: str) -> tuple[list[Object], str]:
         """All objects, as they are now, and the version at which a watch goes on from there."""
         items: list[Object] = []
+        version = ""
+        for page, version in self.pages(path, **params):  # noqa: B007 - the last one's
+            items += page
+        return items, version
+
+    def pages(self, path: str, **params: str) -> Iterator[tuple[Objects, str]]:
+        """The same, a part after the other: of many objects nobody need hold all."""
         params = {"limit": "500", **params}
         while True:
             page = self._read("GET", path, params)
-            items += page["items"]
+            yield page["items"], str(page["metadata"].get("resourceVersion", ""))
             if not (rest := page["metadata"].get("continue")):
-                return items, str(page["metadata"].get("resourceVersion", ""))
+                return
             params["continue"] = rest
-
-    def version(self, path: str, **params: str) -> str:
-        """The version from which a watch tells all changes that come after now."""
-        page = self._read("GET", path, {"limit": "1", **params})
-        return str(page["metadata"]["resourceVersion"])
 
     def create(self, path: str, body: Mapping[str, Any]) -> Object:
         """A new object; StaleRecordError where one of that name is."""
@@ -215,7 +218,11 @@ class Api:
             return
 
     def watch(self, path: str, version: str, seconds: int = 60, **params: str) -> Iterator[Object]:
-        """Changes since that version, as they come; ends after some time. WatchOverError: list again."""
+        """Changes since that version, as they come; ends after some time.
+
+        Raises:
+            WatchOverError: ``code`` is 410 where that version is too old, and 0 where the connection was cut.
+        """
         asked = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", **params}
         asked["timeoutSeconds"] = str(seconds)
         timeout = httpx2.Timeout(seconds + 10, connect=5)
@@ -226,14 +233,17 @@ class Api:
                 self._watching(answer),
             ):
                 if answer.status_code >= 400:
-                    raise WatchOverError(f"watch of {path}: {answer.status_code}")
+                    raise WatchOverError(f"watch of {path}: {answer.status_code}", code=answer.status_code)
                 for line in answer.iter_lines():
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise WatchOverError(f"watch of {path}: {event['object'].get('message')}")
+                        said = event["object"]
+                        raise WatchOverError(
+                            f"watch of {path}: {said.get('message')}", code=said.get("code", 0)
+                        )
                     yield event
         except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
-            raise WatchOverError(f"watch of {path}: {error}") from error
+            raise WatchOverError(f"watch of {path}: {error}", code=0) from error
 
     def _refuse_untrusted(self, error: BaseException) -> None:
         """InfrastructureError where trying again cannot help: a certificate stays as it is."""
@@ -342,40 +352,3 @@ def _refusal(method: str, path: str, code: int, reason: str, text: str) -> Shoal
     if code in (400, 422) or method != "GET":  # a webhook may say no with any of them
         return ObjectRefusedError(text, path=path)
     return InfrastructureError(f"{method} {path}: {code} {text}")
-
-
-class Woken:
-    """An event that watches set: whoever waits on it looks sooner than its own round would."""
-
-    def __init__(self, api: Api, paths: Mapping[str, Mapping[str, str]]) -> None:
-        self.event = threading.Event()
-        self._api = api.again()
-        self._over = threading.Event()
-        for path, params in paths.items():
-            threading.Thread(
-                target=self._follow, args=(path, params), name=f"watch {path}", daemon=True
-            ).start()
-
-    def stop(self) -> None:
-        """End the watches, and wake whoever waits."""
-        self._over.set()
-        self._api.close()
-        self.event.set()
-
-    def _follow(self, path: str, params: Mapping[str, str]) -> None:
-        version = ""
-        while not self._over.is_set():
-            try:
-                if not version:
-                    version = self._api.version(path, **params)
-                    self.event.set()
-                for event in self._api.watch(path, version, 60, **params):
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        self.event.set()
-            except ShoalError as error:
-                if self._over.is_set():
-                    return
-                _log.debug("watch again: %s", error)
-                version = ""
-                time.sleep(_spread())

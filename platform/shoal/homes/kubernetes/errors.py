@@ -17,7 +17,7 @@ class ObjectRefusedError(RefusedError):
 
 
 class WatchOverError(InfrastructureError):
-    """A watch cannot go on from where it was: list again."""
+    """A watch came to its end too soon. ``values``: ``code``, as the API server says."""
 
 
 class ApiClosedError(InfrastructureError):

@@ -20,14 +20,16 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from shoal.errors import ShoalError, UsageError
+from shoal.governor.cautious import Cautious
 from shoal.governor.rounds import Governor, RoundPoint
-from shoal.homes.kubernetes.api import Api, Woken
+from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
 from shoal.homes.kubernetes.leases import renew
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, GOVERNOR, OF_CLUSTER, POD, PROJECT, REPORT
+from shoal.homes.kubernetes.names import GOVERNOR
 from shoal.homes.kubernetes.periods import KUBERNETES, TELLS
 from shoal.homes.kubernetes.store import ObjectStore
+from shoal.homes.kubernetes.watched import Watched
 from shoal.machine.addresses import POD_IP
 from shoal.machine.logs import set_up
 from shoal.project.loading import Project
@@ -35,6 +37,8 @@ from shoal.project.loading import Project
 _log = logging.getLogger("shoal.homes")
 _ROUNDS = 20  # without a pause, while there is something to do
 _SOON = 0.1  # s until it looks again where that is all it waits for
+_SHARE = 0.05  # of a core that looks take, however often something changes
+_REST = 1.0  # s, at most, that it waits for that
 _ALIVE = 60.0  # s that a round may take before it counts as stuck
 
 
@@ -48,29 +52,22 @@ class GovernorProgram:
         reached: Callable[[RoundPoint], None] | None = None,
     ) -> None:
         self._api, self._location = api, location
-        self._projects = Projects(api, location.system)
-        self._store = ObjectStore(api, location)
+        self._watched = Watched(location)
+        self._projects = Projects(api, location.system, self._watched.projects)
+        self._store = ObjectStore(api, location, self._watched)
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = time.monotonic()
         self._renewed = -TELLS
         self._fault = "it has not run a round yet"
-        self._woken: Woken | None = None
+        self._look = 0.0  # s of CPU that the last look took
         self._governor: Governor | None = None
 
     def run(self) -> None:
         """Until :meth:`stop`. What fails is logged and tried again in the next round."""
-        namespaces = self._location.namespaces or (None,)
-        watched: dict[str, dict[str, str]] = {}
-        for namespace in namespaces:
-            watched[CLUSTER.path(namespace)] = {}
-            watched[REPORT.path(namespace)] = {}
-            watched[POD.path(namespace)] = {"labelSelector": OF_CLUSTER}
-        watched[ACCOUNT.path(self._location.system)] = {}
-        watched[PROJECT.path(self._location.system)] = {}
-        self._woken = Woken(self._api, watched)
+        self._watched.start(self._api)
         while not self._over.is_set():
-            self._woken.event.clear()
+            self._watched.event.clear()
             try:
                 self._tell_that_it_lives()
                 self.round()
@@ -84,19 +81,22 @@ class GovernorProgram:
                 _log.exception("the round is tried again")
                 self._over.wait(1.0)
             self._last = time.monotonic()  # a round that failed is no reason to start again
-            self._woken.event.wait(_SOON if self._store.soon else KUBERNETES.look)
+            self._over.wait(min(_REST, self._look / _SHARE))
+            self._watched.event.wait(_SOON if self._store.soon else KUBERNETES.look)
 
     def round(self) -> int:
         """One look and everything that follows from it, until nothing follows any more."""
         done = 0
         for _ in range(_ROUNDS):
+            began = time.thread_time()
             self._store.in_force = in_force = self._projects.look(tell=True)
             if self._governor is None:
-                self._governor = Governor(self._store, in_force.policy, KUBERNETES, self._reached)
+                self._governor = Governor(Cautious(self._store), in_force.policy, KUBERNETES, self._reached)
             self._governor.policy = in_force.policy
             now = self._governor.round()
             now += self._store.tidy()
             done += now
+            self._look = time.thread_time() - began
             if not now:
                 break
         return done
@@ -117,8 +117,7 @@ class GovernorProgram:
     def stop(self) -> None:
         """End after the round that goes on."""
         self._over.set()
-        if self._woken is not None:
-            self._woken.stop()
+        self._watched.stop()
 
     def healthy(self) -> bool:
         """Whether it went round lately, or has just begun."""

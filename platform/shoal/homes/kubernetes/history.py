@@ -123,9 +123,9 @@ class History:
         self._again: dict[str, float] = {}  # by uid: when to try again what was refused
         self._trimmed = time.monotonic()
 
-    def remember(self, found: Object, *, remains: bool) -> None:
+    def remember(self, found: Object, status: Status | None, *, remains: bool) -> None:
         """Open or close its record; an object whose end is recorded goes after its time. ``remains``: it has pods."""
-        status, uid = status_of(found), found["metadata"]["uid"]
+        uid = found["metadata"]["uid"]
         if status is None:
             return
         costs = status.admitted_at is not None

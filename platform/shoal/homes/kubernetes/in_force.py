@@ -37,6 +37,7 @@ from shoal.words import did_you_mean, listed
 
 if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
+    from shoal.homes.kubernetes.caches import Cache
 
 Json = Mapping[str, Any]
 _log = logging.getLogger("shoal.homes")
@@ -269,17 +270,18 @@ def _judged(found: Json) -> tuple[Applied | None, ProjectStatus]:
 
 
 class Projects:
-    """The projects of a place, read again at each look, and judged again when one changed."""
+    """The projects of a place, read again at each look (from ``cache``, if there is one), and judged again when one
+    changed."""
 
-    def __init__(self, api: Api, system: str) -> None:
-        self._api, self._system = api, system
+    def __init__(self, api: Api, system: str, cache: Cache | None = None) -> None:
+        self._api, self._system, self._cache = api, system, cache
         self._seen: dict[str, str] = {}
         self._in_force = InForce(system)
 
     def look(self, *, tell: bool = False) -> InForce:
         """What is in force now. ``tell``: write into each what is in force of it."""
         try:
-            there, _ = self._api.list(PROJECT.path(self._system))
+            there = self._there()
         except NotFoundError:  # the kind itself is not there yet
             there = []
         seen = {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in there}
@@ -292,6 +294,11 @@ class Projects:
                 self._tell(found[name], standing)
         self._seen = seen
         return self._in_force
+
+    def _there(self) -> list[Json]:
+        if self._cache is not None:
+            return list(self._cache.items().values())
+        return list(self._api.list(PROJECT.path(self._system))[0])
 
     def _tell(self, found: Json, standing: ProjectStatus) -> None:
         status = written(standing)

@@ -68,7 +68,7 @@ def cluster_wide(system: str) -> list[Object]:
                 _rule([GROUP], [CLUSTER.plural, REPORT.plural], ["get", "list", "watch"]),
                 _rule([GROUP], [RECORD.plural], ["list"]),
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
-                _rule([""], ["resourcequotas"], ["get", "list"], [ADMITTED]),
+                _rule([""], ["resourcequotas"], ["get", "list", "watch"], [ADMITTED]),
                 _rule(["coordination.k8s.io"], ["leases"], ["list"]),
             ],
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes.api import Api
@@ -40,12 +40,18 @@ def give_pass(api: Api, namespace: str, uid: str) -> None:
     api.patch(path, {"metadata": version, "data": fresh.data(uid)})
 
 
-def take_stale_passes(api: Api, namespaces: Iterable[str], known: Collection[str]) -> None:
-    """What lets in to clusters of these namespaces that nobody knows any more, by uid."""
+def take_stale_passes(
+    api: Api, namespaces: Iterable[str], known: Collection[str], confirm: Callable[[str], None]
+) -> None:
+    """What lets in to clusters of these namespaces that nobody knows any more, by uid.
+
+    ``confirm`` raises StaleRecordError where one is there after all.
+    """
     for namespace in namespaces:
         try:
             there = api.get(SECRET.path(namespace, ACCESS)).get("data", {})
             for uid in {key.rpartition(".")[0] for key in there} - set(known):
+                confirm(uid)
                 take_pass(api, namespace, uid)
         except ShoalError as error:
             _log.debug("passes of %s are looked at again: %s", namespace, error)

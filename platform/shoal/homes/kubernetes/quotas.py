@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import InfrastructureError, NotFoundError, RefusedError, StaleRecordError
@@ -104,27 +104,27 @@ def _amounts(hard_: Json) -> dict[str, float | None]:
 
 
 class Quotas:
-    """Those of all governed namespaces, as they were seen last."""
+    """Those of all governed namespaces: ``there`` says which there are; ``wrote`` is told of each that is written."""
 
-    def __init__(self, api: Api, system: str) -> None:
-        self._api = api
+    def __init__(
+        self, api: Api, system: str, there: Callable[[], Iterable[Object]], wrote: Callable[[Object], None]
+    ) -> None:
+        self._api, self._there, self._wrote = api, there, wrote
         self._labels, self._beside = {MANAGED: "shoal", OF_SYSTEM: system}, NOTHING
         self._seen: dict[str, Object] = {}
+        self._right: dict[str, tuple[str, Beside]] = {}  # the version that gave what it counts
+        self._counted: dict[str, tuple[Json, Account, int]] = {}
         self._apart: dict[str, float] = {}  # namespaces whose quota may not be written, and since when
         self._unlisted = False
         self.pending = False
 
-    def look(
-        self, namespaces: Iterable[str | None], project: str | None = None, beside: Beside = NOTHING
-    ) -> dict[Key, tuple[Account, int]]:
-        """What each counts, with its version. ``namespaces``: of these (None: of all). ``project``: the one whose
-        users' they are: `shoal apply` takes a quota away with its user. ``beside``: what else each is to give."""
+    def look(self, project: str | None = None, beside: Beside = NOTHING) -> dict[Key, tuple[Account, int]]:
+        """What each counts, with its version. ``project``: the one whose users' they are: `shoal apply` takes a quota
+        away with its user. ``beside``: what else each is to give."""
         self.pending, self._beside = False, beside
         self._labels |= {OF_PROJECT: project} if project is not None else {}
-        found: list[Object] = []
         try:
-            for namespace in namespaces:
-                found += self._api.list(QUOTA.path(namespace), fieldSelector=f"metadata.name={ADMITTED}")[0]
+            found = list(self._there())
         except RightsError as error:  # of an older Shoal
             if error.values.get("code") == 401:
                 raise
@@ -134,7 +134,13 @@ class Quotas:
             return {}
         self._unlisted = False
         self._seen = {each["metadata"]["namespace"]: each for each in found}
-        return {(Scope.QUOTA, namespace): quota_read(each) for namespace, each in self._seen.items()}
+        self._counted = {namespace: self._read(namespace, each) for namespace, each in self._seen.items()}
+        return {(Scope.QUOTA, namespace): its[1:] for namespace, its in self._counted.items()}
+
+    def _read(self, namespace: str, found: Object) -> tuple[Json, Account, int]:
+        """Once for as long as its notes stay as they are: what runs is counted there at every change of a pod."""
+        notes, known = found["metadata"].get("annotations", {}), self._counted.get(namespace)
+        return known if known is not None and known[0] == notes else (notes, *quota_read(found))
 
     def has(self, namespace: str) -> bool:
         """Whether clusters there are to be counted."""
@@ -161,6 +167,7 @@ class Quotas:
             wanted = quota_object(namespace, account, version + 1, self._beside)
             if seen is None:
                 self._seen[namespace] = self._made(wanted)
+                self._wrote(self._seen[namespace])
             else:
                 self._put(seen, wanted)
         except (RightsError, RefusedError, NotFoundError) as error:
@@ -174,7 +181,12 @@ class Quotas:
     def repair(self, namespaces: Iterable[str] = ()) -> None:
         """Those that somebody edited; and make one in each of ``namespaces`` that has none, which gives nothing."""
         for namespace, seen in list(self._seen.items()):
-            if strays_from(seen, self._beside) and self.has(namespace):
+            here = seen["metadata"]["resourceVersion"], self._beside
+            if self._right.get(namespace) == here:
+                continue
+            if not strays_from(seen, self._beside):
+                self._right[namespace] = here
+            elif self.has(namespace):
                 account, version = quota_read(seen)
                 _log.warning(
                     "the quota of namespace %s gave anything else: it gives what is admitted", namespace
@@ -222,9 +234,9 @@ class Quotas:
                 break
             its = its | {"annotations": notes | wanted["metadata"]["annotations"]}
             try:
-                self._seen[namespace] = self._api.replace(
-                    path, live | {"metadata": its, "spec": live["spec"] | wanted["spec"]}
-                )
+                new = self._api.replace(path, live | {"metadata": its, "spec": live["spec"] | wanted["spec"]})
+                self._seen[namespace] = new
+                self._wrote(new)
                 return
             except StaleRecordError:  # what runs was counted meanwhile
                 live = self._api.get(path)

@@ -28,6 +28,7 @@ _TEXT, _ITEMS = 1024, 64  # the most characters and entries where nothing else i
 _OPEN: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 
 
+@cache
 def camel(name: str) -> str:
     """``max_duration`` as ``maxDuration``."""
     return re.sub("_([a-z])", lambda found: found[1].upper(), name)

@@ -1,0 +1,252 @@
+"""What of a kind is on the API server, kept by a list and then by watches: hints for who governs, never the last word.
+
+Why it exists: to read a thousand clusters again at each look is what an API server and a governor cannot bear. Caches
+of different kinds age separately, so whoever is about to do what cannot be undone reads that live
+(``governor.cautious``).
+
+What it must not do: know what the objects mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from shoal.errors import InfrastructureError, NotFoundError, ShoalError
+from shoal.homes.kubernetes.errors import ApiClosedError, RightsError, WatchOverError
+from shoal.homes.kubernetes.objects import Object
+
+if TYPE_CHECKING:  # which needs a client of HTTP
+    from shoal.homes.kubernetes.api import Api
+
+_log = logging.getLogger("shoal.homes")
+_LASTS = 240  # s of one watch
+_GONE = 120.0  # s for which it is remembered that an object was deleted: no write takes longer
+_REFUSED = 5.0  # s until what may not be watched, or is not there, is listed again
+_FIRST = 60.0  # s that the first list may take
+_TOO_OLD = 410
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def slim(found: Object) -> Object:
+    """An object without what nobody here reads: who set which field is half of it."""
+    metadata = {name: its for name, its in found["metadata"].items() if name != "managedFields"}
+    if _APPLIED in metadata.get("annotations", {}):
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _APPLIED}
+    return {**found, "metadata": metadata}
+
+
+def slim_pod(found: Object) -> Object:
+    """Of a pod, what tells whose it is and how it is: there may be ten thousand of them."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+    its, status = found["metadata"], found.get("status", {})
+    metadata: Object = {name: its[name] for name in kept if name in its}
+    metadata["labels"] = its.get("labels", {})
+    metadata["ownerReferences"] = [{"uid": each.get("uid")} for each in its.get("ownerReferences", ())]
+    said: Object = {name: status[name] for name in ("phase", "reason", "message") if name in status}
+    if unscheduled := [each for each in status.get("conditions", ()) if _unscheduled(each)]:
+        said["conditions"] = unscheduled
+    if stands := [_stands(each) for each in status.get("containerStatuses", ()) if _tells(each)]:
+        said["containerStatuses"] = stands
+    return {"metadata": metadata, "status": said}
+
+
+def _unscheduled(condition: Mapping[str, object]) -> bool:
+    return condition["type"] == "PodScheduled" and condition["status"] == "False"
+
+
+def _tells(container: Mapping[str, Mapping[str, object]]) -> bool:
+    """One that just runs tells nothing."""
+    return bool(container.get("state", {}).keys() - {"running"})
+
+
+def _stands(container: Mapping[str, object]) -> Object:
+    return {"image": container.get("image", ""), "state": container["state"]}
+
+
+class Cache:
+    """The objects at some paths (of one kind, in one namespace each or in all), by uid.
+
+    ``told`` is called, by whatever thread, with each object that changed or went, as it was kept last. ``owner``: the
+    uid of what an object is a part of, if anybody asks for such parts. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        told: Callable[[Object], None],
+        owner: Callable[[Object], str | None] | None = None,
+        keep: Callable[[Object], Object] = slim,
+        **params: str,
+    ) -> None:
+        self._told, self._owner, self._keep, self._params = told, owner, keep, params
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._parts = {path: _Part() for path in paths}
+        self._owned: dict[str, dict[str, Object]] = {}
+
+    def start(self, api: Api) -> None:
+        """Follow from now on, until ``api`` is closed."""
+        for path in self._parts:
+            threading.Thread(target=self._follow, args=(api, path), name=f"watch {path}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Follow no more: a watch itself ends when its connection is closed."""
+        self._over.set()
+
+    def owned(self, uid: str) -> list[Object]:
+        """The parts of this one."""
+        with self._lock:
+            return list(self._owned.get(uid, {}).values())
+
+    def owners(self) -> set[str]:
+        """All that have parts."""
+        with self._lock:
+            return set(self._owned)
+
+    def items(self) -> dict[str, Object]:
+        """What is there, as far as is known.
+
+        Raises:
+            ShoalError: it cannot be followed now; or it was never listed.
+        """
+        found: dict[str, Object] = {}
+        for path, part in self._parts.items():
+            if not part.listed.wait(_FIRST):
+                raise InfrastructureError(f"{path} was not listed within {_FIRST:.0f} s")
+            with self._lock:
+                if part.fault is not None:
+                    raise part.fault
+                found |= part.items
+        return found
+
+    def put(self, written: Object) -> None:
+        """What the API server answered to a write of one's own."""
+        namespace = f"/namespaces/{written['metadata'].get('namespace')}/"
+        parts = [part for path, part in self._parts.items() if namespace in path]
+        self._take((parts or list(self._parts.values()))[0], self._keep(written))
+
+    def _follow(self, api: Api, path: str) -> None:
+        part = self._parts[path]
+        version, resumed = "", False
+        while not self._over.is_set():
+            pause = random.uniform(0.2, 1.0)  # noqa: S311 - so that those who failed together come apart
+            try:
+                if not version:
+                    version = self._list(api, path, part)
+                for event in api.watch(path, version, _LASTS, **self._params):
+                    version, resumed = event["object"]["metadata"]["resourceVersion"], False
+                    if event["type"] == "DELETED":
+                        self._drop(part, event["object"]["metadata"]["uid"])
+                    elif event["type"] != "BOOKMARK":
+                        self._take(part, self._keep(event["object"]))
+                self._well(part)
+                continue
+            except ApiClosedError:
+                return
+            except WatchOverError as error:
+                _log.debug("watched again: %s", error)
+                code = error.values.get("code")
+                # Cut once, it goes on where it was; else what was missed is told by a list alone.
+                if code or resumed:
+                    version = ""
+                    if code in (401, 403):
+                        pause = _REFUSED  # to be listed, but not to be watched, by an older `shoal apply`
+                resumed = not resumed
+                if code == _TOO_OLD:
+                    continue
+            except (RightsError, NotFoundError) as error:
+                version, pause = "", _REFUSED
+                self._failed(part, error)
+            except ShoalError as error:
+                version = ""
+                self._failed(part, error)
+            except Exception as error:  # a defect: it is told by the round, and nobody decides on what is old
+                _log.exception("%s is listed again", path)
+                version = ""
+                self._failed(part, InfrastructureError(f"{path} cannot be followed: {error}"))
+            self._over.wait(pause)
+
+    def _list(self, api: Api, path: str, part: _Part) -> str:
+        there: dict[str, Object] = {}
+        version = ""
+        for page, version in api.pages(path, **self._params):  # noqa: B007 - the last one's
+            there |= {each["metadata"]["uid"]: self._keep(each) for each in page}
+        with self._lock:
+            before = part.items
+            newer = {uid: its for uid, its in before.items() if _version(its) > int(version or 0)}
+            part.items = there | newer
+            for its in before.values():
+                self._owns(its, there=False)
+            for its in part.items.values():
+                self._owns(its, there=True)
+            news = [its for uid, its in part.items.items() if before.get(uid) != its]
+            news += [its for uid, its in before.items() if uid not in part.items]
+            part.fault = None
+            part.listed.set()
+        for each in news:
+            self._told(each)
+        return version
+
+    def _take(self, part: _Part, its: Object) -> None:
+        uid = its["metadata"]["uid"]
+        with self._lock:
+            known = part.items.get(uid)
+            if uid in part.gone or (known is not None and _version(known) >= _version(its)):
+                return
+            if known is not None:
+                self._owns(known, there=False)
+            part.items[uid] = its
+            self._owns(its, there=True)
+        self._told(its)
+
+    def _drop(self, part: _Part, uid: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            its = part.items.pop(uid, None)
+            if its is not None:
+                self._owns(its, there=False)
+            part.gone[uid] = now
+            while now - part.gone[oldest := next(iter(part.gone))] > _GONE:
+                del part.gone[oldest]
+        if its is not None:
+            self._told(its)
+
+    def _owns(self, its: Object, *, there: bool) -> None:
+        owner = self._owner(its) if self._owner is not None else None
+        if owner is None:
+            return
+        uid = its["metadata"]["uid"]
+        if there:
+            self._owned.setdefault(owner, {})[uid] = its
+        elif (parts := self._owned.get(owner)) is not None:
+            parts.pop(uid, None)
+            if not parts:
+                del self._owned[owner]
+
+    def _failed(self, part: _Part, error: ShoalError) -> None:
+        with self._lock:
+            part.fault = error
+        part.listed.set()
+
+    def _well(self, part: _Part) -> None:
+        with self._lock:
+            part.fault = None
+
+
+class _Part:
+    """What is known at one path; since when what is gone is; and why it cannot be followed."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Object] = {}
+        self.gone: dict[str, float] = {}
+        self.fault: ShoalError | None = None
+        self.listed = threading.Event()
+
+
+def _version(its: Object) -> int:
+    return int(its["metadata"]["resourceVersion"])

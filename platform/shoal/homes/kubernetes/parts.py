@@ -1,0 +1,166 @@
+"""A cluster's objects beside its record: its pass, its name, its report and its pods are made and ended here.
+
+Why it exists: what the governor decides is done in one place, in the order that is safe: nothing is made that has a
+namesake of another cluster, nothing is deleted but by the uid that was seen.
+
+What it must not do: decide, or write records and accounts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError, StaleRecordError
+from shoal.homes.kubernetes import names
+from shoal.homes.kubernetes.dressing import dressed
+from shoal.homes.kubernetes.names import POD, REPORT, SERVICE
+from shoal.homes.kubernetes.objects import LINES, Object, last_lines, report_object, spec_of
+from shoal.homes.kubernetes.passes import give_pass, take_pass
+from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
+from shoal.homes.kubernetes.quotas import Quotas
+from shoal.homes.kubernetes.refusals import END, Refusals, refuse_foreign
+from shoal.homes.kubernetes.sight import going, over, role
+from shoal.homes.kubernetes.tending import Slot, tend
+from shoal.homes.kubernetes.view import View
+from shoal.homes.kubernetes.watched import Watched
+from shoal.model.cluster import Cluster
+
+if TYPE_CHECKING:
+    from shoal.homes.kubernetes.api import Api
+
+_log = logging.getLogger("shoal.homes")
+_SCRIPT = 10  # s that a script gets to end, where its cluster ends before it
+_AT_ONCE = 8  # pods that are made beside each other
+
+
+class ClusterParts:
+    """Does what is to be done for clusters as ``view`` has them. ``logs``: last lines of pods, by cluster and role."""
+
+    def __init__(self, api: Api, watched: Watched, view: View, quotas: Quotas, refusals: Refusals) -> None:
+        self._api, self._watched, self._view = api, watched, view
+        self._quotas, self._refusals = quotas, refusals
+        self.logs: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "makes pods")
+
+    def start_head(self, cluster_id: str) -> None:
+        """Its pass, its name, its report and its pod; what is there already stays."""
+        found, cluster = self._view.found[cluster_id], self._view.records[cluster_id]
+        namespace = found["metadata"]["namespace"]
+        with self._refusals.trying(cluster_id, names.HEAD, namespace):
+            give_pass(self._api, namespace, cluster_id)
+            for path, item in (
+                (REPORT.path(namespace), report_object(found)),
+                (SERVICE.path(namespace), service(cluster, found)),
+                (POD.path(namespace), self._dressed(head_pod(cluster, found), found, cluster)),
+            ):
+                self._made(path, item, found)
+
+    def start_script(self, cluster_id: str) -> None:
+        """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
+        found, cluster = self._view.found[cluster_id], self._view.records[cluster_id]
+        namespace = found["metadata"]["namespace"]
+        with self._refusals.trying(cluster_id, names.RUNNER, namespace):
+            self._made(POD.path(namespace), self._dressed(runner_pod(cluster, found), found, cluster), found)
+
+    def _dressed(self, pod: Object, found: Object, cluster: Cluster) -> Object:
+        """As the place has it; StaleRecordError where its quota does not give yet what was admitted."""
+        self._quotas.wait_for(pod["metadata"]["namespace"])
+        spec = spec_of(found)
+        its = self._view.in_force.around(spec.applied, "" if spec.template else cluster.plan.template)
+        return dressed(pod, cluster.plan, its.kubernetes, its.mounts)
+
+    def stop_head(self, cluster_id: str) -> None:
+        """It reads in its record that it is to end; one that does not run yet cannot. Its script gets a signal."""
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._view.pods.get(cluster_id, []):
+                if role(pod) == names.RUNNER and not over(pod) and not going(pod):
+                    # A pod that is deleted may be gone before it is seen again.
+                    self._keep_log(cluster_id, pod)
+                    self._end(pod, _SCRIPT)
+                if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
+                    self._end(pod, None)
+
+    def kill_head(self, cluster_id: str) -> None:
+        """End it at once."""
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._view.pods.get(cluster_id, []):
+                if role(pod) == names.HEAD:
+                    self._end(pod, 0)
+
+    def end_remains(self, cluster_id: str) -> None:
+        """All its pods, its name, and what lets in to it."""
+        with self._refusals.trying(cluster_id, END):
+            for pod in self._view.pods.get(cluster_id, []):
+                if role(pod) == names.RUNNER or (over(pod) and role(pod) == names.HEAD):
+                    self._keep_log(cluster_id, pod)
+                if role(pod) != names.RUNNER or not going(pod):  # its script has its time
+                    self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)
+        if (found := self._view.found.get(cluster_id)) is not None:
+            namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
+            self._api.delete(SERVICE.path(namespace, names.head_of(name)))
+            take_pass(self._api, namespace, cluster_id)
+
+    def _keep_log(self, cluster_id: str, pod: Object) -> None:
+        metadata = pod["metadata"]
+        path = POD.path(metadata["namespace"], metadata["name"], "log")
+        try:
+            self.logs[cluster_id, role(pod)] = last_lines(self._api.text(path, tailLines=str(LINES)))
+        except ShoalError as error:
+            _log.info("the log of %s is lost: %s", metadata["name"], error)
+
+    def tend(self, found: Object, cluster: Cluster) -> None:
+        """Its workers' pods: as many as its plan has, and those go that it has retired."""
+        now = time.monotonic()
+        nowhere = {uid: now - since for uid, since in self._view.lost.get(cluster.id, {}).items()}
+        pods = self._view.pods.get(cluster.id, [])
+        todo = tend(cluster, pods, self._view.reports.get(cluster.id), nowhere)
+        if todo.make or todo.end:
+            self._view.confirm(cluster.id)  # a worker too many is over a limit, and one that goes holds data
+        namespace = found["metadata"]["namespace"]
+        with self._refusals.trying(cluster.id, END):
+            for name, uid in todo.end:
+                self._api.delete(POD.path(namespace, name), uid, 5)
+        longest = cluster.plan.may_last
+        left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
+
+        def make(slot: Slot) -> None:
+            pod = self._dressed(worker_pod(cluster, found, slot, left), found, cluster)
+            self._made(POD.path(namespace), pod, found)
+
+        if not todo.make:
+            self._refusals.taken(cluster.id, names.WORKER)
+            return
+        with self._refusals.trying(cluster.id, names.WORKER, namespace):
+            make(todo.make[0])  # what is refused is refused once
+            for _ in self._pool.map(make, todo.make[1:]):
+                pass
+
+    def clear(self, found: Object, cluster: Cluster) -> None:
+        """What an end may have left where somebody died over it."""
+        if cluster.id not in self._view.reports:
+            return
+        self._view.confirm(cluster.id)  # else they may be another's of its name
+        self.end_remains(cluster.id)
+        self._api.delete(REPORT.path(found["metadata"]["namespace"], found["metadata"]["name"]))
+
+    def _made(self, path: str, item: Object, owner: Object) -> None:
+        """Create it; one of that name that belongs to this cluster is as good, another one is waited for."""
+        try:
+            new = self._api.create(path, item)
+            if item["kind"] == POD.name:
+                self._watched.pods.put(new)
+            elif item["kind"] == REPORT.name:
+                self._watched.reports.put(new)
+        except StaleRecordError:
+            there = self._api.get(f"{path}/{item['metadata']['name']}")
+            owners = [each.get("uid") for each in there["metadata"].get("ownerReferences", ())]
+            if owner["metadata"]["uid"] not in owners:
+                refuse_foreign(there, item["kind"])
+                raise
+
+    def _end(self, pod: Object, grace: int | None) -> None:
+        metadata = pod["metadata"]
+        self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
