@@ -125,7 +125,7 @@ def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, night
     assert "shoal extend nightly +" in too_short.err
     refused = shoal.quick("extend", "nightly", "+3h")
     assert refused.code == 3
-    assert "the limit per cluster is 4 h of life: tier standard" in refused.err
+    assert "the limit per cluster is 4 h of lifetime: tier standard" in refused.err
     for less in (["-1", "h"], ["-1h"], ["-1 h"]):
         negative = shoal.quick("extend", "nightly", *less)
         assert (negative.code, "a lifetime cannot be negative" in negative.err) == (2, True)

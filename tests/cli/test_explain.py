@@ -133,3 +133,10 @@ def test_a_restarted_worker_is_told_with_its_reason() -> None:
     assert "used 990 MB" in step.said
     assert "1 of 2 workers" in step.said
     assert "1 min 1 s" in step.said
+
+
+def test_an_image_is_told_where_workers_run_in_one_whatever_the_target_is_called() -> None:
+    ready = cluster(State.READY, Reason.SERVING, ready=3.5)
+    for in_pods, said in ((False, "no image needed: workers use this Python"), (True, "is available")):
+        (image,) = (step for step in explain(ready, HISTORY, in_pods=in_pods) if step.stage is Stage.IMAGE)
+        assert said in image.said

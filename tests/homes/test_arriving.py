@@ -240,8 +240,8 @@ def test_who_does_not_have_the_certificate_is_refused(stand: Path, pods: Pods, t
     [
         ({"SHOAL_START_LIMIT": "1"}, "no scheduler at tls://127.0.0.1:"),
         ({"SHOAL_WORKER_NAME": ""}, "SHOAL_WORKER_NAME is not set"),
-        ({"SHOAL_WORKER_MEMORY": "1 GB"}, "SHOAL_WORKER_MEMORY is '1 GB': no number"),
-        ({"SHOAL_WORKER_CORES": "inf"}, "SHOAL_WORKER_CORES is 'inf': no number"),
+        ({"SHOAL_WORKER_MEMORY": "1 GB"}, "SHOAL_WORKER_MEMORY is '1 GB', which is not a number"),
+        ({"SHOAL_WORKER_CORES": "inf"}, "SHOAL_WORKER_CORES is 'inf', which is not a number"),
         ({"SHOAL_SCHEDULER": "tcp://127.0.0.1:8786"}, "SHOAL_SCHEDULER is 'tcp://127.0.0.1:8786'"),
         ({"SHOAL_SCHEDULER": "tls://127.0.0.1"}, "SHOAL_SCHEDULER is 'tls://127.0.0.1'"),
         ({"SHOAL_CERTIFICATE": "/nowhere"}, "the cluster's certificate cannot be read"),

@@ -48,5 +48,5 @@ def test_what_cannot_be_bound_is_told() -> None:
     with pytest.raises(UsageError, match="of type object"):
         bind("select :a", {"a": object()})
     for values in ([1], [1, 2, 3]):
-        with pytest.raises(UsageError, match="2 marks"):
+        with pytest.raises(UsageError, match="2 placeholders"):
             bind("select ?, ?", values)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shoal.client.ending import STOP_WAIT
+from shoal.client.handles import START_WAIT
 from shoal.engines.spark.archive import MAKING
 from shoal.governor.actions import (
     Action,
@@ -26,7 +27,6 @@ from shoal.governor.actions import (
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
-from shoal.homes.fake import PERIODS as FAKE
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.local.periods import LOCAL
 from shoal.model.cluster import FAILURES, Cluster, Reason, State
@@ -244,15 +244,21 @@ def test_every_sentence_and_time_is_in_the_docs() -> None:
         assert f"`{reason}`" in docs, reason
     for name in vars(PERIODS):
         row = next(line for line in docs.splitlines() if line.startswith(f"| `{name}`:"))
-        local, fake = (cell.strip() for cell in row.split("|")[2:4])
+        local, kubernetes = (cell.strip() for cell in row.split("|")[2:4])
         assert local.startswith(str(getattr(LOCAL, name))), row
-        assert fake.startswith(str(getattr(FAKE, name))), row
+        assert kubernetes.startswith(str(getattr(KUBERNETES, name))), row
 
 
 def test_an_end_is_waited_for_until_a_head_that_hangs_is_killed() -> None:
     """And a head does not take so long for an orderly one, whatever its engine still writes."""
     assert MAKING < LOCAL.stop < STOP_WAIT
     assert KUBERNETES.stop < STOP_WAIT
+
+
+def test_a_start_is_waited_for_until_its_home_gives_up() -> None:
+    """Which says why: whoever waits would only say that it took long."""
+    for its in (LOCAL, KUBERNETES):
+        assert its.headless + its.start < START_WAIT
 
 
 @pytest.mark.parametrize("wrong", [{"renew": 9}, {"lease": 2}, {"silent": 3}, {"stop": 0}, {"tick": 0}])

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shoal.model.cluster import Cluster
 
 _POLL = 0.2
-_END = 90.0  # s that an end is waited for after Ctrl-C
 _TOLD_TO_END = 128 + signal.SIGTERM.value  # as shells count
 
 
@@ -47,7 +46,7 @@ def run_beside(
             write_json({"name": cluster.name, "id": cluster.id, "target": cluster.plan.target})
             return ExitCode.OK
         out().print(
-            f"{cluster.name} runs at target {cluster.plan.target}, and needs nothing from here any more\n"
+            f"{cluster.name} runs at target {cluster.plan.target}; you can close this terminal\n"
             f"  Output:    shoal logs {cluster.name} --follow\n"
             f"  Wait:      shoal wait {cluster.name}    # exits with the script's exit code\n"
             f"  End it:    shoal down {cluster.name}",
@@ -118,12 +117,13 @@ def _ended(home: Home, cluster: Cluster, within: float | None = None) -> Cluster
 def _end(home: Home, cluster: Cluster) -> None:
     """As Ctrl-C ends a script here: it is noted how, and its cluster ends."""
     from shoal.cli.console import say
+    from shoal.client.ending import STOP_WAIT
     from shoal.model.cluster import Reason, script_end
 
     code = endings.interrupted_code()
     home.note_exit(cluster.id, code)
     home.stop(cluster.id, Reason.STOPPED_BY_USER, script_end(code))
-    if not _ended(home, cluster, _END).state.ended:
+    if not _ended(home, cluster, STOP_WAIT).state.ended:
         say(
-            f"{cluster.name} has not ended after {_END:.0f} s; `shoal why {cluster.name}` tells what it waits for"
+            f"{cluster.name} has not ended after {STOP_WAIT:.0f} s; `shoal why {cluster.name}` tells what it waits for"
         )

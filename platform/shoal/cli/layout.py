@@ -159,7 +159,7 @@ def _group_rows(group: WorkerGroup, why: Callable[[str], str]) -> list[tuple[str
         rows.append(("GPUs", f"{group.gpus} per worker", why("gpus")))
     if group.there != group.size:
         rows.append(
-            ("really here", f"{count(group.there.cores, 'core')}, {group.there.memory}", why("there"))
+            ("actual size", f"{count(group.there.cores, 'core')}, {group.there.memory}", why("there"))
         )
     if group.scratch:
         rows.append(("scratch", f"{group.scratch} per worker", why("scratch")))
@@ -191,7 +191,7 @@ def _plan_rows(settled: Plan) -> list[tuple[str, str, str]]:
         rows.append(("packages", ", ".join(settled.packages), "installed before work starts"))
     rows.append(("ends", f"after {settled.timeouts.max} at most", why("timeouts")))
     price = settled.price_per_hour
-    rows.append(("price", "not known" if price is None else f"{price} per hour", why("price")))
+    rows.append(("price", "unknown" if price is None else f"{price} per hour", why("price")))
     return rows
 
 

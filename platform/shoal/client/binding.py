@@ -45,8 +45,8 @@ def bind(query: str, args: Mapping[str, Any] | Sequence[Any]) -> str:
     marks = sum(1 for found in _TOKEN.finditer(query) if found["mark"])
     if marks != len(args):
         raise UsageError(
-            f"the query has {marks} marks '?', and {len(args)} values are given",
-            hint="One value for each mark.",
+            f"the query has {marks} placeholders (?), and {len(args)} values were given",
+            hint="One value for each ?.",
         )
     values = iter([literal(value, f"number {number}") for number, value in enumerate(args, 1)])
     return _TOKEN.sub(lambda found: next(values) if found["mark"] else found.group(), query)

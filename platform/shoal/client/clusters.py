@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from shoal.client import around
 from shoal.client.dask_handle import DaskCluster
+from shoal.client.ending import STOP_WAIT
 from shoal.client.handles import ClusterHandle
 from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
@@ -41,7 +42,6 @@ from shoal.project.yamlfile import Fault
 from shoal.words import count
 
 _log = logging.getLogger("shoal.client")
-_END_WAIT = 90.0  # s that a cluster of the same name gets to end
 _POLL = 0.1
 _NAMED = 10  # clusters that a hint names
 
@@ -212,9 +212,9 @@ def _granted(home: Home, asked: Request) -> Cluster:
     begin = time.monotonic()
     while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
         while not home.get(cluster.id).state.ended:
-            if time.monotonic() - begin > _END_WAIT:
+            if time.monotonic() - begin > STOP_WAIT:
                 raise DeadlineError(
-                    f"waited {_END_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
+                    f"waited {STOP_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
                     f"({cluster.reason}: {cluster.message})",
                     hint=f"Choose another name, or see what it is doing: {command('why', asked.name)}",
                 )

@@ -31,7 +31,7 @@ def wait_for_end(home: Home, cluster_id: str) -> Cluster:
             raise DeadlineError(
                 f"{cluster.name} has not ended {STOP_WAIT:.0f} s after it was asked to: {cluster.state} "
                 f"({cluster.message})",
-                hint=f"It will. {why}",
+                hint=f"It is still ending. {why}",
             )
         time.sleep(_POLL)
     return cluster

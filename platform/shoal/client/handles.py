@@ -35,7 +35,7 @@ from shoal.planning.asking import number_of_workers
 from shoal.quota.admission import with_workers
 from shoal.words import count
 
-START_WAIT = 330.0  # s that a start is waited for: the head gives up by itself after 300
+START_WAIT = 960.0  # s that a start is waited for: every home gives up by itself before (see test_lifecycle)
 QUEUE_WAIT = 86400.0  # s in the queue
 _POLL = 0.02
 

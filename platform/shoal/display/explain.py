@@ -91,18 +91,23 @@ def explain(
     limits: Limits | None = None,
     account: Account | None = None,
     unresponsive: str = "",
+    *,
+    in_pods: bool = False,
 ) -> tuple[Step, ...]:
     """The six steps of ``cluster``.
 
     ``history`` as a home tells it, ``status`` what its head says (None: not asked, or no answer); ``limits``
-    and ``account`` are its owner's, for what they hold now; ``unresponsive`` is what is wrong with its head.
+    and ``account`` are its owner's, for what they hold now; ``unresponsive`` is what is wrong with its head;
+    ``in_pods``: whether its workers run in an image, and not as processes of this Python.
     """
     here = _standing(cluster)
     order = list(Stage)
     steps = []
     for stage in order:
         if order.index(stage) < order.index(here):
-            steps.append(Step(stage, Outcome.PASSED, _passed(stage, cluster, history, limits, account)))
+            steps.append(
+                Step(stage, Outcome.PASSED, _passed(stage, cluster, history, limits, account, in_pods))
+            )
         elif stage is here:
             steps.append(_now(stage, cluster, history, status, unresponsive))
         else:
@@ -132,6 +137,7 @@ def _passed(
     history: Sequence[Event],
     limits: Limits | None,
     account: Account | None,
+    in_pods: bool,
 ) -> str:
     match stage:
         case Stage.POLICY:
@@ -164,9 +170,10 @@ def _passed(
         case Stage.IMAGE:
             if cluster.plan.packages:
                 return f"{', '.join(cluster.plan.packages)} installed for the workers"
-            local = cluster.plan.target == "local"
             return (
-                "no image needed: workers use this Python" if local else f"{cluster.plan.image} is available"
+                f"{cluster.plan.image} is available"
+                if in_pods
+                else "no image needed: workers use this Python"
             )
         case Stage.START_UP:
             return _start_up(cluster, history)

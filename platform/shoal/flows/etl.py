@@ -331,7 +331,7 @@ def _rule(late: tuple[str, Seconds], meta: pd.DataFrame, start: dt.datetime) -> 
     kind = str(meta[column].dtype)
     if "timestamp" not in kind and "datetime" not in kind and "date32" not in kind:
         raise UsageError(
-            f"late= names the column {column!r}, which holds {kind} and no times",
+            f"late= names the column {column!r}, which is {kind}, not a time",
             hint="Make times of it in transform=.",
         )
     if "date32" in kind:

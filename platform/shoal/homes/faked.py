@@ -19,7 +19,7 @@ from shoal.governor.periods import Periods
 from shoal.quota.account import Account
 from shoal.units import Seconds
 
-# As on Kubernetes: a head may wait for a node and its image, and one that is cut off ends itself soon.
+# A head may wait for a node and its image, as on Kubernetes; one that is cut off ends itself, as on several machines.
 PERIODS = Periods(
     tick=Seconds(0.5),
     renew=Seconds(5),

@@ -1,1 +1,1 @@
-"""What Shoal depends on, checked and built."""
+"""The images that clusters on Kubernetes run in: which there are, and how they are built."""

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from enum import StrEnum
 
+from shoal.client.ending import STOP_WAIT
 from shoal.display.progress import doing
 from shoal.errors import DeadlineError, UsageError
 from shoal.homes.base import Home
@@ -19,7 +20,6 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Plan
 from shoal.prefect.runs import FLOW_RUN, Run
 
-_END_WAIT = 45.0  # s for a cluster that was told to end
 _POLL = 0.1
 
 
@@ -77,9 +77,9 @@ def clear(
     begin = time.monotonic()
     with doing(f"waiting until {name} of an earlier attempt has ended", quiet=quiet):
         while not home.get(found.id).state.ended:
-            if time.monotonic() - begin > _END_WAIT:
+            if time.monotonic() - begin > STOP_WAIT:
                 raise DeadlineError(
-                    f"waited {_END_WAIT:.0f} s for {name} of an earlier attempt of this flow run to end",
+                    f"waited {STOP_WAIT:.0f} s for {name} of an earlier attempt of this flow run to end",
                     hint=f"`shoal logs {name}` shows what it does; `shoal down {name}` ends it.",
                 )
             time.sleep(_POLL)

@@ -264,7 +264,7 @@ _SAID: dict[Resource, tuple[str, Callable[[float], str]]] = {
     Resource.GPUS: ("GPUs", lambda value: f"{value:g}"),
     Resource.SCRATCH: ("of scratch disk", lambda value: str(Bytes(value))),
     Resource.HEAD: ("for its head", lambda value: str(Bytes(value))),
-    Resource.DURATION: ("of life", lambda value: str(Seconds(value))),
+    Resource.DURATION: ("of lifetime", lambda value: str(Seconds(value))),
     Resource.PRIORITY: ("priority", lambda value: f"{value:g}"),
 }
 

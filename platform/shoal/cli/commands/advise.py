@@ -78,7 +78,12 @@ def report(
 
 def advise(
     template: Annotated[
-        str, typer.Argument(metavar="TEMPLATE", help="Whose runs.", autocompletion=o.complete_templates)
+        str,
+        typer.Argument(
+            metavar="TEMPLATE",
+            help="The template whose runs are looked at.",
+            autocompletion=o.complete_templates,
+        ),
     ],
     apply: Annotated[bool, typer.Option("--apply", help="Write the size into the template's file.")] = False,
     target: o.Target = None,

@@ -1,4 +1,4 @@
-"""``shoal apply``: put the project's templates, policies, prices and images on a Kubernetes, with a look before.
+"""``shoal apply``: put a project's templates, policies, prices and images on a Kubernetes cluster.
 
 Why it exists: what is in force there is what an administrator applied, and they see what it changes for whom.
 
@@ -37,7 +37,7 @@ def apply(
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
-    """Put templates, policies, prices, images and the users' namespaces on a Kubernetes; shows what changes first."""
+    """Put templates, policies, prices, images and users' namespaces on a Kubernetes cluster; shows changes first."""
     from shoal.cli.console import confirm, err, out, write_json
     from shoal.homes.choose import applying
     from shoal.project.loading import load

@@ -65,7 +65,7 @@ def dashboard(
         webbrowser.open(link)
     if lasts:
         return
-    say("It holds until Ctrl-C.")
+    say("The link works until you press Ctrl-C.")
     while True:
         time.sleep(_LOOK)
         try:

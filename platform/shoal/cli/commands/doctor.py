@@ -94,7 +94,7 @@ class _Proofs:
 
     def _opened(self) -> Any:
         if self._project is None:
-            raise Failed("not known: the project cannot be loaded", "fix the project first (see above)")
+            raise Failed("skipped: the project cannot be loaded", "fix the project first (see above)")
         return self._project
 
     def _home(self) -> Home:

@@ -113,7 +113,7 @@ def _tell_beside(home: Home, cluster: Cluster, lines: int, follow: bool, output:
     for line in shown:
         print(line)
     if not shown:
-        say(f"(the script of {cluster.name} has written nothing, or nothing that is kept)")
+        say(f"(the script of {cluster.name} has no output, or none was kept)")
 
 
 def _is_newer(cluster: Cluster | None, script: Script) -> bool:
@@ -179,7 +179,7 @@ def _show_engine(
 
         say(f"({count(hidden, 'line')} more: {command('logs', cluster.name)} --level info)")
     elif not every and not follow:
-        say(f"({cluster.name} has written nothing, or nothing that is kept)")
+        say(f"({cluster.name} has no output, or none was kept)")
     while follow and not home.get(cluster.id).state.ended:
         time.sleep(_POLL)
         now = home.logs(cluster.id, _ALL, wrote).splitlines()

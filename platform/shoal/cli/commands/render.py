@@ -39,7 +39,7 @@ def render(
     target: o.Target = None,
     project: o.ProjectFolder = None,
 ) -> None:
-    """Print all that `shoal apply` puts on a Kubernetes: definitions, the governor, project and users."""
+    """Print all that `shoal apply` puts on a Kubernetes cluster: definitions, the governor, project and users."""
     import yaml
 
     from shoal.homes.choose import manifests

@@ -126,7 +126,7 @@ def compact(
     if output is o.Output.JSON:
         write_json(dataclasses.asdict(found))
     elif not found.files:
-        say(f"{table}: nothing to put together.")
+        say(f"{table}: nothing to compact.")
     else:
         done = "would become about" if dry_run else "became"
         size = (
@@ -134,7 +134,9 @@ def compact(
         )
         say(f"{table}: {found.files:,} files {done} {found.files_written:,} ({size}).")
         if found.delete_files:
-            say(f"{found.delete_files:,} delete files {'would be' if dry_run else 'are'} applied, and gone.")
+            say(
+                f"{found.delete_files:,} delete files {'would be' if dry_run else 'are'} applied and removed."
+            )
         if found.skipped_files:
             say(f"{found.skipped_files:,} files were changed by others meanwhile, and stay as they are.")
 
@@ -320,6 +322,4 @@ def _told(found: Any, sentence: str, size: int, output: o.Output) -> None:
         return
     say(f"{found.table}: {sentence} ({Bytes(size)}).")
     if found.left:
-        say(
-            f"{found.left:,} of them could not be deleted, for want of permission or of an answer. Run it again."
-        )
+        say(f"{found.left:,} of them could not be deleted (permission denied, or no answer). Run it again.")

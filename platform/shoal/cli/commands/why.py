@@ -54,7 +54,7 @@ def why(
         held = home.held(cluster.owner)
     except ShoalError:  # of another one's account nothing may be seen
         held = None
-    steps = explain(cluster, history, status, limits, held, hung)
+    steps = explain(cluster, history, status, limits, held, hung, in_pods=home.name == "kubernetes")
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster, lasting=True))
         write_json(

@@ -85,7 +85,9 @@ class WorkerSettings:
             with contextlib.suppress(ValueError):
                 if math.isfinite(found := float(text)) and found >= 0:
                     return found
-            raise UsageError(f"{name} is {text!r}: no number", hint="Give a number, without a unit.")
+            raise UsageError(
+                f"{name} is {text!r}, which is not a number", hint="Give a number, without a unit."
+            )
 
         said(MARK)
         scheduler, folder = said("SHOAL_SCHEDULER"), Path(said("SHOAL_CERTIFICATE"))

@@ -22,7 +22,7 @@ from shoal.machine.java import Java
 
 _log = logging.getLogger("shoal.engines")
 _KEPT = 4  # archives, of some 200 MB each: catalogs of other kinds have other jars
-_AGAIN = 7 * 24 * 3600.0  # s after which what could not be made is tried again
+_AGAIN = 24 * 3600.0  # s after which what could not be made is tried again
 _WRITTEN = 3600.0  # s after which one that is still being written is so no more
 MAKING = 30.0
 """s that a JVM may take at its end to write one."""

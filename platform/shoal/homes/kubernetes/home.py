@@ -149,7 +149,7 @@ class KubernetesHome:
             except StaleRecordError:
                 time.sleep(_LOOK)
         raise InfrastructureError(
-            f"the name {request.name!r} does not become free in namespace {self._namespace}",
+            f"the name {request.name!r} is still in use in namespace {self._namespace}",
             hint=f"`kubectl get {CLUSTER.plural} {request.name} -o yaml` shows what holds it.",
         )
 

@@ -95,9 +95,7 @@ def _add(said: dict[str, Any], file: Path) -> None:
                 said[kind].setdefault(each["name"], {"name": each["name"], one: inner})
     except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         fault = " ".join(str(error).split())
-        raise UsageError(
-            f"{file} is not a kubeconfig: {fault}", hint="Get it again from where you have it from."
-        ) from error
+        raise UsageError(f"{file} is not a kubeconfig: {fault}", hint="Download it again.") from error
 
 
 def without_keys(config: SingleConfig) -> dict[str, Any]:

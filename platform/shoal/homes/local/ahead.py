@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal.homes.local.periods import LOCAL
 from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.processes import AHEAD, FORKS_WORKERS, LEDGER, MARK
 from shoal.project.folders import FILE, find
 
-_GONE = 5.0  # s that a killed process gets to be gone
 # What cannot be told later: who looks for a cluster's processes reads what they were started with.
 _FIXED = (MARK, LEDGER, "SHOAL_DATA")
 # One worker is one process with its own threads: libraries must not start more under them.
@@ -106,7 +106,7 @@ def discard(cluster_id: str) -> None:
         assert early.process.stdin is not None
         early.process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        early.process.wait(_GONE)
+        early.process.wait(LOCAL.dying)
 
 
 def _start(cluster_id: str, engine: str) -> None:

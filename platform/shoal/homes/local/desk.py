@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("shoal.homes")
 RENEW, LEASE = LOCAL.renew, LOCAL.lease
-WAIT = 5.0  # s that a head waits for the ledger at a time: its own limits come while it waits
-_AGAIN = 0.5  # s between tries of what has to be written
-_INSIST = 60.0  # s of such tries
 _NEEDED = ("ledger", "rebuild", "schema", "tidy", "endpoints", "steps")
 
 _Told = TypeVar("_Told")
@@ -51,7 +48,7 @@ _Told = TypeVar("_Told")
 
 def insisted(what: Callable[[], _Told]) -> _Told:
     """Try again while the ledger is away, for a minute; then, or if it never will, InfrastructureError."""
-    deadline = time.monotonic() + _INSIST
+    deadline = time.monotonic() + LOCAL.insist
     while True:
         try:
             return what()
@@ -59,7 +56,7 @@ def insisted(what: Callable[[], _Told]) -> _Told:
             if not error.values.get("away") or time.monotonic() > deadline:
                 raise
             _log.warning("the ledger did not answer, trying again: %s", error.message)
-            time.sleep(_AGAIN)
+            time.sleep(LOCAL.again)
 
 
 class LocalDesk:
@@ -86,7 +83,7 @@ class LocalDesk:
     def _ledger(self) -> Ledger:
         from shoal.homes.local.ledger import Ledger
 
-        return insisted(lambda: Ledger(os.environ[LEDGER], WAIT))
+        return insisted(lambda: Ledger(os.environ[LEDGER], LOCAL.head_lock))
 
     @property
     def _lease(self) -> float | None:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shoal.homes.local.periods import LOCAL
 from shoal.homes.local.sqlite_store import sqlite_file
 from shoal.machine.processes import is_alive
 
@@ -28,11 +29,10 @@ _LOOK = 0.2  # s between looks at its own record
 _DUTY = 1.0  # s between looks at whether something died
 _ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
 _SETTLE_LIMIT = 60.0  # s that this may take
-_ANSWER = 30.0  # s that the ledger may take to answer
 _DELETED = 60.0  # s without the ledger's file, after which whoever deleted it meant it
 _MINE = "SELECT state, ended_at, clients FROM shoal_clusters WHERE id = :id"
 _LIVE = "SELECT id, state, head, project FROM shoal_clusters WHERE ended_at IS NULL ORDER BY created"
-_WAITING = "Queued"  # records.State.QUEUED, without importing it
+_WAITING = "Queued"  # State.QUEUED, without importing what has it
 
 
 def wait_for_admission(cluster_id: str, url: str) -> bool:
@@ -51,7 +51,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
             continue
         there = time.monotonic()
         try:
-            with store.connect(_ANSWER) as ledger:
+            with store.connect(LOCAL.lock) as ledger:
                 row = ledger.execute(_MINE, {"id": cluster_id}).fetchone()
                 if row is None or row[1] is not None:
                     return False
@@ -122,7 +122,7 @@ def _tell_alone(cluster_id: str, url: str, clients: _WaitingClients) -> None:
     from shoal.homes.local.steps import reported
 
     try:
-        ledger, pulse = Ledger(url, _ANSWER), Pulse(alone=clients.alone)
+        ledger, pulse = Ledger(url, LOCAL.lock), Pulse(alone=clients.alone)
         with ledger.read() as tx:
             if unattended(pulse, tx.get(cluster_id).plan.timeouts) is None:
                 return
@@ -160,7 +160,7 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
             if cluster.state is not State.QUEUED:
                 ledger.close()
                 return not cluster.state.ended
-            if time.monotonic() - renewed > 5:
+            if time.monotonic() - renewed > LOCAL.renew:
                 renewed = time.monotonic()
                 with ledger.write() as tx:
                     tx.update(cluster_id, renewed_at=tx.now)
