@@ -33,6 +33,7 @@ class Follower:
     def __init__(self, api: Api, kinds: Mapping[str, tuple[dict[str, str], Told]]) -> None:
         self._api = api.again()
         self._over = threading.Event()
+        self._fault: Exception | None = None
         self._threads = [
             threading.Thread(target=self._follow, args=(path, params, told), name=path, daemon=True)
             for path, (params, told) in kinds.items()
@@ -41,11 +42,13 @@ class Follower:
             each.start()
 
     def stop(self) -> None:
-        """End the watches."""
+        """End the watches. Raises what one of them met: it would have told nothing since."""
         self._over.set()
         self._api.close()
         for each in self._threads:
             each.join()
+        if self._fault is not None:
+            raise self._fault
 
     def _follow(self, path: str, params: dict[str, str], told: Told) -> None:
         known: dict[str, Object] = {}
@@ -74,6 +77,9 @@ class Follower:
                 version = ""
             except ShoalError:
                 self._over.wait(0.5)
+            except Exception as error:
+                self._fault = error
+                raise
 
 
 @dataclass

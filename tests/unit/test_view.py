@@ -11,7 +11,7 @@ from shoal.errors import NotFoundError, StaleRecordError
 from shoal.homes.kubernetes import view as module
 from shoal.homes.kubernetes.in_force import InForce
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER, POD, ROLE, WORKER
+from shoal.homes.kubernetes.names import CLUSTER, HEAD, OF_CLUSTER, POD, ROLE, WORKER
 from shoal.homes.kubernetes.objects import Object, Spec, Status, asked, owned_by
 from shoal.homes.kubernetes.refusals import Refusals
 from shoal.homes.kubernetes.structure import written
@@ -65,8 +65,12 @@ def cluster(name: str, version: int, state: State = State.READY) -> Object:
 
 
 def worker(of: Object, version: int) -> Object:
-    name, uid = f"{of['metadata']['name']}-w-0", of["metadata"]["uid"]
-    labels = {OF_CLUSTER: uid, ROLE: WORKER, "shoal.dev/slot": "0"}
+    return pod(of, version, WORKER, "-w-0")
+
+
+def pod(of: Object, version: int, role: str, suffix: str) -> Object:
+    name, uid = f"{of['metadata']['name']}{suffix}", of["metadata"]["uid"]
+    labels = {OF_CLUSTER: uid, ROLE: role, "shoal.dev/slot": "0", "shoal.dev/group": "default"}
     metadata = {"name": name, "namespace": "alice", "uid": name, "resourceVersion": str(version)}
     metadata |= {"labels": labels, "ownerReferences": [owned_by(of)]}  # type: ignore[dict-item]
     return {"metadata": metadata, "status": {"phase": "Running"}}
@@ -79,21 +83,23 @@ def test_what_rests_is_looked_at_now_and_then(watched: Watched, monkeypatch: pyt
 
     def look(within: InForce = in_force) -> set[str]:
         view.look(within, time)
+        view.acted()
         return set(view.looked)
 
     rests, moves = cluster("rests", 1), cluster("moves", 2, State.STARTING)
     for each in (rests, moves):
         watched.clusters.put(each)
-    assert look() == {"rests", "moves"}
-    assert look() == {"moves"}, "what is on its way is always looked at"
-    watched.pods.put(worker(rests, 3))
-    assert look() == {"rests", "moves"}
-    assert [pod["metadata"]["name"] for pod in view.pods["rests"]] == ["rests-w-0"]
-    assert (look(), view.quiet()) == ({"moves"}, {"rests"})
-    watched.clusters.put(cluster("rests", 4) | {"spec": rests["spec"] | {"replicas": 3}})
+    watched.pods.put(pod(rests, 3, HEAD, "-head"))
+    assert look() == look() == {"rests", "moves"}, "its worker has to be made"
+    watched.pods.put(worker(rests, 4))
+    view.look(in_force, time)
+    assert sorted(pod["metadata"]["name"] for pod in view.pods["rests"]) == ["rests-head", "rests-w-0"]
+    assert look() == {"rests", "moves"}, "what followed from that was not done"
+    assert (look(), view.quiet()) == ({"moves"}, {"rests"}), "what is on its way is always looked at"
+    watched.clusters.put(cluster("rests", 5) | {"spec": rests["spec"] | {"replicas": 3}})
     assert look() == look() == {"rests", "moves"}, "it waits for room"
-    watched.clusters.put(cluster("rests", 5))
-    watched.clusters.put(cluster("moves", 6, State.STOPPED))
+    watched.clusters.put(cluster("rests", 6))
+    watched.clusters.put(cluster("moves", 7, State.STOPPED))
     assert look() == {"rests", "moves"}
     assert look() == set()
     assert look(replace(in_force)) == {"rests", "moves"}, "other limits are everybody's affair"

@@ -8,6 +8,7 @@ What it must not do: decide.
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -50,5 +51,5 @@ def governor(
     opened = load(Path(project) if project else None, target, tolerant=True)
     governing = govern(opened, health, system, tuple(namespace or ()))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: governing.stop())
+        signal.signal(number, lambda *_: threading.Thread(target=governing.stop).start())  # it takes locks
     governing.run()

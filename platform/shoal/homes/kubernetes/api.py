@@ -45,6 +45,8 @@ Object = dict[str, Any]
 Objects = list[Object]
 _known: dict[tuple[int, str | None, str | None], Api] = {}
 _TRIES = 15.0  # s for which a read is tried again
+# A connection that is followed and silent: asked after 10 s, given up after three times 5 s without an answer.
+_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _SILENT = 60.0  # s without a byte, after which what is followed counts as cut
 _LACKING = re.compile(r'\bUser "[^"]*" cannot ')  # how the API server begins what is about rights
 _PATCHES = {
@@ -123,8 +125,12 @@ class Api:
 
     @contextmanager
     def _watching(self, answer: httpx2.Response) -> Iterator[None]:
-        """What ``close`` wakes."""
+        """What ``close`` wakes, and the kernel looks after: a way that is gone may say nothing for good."""
         connection = answer.extensions["network_stream"].get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _ALIVE.items():
+            if hasattr(socket, option):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         with self._lock:
             if self._closed.is_set():
                 raise ApiClosedError(f"the connections to the API server at {self.server} were closed")

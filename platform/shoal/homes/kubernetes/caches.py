@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,11 @@ if TYPE_CHECKING:  # which needs a client of HTTP
     from shoal.homes.kubernetes.api import Api
 
 _log = logging.getLogger("shoal.homes")
-_LASTS = 240  # s of one watch
-_GONE = 120.0  # s for which it is remembered that an object was deleted: no write takes longer
+_LASTS = 60  # s of one watch
+_TOGETHER = 50  # watches by one client, which opens no more than 100 connections
+_BUSY = 15.0  # s, at most, that a server which is overloaded is left alone
 _REFUSED = 5.0  # s until what may not be watched, or is not there, is listed again
 _FIRST = 60.0  # s that the first list may take
-_TOO_OLD = 410
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -88,15 +87,21 @@ class Cache:
         self._over = threading.Event()
         self._parts = {path: _Part() for path in paths}
         self._owned: dict[str, dict[str, Object]] = {}
+        self._apis: list[Api] = []
 
     def start(self, api: Api) -> None:
         """Follow from now on, until ``api`` is closed."""
-        for path in self._parts:
+        for number, path in enumerate(self._parts):
+            if number and number % _TOGETHER == 0:
+                api = api.again()
+                self._apis.append(api)
             threading.Thread(target=self._follow, args=(api, path), name=f"watch {path}", daemon=True).start()
 
     def stop(self) -> None:
-        """Follow no more: a watch itself ends when its connection is closed."""
+        """Follow no more: a watch by the client that was given ends when that is closed."""
         self._over.set()
+        for api in self._apis:
+            api.close()
 
     def owned(self, uid: str) -> list[Object]:
         """The parts of this one."""
@@ -128,11 +133,11 @@ class Cache:
         """What the API server answered to a write of one's own."""
         namespace = f"/namespaces/{written['metadata'].get('namespace')}/"
         parts = [part for path, part in self._parts.items() if namespace in path]
-        self._take((parts or list(self._parts.values()))[0], self._keep(written))
+        self._take((parts or list(self._parts.values()))[0], self._keep(written), own=True)
 
     def _follow(self, api: Api, path: str) -> None:
         part = self._parts[path]
-        version, resumed = "", False
+        version, resumed, waits = "", False, 0.0
         while not self._over.is_set():
             pause = random.uniform(0.2, 1.0)  # noqa: S311 - so that those who failed together come apart
             try:
@@ -140,25 +145,34 @@ class Cache:
                     version = self._list(api, path, part)
                 for event in api.watch(path, version, _LASTS, **self._params):
                     version, resumed = event["object"]["metadata"]["resourceVersion"], False
+                    waits = 0.0
                     if event["type"] == "DELETED":
-                        self._drop(part, event["object"]["metadata"]["uid"])
+                        self._drop(part, event["object"]["metadata"]["uid"], version)
                     elif event["type"] != "BOOKMARK":
                         self._take(part, self._keep(event["object"]))
                 self._well(part)
+                resumed = False
                 continue
-            except ApiClosedError:
+            except ApiClosedError as error:
+                self._failed(part, error)
                 return
             except WatchOverError as error:
                 _log.debug("watched again: %s", error)
-                code = error.values.get("code")
-                # Cut once, it goes on where it was; else what was missed is told by a list alone.
-                if code or resumed:
+                code = error.values.get("code") or 0
+                busy = code == 429 or code >= 500
+                # Cut once, it goes on where it was; else what was missed is told by a list alone. A server that is
+                # overloaded is not asked for everything at once.
+                if busy and waits < _BUSY / 2:
+                    waits = max(1.0, 2 * waits)
+                    pause = waits * random.uniform(0.5, 1.0)  # noqa: S311
+                elif code or resumed:
                     version = ""
                     if code in (401, 403):
                         pause = _REFUSED  # to be listed, but not to be watched, by an older `shoal apply`
-                resumed = not resumed
-                if code == _TOO_OLD:
-                    continue
+                    if busy:
+                        pause = _BUSY
+                        self._failed(part, error)
+                resumed = not busy and not resumed
             except (RightsError, NotFoundError) as error:
                 version, pause = "", _REFUSED
                 self._failed(part, error)
@@ -180,6 +194,7 @@ class Cache:
             before = part.items
             newer = {uid: its for uid, its in before.items() if _version(its) > int(version or 0)}
             part.items = there | newer
+            part.at = max(part.at, int(version or 0))
             for its in before.values():
                 self._owns(its, there=False)
             for its in part.items.values():
@@ -192,11 +207,14 @@ class Cache:
             self._told(each)
         return version
 
-    def _take(self, part: _Part, its: Object) -> None:
-        uid = its["metadata"]["uid"]
+    def _take(self, part: _Part, its: Object, *, own: bool = False) -> None:
+        """``own``: by a write of one's own, whose answer may come when the object is long gone."""
+        uid, version = its["metadata"]["uid"], _version(its)
         with self._lock:
             known = part.items.get(uid)
-            if uid in part.gone or (known is not None and _version(known) >= _version(its)):
+            if not own:
+                part.at = max(part.at, version)
+            if (own and version <= part.at) if known is None else _version(known) >= version:
                 return
             if known is not None:
                 self._owns(known, there=False)
@@ -204,15 +222,12 @@ class Cache:
             self._owns(its, there=True)
         self._told(its)
 
-    def _drop(self, part: _Part, uid: str) -> None:
-        now = time.monotonic()
+    def _drop(self, part: _Part, uid: str, version: str) -> None:
         with self._lock:
             its = part.items.pop(uid, None)
             if its is not None:
                 self._owns(its, there=False)
-            part.gone[uid] = now
-            while now - part.gone[oldest := next(iter(part.gone))] > _GONE:
-                del part.gone[oldest]
+            part.at = max(part.at, int(version))
         if its is not None:
             self._told(its)
 
@@ -239,11 +254,11 @@ class Cache:
 
 
 class _Part:
-    """What is known at one path; since when what is gone is; and why it cannot be followed."""
+    """What is known at one path; up to which version all is known; and why it cannot be followed."""
 
     def __init__(self) -> None:
         self.items: dict[str, Object] = {}
-        self.gone: dict[str, float] = {}
+        self.at = 0
         self.fault: ShoalError | None = None
         self.listed = threading.Event()
 

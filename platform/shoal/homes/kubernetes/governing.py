@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -81,25 +82,33 @@ class GovernorProgram:
                 _log.exception("the round is tried again")
                 self._over.wait(1.0)
             self._last = time.monotonic()  # a round that failed is no reason to start again
-            self._over.wait(min(_REST, self._look / _SHARE))
+            if self._over.wait(min(_REST, self._look / _SHARE)):
+                break
             self._watched.event.wait(_SOON if self._store.soon else KUBERNETES.look)
 
     def round(self) -> int:
         """One look and everything that follows from it, until nothing follows any more."""
-        done = 0
+        done, began = 0, time.thread_time()
         for _ in range(_ROUNDS):
-            began = time.thread_time()
+            self._watched.event.clear()
             self._store.in_force = in_force = self._projects.look(tell=True)
             if self._governor is None:
-                self._governor = Governor(Cautious(self._store), in_force.policy, KUBERNETES, self._reached)
+                self._governor = Governor(Cautious(self._store), in_force.policy, KUBERNETES, self._at)
             self._governor.policy = in_force.policy
-            now = self._governor.round()
-            now += self._store.tidy()
-            done += now
-            self._look = time.thread_time() - began
-            if not now:
+            acted, news = self._governor.round(), self._store.tidy()
+            done += acted + news
+            # What was done and shows nowhere yet, such as that a head was told to end, would only be done again.
+            if not news and not (acted and self._watched.event.is_set()):
                 break
+        self._look = time.thread_time() - began
         return done
+
+    def _at(self, point: RoundPoint) -> None:
+        """Between two acts of a round, of which there may be thousands: it lives."""
+        self._last = time.monotonic()
+        with suppress(ShoalError):
+            self._tell_that_it_lives()
+        self._reached(point)
 
     def _say(self, fault: str) -> None:
         if fault and fault != self._fault:

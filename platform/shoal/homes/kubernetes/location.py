@@ -58,7 +58,11 @@ def user_of(api: Api, namespace: str) -> str:
     """Whose a namespace is: its annotation says so, else its label, else it is its own."""
     try:
         metadata = api.get(NAMESPACE.path(name=namespace))["metadata"]
-    except (RightsError, NotFoundError):
+    except (RightsError, NotFoundError) as error:
+        if (
+            error.values.get("code") == 401
+        ):  # whoever asks is not known any more: that says nothing of the namespace
+            raise
         return namespace
     said = metadata.get("labels", {}) | metadata.get("annotations", {})
     return str(said.get(USER, namespace))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError, StaleRecordError
@@ -135,8 +135,10 @@ class ClusterParts:
             return
         with self._refusals.trying(cluster.id, names.WORKER, namespace):
             make(todo.make[0])  # what is refused is refused once
-            for _ in self._pool.map(make, todo.make[1:]):
-                pass
+            made = [self._pool.submit(make, slot) for slot in todo.make[1:]]
+            wait(made)  # none of them goes on when this has failed
+            for each in made:
+                each.result()
 
     def clear(self, found: Object, cluster: Cluster) -> None:
         """What an end may have left where somebody died over it."""

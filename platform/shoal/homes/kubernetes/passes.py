@@ -41,15 +41,20 @@ def give_pass(api: Api, namespace: str, uid: str) -> None:
 
 
 def take_stale_passes(
-    api: Api, namespaces: Iterable[str], known: Collection[str], confirm: Callable[[str], None]
+    api: Api,
+    namespaces: Iterable[str],
+    known: Collection[str],
+    confirm: Callable[[str], None],
+    again: Callable[[], None],
 ) -> None:
     """What lets in to clusters of these namespaces that nobody knows any more, by uid.
 
-    ``confirm`` raises StaleRecordError where one is there after all.
+    ``confirm`` raises StaleRecordError where one is there after all; ``again`` has it look afresh.
     """
     for namespace in namespaces:
         try:
             there = api.get(SECRET.path(namespace, ACCESS)).get("data", {})
+            again()
             for uid in {key.rpartition(".")[0] for key in there} - set(known):
                 confirm(uid)
                 take_pass(api, namespace, uid)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import InfrastructureError, NotFoundError, RefusedError, StaleRecordError
 from shoal.governor.actions import Scope
 from shoal.governor.ports import Key
+from shoal.homes.kubernetes.caches import slim
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import ADMITTED, GOVERNOR, GROUP, MANAGED, OF_PROJECT, OF_SYSTEM, QUOTA
 from shoal.homes.kubernetes.quantities import amount, spelled
@@ -239,5 +240,5 @@ class Quotas:
                 self._wrote(new)
                 return
             except StaleRecordError:  # what runs was counted meanwhile
-                live = self._api.get(path)
+                live = slim(self._api.get(path))
         raise StaleRecordError(f"quota {ADMITTED} of namespace {namespace} was changed by somebody else")

@@ -196,6 +196,7 @@ class ObjectStore:
         self._history.look(view.found)
         for _ in self._pool.map(self._tidy, list(view.looked & view.records.keys())):
             pass
+        view.acted()
         self._quotas.repair()
         self._sweep()
         return self._refusals.news()
@@ -231,7 +232,7 @@ class ObjectStore:
             its["metadata"]["namespace"] for its in self._view.found.values()
         }
         known = {*self._view.found, *self._view.pods}
-        take_stale_passes(self._api, where, known, self._view.confirm_now)
+        take_stale_passes(self._api, where, known, self._view.confirm, self._view.forget_there)
         self._quotas.repair(self._location.namespaces or namespaces_of_users(self._api, self._system))
 
     def _note(self, found: Object, cluster: Cluster) -> None:

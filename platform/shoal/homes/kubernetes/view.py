@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError, StaleRecordError
+from shoal.governor.actions import Seen
 from shoal.governor.ports import Sight, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
@@ -96,7 +97,7 @@ class View:
         for uid in self.looked:
             self.found[uid] = there[uid]
             self._look_at(uid, there[uid], in_force, now)
-        self._due = set()
+        self._due = set(self.looked)  # until the round has done what follows: it may fail before
         if full:
             self._full_at = time.monotonic()
             self._rest = max(float(KUBERNETES.look), (time.thread_time() - began) / _SHARE)
@@ -120,6 +121,8 @@ class View:
             self.reports[uid] = report
         self.lost[uid] = lost_since([pods], self.lost.get(uid, {}), time.monotonic())
         self._lively.add(uid)
+        if not found.get("status"):
+            self.owner(where)  # that this is not told now is no fault of the request
         try:
             spec, status = self.said(found)
             cluster = self._record(found, spec, status, in_force)
@@ -137,10 +140,12 @@ class View:
             self.sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, refusals)
         elif pods:
             self.sights[uid] = Sight(remains=True)
-        more = sum(max(0, many) for many in surplus(cluster.plan, pods).values())
+        counts = surplus(cluster.plan, pods)
+        more = sum(max(0, many) for many in counts.values())
         cluster = self.records[uid] = seen_in(cluster, pods, more, report)
         wishes = self.wishes[uid] = wishes_for(found, spec, cluster, report)
-        rests = cluster.state is State.READY and wishes.stop is None and _served(wishes, cluster)
+        served = wishes.stop is None and _served(wishes, cluster) and not any(counts.values())
+        rests = cluster.state is State.READY and served and _well(self.sights[uid])
         if (rests and not refusals) or (cluster.state.ended and not pods and report is None):
             self._lively.discard(uid)
 
@@ -185,6 +190,10 @@ class View:
             known = self._owners[namespace] = user_of(self._api, namespace), time.monotonic()
         return known[0]
 
+    def acted(self) -> None:
+        """All that followed from this look was tried."""
+        self._due = set()
+
     def quiet(self) -> set[str]:
         """Of whom nothing changed."""
         return self.records.keys() - self.looked
@@ -216,10 +225,9 @@ class View:
         if not same or self._live_pods(uid, namespace) != _versions(self.pods.get(uid, ())):
             raise StaleRecordError(f"cluster {name} of namespace {namespace} is not as it was: look again")
 
-    def confirm_now(self, uid: str) -> None:
-        """The same by nothing that this round read before."""
+    def forget_there(self) -> None:
+        """What is looked for from now on is looked for again, whatever this round has read before."""
         self._there = None
-        self.confirm(uid)
 
     def _confirm_gone(self, uid: str) -> None:
         if self._there is None:  # once in a round: later than the accounts that it goes by is late enough
@@ -238,6 +246,12 @@ class View:
 
 def _versions(pods: Collection[Object]) -> dict[str, str]:
     return {pod["metadata"]["uid"]: pod["metadata"]["resourceVersion"] for pod in pods}
+
+
+def _well(sight: Sight) -> bool:
+    """Whether a Ready cluster's head, and its script if it has one, do what they are to do."""
+    told = sight.pulse is not None and sight.pulse.said is not None
+    return sight.head is Seen.ALIVE and sight.exit is None and sight.script is not Seen.NEVER and not told
 
 
 def _served(wishes: UserWishes, cluster: Cluster) -> bool:
