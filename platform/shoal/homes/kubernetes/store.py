@@ -63,6 +63,7 @@ class ObjectStore:
         self._api, self._location, self._watched = api, location, watched
         self.in_force = InForce(location.system)
         self._swept = 0.0
+        self._gone: dict[str, str] = {}  # namespaces of clusters whose object somebody deleted, by uid
         self._accounts: dict[Key, Object] = {}
         self._read: dict[Key, tuple[Account, int]] = {}
         self._refusals = Refusals()
@@ -81,7 +82,10 @@ class ObjectStore:
         now, view = time.time(), self._view
         quotas = self._quotas.look(self.in_force.owner, self.in_force.beside)
         self._accounts = {account_key(found): found for found in self._watched.accounts.items().values()}
+        before = dict(view.found)
         view.look(self.in_force, now)
+        for uid in before.keys() - view.found.keys():
+            self._gone[uid] = before[uid]["metadata"]["namespace"]
         self._parts.logs = {key: log for key, log in self._parts.logs.items() if key[0] in view.found}
         self._refusals.keep(view.found)
         for uid, error in view.refused.items():
@@ -224,15 +228,19 @@ class ObjectStore:
         return self._quotas.pending or self._refusals.young
 
     def _sweep(self) -> None:
-        """Now and then: passes to clusters whose object somebody deleted; and users' namespaces that are new."""
+        """Passes to clusters whose object somebody deleted; and now and then what nobody saw go, and new namespaces."""
+        ready = self._gone.keys() - self._view.pods.keys()
+        known = {*self._view.found, *self._view.pods}
+        confirm = self._view.confirm, self._view.forget_there
+        if ready:
+            take_stale_passes(self._api, {self._gone.pop(uid) for uid in ready}, known, *confirm)
         if time.monotonic() - self._swept < _SWEEP:
             return
         self._swept = time.monotonic()
         where = self._location.namespaces or {
             its["metadata"]["namespace"] for its in self._view.found.values()
         }
-        known = {*self._view.found, *self._view.pods}
-        take_stale_passes(self._api, where, known, self._view.confirm, self._view.forget_there)
+        take_stale_passes(self._api, where, known, *confirm)
         self._quotas.repair(self._location.namespaces or namespaces_of_users(self._api, self._system))
 
     def _note(self, found: Object, cluster: Cluster) -> None:
