@@ -22,7 +22,7 @@ def test_word_of_the_end_comes_once_in_the_output_of_a_script_and_in_ls(
 ) -> None:
     home = open_home(open_project(project))
     with shoal.up(
-        "small", engine="dask", workers=1, name="short", max_duration="30 s", project=project
+        "small", engine="dask", workers=1, name="short", max_duration="40 s", project=project
     ) as it:
 
         def row() -> dict[str, Any]:
@@ -33,10 +33,10 @@ def test_word_of_the_end_comes_once_in_the_output_of_a_script_and_in_ls(
         with out().capture() as shown:
             out().print(tables.clusters([warned], 200))
         for said in (warned["warning"], shown.get()):
-            assert "its maximum lifetime (30 s); one hour more: shoal extend short +1h" in said
+            assert "its maximum lifetime (40 s); one hour more: shoal extend short +1h" in said
         home.extend(it.id, Seconds(90))
         eventually(lambda: row()["warning"] is None, 10, "extended: nothing to warn of")
-        home.extend(it.id, Seconds(31))
+        home.extend(it.id, Seconds(41))
         eventually(lambda: home.get(it.id).state.ended, 60, "it ended")
         assert (home.get(it.id).state, home.get(it.id).reason) == (State.STOPPED, Reason.DEADLINE_REACHED)
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("short ends in")]
