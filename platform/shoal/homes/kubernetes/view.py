@@ -122,7 +122,7 @@ class View:
         self.lost[uid] = lost_since([pods], self.lost.get(uid, {}), time.monotonic())
         self._lively.add(uid)
         if not found.get("status"):
-            self.owner(where)  # that this is not told now is no fault of the request
+            self.owner(where)  # where this is not told now, the request is not at fault
         try:
             spec, status = self.said(found)
             cluster = self._record(found, spec, status, in_force)
