@@ -70,7 +70,7 @@ def test_steps_that_cannot_be_are_told(
         put(name, "select 1")
     put("f.py", "def here(): pass\n")
     with pytest.raises(ScriptError, match=said):
-        stepping.find(given, tmp_path)
+        stepping.find(stepping.check(given), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import Applied, name_of, project_object
-from shoal.homes.kubernetes.names import API_VERSION, OURS
+from shoal.homes.kubernetes.names import ACCESS, API_VERSION, OURS, POD, REPORT, SECRET, SERVICE
 from shoal.project.loading import load
 
 _PLURALS = {kind.name: kind.plural for kind in OURS}
@@ -44,6 +44,16 @@ def remove(api: Api, namespace: str, system: str) -> None:
         api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{system}-governor")
     for name in (namespace, system):
         api.delete(f"/api/v1/namespaces/{name}")
+
+
+def left_of_clusters(api: Api, namespace: str) -> list[str]:
+    """What of clusters is there, by kind and name, but for their records."""
+    found = []
+    for kind in (POD, SERVICE, REPORT):
+        listed, _ = api.list(kind.path(namespace))
+        found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
+    entries = api.get(SECRET.path(namespace, ACCESS)).get("data", {})
+    return found + [f"{ACCESS}/{entry}" for entry in entries]
 
 
 def _path(each: dict[str, Any]) -> str:

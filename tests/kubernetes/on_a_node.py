@@ -20,11 +20,11 @@ from shoal.client.clusters import open_project
 from shoal.homes.choose import open_home
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
-from shoal.homes.kubernetes.names import ACCESS, CLUSTER, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.names import CLUSTER
 from shoal.model.cluster import Reason
 
 from ..homes import index
-from .installing import apply, put_project, remove
+from .installing import apply, left_of_clusters, put_project, remove
 
 Eventually = Callable[..., Any]
 # What an administrator adds to every pod; all of it fits the restricted profile, as the namespaces demand.
@@ -50,12 +50,7 @@ class World:
 
     def left(self) -> list[str]:
         """What of clusters is there, by kind and name, but for their records."""
-        found = []
-        for kind in (POD, SERVICE, REPORT):
-            listed, _ = self.admin.list(kind.path(self.namespace))
-            found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
-        entries = self.admin.get(SECRET.path(self.namespace, ACCESS)).get("data", {})
-        return found + [f"{ACCESS}/{entry}" for entry in entries]
+        return left_of_clusters(self.admin, self.namespace)
 
 
 def api_of(kubeconfig: Path) -> Api:

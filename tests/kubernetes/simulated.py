@@ -23,23 +23,19 @@ from shoal.homes.kubernetes.governing import GovernorProgram
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import (
-    ACCESS,
     ACCOUNT,
     ADMITTED,
     CLUSTER,
     GOVERNOR,
     POD,
     QUOTA,
-    REPORT,
-    SECRET,
-    SERVICE,
     SERVICE_ACCOUNT,
     runner_of,
 )
 from shoal.model.cluster import Cluster
 from shoal.model.workload import ScriptRun
 
-from .installing import apply, put_project, remove
+from .installing import apply, left_of_clusters, put_project, remove
 from .played_heads import PlayedHeads
 
 
@@ -121,12 +117,7 @@ class Simulated:
 
     def left(self) -> list[str]:
         """What of clusters is there but for their records; what accounts hold, and what the quota gives."""
-        found = []
-        for kind in (POD, SERVICE, REPORT):
-            listed, _ = self.admin.list(kind.path(self.namespace))
-            found += [f"{kind.plural}/{each['metadata']['name']}" for each in listed]
-        entries = self.admin.get(SECRET.path(self.namespace, ACCESS)).get("data", {})
-        found += [f"{ACCESS}/{entry}" for entry in entries]
+        found = left_of_clusters(self.admin, self.namespace)
         for account in self.admin.list(ACCOUNT.path(self.system))[0]:
             found += [f"account/{uid}" for uid in account.get("status", {}).get("admitted", {})]
         with suppress(NotFoundError):  # no governor has looked there yet

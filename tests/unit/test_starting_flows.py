@@ -67,7 +67,7 @@ def test_a_flow_is_made_whole_once_or_not_at_all(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(starting, "_replace", full)
+    monkeypatch.setattr(starting, "replace_file", full)
     with pytest.raises(InfrastructureError, match="nothing was changed"):
         start_flow("etl", "returns", tmp_path, None)
     assert [path.name for path in (tmp_path / "flows").iterdir()] == ["sales.py"]

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from shoal.flows.inputs import filesystem, storage
 from shoal.flows.reporting import POINTS, SHOWN, Page, Plot, Section
 from shoal.flows.results import write_dask, write_spark
 from shoal.flows.steps import FlowStep, Given
+from shoal.machine.paths import replace_file
 from shoal.prefect import dask_cluster, publish_report, spark_session
 from shoal.prefect.publish import publish
 from shoal.tables.credentials import on_s3
@@ -47,7 +46,7 @@ class Analytics:
     """What :func:`analytics` was told."""
 
     name: str
-    steps: Given | Sequence[Given]
+    steps: Sequence[Given]
     output: str
     by: str | None
     parameters: Mapping[str, Any]
@@ -157,7 +156,7 @@ def analytics(
         template,
         dict(cluster or {}),
     )
-    shown = steps if isinstance(steps, (str, Path)) else f"{count(len(job.steps), 'step')}"  # type: ignore[arg-type]
+    shown = steps if isinstance(steps, (str, Path)) else f"{count(len(job.steps), 'step')}"
 
     @flow(  # type: ignore[untyped-decorator]
         name=name, log_prints=True, retries=retries, description=description or f"{shown} -> {output}"
@@ -263,14 +262,14 @@ def _noted(job: Analytics, step: FlowStep, every: Sequence[dt.date], number: int
 
 def _report(job: Analytics, found: Sequence[FlowStep], date: dt.date, folder: Path) -> tuple[str, str]:
     """Where the report lies, and its tables as markdown."""
-    sections, plots = [], []
+    sections, plots, columns = [], [], {}
     for name in (step.name for step in found if not step.view):
         frame = read_table(job.table(name), filters=[(job.by, "==", date)] if job.by else None)
+        columns[name] = [str(column) for column in frame.columns]
         sections.append(Section(job.table(name), len(frame), frame.head(SHOWN, npartitions=-1)))
     for plot in job.plots:
-        table = job.table(plot.table)
-        plot.check([str(column) for column in read_table(table).columns])
-        rows = read_table(table, columns=plot.columns, filters=_shown(job, plot, date))
+        plot.check(columns[plot.table])
+        rows = read_table(job.table(plot.table), columns=plot.columns, filters=_shown(job, plot, date))
         plots.append((plot, rows.head(POINTS + 1, npartitions=-1)))
     made = Page(job.name, {"date": date, **job.parameters}, sections, plots)
     path = f"{str(job.report).rstrip('/')}/{job.name}/{date}.html"
@@ -298,21 +297,7 @@ def _write(path: str, data: bytes, folder: Path) -> None:
             return
         file = folder / Path(path).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        number, made = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(number, "wb") as out:
-                out.write(data)
-            os.chmod(made, 0o666 & ~_umask())
-            os.replace(made, file)
-        except BaseException:
-            os.unlink(made)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        replace_file(file, data)
 
 
 def _said(every: Sequence[dt.date]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from shoal.errors import UsageError
-from shoal.words import count, did_you_mean, listed
+from shoal.words import count, did_you_mean, listed, sentence
 
 Kind = Literal["line", "bar", "points"]
 _KINDS = ("line", "bar", "points")
@@ -84,7 +84,7 @@ class Plot:
             if name not in columns:
                 raise UsageError(
                     f"a plot of {self.table} names the column {name!r}, which the table does not have",
-                    hint=f"{did_you_mean(name, columns)}.".capitalize(),
+                    hint=sentence(did_you_mean(name, columns)),
                 )
 
 

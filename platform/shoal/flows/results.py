@@ -17,7 +17,7 @@ from pyiceberg.expressions import EqualTo
 
 from shoal.flows.errors import ScriptError
 from shoal.tables.catalogs import opening as catalogs
-from shoal.tables.errors import SchemaMismatchError, TableNotFoundError
+from shoal.tables.errors import SchemaMismatchError
 from shoal.tables.writing.write import write_table
 from shoal.words import listed
 
@@ -106,9 +106,6 @@ def _check_free(by: str, columns: list[str], source: str) -> None:
 
 def _added(table: str) -> int:
     """Rows of the newest snapshot."""
-    try:
-        snapshot = catalogs.load(table).current_snapshot()
-    except TableNotFoundError:
-        return 0
+    snapshot = catalogs.load(table).current_snapshot()
     summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
     return int(summary.get("added-records", 0))

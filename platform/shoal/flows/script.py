@@ -28,7 +28,7 @@ from shoal.flows.errors import ScriptError
 from shoal.machine.modules import installed
 from shoal.tables.arguments import pandas_schema
 from shoal.tables.types.dtypes import to_pandas
-from shoal.words import did_you_mean
+from shoal.words import did_you_mean, sentence
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame] | str | Path | None
 
@@ -126,9 +126,7 @@ def function(given: str, folder: Path) -> Callable[..., Any]:
     known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     raise ScriptError(
         f"{name} has no function {wanted!r}",
-        hint=f"{did_you_mean(wanted, known)}.".capitalize()
-        if known
-        else f"Write it there: def {wanted}(...):",
+        hint=sentence(did_you_mean(wanted, known)) if known else f"Write it there: def {wanted}(...):",
     )
 
 

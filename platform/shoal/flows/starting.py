@@ -12,7 +12,6 @@ import keyword
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 
 from shoal.errors import InfrastructureError, MissingExtraError, UsageError
 from shoal.flows.errors import ScheduleError
+from shoal.machine.paths import replace_file
 from shoal.project.folders import FILE, nearest
 from shoal.words import did_you_mean, sentence
 
@@ -255,7 +255,7 @@ def _write(folder: Path, files: Mapping[str, str], deployments: str) -> None:
             with (folder / path).open("x") as file:
                 made.append(folder / path)
                 file.write(text)
-        _replace(folder / PREFECT, deployments)
+        replace_file(folder / PREFECT, deployments.encode())
     except OSError as error:
         for file_made in made:
             with suppress(OSError):
@@ -264,19 +264,6 @@ def _write(folder: Path, files: Mapping[str, str], deployments: str) -> None:
             f"cannot write {error.filename or folder}: {error.strerror}; nothing was changed",
             hint="You need to be able to write to the project folder.",
         ) from error
-
-
-def _replace(file: Path, text: str) -> None:
-    """All of the new text, or all of the old one."""
-    number, made = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(number, "w") as out:
-            out.write(text)
-        os.chmod(made, file.stat().st_mode & 0o777 if file.exists() else 0o644)
-        os.replace(made, file.resolve())
-    except BaseException:
-        os.unlink(made)
-        raise
 
 
 def project_folder(start: Path) -> Path:

@@ -45,8 +45,8 @@ class FlowStep:
         return "dask" if self.function is not None else "spark"
 
 
-def check(given: object) -> Given | list[Given]:
-    """Steps that can be looked for: a folder, or files and functions in order; UsageError."""
+def check(given: object) -> list[Given]:
+    """Steps that can be looked for: folders, files and functions in order; UsageError."""
     one = isinstance(given, (str, Path)) or callable(given)
     every = [given] if one else list(given) if isinstance(given, Sequence) else []
     for each in every:
@@ -58,13 +58,12 @@ def check(given: object) -> Given | list[Given]:
             f"steps={given!r} is neither a folder nor a list of steps",
             hint="For example 'sql/daily/', or ['sql/by_day.sql', 'trend.py:trend'].",
         )
-    return given if one else every  # type: ignore[return-value]
+    return every  # type: ignore[return-value]
 
 
-def find(given: Given | Sequence[Given], folder: Path) -> list[FlowStep]:
+def find(given: Sequence[Given], folder: Path) -> list[FlowStep]:
     """The steps, in order; files are below ``folder``. Imports the functions' files. ScriptError."""
-    every = [given] if isinstance(given, (str, Path)) or callable(given) else list(given)
-    steps = [step for each in every for step in _steps(each, folder)]
+    steps = [step for each in given for step in _steps(each, folder)]
     for kind in (False, True):
         names = [step.name for step in steps if step.view is kind]
         if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -146,3 +146,18 @@ def make_private(folder: Path) -> Path:
             folder=str(folder),
         ) from error
     return folder
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """All of the new content, or all of the old one. Who may read a file that is there stays as it is. OSError."""
+    file = file.resolve()
+    made = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with made.open("xb") as out:
+            out.write(data)
+        if file.exists():
+            made.chmod(file.stat().st_mode & 0o777)
+        made.replace(file)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
