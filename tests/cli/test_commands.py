@@ -221,6 +221,7 @@ def test_doctor_names_a_fix_for_whatever_it_finds(bare: Any) -> None:
     checks = {check["check"]: check for check in answer.json["checks"]}
     assert checks["Java"]["result"] == "failed"
     assert "openjdk-17" in checks["Java"]["fix"]
+    assert (checks["dashboard"]["result"], checks["dashboard"]["said"].split()[0]) == ("ok", "bokeh")
     assert all(check["fix"] for check in checks.values() if check["result"] != "ok")
     assert list(checks["Java"]) == ["check", "result", "said", "fix", "seconds", "mend"]
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,14 +64,22 @@ def test_a_head_that_hangs_is_killed_after_the_stop_limit_and_told(
     marked: Callable[[], dict[int, str]],
     eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Native code that keeps the interpreter to itself: no signal and no request is ever looked at."""
     monkeypatch.setattr(periods, "LOCAL", replace(periods.LOCAL, stop=Seconds(4)))
     with shoal.dask("small", workers=2, name="stuck", project=project, quiet=True) as cluster:
-        hang = "import ctypes, threading; threading.Timer(1, ctypes.PyDLL(None).sleep, [600]).start()"
-        cluster.client.run_on_scheduler(exec, hang)
+        hangs = tmp_path / "hangs"
+        hang = (
+            "import ctypes, pathlib, threading\n"
+            "def hang():\n"
+            f"    pathlib.Path({str(hangs)!r}).touch()\n"
+            "    ctypes.PyDLL(None).sleep(600)\n"
+            "threading.Timer(1, hang).start()"
+        )
+        cluster.client.run_on_scheduler(exec, hang, {})
+        eventually(hangs.exists, 30, "it hangs")
         eventually(lambda: home.status(cluster.id, timeout=0.5) is None, 30, "it does not answer")
-        time.sleep(1)
         assert home.get(cluster.id).state is State.READY, "not failed: only slow, for all that is known"
         assert home.unresponsive(home.get(cluster.id)) == ""
         home.stop(cluster.id, Reason.STOPPED_BY_USER, "no longer needed")

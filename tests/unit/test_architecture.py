@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,14 +116,44 @@ def test_what_the_tour_names_of_an_engine_leads_to_the_forked_worker() -> None:
     assert "WORKER_SETUP" in (PACKAGE / room / "dask" / "host.py").read_text()
 
 
-def test_a_class_name_stands_for_one_thing() -> None:
+def types_named(source: str) -> Iterator[str]:
+    """The names that a module gives to types: classes, aliases and what makes a class by a call. Not type variables."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and re.match(r"_?[A-Z][A-Za-z0-9]*[a-z]", target.id):
+                made = ast.unparse(node.value.func) if isinstance(node.value, ast.Call) else ""
+                if made.rpartition(".")[2] not in ("TypeVar", "ParamSpec"):
+                    yield target.id
+        elif type(node).__name__ == "TypeAlias":  # `type X = ...`, from Python 3.12 on
+            yield node.name.id  # type: ignore[attr-defined]
+
+
+def test_the_name_of_a_type_stands_for_one_thing() -> None:
     """Of a private one, too: whoever reads a name has one thing in mind."""
     where: dict[str, list[str]] = {}
     for file in PACKAGE.rglob("*.py"):
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ClassDef):
-                where.setdefault(node.name.lstrip("_"), []).append(str(file.relative_to(PACKAGE)))
+        for name in types_named(file.read_text()):
+            where.setdefault(name.lstrip("_"), []).append(str(file.relative_to(PACKAGE)))
     assert {name: files for name, files in where.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Key: ...",
+        "Key = tuple[str, str]",
+        "Key = Callable[[], str]",
+        "Key: TypeAlias = 'tuple[str, str]'",
+        "Key = NewType('Key', str)",
+        "Key = TypedDict('Key', {'a': int})",
+        "_Key = Annotated[str, 1]",
+    ],
+)
+def test_every_way_of_naming_a_type_is_found(source: str) -> None:
+    assert [name.lstrip("_") for name in types_named(source)] == ["Key"]
 
 
 def test_the_glossary_names_what_there_is() -> None:

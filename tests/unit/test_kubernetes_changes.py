@@ -9,17 +9,17 @@ import pytest
 
 from shoal.errors import UsageError
 from shoal.homes.kubernetes.changes import (
-    Change,
     Running,
-    What,
     changes,
     differences,
     key_of,
+    path_of,
     refuse_other_release,
 )
 from shoal.homes.kubernetes.manifests import cluster_wide, of_project
 from shoal.homes.kubernetes.names import ADMITTED
 from shoal.homes.kubernetes.quantities import spelled, told
+from shoal.model.outlook import Change, What
 from shoal.project.loading import load
 
 from .test_kubernetes_project import Json, folder
@@ -65,7 +65,7 @@ def test_applied_twice_nothing_changes_and_what_did_is_told_by_path(folder: Path
     assert quota.namespace == "shoal-alice"
 
     there["Role", "shoal-bob", "shoal-user"]["rules"] = []
-    assert [each.path for each in changes(before, there, list(there), ())[0]] == [
+    assert [path_of(each) for each in changes(before, there, list(there), ())[0]] == [
         "/apis/rbac.authorization.k8s.io/v1/namespaces/shoal-bob/roles/shoal-user"
     ]
 

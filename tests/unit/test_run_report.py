@@ -88,6 +88,12 @@ def test_a_phase_says_how_long_how_much_and_of_what() -> None:
     }
 
 
+def test_a_report_is_shown_as_its_line_in_a_prompt() -> None:
+    assert repr(report_of(cluster("etl-1"), HISTORY, 2000.0)) == (
+        "<Report etl-1 · 36 s · 0.02 worker-hours · peak memory 25% · cpu 0% · spilled 0 B>"
+    )
+
+
 def test_an_end_that_nobody_asked_for_is_told() -> None:
     assert phase("etl-1", reason=Reason.CLIENT_GONE).cells()[0] == "etl, dask (ClientGone)"
 

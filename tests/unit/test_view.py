@@ -11,8 +11,8 @@ from shoal.errors import NotFoundError, StaleRecordError
 from shoal.homes.kubernetes import view as module
 from shoal.homes.kubernetes.in_force import InForce
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import CLUSTER, HEAD, OF_CLUSTER, POD, ROLE, WORKER
-from shoal.homes.kubernetes.objects import Object, Spec, Status, asked, owned_by
+from shoal.homes.kubernetes.names import CLUSTER, HEAD, OF_CLUSTER, POD, ROLE, WORKER, Object
+from shoal.homes.kubernetes.objects import Spec, Status, asked, owned_by
 from shoal.homes.kubernetes.refusals import Refusals
 from shoal.homes.kubernetes.structure import written
 from shoal.homes.kubernetes.view import View

@@ -55,7 +55,7 @@ def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> An
 
 
 Answer = Annotated[Output, _option("-o", "--output", help="Output format; json has a stable schema.")]
-Target = Annotated[
+TargetOption = Annotated[
     str | None, _option("--target", help="One of `targets:` in shoal.yaml (or SHOAL_TARGET).", panel=_PLACE)
 ]
 ProjectFolder = Annotated[
@@ -80,7 +80,7 @@ Detach = Annotated[
     bool, _option("--detach", help="Keep running without a client, until idle or at its maximum lifetime.")
 ]
 Queue = Annotated[bool, _option("--queue", help="Wait for quota instead of being refused.")]
-Priority = Annotated[
+PriorityOption = Annotated[
     int | None,
     _option("--priority", min=-10, max=10, help="Priority in the queue; higher goes first within your team."),
 ]
@@ -97,11 +97,11 @@ TemplateOption = Annotated[
 ClusterName = Annotated[
     str, typer.Argument(metavar="NAME", help="The cluster's name.", autocompletion=complete_clusters)
 ]
-Engine = Annotated[
+EngineOption = Annotated[
     EngineName | None, _option("--engine", "-e", help="The engine (default: the template's first).")
 ]
 Data = Annotated[str | None, _option("--data", "-d", help="Size of the input, such as '25 GB'.", panel=_SIZE)]
-Workers = Annotated[str | None, _option("--workers", "-w", help="A number, or 2-10.", panel=_SIZE)]
+WorkersOption = Annotated[str | None, _option("--workers", "-w", help="A number, or 2-10.", panel=_SIZE)]
 Cores = Annotated[str | None, _option("--cores", help="Cores per worker.", panel=_SIZE)]
 Memory = Annotated[str | None, _option("--memory", help="Memory per worker, such as '14 GB'.", panel=_SIZE)]
 Gpu = Annotated[str | None, _option("--gpu", help="GPUs per worker.", panel=_SIZE)]
@@ -122,9 +122,9 @@ NoClient = Annotated[
 NOTHING: dict[str, Any] = {}  # stands for what `asking` puts in its place
 # What is asked for about a cluster, by the name that `prepare` has for it, in the order of `--help`.
 ASKED: dict[str, Any] = {
-    "engine": Engine,
+    "engine": EngineOption,
     "data": Data,
-    "workers": Workers,
+    "workers": WorkersOption,
     "cores": Cores,
     "memory": Memory,
     "gpu": Gpu,

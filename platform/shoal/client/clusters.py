@@ -14,7 +14,6 @@ import logging
 import secrets
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 from shoal.client import around
 from shoal.client.dask_handle import DaskCluster
-from shoal.client.ending import STOP_WAIT
+from shoal.client.ending import STOP_WAIT, until_ended
 from shoal.client.handles import ClusterHandle
 from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
@@ -42,7 +41,6 @@ from shoal.project.yamlfile import Fault
 from shoal.words import count
 
 _log = logging.getLogger("shoal.client")
-_POLL = 0.1
 _NAMED = 10  # clusters that a hint names
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
@@ -209,16 +207,16 @@ def start(
 
 def _granted(home: Home, asked: Request) -> Cluster:
     """The new cluster, or the live one of that name. One that is ending is waited for: its name is free then."""
-    begin = time.monotonic()
+
+    def late(ending: Cluster) -> DeadlineError:
+        return DeadlineError(
+            f"waited {STOP_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
+            f"({ending.reason}: {ending.message})",
+            hint=f"Choose another name, or see what it is doing: {command('why', asked.name)}",
+        )
+
     while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
-        while not home.get(cluster.id).state.ended:
-            if time.monotonic() - begin > STOP_WAIT:
-                raise DeadlineError(
-                    f"waited {STOP_WAIT:.0f} s for the cluster named {asked.name!r} that is ending "
-                    f"({cluster.reason}: {cluster.message})",
-                    hint=f"Choose another name, or see what it is doing: {command('why', asked.name)}",
-                )
-            time.sleep(_POLL)
+        until_ended(home, cluster.id, late)
     return cluster
 
 

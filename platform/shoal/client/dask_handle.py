@@ -53,7 +53,6 @@ class DaskCluster(ClusterHandle):
         super().__init__(home, cluster, owns=owns, quiet=quiet)
         self._client: Client | None = None
         self._bar: DaskBar | None = None
-        self._leaving: weakref.finalize[Any, Any] | None = None
         self._entered = False  # a block of its own is open
 
     @property
@@ -153,11 +152,6 @@ class DaskCluster(ClusterHandle):
 
     def open(self) -> None:
         _ = self.client
-
-    def _stay(self) -> None:
-        if self._leaving is not None:
-            self._leaving.detach()
-            self._leaving = None
 
     def _abandon(self) -> None:
         self._bar = None

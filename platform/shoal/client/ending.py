@@ -8,6 +8,7 @@ What it must not do: end anything.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from shoal.errors import DeadlineError
 from shoal.homes.base import Home
@@ -18,20 +19,35 @@ STOP_WAIT = 90.0  # s that an end is waited for: a head that hangs is killed aft
 _POLL = 0.02
 
 
+def until_ended(
+    home: Home, cluster_id: str, late: Callable[[Cluster], DeadlineError], *, gone: bool = False
+) -> Cluster:
+    """The record once the cluster has ended; ``gone``: and nothing of it is left.
+
+    Raises:
+        DeadlineError: that takes longer than ``STOP_WAIT``; what ``late`` makes of the record.
+    """
+    begin = time.monotonic()
+    while not (cluster := home.get(cluster_id)).state.ended or (gone and home.remains(cluster_id)):
+        if time.monotonic() - begin > STOP_WAIT:
+            raise late(cluster)
+        time.sleep(_POLL)
+    return cluster
+
+
 def wait_for_end(home: Home, cluster_id: str) -> Cluster:
-    """The record once the cluster has ended and nothing of it is left.
+    """The record once the cluster, which was asked to end, has ended and nothing of it is left.
 
     Raises:
         DeadlineError: that takes longer than ``STOP_WAIT``.
     """
-    begin = time.monotonic()
-    while not (cluster := home.get(cluster_id)).state.ended or home.remains(cluster_id):
-        if time.monotonic() - begin > STOP_WAIT:
-            why = home.unresponsive(cluster) or f"`{command('why', cluster.name)}` tells how far it is."
-            raise DeadlineError(
-                f"{cluster.name} has not ended {STOP_WAIT:.0f} s after it was asked to: {cluster.state} "
-                f"({cluster.message})",
-                hint=f"It is still ending. {why}",
-            )
-        time.sleep(_POLL)
-    return cluster
+
+    def late(cluster: Cluster) -> DeadlineError:
+        why = home.unresponsive(cluster) or f"`{command('why', cluster.name)}` tells how far it is."
+        return DeadlineError(
+            f"{cluster.name} has not ended {STOP_WAIT:.0f} s after it was asked to: {cluster.state} "
+            f"({cluster.message})",
+            hint=f"It is still ending. {why}",
+        )
+
+    return until_ended(home, cluster_id, late, gone=True)

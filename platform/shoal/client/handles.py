@@ -68,6 +68,7 @@ class ClusterHandle(ABC):
         self._shown: Progress | None = None
         self._process = os.getpid()
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._leaving: weakref.finalize[Any, Any] | None = None
         if owns:
             self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name, self._process)
         _handles.add(self)
@@ -104,7 +105,6 @@ class ClusterHandle(ABC):
         """Until it is Ready. ClusterEndedError if it ends, DeadlineError after ``timeout`` seconds.
 
         ``given_up``: set by whoever does not wait for it any more (ClusterEndedError then).
-
         Time in the queue does not count towards ``timeout``; it has a limit of its own (24 h).
         """
         asked = begin = time.monotonic()
@@ -195,6 +195,11 @@ class ClusterHandle(ABC):
         self._cluster = wait_for_end(self._home, self.id)
         if self._shown is not None:
             self._shown.settle(self._cluster, self.report())
+
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.detach()
+            self._leaving = None
 
     async def aclose(self) -> None:
         """As :meth:`close`, without blocking the event loop; for handles that no ``async with`` closes."""

@@ -66,7 +66,6 @@ class SparkCluster(ClusterHandle):
         self._session: SparkSession | None = None
         self._bar: SparkBar | None = None
         self._link = _Link(cluster.name, 0.0)
-        self._leaving: weakref.finalize[Any, Any] | None = None
 
     @property
     def session(self) -> SparkSession:
@@ -147,11 +146,6 @@ class SparkCluster(ClusterHandle):
             self, _left, session, partial(_why_left, "dropped", self._home, self._cluster), self._process
         )
         self._leaving.atexit = False  # all sessions are closed there
-
-    def _stay(self) -> None:
-        if self._leaving is not None:
-            self._leaving.detach()
-            self._leaving = None
 
     def _abandon(self) -> None:
         self._bar = None

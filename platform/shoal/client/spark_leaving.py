@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from shoal.errors import ShoalError
 
-Why = Callable[[], ShoalError]
+_Cause = Callable[[], ShoalError]
 
 _AT_EXIT = 5.0  # s that sessions which nobody closed get, all together
 
@@ -30,7 +30,7 @@ _AT_EXIT = 5.0  # s that sessions which nobody closed get, all together
 _REMOTE, _OPEN = "SPARK_REMOTE", "shoal:a-session-of-its-own-process"
 _kept: list[Any] = []  # sessions of this process that are open
 _parents: list[Any] = []  # in a forked child: nothing may finalize them there
-_leaving: SimpleQueue[tuple[Any, Why] | None] = (
+_leaving: SimpleQueue[tuple[Any, _Cause] | None] = (
     SimpleQueue()
 )  # its put may interrupt itself, as collecting does
 _thread: threading.Thread | None = None
@@ -47,7 +47,7 @@ def keep(session: Any) -> None:
         atexit.register(_leave_all)
 
 
-def leave(session: Any, why: Why) -> None:
+def leave(session: Any, why: _Cause) -> None:
     """Close it, also on its server, which gets some seconds (``spark_code``); later uses raise what ``why`` gives."""
     client = session.client
     client.set_retry_policies([])
@@ -69,7 +69,7 @@ def leave(session: Any, why: Why) -> None:
         _no_url()
 
 
-def leave_soon(session: Any, why: Why) -> None:
+def leave_soon(session: Any, why: _Cause) -> None:
     """The same from wherever a handle is collected."""
     if session in _kept:
         _leaving.put((session, why))
@@ -93,7 +93,7 @@ def _nothing() -> None:
     """In the place of what was done."""
 
 
-def _raise(why: Why, error: Exception) -> NoReturn:
+def _raise(why: _Cause, error: Exception) -> NoReturn:
     raise why() from error
 
 

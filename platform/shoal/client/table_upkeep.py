@@ -68,7 +68,7 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
     from shoal.tables.maintenance.expiry import expire_snapshots
     from shoal.tables.maintenance.manifests import rewrite_manifests
     from shoal.tables.maintenance.orphans import remove_orphans
-    from shoal.tables.shown import counted
+    from shoal.words import count
 
     would = "would be " if dry_run else ""
 
@@ -84,10 +84,8 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
             )
             if not found.files:
                 return _NOTHING
-            left = (
-                f"; {counted(found.skipped_files, 'file')} changed by others" if found.skipped_files else ""
-            )
-            return f"{would}{counted(found.files, 'file')} into {found.files_written:,}{left}"
+            left = f"; {count(found.skipped_files, 'file')} changed by others" if found.skipped_files else ""
+            return f"{would}{count(found.files, 'file')} into {found.files_written:,}{left}"
 
         yield "compact", compaction
     if policy.rewrite_manifests:
@@ -96,7 +94,7 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
             found = rewrite_manifests(name, dry_run=dry_run)
             if found.manifests <= found.manifests_after:
                 return _NOTHING
-            return f"{would}{counted(found.manifests, 'manifest')} into {found.manifests_after:,}"
+            return f"{would}{count(found.manifests, 'manifest')} into {found.manifests_after:,}"
 
         yield "rewrite_manifests", manifests
     if (limits := policy.expire) is not None:
@@ -106,7 +104,7 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
             found = expire_snapshots(name, older_than=age, keep=limits.keep, dry_run=dry_run)
             if not found.snapshots:
                 return _NOTHING
-            snapshots, files = counted(len(found.snapshots), "snapshot"), counted(found.files, "file")
+            snapshots, files = count(len(found.snapshots), "snapshot"), count(found.files, "file")
             return f"{would}{snapshots}, {files}, {Bytes(found.bytes)}"
 
         yield "expire", expiry
@@ -117,6 +115,6 @@ def _steps(name: str, policy: TablePolicy, dry_run: bool) -> Iterator[tuple[str,
             found = remove_orphans(name, older_than=age, dry_run=dry_run)
             if not found.paths:
                 return _NOTHING
-            return f"{would}{counted(len(found.paths), 'file')}, {Bytes(found.bytes)}"
+            return f"{would}{count(len(found.paths), 'file')}, {Bytes(found.bytes)}"
 
         yield "orphans", orphans

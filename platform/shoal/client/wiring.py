@@ -37,7 +37,7 @@ def refuse_own_file(project: Project) -> None:
     Raises:
         NoCatalogError: the project's clusters are in pods.
     """
-    if project.target.home == "kubernetes":
+    if project.target.in_pods:
         raise NoCatalogError(
             f"target {project.target.name} has no catalog, and pods do not see a file of one machine: what they "
             "write into one of their own ends with them",

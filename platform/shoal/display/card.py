@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from shoal.display.computing import Part, counted, most_left
+from shoal.display.computing import PartDone, counted, most_left
 from shoal.display.forecast import starts, warning
 from shoal.display.picture import COLOURS, bar, box
 from shoal.display.report import Report, taken
@@ -19,11 +19,12 @@ from shoal.model.cluster import Cluster, State
 from shoal.model.status import Event, HeadStatus
 from shoal.units import Seconds
 
-History = Sequence[Event]
 _BADGES = {"Failed": "#b3261e", "Refused": "#b3261e", "Stopped": "#777777"}
 
 
-def facts(cluster: Cluster, history: History, status: HeadStatus | None, now: float) -> list[tuple[str, str]]:
+def facts(
+    cluster: Cluster, history: Sequence[Event], status: HeadStatus | None, now: float
+) -> list[tuple[str, str]]:
     """What there is to say, as plain text: (what, value) pairs."""
     group = cluster.plan.groups[0]
     said = [
@@ -69,12 +70,12 @@ def _each(cluster: Cluster, status: HeadStatus | None) -> str:
 
 def html(
     cluster: Cluster,
-    history: History,
+    history: Sequence[Event],
     status: HeadStatus | None,
     now: float,
     links: Mapping[str, str] | None = None,
     report: Report | None = None,
-    work: tuple[Sequence[Part], float] | None = None,
+    work: tuple[Sequence[PartDone], float] | None = None,
 ) -> str:
     """The card in HTML. ``links`` are dashboards by name; ``report`` settles it once the cluster ended. ``work``:
     what is computed now, and for how many seconds.
@@ -106,7 +107,7 @@ def html(
     return box(title, cluster.state.value, colour, rows, below)
 
 
-def text(cluster: Cluster, history: History, status: HeadStatus | None, now: float) -> str:
+def text(cluster: Cluster, history: Sequence[Event], status: HeadStatus | None, now: float) -> str:
     """The same in plain text."""
     plan = cluster.plan
     head = f"{cluster.name} · {plan.engine} · {plan.template} · {cluster.state}"
@@ -115,7 +116,7 @@ def text(cluster: Cluster, history: History, status: HeadStatus | None, now: flo
     )
 
 
-def _durations(history: History, cluster: Cluster, now: float) -> list[tuple[Event, float]]:
+def _durations(history: Sequence[Event], cluster: Cluster, now: float) -> list[tuple[Event, float]]:
     end = cluster.ended_at if cluster.ended_at is not None else now
     times = [entry.at for entry in history]
     return [
@@ -124,7 +125,7 @@ def _durations(history: History, cluster: Cluster, now: float) -> list[tuple[Eve
     ]
 
 
-def _phase_bars(history: History, cluster: Cluster, now: float) -> str:
+def _phase_bars(history: Sequence[Event], cluster: Cluster, now: float) -> str:
     """One bar per phase of the start, to a common scale."""
     phases = [
         (entry, took)
@@ -139,7 +140,7 @@ def _phase_bars(history: History, cluster: Cluster, now: float) -> str:
     )
 
 
-def _work(parts: Sequence[Part], seconds: float) -> str:
+def _work(parts: Sequence[PartDone], seconds: float) -> str:
     done, total = counted(parts)
     shown = f"{done:,} of {total:,} tasks, {Seconds(int(seconds))}"
     left = most_left(parts)

@@ -25,7 +25,7 @@ SLOW = 1.0  # s of work before anything is shown
 _FAILURES = 3  # looks in a row that may fail before it is given up: an older head does not tell
 _SHOWN = 4  # parts that are named
 
-Part = tuple[str, int, int]  # what, how many are done, how many there are
+PartDone = tuple[str, int, int]  # what, how many are done, how many there are
 
 
 def wanted(progress: bool = True) -> bool:
@@ -46,7 +46,7 @@ def _in_kernel() -> bool:
 class Shows(Protocol):
     """What is told, from any thread, how far the work is."""
 
-    def show(self, parts: Sequence[Part]) -> None:
+    def show(self, parts: Sequence[PartDone]) -> None:
         """Something is computed, and consists of these."""
         ...
 
@@ -67,18 +67,18 @@ def shows(name: str, shown: object) -> Shows | None:
     return Bar(name) if sys.stderr.isatty() else None
 
 
-def counted(parts: Sequence[Part]) -> tuple[int, int]:
+def counted(parts: Sequence[PartDone]) -> tuple[int, int]:
     """How many tasks are done, and how many there are."""
     return sum(part[1] for part in parts), sum(part[2] for part in parts)
 
 
-def most_left(parts: Sequence[Part]) -> str:
+def most_left(parts: Sequence[PartDone]) -> str:
     """Those with most left to do: ``"join 0/9, sum 1/2"``."""
     left = sorted((part for part in parts if part[1] < part[2]), key=lambda part: part[1] - part[2])
     return ", ".join(f"{what} {ready}/{of}" for what, ready, of in left[:_SHOWN])
 
 
-def said(name: str, parts: Sequence[Part], seconds: float, width: int) -> str:
+def said(name: str, parts: Sequence[PartDone], seconds: float, width: int) -> str:
     """The bar as a line of at most ``width`` columns: all parts together, then those with most left to do.
 
     >>> said("etl", [("sum", 3, 4), ("read", 4, 4)], 61, 80)
@@ -101,7 +101,7 @@ class Bar:
         self._begin: float | None = None
         self._drawn = False
 
-    def show(self, parts: Sequence[Part]) -> None:
+    def show(self, parts: Sequence[PartDone]) -> None:
         """Draw; nothing before the work has taken a moment."""
         now = time.monotonic()
         if self._begin is None:
@@ -172,7 +172,7 @@ class DaskBar:
                     self._bar.show(parts)
         self._bar.clear()
 
-    def _look(self, client: Any) -> list[Part]:
+    def _look(self, client: Any) -> list[PartDone]:
         """What the work consists of; nothing where the client waits for nothing."""
         if not any(state.status == "pending" for state in list(client.futures.values())):
             self._known.clear()
@@ -198,7 +198,7 @@ class SparkBar:
 
     def __init__(self, bar: Shows) -> None:
         self._bar, self._lock = bar, threading.Lock()
-        self._running: dict[str, list[Part]] = {}
+        self._running: dict[str, list[PartDone]] = {}
 
     def __call__(
         self, stages: Iterable[Any] | None, inflight_tasks: int, operation_id: str | None, done: bool

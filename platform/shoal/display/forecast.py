@@ -31,7 +31,7 @@ def latest_start(cluster: Cluster) -> float | None:
 
 
 def starts(cluster: Cluster, now: float) -> str:
-    """``"starts at the latest 14:35"``, in this machine's time zone; empty where that cannot be told."""
+    """``"starts by 14:35 at the latest"``, in this machine's time zone; empty where that cannot be told."""
     latest = latest_start(cluster)
     if latest is None or latest <= now:
         return ""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoal.display import card
-from shoal.display.computing import SLOW, Part
+from shoal.display.computing import SLOW, PartDone
 from shoal.display.report import Report
 from shoal.homes.base import Home, dashboard_of
 from shoal.model.cluster import Cluster
@@ -43,14 +43,14 @@ class Card:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._last: tuple[Cluster, HeadStatus | None, Mapping[str, str]] | None = None
-        self._parts: Sequence[Part] = ()
+        self._parts: Sequence[PartDone] = ()
         self._begun = 0.0
 
     def computing(self) -> _Computing:
         """What shows in this card how far the work is."""
         return _Computing(self)
 
-    def work(self, parts: Sequence[Part]) -> None:
+    def work(self, parts: Sequence[PartDone]) -> None:
         """What is computed now; nothing: nothing is."""
         if not parts and not self._parts:
             return
@@ -138,7 +138,7 @@ class _Computing:
     def __init__(self, shown: Card) -> None:
         self._card = weakref.ref(shown)
 
-    def show(self, parts: Sequence[Part]) -> None:
+    def show(self, parts: Sequence[PartDone]) -> None:
         if (shown := self._card()) is not None:
             shown.work(parts)
 

@@ -15,7 +15,7 @@ from shoal.units import Bytes, Seconds
 
 Span = tuple[str, float, float]  # what, from, to; in seconds since the cluster was asked for
 Scale = Callable[[float], float]
-Sample = tuple[float, float, float]  # seconds since the head began, workers, bytes in use by all of them
+Moment = tuple[float, float, float]  # seconds since the head began, workers, bytes in use by all of them
 
 COLOURS = {
     "Queued": "#c9a227",
@@ -30,7 +30,7 @@ _HIGH = 70
 
 
 def timeline(
-    spans: Sequence[Span], samples: Sequence[Sample], limit: float, marks: Sequence[str] = ()
+    spans: Sequence[Span], samples: Sequence[Moment], limit: float, marks: Sequence[str] = ()
 ) -> str:
     """An SVG of a run.
 
@@ -75,7 +75,7 @@ def _label(text: str, y: float) -> str:
     return f'<text x="4" y="{y}">{escape(text)}</text>'
 
 
-def _workers(samples: Sequence[Sample], x: Scale, top: float) -> list[str]:
+def _workers(samples: Sequence[Moment], x: Scale, top: float) -> list[str]:
     most = max(workers for _, workers, _ in samples) or 1.0
     points = " ".join(
         f"{x(at):.1f},{top + _ROW - (_ROW - 4) * workers / most:.1f}" for at, workers, _ in samples
@@ -86,7 +86,7 @@ def _workers(samples: Sequence[Sample], x: Scale, top: float) -> list[str]:
     ]
 
 
-def _memory(samples: Sequence[Sample], x: Scale, top: float, limit: float) -> list[str]:
+def _memory(samples: Sequence[Moment], x: Scale, top: float, limit: float) -> list[str]:
     most = max(workers for _, workers, _ in samples) or 1.0
     peak = max(memory for *_, memory in samples)
     full = max(limit * most, peak, 1.0)

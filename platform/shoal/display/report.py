@@ -13,7 +13,7 @@ from decimal import Decimal
 from html import escape
 from typing import Any
 
-from shoal.display.picture import Sample, Span, bar, box, timeline
+from shoal.display.picture import Moment, Span, bar, box, timeline
 from shoal.model.cluster import Cluster, script_end
 from shoal.model.status import Event
 from shoal.units import Bytes, Money, Seconds
@@ -49,7 +49,7 @@ class Report:
     restarts: int
     restart_note: str
     spans: Sequence[Span] = ()
-    samples: Sequence[Sample] = ()
+    samples: Sequence[Moment] = ()
     exit_code: int | None = None  # of the script that ran on it; None where none did
 
     @property

@@ -22,6 +22,9 @@ _WORKED = 1.0  # core-seconds in that time that tell work from rest
 _AT_ONCE = 3  # losses within the time below that are made good at once
 _REMEMBERED = 300.0  # s
 _LONGEST_PAUSE = 60.0  # s
+ABSENT = 30.0  # s that a worker's process may be missing, or there and not connected
+DEATHS = 5  # of one worker's processes within the time below: then it is given up
+DEATHS_WITHIN = 60.0  # s
 
 
 @dataclass(frozen=True)

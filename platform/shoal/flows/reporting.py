@@ -18,7 +18,7 @@ import pandas as pd
 from shoal.errors import UsageError
 from shoal.words import count, did_you_mean, listed, sentence
 
-Kind = Literal["line", "bar", "points"]
+ChartKind = Literal["line", "bar", "points"]
 _KINDS = ("line", "bar", "points")
 SHOWN = 20
 """Rows of a table that a report shows."""
@@ -50,7 +50,7 @@ class Plot:
     table: str
     x: str
     y: str | Sequence[str]
-    kind: Kind = "line"
+    kind: ChartKind = "line"
     color: str | None = None
     title: str = ""
     last: int = 90

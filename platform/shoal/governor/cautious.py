@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shoal.governor.ports import Governed, Key, Snapshot
+from shoal.governor.ports import AccountKey, Governed, Snapshot
 from shoal.model.cluster import Cluster, State
 from shoal.quota.account import Account
 
@@ -45,7 +45,7 @@ class Cautious:
     def __init__(self, home: Hinted) -> None:
         self._home = home
         self._seen: Snapshot
-        self._accounts: dict[Key, Account] = {}
+        self._accounts: dict[AccountKey, Account] = {}
         self._confirmed: set[str] = set()
 
     def snapshot(self) -> Snapshot:
@@ -54,7 +54,7 @@ class Cautious:
         self._confirmed.clear()
         return self._seen
 
-    def write_account(self, key: Key, account: Account, version: int) -> int:
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
         """Nothing is freed of a cluster that may still run."""
         for cluster in lowered(self._accounts.get(key, Account()), account):
             self._confirm(cluster)

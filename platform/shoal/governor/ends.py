@@ -17,6 +17,7 @@ from shoal.model.cluster import FAILURES, Reason, State
 from shoal.model.status import NextEnd
 from shoal.model.workload import Timeouts
 from shoal.units import Seconds
+from shoal.words import count
 
 
 class Sentence(StrEnum):
@@ -64,6 +65,11 @@ class Phase(NamedTuple):
     state: State
     reason: Reason
     message: str
+
+
+def serving(workers: int) -> Phase:
+    """It serves, with so many workers."""
+    return Phase(State.READY, Reason.SERVING, f"{count(workers, 'worker')} ready")
 
 
 # What a head may say of itself, by the state that it says it is in; and what its home says while it takes none.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.project.targets import Machine
 
 # Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name; a quota is called as there.
-Key = tuple[Scope, str]
+AccountKey = tuple[Scope, str]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Snapshot:
     """
 
     now: float
-    accounts: Mapping[Key, tuple[Account, int]]
+    accounts: Mapping[AccountKey, tuple[Account, int]]
     clusters: Mapping[str, tuple[Cluster, int]]
     sights: Mapping[str, Sight]
     wishes: Mapping[str, UserWishes] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Governed(Protocol):
         """Read everything, in the order that :class:`Snapshot` says."""
         ...
 
-    def write_account(self, key: Key, account: Account, version: int) -> int:
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
         """Replace the account if it still has ``version`` (0: there is none yet); returns the new version."""
         ...
 

@@ -31,7 +31,7 @@ from shoal.governor.actions import (
 )
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
-from shoal.governor.ports import Governed, Key, Sight, Snapshot, UserWishes
+from shoal.governor.ports import AccountKey, Governed, Sight, Snapshot, UserWishes
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Plan
 from shoal.project.policy import Policy
@@ -131,7 +131,7 @@ class _Round:
         self._home = governor.home
         self._snapshot = snapshot
         self._accounts = dict(snapshot.accounts)
-        self._charged: dict[str, dict[Scope, tuple[Key, Amounts]]] = {}
+        self._charged: dict[str, dict[Scope, tuple[AccountKey, Amounts]]] = {}
         for key, (account, _) in snapshot.accounts.items():
             for cluster, its in account.admitted.items():
                 self._charged.setdefault(cluster, {})[key[0]] = key, its
@@ -182,7 +182,7 @@ class _Round:
             by_scope[scope][name] = account
         return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
 
-    def _account(self, key: Key) -> tuple[Account, int]:
+    def _account(self, key: AccountKey) -> tuple[Account, int]:
         return self._accounts.get(key, (Account(), 0))
 
     def _wishes(self, cluster: Cluster) -> UserWishes:
@@ -317,7 +317,7 @@ class _Round:
                 self._home.end_remains(cluster.id)
         return version
 
-    def _write(self, key: Key, account: Account, version: int) -> None:
+    def _write(self, key: AccountKey, account: Account, version: int) -> None:
         self._accounts[key] = account, self._home.write_account(key, account, version)
 
 

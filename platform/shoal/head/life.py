@@ -22,7 +22,7 @@ from shoal.engines.packages import install
 from shoal.engines.port import EngineHost, Sample, Site
 from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
-from shoal.governor.ends import Sentence, ahead, due
+from shoal.governor.ends import Sentence, ahead, due, serving
 from shoal.head.adapt import Adapt
 from shoal.head.effort import Effort
 from shoal.head.status import StatusServer
@@ -178,8 +178,8 @@ class Head:
                         noted = news
                 if look.workers not in (ready, 0) and look.workers == self._cluster.plan.workers:
                     with _tried_again("telling how many workers there are"):
-                        said = f"{count(look.workers, 'worker')} ready"
-                        self._desk.say(Reason.SERVING, said, State.READY)
+                        state, reason, said = serving(look.workers)
+                        self._desk.say(reason, said, state)
                         ready = look.workers
                 if retired != (names := frozenset(look.retired)):
                     with _tried_again("telling who is retired"):

@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.errors import MissingExtraError, UsageError
+from shoal.model.homes import HomeKind
 
 if TYPE_CHECKING:
     from shoal.homes.base import Desk, Home
+    from shoal.model.outlook import Outlook
     from shoal.project.loading import Project
 
 
 def open_home(project: Project) -> Home:
     """The home of the project's target; UsageError for one that this version does not have."""
     name = project.target.home
-    if name == "local":
+    if name == HomeKind.LOCAL:
         from shoal.homes.local.home import LocalHome
 
         return LocalHome(project)
-    if name == "kubernetes":
+    if name == HomeKind.KUBERNETES:
         with _extra():
             from shoal.homes.kubernetes.home import KubernetesHome
 
@@ -46,11 +48,11 @@ def open_home(project: Project) -> Home:
 
 def open_desk(home: str, cluster_id: str) -> Desk:
     """Where the head of this cluster reports to and asks, at the home of this name; UsageError for an unknown one."""
-    if home == "local":
+    if home == HomeKind.LOCAL:
         from shoal.homes.local.desk import LocalDesk
 
         return LocalDesk(cluster_id)
-    if home == "kubernetes":
+    if home == HomeKind.KUBERNETES:
         with _extra():
             from shoal.homes.kubernetes.desk import KubernetesDesk
 
@@ -112,7 +114,7 @@ def in_force(project: Project, template: str | None = None) -> Project:
 
     ``template``: the one that is asked for.
     """
-    if project.target.home != "kubernetes":
+    if not project.target.in_pods:
         return project
     try:
         with _extra():
@@ -129,11 +131,11 @@ def in_force(project: Project, template: str | None = None) -> Project:
 class Putting(Protocol):
     """Puts a project on the server of its target."""
 
-    def outlook(self) -> Any:
-        """What would change (``homes.kubernetes.applying.Outlook``); nothing is changed."""
+    def outlook(self) -> Outlook:
+        """What would change; nothing is changed."""
         ...
 
-    def apply(self, outlook: Any) -> None:
+    def apply(self, outlook: Outlook) -> None:
         """Do it."""
         ...
 
@@ -158,8 +160,8 @@ def applying(project: Project) -> Putting:
 
 
 def _only_kubernetes(project: Project, said: str) -> None:
-    if project.target.home != "kubernetes":
-        names = [name for name, each in project.targets.items() if each.home == "kubernetes"]
+    if not project.target.in_pods:
+        names = [name for name, each in project.targets.items() if each.in_pods]
         way = f"Use --target {' or '.join(names)}." if names else "Add a target with `home: kubernetes`."
         raise UsageError(said.format(home=project.target.home), hint=way)
 

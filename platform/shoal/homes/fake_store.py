@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from shoal.errors import OutcomeUnknownError, StaleRecordError
 from shoal.governor.actions import Move, Scope, Seen
-from shoal.governor.ends import Exit, Pulse, due
+from shoal.governor.ends import Exit, Pulse, due, serving
 from shoal.governor.lifecycle import moved
-from shoal.governor.ports import Key, Sight, Snapshot, UserWishes
+from shoal.governor.ports import AccountKey, Sight, Snapshot, UserWishes
 from shoal.homes.faked import FOLLOW, RETIRE, START_TIME, refuse_uncounted
 from shoal.homes.faked import PERIODS as PERIODS
 from shoal.homes.faked import FakeCaches as FakeCaches
@@ -26,12 +26,11 @@ from shoal.homes.faked import FakeClock as FakeClock
 from shoal.homes.faked import FakeHead as FakeHead
 from shoal.homes.faked import FakeScript as FakeScript
 from shoal.homes.faked import InjectedFault as InjectedFault
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.cluster import Cluster, State
 from shoal.model.status import Event
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.quota.account import Account
-from shoal.words import count
 
 T = TypeVar("T")
 
@@ -52,7 +51,7 @@ class FakeStore:
     who: str = "somebody"
     name: str = "fake"
     records: dict[str, tuple[Cluster, int]] = field(default_factory=dict)
-    accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
+    accounts: dict[AccountKey, tuple[Account, int]] = field(default_factory=dict)
     wishes: dict[str, UserWishes] = field(default_factory=dict)
     heads: dict[str, FakeHead] = field(default_factory=dict)
     scripts: dict[str, FakeScript] = field(default_factory=dict)
@@ -107,7 +106,7 @@ class FakeStore:
                 sights[key] = Sight(pulse=Pulse(alone=self.clock.elapsed - left))
         return sights
 
-    def write_account(self, key: Key, account: Account, version: int) -> int:
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
         def write() -> int:
             if self.accounts.get(key, (None, 0))[1] != version:
                 raise StaleRecordError(f"the account of {key[0]} {key[1]} was changed by somebody else")
@@ -281,7 +280,7 @@ class FakeStore:
             workers = head.workers
         if cluster.workers != workers or cluster.state is not State.READY or self._due(cluster):
             head.workers = workers
-            move = Move(State.READY, Reason.SERVING, f"{count(workers, 'worker')} ready")
+            move = Move(*serving(workers))
             ready = moved(cluster, move, cluster.team, self.clock.now)
             self._store(replace(ready, renewed_at=self.clock.now, workers=workers), version)
 

@@ -17,7 +17,7 @@ from shoal.model.names import command
 from shoal.model.workload import Engine, Group, Plan
 
 # What differs: its name, as requested, as it is.
-Difference = tuple[str, str, str]
+Unlike = tuple[str, str, str]
 
 
 def same_or_refused(known: Cluster, request: Request) -> Cluster:
@@ -43,7 +43,7 @@ def same_or_refused(known: Cluster, request: Request) -> Cluster:
     )
 
 
-def differences(known: Cluster, request: Request) -> Iterator[Difference]:
+def differences(known: Cluster, request: Request) -> Iterator[Unlike]:
     """In what the live cluster is not what is asked for.
 
     Workers may be any number within the range that is asked for. How long it lives without a client and in all
@@ -77,7 +77,7 @@ def differences(known: Cluster, request: Request) -> Iterator[Difference]:
             yield what, str(wanted), str(there)
 
 
-def _workers(here: Plan, asked: Plan) -> Iterator[Difference]:
+def _workers(here: Plan, asked: Plan) -> Iterator[Unlike]:
     if [group.name for group in here.groups] != [group.name for group in asked.groups]:
         yield "groups", _listed(g.name for g in asked.groups), _listed(g.name for g in here.groups)
         return
@@ -94,7 +94,7 @@ def _workers(here: Plan, asked: Plan) -> Iterator[Difference]:
                 yield f"{which}{what}", one, other
 
 
-def _parts(wanted: Group, there: Group) -> Iterator[Difference]:
+def _parts(wanted: Group, there: Group) -> Iterator[Unlike]:
     yield "cores per worker", f"{wanted.size.cores:g}", f"{there.size.cores:g}"
     yield "memory per worker", str(wanted.size.memory), str(there.size.memory)
     if wanted.size == there.size:

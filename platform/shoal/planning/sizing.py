@@ -78,7 +78,7 @@ def plan(
             )
         more = []
     wanted = _workers(workload, template, limits, group, _held(more))
-    if engine is Engine.SPARK and target.home == "local":
+    if engine is Engine.SPARK and target.in_processes:
         wanted = _fixed(wanted, ranged=isinstance(workload.workers, tuple))
         conf |= _one_jvm(wanted.count, group.there, head_there, reasons)
     reasons["workers"] = wanted.reason
@@ -104,7 +104,7 @@ def plan(
         packages=tuple(dict.fromkeys((*template.packages, *workload.packages))),
         head_there=head_there,
         mounts=template.mounts,
-        secrets=template.secrets if target.home == "kubernetes" else (),
+        secrets=template.secrets if target.in_pods else (),
         may_last=Seconds(limit.value)
         if (limit := limits.per_cluster.get(Resource.DURATION)) is not None
         else None,

@@ -8,19 +8,16 @@ What it must not do: touch clusters of any other name.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from enum import StrEnum
 
-from shoal.client.ending import STOP_WAIT
+from shoal.client.ending import STOP_WAIT, until_ended
 from shoal.display.progress import doing
 from shoal.errors import DeadlineError, UsageError
 from shoal.homes.base import Home
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Plan
 from shoal.prefect.runs import FLOW_RUN, Run
-
-_POLL = 0.1
 
 
 class Takeover(StrEnum):
@@ -74,15 +71,15 @@ def clear(
     if verdict is Takeover.REPLACE:
         why = f"replaced by attempt {run.attempt} of flow run {run.flow_run_name or run.flow_run_id}"
         home.stop(found.id, Reason.STOPPED_BY_USER, why)
-    begin = time.monotonic()
+
+    def late(_: Cluster) -> DeadlineError:
+        return DeadlineError(
+            f"waited {STOP_WAIT:.0f} s for {name} of an earlier attempt of this flow run to end",
+            hint=f"`shoal logs {name}` shows what it does; `shoal down {name}` ends it.",
+        )
+
     with doing(f"waiting until {name} of an earlier attempt has ended", quiet=quiet):
-        while not home.get(found.id).state.ended:
-            if time.monotonic() - begin > STOP_WAIT:
-                raise DeadlineError(
-                    f"waited {STOP_WAIT:.0f} s for {name} of an earlier attempt of this flow run to end",
-                    hint=f"`shoal logs {name}` shows what it does; `shoal down {name}` ends it.",
-                )
-            time.sleep(_POLL)
+        until_ended(home, found.id, late)
     return verdict, None
 
 

@@ -80,7 +80,7 @@ class Project:
         if name not in self.templates:
             raise_faults([fault for fault in self.faults if fault.file in (f"clusters/{name}.yaml", IMAGES)])
         found = _templates.find(self.templates, name)
-        for mount in found.mounts if self.target.home == "kubernetes" else ():
+        for mount in found.mounts if self.target.in_pods else ():
             if mount in self.mounts and self.mounts[mount].claim is None:
                 raise ConfigError(
                     f"Template {name!r} has the mount {mount!r}, which has no claim: at target {self.target.name!r} "

@@ -24,14 +24,18 @@ def _refuse(hint: str) -> BeforeValidator:
     return BeforeValidator(refuse)
 
 
-_Owned = Annotated[Any, _refuse("leave it out")]
-_Size = Annotated[Any, _refuse("leave it out: sizes are the template's (cores, memory, gpus, scratch)")]
-_Life = Annotated[Any, _refuse("leave it out: how long a pod lives follows from the tier's max_duration")]
-_Program = Annotated[
+_Ours = Annotated[Any, _refuse("leave it out")]
+_SizeOfOurs = Annotated[Any, _refuse("leave it out: sizes are the template's (cores, memory, gpus, scratch)")]
+_LifeOfOurs = Annotated[
+    Any, _refuse("leave it out: how long a pod lives follows from the tier's max_duration")
+]
+_ProgramOfOurs = Annotated[
     Any, _refuse("leave it out: images are in images:, and Shoal runs its own program in them")
 ]
-_Beside = Annotated[Any, _refuse("leave it out: what runs beside a worker would count in nobody's quota")]
-_Named = Annotated[Any, _refuse("name the Secret under kubernetes: secrets: instead")]
+_NothingBeside = Annotated[
+    Any, _refuse("leave it out: what runs beside a worker would count in nobody's quota")
+]
+_SecretByName = Annotated[Any, _refuse("name the Secret under kubernetes: secrets: instead")]
 
 _OUR_LABELS = ("shoal.dev/", "app.kubernetes.io/managed-by", "app.kubernetes.io/instance")
 _OUR_VARIABLES = ("SHOAL_", "DASK_", "PYTHON", "LD_", "HOME", "TMPDIR", "PATH")
@@ -55,20 +59,20 @@ def _not_our_volume(name: str) -> str:
     return name
 
 
-_Key = Annotated[str, AfterValidator(_not_ours)]
-_Open = dict[str, Any]
+_OwnKey = Annotated[str, AfterValidator(_not_ours)]
+_AnyMapping = dict[str, Any]
 
 
 class PatchMetadata(Checked):
     """Labels and annotations beside Shoal's own, for example a cloud's identity."""
 
-    labels: dict[_Key, Text] = Field(default_factory=dict)
-    annotations: dict[_Key, Text] = Field(default_factory=dict)
-    name: _Owned = None
-    generateName: _Owned = None
-    namespace: _Owned = None
-    ownerReferences: _Owned = None
-    finalizers: _Owned = None
+    labels: dict[_OwnKey, Text] = Field(default_factory=dict)
+    annotations: dict[_OwnKey, Text] = Field(default_factory=dict)
+    name: _Ours = None
+    generateName: _Ours = None
+    namespace: _Ours = None
+    ownerReferences: _Ours = None
+    finalizers: _Ours = None
 
 
 class Variable(Checked):
@@ -76,7 +80,7 @@ class Variable(Checked):
 
     name: Annotated[str, AfterValidator(_not_our_variable)]
     value: Text | None = None
-    valueFrom: _Open | None = None
+    valueFrom: _AnyMapping | None = None
 
 
 class Volume(Checked, extra="allow"):
@@ -89,59 +93,59 @@ class PatchContainer(Checked):
     """What is added to the one container of a pod."""
 
     env: tuple[Variable, ...] = ()
-    volumeMounts: tuple[_Open, ...] = ()
-    name: _Owned = None
-    image: _Program = None
-    imagePullPolicy: _Program = None
-    command: _Program = None
-    args: _Program = None
-    workingDir: _Program = None
-    lifecycle: _Program = None
-    envFrom: _Named = None
-    ports: _Owned = None
-    resources: _Size = None
-    securityContext: _Owned = None
-    livenessProbe: _Owned = None
-    readinessProbe: _Owned = None
-    startupProbe: _Owned = None
+    volumeMounts: tuple[_AnyMapping, ...] = ()
+    name: _Ours = None
+    image: _ProgramOfOurs = None
+    imagePullPolicy: _ProgramOfOurs = None
+    command: _ProgramOfOurs = None
+    args: _ProgramOfOurs = None
+    workingDir: _ProgramOfOurs = None
+    lifecycle: _ProgramOfOurs = None
+    envFrom: _SecretByName = None
+    ports: _Ours = None
+    resources: _SizeOfOurs = None
+    securityContext: _Ours = None
+    livenessProbe: _Ours = None
+    readinessProbe: _Ours = None
+    startupProbe: _Ours = None
 
 
 class PatchSpec(Checked):
     """What is added to a pod's ``spec``: where it goes, with whose pull secrets, what it sees."""
 
-    affinity: _Open | None = None
+    affinity: _AnyMapping | None = None
     containers: Annotated[tuple[PatchContainer, ...], Field(max_length=1)] = ()
-    dnsConfig: _Open | None = None
+    dnsConfig: _AnyMapping | None = None
     dnsPolicy: str | None = None
-    hostAliases: tuple[_Open, ...] = ()
-    imagePullSecrets: tuple[_Open, ...] = ()
+    hostAliases: tuple[_AnyMapping, ...] = ()
+    imagePullSecrets: tuple[_AnyMapping, ...] = ()
     nodeSelector: dict[str, Text] = Field(default_factory=dict)
     runtimeClassName: str | None = None
     schedulerName: str | None = None
-    tolerations: tuple[_Open, ...] = ()
-    topologySpreadConstraints: tuple[_Open, ...] = ()
+    tolerations: tuple[_AnyMapping, ...] = ()
+    topologySpreadConstraints: tuple[_AnyMapping, ...] = ()
     volumes: tuple[Volume, ...] = ()
-    activeDeadlineSeconds: _Life = None
-    terminationGracePeriodSeconds: _Life = None
-    restartPolicy: _Life = None
-    resources: _Size = None
-    initContainers: _Beside = None
-    ephemeralContainers: _Beside = None
-    securityContext: _Owned = None
-    serviceAccount: _Owned = None
-    serviceAccountName: _Owned = None
-    automountServiceAccountToken: _Owned = None
-    enableServiceLinks: _Owned = None
-    priorityClassName: _Owned = None
-    priority: _Owned = None
-    nodeName: _Owned = None
-    schedulingGates: _Owned = None
-    hostNetwork: _Owned = None
-    hostPID: _Owned = None
-    hostIPC: _Owned = None
-    hostUsers: _Owned = None
-    hostname: _Owned = None
-    subdomain: _Owned = None
+    activeDeadlineSeconds: _LifeOfOurs = None
+    terminationGracePeriodSeconds: _LifeOfOurs = None
+    restartPolicy: _LifeOfOurs = None
+    resources: _SizeOfOurs = None
+    initContainers: _NothingBeside = None
+    ephemeralContainers: _NothingBeside = None
+    securityContext: _Ours = None
+    serviceAccount: _Ours = None
+    serviceAccountName: _Ours = None
+    automountServiceAccountToken: _Ours = None
+    enableServiceLinks: _Ours = None
+    priorityClassName: _Ours = None
+    priority: _Ours = None
+    nodeName: _Ours = None
+    schedulingGates: _Ours = None
+    hostNetwork: _Ours = None
+    hostPID: _Ours = None
+    hostIPC: _Ours = None
+    hostUsers: _Ours = None
+    hostname: _Ours = None
+    subdomain: _Ours = None
 
 
 class PodPatch(Checked):
@@ -151,6 +155,6 @@ class PodPatch(Checked):
 
     metadata: PatchMetadata = PatchMetadata()
     spec: PatchSpec = PatchSpec()
-    status: _Owned = None
-    apiVersion: _Owned = None
-    kind: _Owned = None
+    status: _Ours = None
+    apiVersion: _Ours = None
+    kind: _Ours = None

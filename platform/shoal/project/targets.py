@@ -14,13 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from shoal.errors import ContradictionError
+from shoal.model.homes import HomeKind
 from shoal.model.workload import Group, Size
 from shoal.project.patch import PodPatch
 from shoal.project.settings import Checked, Natural, ObjectName, Share, SizeOf, Text
 from shoal.units import Bytes, Money, Seconds
 
 GIB = 1024**3
-_HOMES = ("local", "kubernetes")  # those of Shoal itself; kubernetes may be planned for
 
 
 class Machine(Checked):
@@ -106,8 +106,8 @@ def installed_homes() -> dict[str, EntryPoint]:
 
 
 def _known_home(name: str) -> str:
-    if name not in _HOMES and name not in (others := installed_homes()):
-        *most, last = (repr(known) for known in (*_HOMES, *sorted(others)))
+    if name not in (own := list(map(str, HomeKind))) and name not in (others := installed_homes()):
+        *most, last = (repr(known) for known in (*own, *sorted(others)))
         raise ContradictionError(f"{name!r} is not one of them", hint=f"write {', '.join(most)} or {last}")
     return name
 
@@ -207,9 +207,19 @@ class Target(Checked):
     images: dict[str, str] = Field(default_factory=dict)
 
     @property
+    def in_pods(self) -> bool:
+        """Whether heads and workers are pods, which run in images and see no file of one machine."""
+        return self.home == HomeKind.KUBERNETES
+
+    @property
+    def in_processes(self) -> bool:
+        """Whether heads and workers are processes beside the user's own."""
+        return self.home == HomeKind.LOCAL
+
+    @property
     def has_spot(self) -> bool:
         """Whether workers may be on spot machines here, as far as the project's files say."""
-        return self.home != "local" and (self.kubernetes is None or self.kubernetes.spot is not None)
+        return not self.in_processes and (self.kubernetes is None or self.kubernetes.spot is not None)
 
     def there(self, asked: Size, limit: SizeOf | None) -> Size:
         """How big something asked for as ``asked`` really is here, where ``limit`` is the most."""

@@ -61,7 +61,7 @@ def _form(value: Any) -> str:
 
 
 # One kind of workers, or a list of named ones. What is in brackets is left out of a fault's path.
-_Workers = Annotated[
+_WorkersOrGroups = Annotated[
     Annotated[TemplateWorkers, Tag("[one]")]
     | Annotated[tuple[TemplateGroup, ...], Field(min_length=1, max_length=8), Tag("[several]")],
     Discriminator(_form),
@@ -112,7 +112,7 @@ class Template(Checked):
     where: str = ""
     description: str = ""
     engines: dict[Engine, EngineSettings] = Field(default_factory=_both, min_length=1)
-    workers: _Workers
+    workers: _WorkersOrGroups
     head: SizeOf = SizeOf(cores=1, memory=Bytes(2 * 10**9))
     sizing: Sizing = Sizing()
     timeouts: TimeoutSettings = TimeoutSettings()

@@ -68,7 +68,7 @@ def share(amounts: Amounts, of: Mapping[Resource, float]) -> float:
     return max((amounts.of(what) / total for what, total in of.items()), default=0.0)
 
 
-_Key = tuple[str, str]
+_Party = tuple[str, str]
 
 
 class Order:
@@ -83,8 +83,8 @@ class Order:
     ) -> None:
         self._now = now
         self._waiting: dict[str, list[Turn]] = {}
-        self._since: dict[_Key, float] = {}
-        weights: dict[_Key, float] = {}
+        self._since: dict[_Party, float] = {}
+        weights: dict[_Party, float] = {}
         for turn in turns:
             self._waiting.setdefault(turn.team, []).append(turn)
             weights["team", turn.team], weights["user", turn.user] = turn.weight, 1.0
@@ -114,7 +114,7 @@ class Order:
             key=lambda turn: (turn.since, turn.cluster),
         )
 
-    def _lift(self, keys: Sequence[_Key], all_of_them: Iterable[Account]) -> None:
+    def _lift(self, keys: Sequence[_Party], all_of_them: Iterable[Account]) -> None:
         """Whoever comes again starts level with those who have been waiting, or else with the last turn."""
         # Something was admitted to them after their oldest request here: they never stopped asking.
         asking = [key for key in keys if self._last[key] > self._since[key]]
@@ -157,7 +157,7 @@ class Order:
             self._overdue.remove(turn)
         return turn
 
-    def _rank(self, key: _Key) -> tuple[float, float, float]:
+    def _rank(self, key: _Party) -> tuple[float, float, float]:
         since = max(self._since[key], self._last[key])
         # A clock that went back makes nobody urgent.
         if self._now - since > PATIENCE:

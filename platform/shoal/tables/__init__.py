@@ -3,7 +3,7 @@
 Why it exists: no maintained project reads and writes Iceberg tables from Dask. This one works on any Dask
 cluster, or with no cluster at all, and on the same catalog as Spark.
 
-What it must not do: know of clusters, templates, quotas or policies. It imports ``shoal.units``,
+What it must not do: know of clusters, templates, quotas or policies. It imports ``shoal.words``,
 ``shoal.errors`` and outside libraries, and could be used by people who use nothing else of Shoal.
 
 The public functions are exported by ``shoal`` itself. The modules, from the bottom up:

@@ -10,26 +10,23 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from shoal.words import count
+
 if TYPE_CHECKING:
     from shoal.tables.writing.result import WriteResult
 
 _MOST = 20  # files that a table shows
 
 
-def counted(number: int, one: str) -> str:
-    """``"1 row"``, ``"1,000 rows"``."""
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
-
-
 def said(result: WriteResult) -> str:
     """``nyc.flights: 1,000 rows in 4 files, snapshot 123, 0.3 s``."""
-    files, rows = counted(len(result.files), "file"), counted(result.rows, "row")
+    files, rows = count(len(result.files), "file"), count(result.rows, "row")
     what = "an earlier try had written it" if result.replayed else f"{rows} in {files}"
     if not result.snapshot_id:
         what = "no rows"
     replaced = f", {result.replaced_rows:,} replaced" if result.replaced_rows else ""
     quality = result.quality
-    checked = counted(quality.rows, "row") if quality is not None else ""
+    checked = count(quality.rows, "row") if quality is not None else ""
     failed = f", {quality.failed_rows:,} of {checked} failed a rule" if quality is not None else ""
     snapshot = f"snapshot {result.snapshot_id}" if result.snapshot_id else "so no snapshot"
     return f"{result.table}: {what}{replaced}{failed}, {snapshot}, {result.seconds:.1f} s"

@@ -29,7 +29,7 @@ from shoal.governor import ports
 from shoal.governor.actions import Scope, Seen
 from shoal.governor.answers import why_not, would
 from shoal.governor.ends import End, Phase, Pulse
-from shoal.governor.ports import Key, Sight, Snapshot
+from shoal.governor.ports import AccountKey, Sight, Snapshot
 from shoal.governor.rounds import Governor
 from shoal.homes.base import Request, Wishes, Wrote, at_least_one, requested
 from shoal.homes.same import same_or_refused
@@ -58,7 +58,7 @@ class Kept:
     """All that the home knows."""
 
     records: dict[str, tuple[Cluster, int]] = field(default_factory=dict)
-    accounts: dict[Key, tuple[Account, int]] = field(default_factory=dict)
+    accounts: dict[AccountKey, tuple[Account, int]] = field(default_factory=dict)
     stops: dict[str, End] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
     groups: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class GuestHome:
         except (OSError, ValueError):
             return {}
 
-    def write_account(self, key: Key, account: Account, version: int) -> int:
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
         with self._kept() as kept:
             if kept.accounts.get(key, (None, 0))[1] != version:
                 raise StaleRecordError("it was changed by somebody else")

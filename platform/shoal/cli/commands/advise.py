@@ -45,7 +45,7 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the report to this HTML file, with a chart.")
     ] = None,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -86,7 +86,7 @@ def advise(
         ),
     ],
     apply: Annotated[bool, typer.Option("--apply", help="Write the size into the template's file.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

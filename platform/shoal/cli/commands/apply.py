@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.model.outlook import Outlook
 
 EXAMPLES = """\b
 Examples:
@@ -33,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def apply(
     yes: o.Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -67,7 +70,7 @@ def apply(
         raise typer.Exit(4)
 
 
-def _told(outlook: Any) -> list[str]:
+def _told(outlook: Outlook) -> list[str]:
     lines, made = [], dict[str, Counter[str]]()
     for change in outlook.changes:
         if change.what == "added" and change.kind not in _TOLD:
@@ -87,7 +90,7 @@ def _told(outlook: Any) -> list[str]:
     return lines
 
 
-def _view(outlook: Any) -> dict[str, Any]:
+def _view(outlook: Outlook) -> dict[str, Any]:
     return {
         "changes": [
             {

@@ -48,7 +48,7 @@ def ls(
         str | None, typer.Argument(metavar="[NAMESPACE]", help="Only tables of this namespace.")
     ] = None,
     names: Annotated[bool, typer.Option("--names", help="Names only; opens no table.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -101,7 +101,7 @@ def ls(
 
 def history(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Such as nyc.flights.")],
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -67,7 +67,7 @@ def cost(
     wasted: Annotated[
         bool, typer.Option("--wasted", help="Show what was idle, and what failed runs cost.")
     ] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: Annotated[
         CostOutput,

@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def dashboard(
     name: o.ClusterName,
     browse: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

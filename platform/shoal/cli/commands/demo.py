@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     yes: o.Yes = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

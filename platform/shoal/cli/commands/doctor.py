@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -157,7 +157,7 @@ class _Proofs:
 
     def _for_spark(self) -> Iterable[Check]:
         """A laptop's Spark takes its jars from here; an image has its own."""
-        in_pods = self._project is not None and self._project.target.home == "kubernetes"
+        in_pods = self._project is not None and self._project.target.in_pods
         return () if in_pods else [("Spark's jars", self._jars)]
 
     def _jars(self) -> str:

@@ -41,7 +41,7 @@ def down(
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait until they have ended.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be ended.")] = False,
     yes: o.Yes = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -51,7 +51,7 @@ def extend(
             metavar="DURATION", help="The total lifetime, counted from admission; +1h adds an hour."
         ),
     ],
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -41,7 +41,7 @@ def governor(
             "--namespace", help="Look after this one alone; may be repeated (default: the target's)."
         ),
     ] = None,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
 ) -> None:
     """Admit, start and end the clusters of a Kubernetes, by what is applied there, until it is told to end."""

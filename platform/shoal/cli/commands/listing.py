@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 def ls(
     ended: Annotated[bool, typer.Option("--all", "-a", help="Also list clusters that have ended.")] = False,
     mine: Annotated[bool, typer.Option("--mine", help="Only my own.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

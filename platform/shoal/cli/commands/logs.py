@@ -52,7 +52,7 @@ def logs(
         int, typer.Option("--lines", "-n", min=1, help="Number of lines, counted from the end.")
     ] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until it ends.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

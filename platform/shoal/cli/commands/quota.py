@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 def quota(
     user: Annotated[str | None, typer.Option("--user", help="Show another user's limits.")] = None,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

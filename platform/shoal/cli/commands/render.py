@@ -36,7 +36,7 @@ def render(
     definitions: Annotated[
         bool, typer.Option("--definitions", help="The definitions alone, which have to be there first.")
     ] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
 ) -> None:
     """Print all that `shoal apply` puts on a Kubernetes cluster: definitions, the governor, project and users."""

@@ -31,7 +31,7 @@ def scale(
     group: Annotated[
         str, typer.Option("--group", help="Group of workers; default: the first.", show_default=False)
     ] = "",
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

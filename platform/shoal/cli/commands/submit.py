@@ -58,11 +58,11 @@ def submit(
         bool, typer.Option("--detach", help="Return immediately; `shoal logs` shows the output.")
     ] = False,
     queue: o.Queue = False,
-    priority: o.Priority = None,
+    priority: o.PriorityOption = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     verbose: o.Verbose = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -37,7 +37,7 @@ def top(
         bool, typer.Option("--once", help="Print once and exit; works without a terminal.")
     ] = False,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between updates.")] = 2.0,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 def plan(
     template: o.TemplateArgument = None,
     asked: dict[str, Any] = o.NOTHING,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -58,11 +58,11 @@ def up(
     name: o.Name = None,
     detach: o.Detach = False,
     queue: o.Queue = False,
-    priority: o.Priority = None,
+    priority: o.PriorityOption = None,
     dry_run: o.DryRun = False,
     yes: o.Yes = False,
     verbose: o.Verbose = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

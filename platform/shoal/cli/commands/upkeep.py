@@ -46,15 +46,18 @@ def add_to(group: typer.Typer) -> None:
 
 
 def doctor(
-    table: _Table, target: o.Target = None, project: o.ProjectFolder = None, output: o.Answer = o.Output.TEXT
+    table: _Table,
+    target: o.TargetOption = None,
+    project: o.ProjectFolder = None,
+    output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Show what a table's files look like, and what maintenance would save. Changes nothing."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance.health import table_health
-    from shoal.tables.shown import counted
     from shoal.units import Bytes
+    from shoal.words import count
 
     open_project(project, target)
     found = table_health(table)
@@ -67,20 +70,20 @@ def doctor(
     shown = tables.plain("", table)
     size = Bytes(found.bytes)
     rows: list[tuple[str, str]] = [
-        ("data", f"{counted(found.rows, 'row')}, {counted(found.files, 'file')}, {size}"),
+        ("data", f"{count(found.rows, 'row')}, {count(found.files, 'file')}, {size}"),
         (
             "small files",
-            f"{found.small_files:,} (put together, {counted(found.files_after_compaction, 'file')} would be left)",
+            f"{found.small_files:,} (put together, {count(found.files_after_compaction, 'file')} would be left)",
         ),
-        ("deletes", f"{counted(found.delete_files, 'file')}, {counted(found.deleted_rows, 'row')}"),
+        ("deletes", f"{count(found.delete_files, 'file')}, {count(found.deleted_rows, 'row')}"),
         ("partitions", f"{found.partitions:,}, the largest {found.skew:.1f} x an average one"),
         ("snapshots", f"{found.snapshots:,}; branches and tags: {', '.join(found.refs) or 'none'}"),
-        ("expirable", f"{counted(found.expirable_snapshots, 'snapshot')}, {Bytes(found.expirable_bytes)}"),
+        ("expirable", f"{count(found.expirable_snapshots, 'snapshot')}, {Bytes(found.expirable_bytes)}"),
         (
             "orphans",
             "not known: other tables' files may be there"
             if found.orphans is None
-            else f"{counted(found.orphans, 'file')}, {Bytes(found.orphan_bytes or 0)}",
+            else f"{count(found.orphans, 'file')}, {Bytes(found.orphan_bytes or 0)}",
         ),
     ]
     for row in rows:
@@ -104,7 +107,7 @@ def compact(
     ] = None,
     branch: Annotated[str, typer.Option("--branch", help="Of this branch.")] = "main",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -144,7 +147,7 @@ def compact(
 def rewrite_manifests(
     table: _Table,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -178,14 +181,14 @@ def expire(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Forget old snapshots of a table, and delete the files that only they needed. Tags and branches stay."""
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance.expiry import expire_snapshots
-    from shoal.tables.shown import counted
+    from shoal.words import count
 
     open_project(project, target)
     found = expire_snapshots(table, older_than=older_than, keep=keep, dry_run=dry_run)
@@ -193,7 +196,7 @@ def expire(
     deleted = "would be deleted" if dry_run else "deleted"
     _told(
         found,
-        f"{counted(len(found.snapshots), 'snapshot')} {done}, {found.kept:,} kept; {counted(found.files, 'file')} "
+        f"{count(len(found.snapshots), 'snapshot')} {done}, {found.kept:,} kept; {count(found.files, 'file')} "
         f"{deleted}",
         found.bytes,
         output,
@@ -208,34 +211,34 @@ def remove_orphans(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete them; without it they are listed.")
     ] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """List the files in a table's folders that nothing refers to; with --delete, delete them."""
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance import orphans
-    from shoal.tables.shown import counted
+    from shoal.words import count
 
     open_project(project, target)
     found = orphans.remove_orphans(table, older_than=older_than, dry_run=not delete)
     if output is o.Output.TEXT:
         for path in found.paths:
             print(path)
-    files = counted(len(found.paths), "file")
+    files = count(len(found.paths), "file")
     deleted = (
         f"{files} deleted"
         if delete
         else f"{files} {'is' if len(found.paths) == 1 else 'are'} nobody's; --delete takes them away"
     )
-    young = f"; {counted(found.young, 'younger one')} left alone" if found.young else ""
+    young = f"; {count(found.young, 'younger one')} left alone" if found.young else ""
     _told(found, f"{deleted}{young}", found.bytes, output)
 
 
 def drop_tag(
     table: _Table,
     tag: Annotated[str, typer.Argument(metavar="TAG")],
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
 ) -> None:
     """Take a tag off its snapshot, which then expires as others do."""
@@ -250,7 +253,7 @@ def drop_tag(
 def drop_branch(
     table: _Table,
     branch: Annotated[str, typer.Argument(metavar="BRANCH")],
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
 ) -> None:
     """End a branch; what was written to it alone then expires as other snapshots do."""
@@ -265,7 +268,7 @@ def drop_branch(
 def publish(
     table: _Table,
     branch: Annotated[str, typer.Argument(metavar="BRANCH", help="The branch that everybody is to see.")],
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -284,7 +287,7 @@ def publish(
 
 def upkeep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

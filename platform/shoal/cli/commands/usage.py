@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def usage(
     since: Annotated[str, typer.Option("--since", help="How far back, such as '7 d' or '12 h'.")] = "7 d",
     everybody: Annotated[bool, typer.Option("--everybody", help="For all users, not only me.")] = False,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

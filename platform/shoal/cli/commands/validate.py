@@ -43,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 def validate(
     engine: Annotated[o.EngineName | None, typer.Option("--engine", "-e", help="Only this engine.")] = None,
     template: o.TemplateOption = None,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -39,7 +39,7 @@ def wait(
     timeout: Annotated[
         str | None, typer.Option("--timeout", help="Give up after this long, such as '2 h' (exit code 4).")
     ] = None,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:

@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def why(
     name: o.ClusterName,
-    target: o.Target = None,
+    target: o.TargetOption = None,
     project: o.ProjectFolder = None,
     output: o.Answer = o.Output.TEXT,
 ) -> None:
@@ -54,7 +54,7 @@ def why(
         held = home.held(cluster.owner)
     except ShoalError:  # of another one's account nothing may be seen
         held = None
-    steps = explain(cluster, history, status, limits, held, hung, in_pods=home.name == "kubernetes")
+    steps = explain(cluster, history, status, limits, held, hung, in_pods=opened.target.in_pods)
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster, lasting=True))
         write_json(

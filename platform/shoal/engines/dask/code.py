@@ -1,7 +1,8 @@
 """What clients tell of their own modules, brought to a Dask scheduler and to its workers, also to later ones.
 
-Why it exists: see ``dask_client``, which tells it. Where clients do not share the machine, their files come with
-what they tell: to the scheduler first, and from there to each worker, which has them before its first task.
+Why it exists: what a user edits has to be importable where their tasks run, and Dask moves functions alone
+(``client/dask_client.py`` tells of it). Where clients do not share the machine, their files come with what they tell:
+to the scheduler first, and from there to each worker, which has them before its first task.
 
 What it must not do: fail a client's stream, or a worker's start, for what somebody's module does.
 """

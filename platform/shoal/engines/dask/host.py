@@ -3,7 +3,7 @@
 Why it exists: one process for scheduler and nannies starts as fast as a bare LocalCluster, and its death
 takes the workers with it. Workers that the home starts (``Stand.own_workers``) come from other machines.
 
-What it must not do: decide when to end (``watch`` does), or know the ledger.
+What it must not do: decide when to end (its head does, by ``governor.ends``), or know the home.
 """
 
 from __future__ import annotations

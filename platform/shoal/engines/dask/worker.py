@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shoal.engines.watch import ABSENT, DEATHS, DEATHS_WITHIN
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError, UsageError
 from shoal.machine.addresses import POD_IP
 from shoal.machine.logs import set_up
@@ -37,9 +38,6 @@ _TRY = 5.0  # s of one
 _MOVE = 4.0  # s that results get to move away before it ends
 _CLOSE = 2.0  # s that its process gets to end
 _LOOK = 0.5  # s between looks at its process
-_ABSENT = 30.0  # s that its process may be missing
-_DEATHS = 5  # of its process within the time below: then it gives up
-_DEATHS_WITHIN = 60.0  # s
 _BY_SCHEDULER = "scheduler-"  # how Dask's reasons begin when a scheduler closes a worker
 _LOST = "connection-broken"  # how they end when it is gone
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -264,15 +262,15 @@ class _Worker:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
             if (there := self._nanny.pid) is None:
-                if now - seen > _ABSENT:
-                    return f"its process did not come back within {_ABSENT:.0f} s"
+                if now - seen > ABSENT:
+                    return f"its process did not come back within {ABSENT:.0f} s"
                 continue
             seen = now
             if there != pid:
                 pid = there
-                deaths = [*(each for each in deaths if now - each < _DEATHS_WITHIN), now]
-            if len(deaths) >= _DEATHS:
-                return f"its process ended {_DEATHS} times within {_DEATHS_WITHIN:.0f} s"
+                deaths = [*(each for each in deaths if now - each < DEATHS_WITHIN), now]
+            if len(deaths) >= DEATHS:
+                return f"its process ended {DEATHS} times within {DEATHS_WITHIN:.0f} s"
 
     async def _leave(self, life: asyncio.Future[None]) -> None:
         """Results that only it has go to others first; within ten seconds all in all."""

@@ -1,7 +1,7 @@
 """Runs in each Dask worker before it connects (a Dask preload).
 
 Why it exists: a worker must not outlive its head, whatever it is busy with, and it has what ``packages=`` asked
-for. What its users can import it is told by their clients (``dask_code``).
+for. What its users can import comes with what their clients tell (``code``).
 
 What it must not do: import anything heavy, for it runs at every worker's start.
 """

@@ -22,13 +22,9 @@ from shoal.engines.dask.asked import restart_note
 from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.dask.kinds import offered
 from shoal.engines.port import Site
-from shoal.engines.watch import Losses
+from shoal.engines.watch import ABSENT, DEATHS, DEATHS_WITHIN, Losses
 from shoal.errors import InfrastructureError
 from shoal.machine import measure
-
-_ABSENT = 30.0  # s that a worker's process may be there and not be registered
-_DEATHS = 5  # of one worker's processes within the time below: then its nanny gives up
-_DEATHS_WITHIN = 60.0  # s
 
 
 class Workers(Counted):
@@ -185,7 +181,7 @@ class Workers(Counted):
             if self._asked.take(name):
                 self._note = restart_note(name)
                 continue
-            recent = [each for each in self._deaths.get(name, []) if now - each < _DEATHS_WITHIN]
+            recent = [each for each in self._deaths.get(name, []) if now - each < DEATHS_WITHIN]
             self._deaths[name] = [*recent, now]
             if (event := killed.get(before)) is not None:
                 limit = self.kinds.memory(self._group[name])
@@ -207,10 +203,10 @@ class Workers(Counted):
                 self._absent.setdefault(name, now)
             if nanny.status.name in ("closed", "failed", "closing"):
                 gone[name] = "left (it was retired, or gave up)"
-            elif len(self._deaths.get(name, [])) >= _DEATHS:
-                gone[name] = f"ended {_DEATHS} times within {_DEATHS_WITHIN:.0f} s"
-            elif now - self._absent.get(name, now) > _ABSENT:
-                gone[name] = f"was not registered for {_ABSENT:.0f} s"
+            elif len(self._deaths.get(name, [])) >= DEATHS:
+                gone[name] = f"ended {DEATHS} times within {DEATHS_WITHIN:.0f} s"
+            elif now - self._absent.get(name, now) > ABSENT:
+                gone[name] = f"was not registered for {ABSENT:.0f} s"
         return gone
 
     def _forget(self, name: str) -> None:

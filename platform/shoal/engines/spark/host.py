@@ -4,7 +4,7 @@ Why it exists: one server per cluster, guarded by a key and a token, on free por
 already configured. What else listens in its JVM (driver RPC, block manager) asks for the same key: Spark's own
 secret (``spark.authenticate``) is not enough, for its file server answers before it is asked for, with any file.
 
-What it must not do: decide when to end (``watch`` does), or know the ledger.
+What it must not do: decide when to end (its head does, by ``governor.ends``), or know the home.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable
 
 from shoal.errors import NotFoundError
-from shoal.governor.ports import Key
+from shoal.governor.ports import AccountKey
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.names import ACCOUNT, account_of
@@ -19,7 +19,7 @@ from shoal.homes.kubernetes.objects import account_read
 from shoal.quota.account import Account
 
 
-def held_by(api: Api, system: str, key: Key) -> Account:
+def held_by(api: Api, system: str, key: AccountKey) -> Account:
     """What is admitted there, by the clusters' uids; nothing where nothing ever was.
 
     Raises:
@@ -31,7 +31,7 @@ def held_by(api: Api, system: str, key: Key) -> Account:
         return Account()
 
 
-def readable(api: Api, system: str, keys: Iterable[Key]) -> dict[Key, Account]:
+def readable(api: Api, system: str, keys: Iterable[AccountKey]) -> dict[AccountKey, Account]:
     """Those of ``keys`` that may be read."""
     found = {}
     for key in keys:

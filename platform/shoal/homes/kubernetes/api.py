@@ -39,9 +39,9 @@ from shoal.errors import (
 )
 from shoal.homes.kubernetes.errors import ApiClosedError, ObjectRefusedError, RightsError, WatchOverError
 from shoal.homes.kubernetes.kubeconfig import CredentialProgram, configured
+from shoal.homes.kubernetes.names import Object
 
 _log = logging.getLogger("shoal.homes")
-Object = dict[str, Any]
 Objects = list[Object]
 _known: dict[tuple[int, str | None, str | None], Api] = {}
 _TRIES = 15.0  # s for which a read is tried again

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, is_dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from shoal.homes.kubernetes.names import MANAGED, OF_PROJECT, PROJECT
+from shoal.homes.kubernetes.names import MANAGED, OF_PROJECT, PROJECT, Object
 from shoal.homes.kubernetes.structure import Schema, camel, schema_of, written
 from shoal.model.workload import Engine
 from shoal.project.loading import Project
@@ -29,7 +29,6 @@ from shoal.project.yamlfile import Document, Fault, check, raise_faults
 from shoal.units import Bytes, Seconds
 from shoal.words import did_you_mean
 
-Object = dict[str, Any]
 T = TypeVar("T")
 MOST = 2000  # users, lines per user aside: the object stays below what etcd takes
 _LIMITS = (*TOTALS.values(), *PER_CLUSTER.values())

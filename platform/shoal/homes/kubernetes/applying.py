@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -20,13 +19,12 @@ from shoal.homes.kubernetes.applied import name_of
 from shoal.homes.kubernetes.changes import (
     KINDS,
     MANAGER,
-    Change,
-    Key,
+    ObjectKey,
     Running,
-    What,
     changes,
     key_of,
     kind_of,
+    path_of,
     refuse_other_release,
 )
 from shoal.homes.kubernetes.errors import RightsError
@@ -50,8 +48,10 @@ from shoal.homes.kubernetes.names import (
     QUOTA,
     ROLE_OF,
     SERVICE_ACCOUNT,
+    Object,
 )
-from shoal.homes.kubernetes.objects import Object, status_of
+from shoal.homes.kubernetes.objects import status_of
+from shoal.model.outlook import Change, Outlook, What
 from shoal.project.loading import Project
 from shoal.words import listed
 
@@ -59,16 +59,6 @@ _PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ROLE_OF, BINDING, DEPLOYMENT)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _SERVED = 30.0  # s until the API server serves a kind that is new to it
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What applying would do. ``waits``: what cannot be done yet, as sentences."""
-
-    project: str
-    server: str
-    changes: tuple[Change, ...]
-    waits: tuple[str, ...] = ()
 
 
 class Applying:
@@ -121,7 +111,7 @@ class Applying:
                 defined = False
             defined = defined or change.kind == DEFINITION.name
             if change.what is What.REMOVED:
-                self._api.delete(change.path)
+                self._api.delete(path_of(change))
             else:
                 self._send(change)
 
@@ -138,9 +128,8 @@ class Applying:
             time.sleep(0.2)
 
     def _send(self, change: Change, **more: str) -> None:
-        self._api.patch(
-            change.path, change.object, "apply", fieldManager=MANAGER, force="true", fieldValidation="Strict", **more
-        )  # fmt: skip
+        said = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict", **more}
+        self._api.patch(path_of(change), change.object, "apply", **said)
 
     def _labelled(self) -> Iterable[Object]:
         going = set[str]()  # namespaces, with what is in them
@@ -152,7 +141,7 @@ class Applying:
                 elif metadata.get("namespace") not in going:
                     yield {"apiVersion": kind.group_version, "kind": kind.name} | each
 
-    def _get(self, key: Key) -> Object | None:
+    def _get(self, key: ObjectKey) -> Object | None:
         kind, namespace, name = key
         try:
             return self._api.get((LEASE if kind == LEASE.name else KINDS[kind]).path(namespace or None, name))

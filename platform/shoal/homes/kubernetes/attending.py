@@ -23,8 +23,8 @@ from shoal.errors import NotFoundError, ShoalError
 from shoal.governor.ends import Pulse
 from shoal.homes.kubernetes.errors import ApiClosedError, RightsError
 from shoal.homes.kubernetes.leases import renew
-from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER
-from shoal.homes.kubernetes.objects import Object, legible, owned_by
+from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER, Object
+from shoal.homes.kubernetes.objects import legible, owned_by
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.model.cluster import Cluster, State
 

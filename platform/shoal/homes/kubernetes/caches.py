@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.kubernetes.errors import ApiClosedError, RightsError, WatchOverError
-from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.names import Object
 
 if TYPE_CHECKING:  # which needs a client of HTTP
     from shoal.homes.kubernetes.api import Api

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any
 
 from shoal.errors import ConfigError, UsageError
@@ -31,15 +30,16 @@ from shoal.homes.kubernetes.names import (
     SECRET,
     SERVICE_ACCOUNT,
     VERSION,
+    Json,
     Kind,
+    Object,
 )
 from shoal.homes.kubernetes.quantities import amount
+from shoal.model.outlook import Change, What
 from shoal.project.policy import Limits
 from shoal.units import Bytes, Seconds
 from shoal.words import listed
 
-Object = dict[str, Any]
-Json = Mapping[str, Any]
 MANAGER = "shoal"  # the one field manager of what is applied
 # In this order they are applied: what limits first, rights and who goes by them last. Removed in reverse.
 ORDER = (
@@ -57,37 +57,11 @@ ORDER = (
 )
 KINDS = {kind.name: kind for kind in ORDER}
 _QUANTITIES = {"hard", "limits", "requests", "sizeLimit"}  # the API server spells them in its own way
-Key = tuple[str, str, str]  # kind, namespace, name
+ObjectKey = tuple[str, str, str]  # kind, namespace, name
 # What of a project is one, by the last or last but one word of its path.
 _SIZES = ("memory", "scratch", "head", "throughputPerCore")
 _DURATIONS = ("timeouts", "maxDuration", "fallback", "target")
 _UNITS = ("B", "kB", "KiB", "MB", "MiB", "GB", "GiB", "TB", "TiB")
-
-
-class What(StrEnum):
-    """What happens to an object."""
-
-    ADDED = "added"
-    CHANGED = "changed"
-    REMOVED = "removed"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One object. ``lines``: what of it changes, as ``path: before -> after``. ``touches``: running clusters."""
-
-    what: What
-    kind: str
-    namespace: str
-    name: str
-    lines: tuple[str, ...] = ()
-    touches: tuple[str, ...] = ()
-    object: Json = field(default_factory=dict, repr=False)
-
-    @property
-    def path(self) -> str:
-        """Where the API server has it."""
-        return KINDS[self.kind].path(self.namespace or None, self.name)
 
 
 @dataclass(frozen=True)
@@ -99,14 +73,22 @@ class Running:
     owner: str
 
 
-def key_of(each: Json) -> Key:
+def path_of(change: Change) -> str:
+    """Where the API server has the object that changes."""
+    return KINDS[change.kind].path(change.namespace or None, change.name)
+
+
+def key_of(each: Json) -> ObjectKey:
     """By what an object is found again."""
     metadata = each["metadata"]
     return each["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def changes(
-    wanted: Iterable[Object], live: Mapping[Key, Json], ours: Collection[Key], running: Collection[Running]
+    wanted: Iterable[Object],
+    live: Mapping[ObjectKey, Json],
+    ours: Collection[ObjectKey],
+    running: Collection[Running],
 ) -> tuple[list[Change], list[str]]:
     """What has to be done, in its order; and what has to wait, as sentences.
 
@@ -136,7 +118,7 @@ def _without_places(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def _removed(
-    needed: Collection[Key], keys: Collection[Key], running: Collection[Running]
+    needed: Collection[ObjectKey], keys: Collection[ObjectKey], running: Collection[Running]
 ) -> tuple[list[Change], list[str]]:
     """A namespace goes with all that is in it; while clusters run there, only its user's rights go."""
     kept = {namespace for _, namespace, _ in needed}

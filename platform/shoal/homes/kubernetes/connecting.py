@@ -13,8 +13,16 @@ from pathlib import Path
 from shoal.errors import InfrastructureError
 from shoal.homes.kubernetes import tunnel
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.names import ACCESS, DASHBOARD_PORT, ENGINE_PORT, SECRET, STATUS_PORT, head_of
-from shoal.homes.kubernetes.objects import Object, status_of
+from shoal.homes.kubernetes.names import (
+    ACCESS,
+    DASHBOARD_PORT,
+    ENGINE_PORT,
+    SECRET,
+    STATUS_PORT,
+    Object,
+    head_of,
+)
+from shoal.homes.kubernetes.objects import status_of
 from shoal.homes.kubernetes.pods import Pass
 from shoal.machine.loopback import get_json
 from shoal.machine.pages import link, secret_of

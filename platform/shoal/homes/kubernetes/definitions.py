@@ -14,7 +14,6 @@ from shoal.homes.kubernetes.names import (
     ACCOUNT,
     CLUSTER,
     GROUP,
-    LONGEST,
     PROJECT,
     RECORD,
     REPORT,
@@ -23,6 +22,7 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.objects import HeadReport, Spec, Status
 from shoal.homes.kubernetes.structure import Schema, schema_of
+from shoal.model.names import LONGEST
 from shoal.quota.account import Account
 
 MOST_CLUSTERS = 500  # entries of one account, so that it stays far below what etcd takes of one object

@@ -7,10 +7,8 @@ What it must not do: import a client.
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal.homes.kubernetes.dressing import merged
-from shoal.homes.kubernetes.names import DEPLOYMENT, GOVERNOR, ROLE
+from shoal.homes.kubernetes.names import DEPLOYMENT, GOVERNOR, ROLE, Object
 from shoal.homes.kubernetes.pods import CONTAINER_SECURITY, POD_SECURITY, SCRATCH
 from shoal.homes.kubernetes.quantities import spelled
 from shoal.machine.addresses import POD_IP
@@ -18,7 +16,6 @@ from shoal.project.targets import Cloud, Target
 from shoal.project.yamlfile import Fault, raise_faults
 from shoal.words import did_you_mean
 
-Object = dict[str, Any]
 _TEMPORARY = "64Mi"
 # Of an administrator's patch: what is of a user's namespace cannot be had here.
 _NOT_HERE = {"spec": {"containers", "volumes"}}

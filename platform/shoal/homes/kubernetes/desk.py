@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import DeadlineError, InfrastructureError, NotFoundError, ShoalError
+from shoal.governor.ends import serving
 from shoal.homes.base import Wishes
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ApiClosedError
@@ -30,7 +31,6 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.report import Usage
 from shoal.model.stand import Stand
-from shoal.words import count
 
 _log = logging.getLogger("shoal.homes")
 _WATCH = 240  # s of one watch
@@ -109,8 +109,8 @@ class KubernetesDesk:
     def ready(self, workers: int) -> Wishes:
         wishes = self.wishes()
         if wishes.stop is None:
-            said = f"{count(workers, 'worker')} ready"
-            self._say(state=State.READY.value, reason=Reason.SERVING.value, message=said, workers=workers)
+            state, reason, said = serving(workers)
+            self._say(state=state.value, reason=reason.value, message=said, workers=workers)
         return wishes
 
     def report(self, workers: int, usage: Usage) -> Wishes:

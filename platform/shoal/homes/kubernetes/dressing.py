@@ -12,8 +12,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shoal.homes.kubernetes.names import CAPACITY
-from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.names import CAPACITY, Object
 from shoal.homes.kubernetes.tending import On
 from shoal.model.workload import Plan
 from shoal.project.targets import Cloud, Mount, Nodes

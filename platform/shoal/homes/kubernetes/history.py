@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.location import Location, namespaces_of_users
-from shoal.homes.kubernetes.names import ASKED_AS, CLUSTER, NAMED, OVER, RECORD
-from shoal.homes.kubernetes.objects import Object, Status, spec_of, status_of
+from shoal.homes.kubernetes.names import ASKED_AS, CLUSTER, NAMED, OVER, RECORD, Json, Object
+from shoal.homes.kubernetes.objects import Status, spec_of, status_of
 from shoal.homes.kubernetes.periods import KUBERNETES
 from shoal.homes.kubernetes.structure import written
 from shoal.model.cluster import Reason, State
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
 
 _log = logging.getLogger("shoal.homes")
-Json = Mapping[str, Any]
 MOST = 1000  # records of one namespace: the newest ones stay
 _AGAIN = (
     60.0  # s between two tries of what is refused: a place with definitions, or rights, of an earlier Shoal

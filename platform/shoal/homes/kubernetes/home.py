@@ -25,7 +25,7 @@ from shoal.errors import (
 )
 from shoal.governor.actions import Scope
 from shoal.governor.answers import grown, why_not, would
-from shoal.governor.ports import Key, Snapshot
+from shoal.governor.ports import AccountKey, Snapshot
 from shoal.homes.base import Request, Wrote, at_least_one, requested
 from shoal.homes.kubernetes import accounts, connecting, history, in_force, logs, tunnel
 from shoal.homes.kubernetes.api import Api
@@ -36,13 +36,12 @@ from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import (
     ASKED_AS,
     CLUSTER,
-    LONGEST,
     OF_CLUSTER,
     POD,
+    Object,
 )
 from shoal.homes.kubernetes.objects import (
     EndWish,
-    Object,
     Spec,
     Status,
     asked,
@@ -58,7 +57,8 @@ from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
-from shoal.model.names import checked
+from shoal.model.homes import HomeKind
+from shoal.model.names import LONGEST, checked
 from shoal.model.status import Event, HeadStatus
 from shoal.project.loading import Project, load
 from shoal.project.policy import Policy
@@ -74,7 +74,7 @@ _AWAY = "no governor has answered yet"
 class KubernetesHome:
     """The clusters of one namespace, which is one user's."""
 
-    name = "kubernetes"
+    name = HomeKind.KUBERNETES.value
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -190,7 +190,7 @@ class KubernetesHome:
 
     def _snapshot(self) -> Snapshot:
         team = self._policy.limits_of(self._user).team
-        keys: set[Key] = {(Scope.USER, self._user), *({(Scope.TEAM, team)} if team else ())}
+        keys: set[AccountKey] = {(Scope.USER, self._user), *({(Scope.TEAM, team)} if team else ())}
         if (machine := self._project.target.machine) is not None:
             keys.add((Scope.PLACE, ""))
         held = accounts.readable(self._api, self._location.system, keys)

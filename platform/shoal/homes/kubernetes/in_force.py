@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigError, InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.kubernetes.applied import (
@@ -26,7 +26,7 @@ from shoal.homes.kubernetes.applied import (
 )
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import PROJECT
+from shoal.homes.kubernetes.names import PROJECT, Json
 from shoal.homes.kubernetes.structure import read, written
 from shoal.project.loading import Project, defaults, load
 from shoal.project.policy import Policy
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
     from shoal.homes.kubernetes.caches import Cache
 
-Json = Mapping[str, Any]
 _log = logging.getLogger("shoal.homes")
 
 

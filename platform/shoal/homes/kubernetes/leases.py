@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import NotFoundError, StaleRecordError
-from shoal.homes.kubernetes.names import LEASE
-from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.names import LEASE, Object
 
 if TYPE_CHECKING:  # which needs a client of HTTP
     from shoal.homes.kubernetes.api import Api

@@ -14,8 +14,8 @@ from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.base import Wrote
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError
-from shoal.homes.kubernetes.names import HEAD, POD, ROLE, WORKER, head_of, runner_of
-from shoal.homes.kubernetes.objects import Object, status_of
+from shoal.homes.kubernetes.names import HEAD, POD, ROLE, WORKER, Object, head_of, runner_of
+from shoal.homes.kubernetes.objects import status_of
 from shoal.homes.kubernetes.sight import waits_for
 
 _ROLES = {Wrote.ANYBODY: (HEAD, WORKER), Wrote.HEAD: (HEAD,), Wrote.WORKERS: (WORKER,)}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import Any
 
 from shoal.homes.kubernetes.applied import Applied, name_of, project_object
 from shoal.homes.kubernetes.definitions import definitions
@@ -37,6 +36,7 @@ from shoal.homes.kubernetes.names import (
     REPORT,
     RUNNER_ACCOUNT,
     USER,
+    Object,
     account_of,
 )
 from shoal.homes.kubernetes.quantities import spelled
@@ -46,7 +46,6 @@ from shoal.project.policy import Limits, Policy, Subject
 from shoal.project.targets import Beside, Cloud
 from shoal.project.yamlfile import Fault, raise_faults
 
-Object = dict[str, Any]
 Whom = Mapping[str, str]
 RIGHTS = "shoal-user"  # the Role of a user in their namespace
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]  # as the API server has it, to be written
+Json = Mapping[str, Any]  # the same, to be read
 
 GROUP = "shoal.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
-LONGEST = 40  # characters of a cluster's name: what is derived from it stays within 63
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from shoal.governor.actions import Scope
 from shoal.governor.ends import End
-from shoal.homes.kubernetes.names import ACCOUNT, ASKED_AS, CLUSTER, REPORT, RUNNER, account_of
+from shoal.homes.kubernetes.names import ACCOUNT, ASKED_AS, CLUSTER, REPORT, RUNNER, Json, Object, account_of
 from shoal.homes.kubernetes.structure import read, written
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.codec import plain
@@ -26,8 +26,6 @@ from shoal.model.workload import Engine, Group, Plan, ScriptRun, Size, Timeouts,
 from shoal.quota.account import Account
 from shoal.units import Bytes, Seconds
 
-Object = dict[str, Any]
-Json = Mapping[str, Any]
 EVENTS = 48  # the most that a history keeps
 LINES = 40  # the most of an ended head's log that its record keeps
 

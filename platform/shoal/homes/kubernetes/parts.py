@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from shoal.errors import ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.dressing import dressed
-from shoal.homes.kubernetes.names import POD, REPORT, SERVICE
-from shoal.homes.kubernetes.objects import LINES, Object, last_lines, report_object, spec_of
+from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
+from shoal.homes.kubernetes.objects import LINES, last_lines, report_object, spec_of
 from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas

@@ -31,11 +31,12 @@ from shoal.homes.kubernetes.names import (
     SLOT,
     STATUS_PORT,
     WORKER,
+    Object,
     head_of,
     runner_of,
     worker_of,
 )
-from shoal.homes.kubernetes.objects import Object, owned_by
+from shoal.homes.kubernetes.objects import owned_by
 from shoal.homes.kubernetes.tending import Slot
 from shoal.machine.processes import MARK
 from shoal.model.cluster import Cluster

@@ -14,15 +14,25 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from shoal.errors import InfrastructureError, NotFoundError, RefusedError, StaleRecordError
 from shoal.governor.actions import Scope
-from shoal.governor.ports import Key
+from shoal.governor.ports import AccountKey
 from shoal.homes.kubernetes.caches import slim
 from shoal.homes.kubernetes.errors import RightsError
-from shoal.homes.kubernetes.names import ADMITTED, GOVERNOR, GROUP, MANAGED, OF_PROJECT, OF_SYSTEM, QUOTA
+from shoal.homes.kubernetes.names import (
+    ADMITTED,
+    GOVERNOR,
+    GROUP,
+    MANAGED,
+    OF_PROJECT,
+    OF_SYSTEM,
+    QUOTA,
+    Json,
+    Object,
+)
 from shoal.homes.kubernetes.quantities import amount, spelled
 from shoal.homes.kubernetes.structure import read, written
 from shoal.project.targets import Beside
@@ -31,8 +41,6 @@ from shoal.quota.account import Account, Amounts
 if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
 
-Object = dict[str, Any]
-Json = Mapping[str, Any]
 _log = logging.getLogger("shoal.homes")
 _ENTRIES, _COUNT = f"{GROUP}/admitted", f"{GROUP}/version"  # annotations
 _AGAIN = 60.0  # s until a namespace is tried again whose quota may not be written
@@ -119,7 +127,9 @@ class Quotas:
         self._unlisted = False
         self.pending = False
 
-    def look(self, project: str | None = None, beside: Beside = NOTHING) -> dict[Key, tuple[Account, int]]:
+    def look(
+        self, project: str | None = None, beside: Beside = NOTHING
+    ) -> dict[AccountKey, tuple[Account, int]]:
         """What each counts, with its version. ``project``: the one whose users' they are: `shoal apply` takes a quota
         away with its user. ``beside``: what else each is to give."""
         self.pending, self._beside = False, beside

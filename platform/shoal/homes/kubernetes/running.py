@@ -7,16 +7,12 @@ What it must not do: import a client, or decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from shoal.governor.actions import Seen
 from shoal.governor.ends import Exit
-from shoal.homes.kubernetes.names import RUNNER
+from shoal.homes.kubernetes.names import RUNNER, Json
 from shoal.homes.kubernetes.objects import legible
 from shoal.model.cluster import Cluster
 
-Json = Mapping[str, Any]
 _KILLED = 128 + 9  # as shells count
 _OVER = ("Succeeded", "Failed")
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight, UserWishes
-from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER
+from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER, Json
 from shoal.homes.kubernetes.objects import HeadReport, Spec, end_of, legible
 from shoal.homes.kubernetes.refusals import END, Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
@@ -24,7 +23,6 @@ from shoal.model.codec import plain
 from shoal.model.report import Usage
 from shoal.words import count
 
-Json = Mapping[str, Any]
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _NEVER_IMAGE = ("ErrImageNeverPull", "InvalidImageName")
 # Between two tries a kubelet says the same in other words: what is before the cause.

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.governor.actions import Scope
-from shoal.governor.ports import Key, Sight, Snapshot
+from shoal.governor.ports import AccountKey, Sight, Snapshot
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.attending import Attendances
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.history import History
 from shoal.homes.kubernetes.in_force import InForce
 from shoal.homes.kubernetes.location import Location, namespaces_of_users
-from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, LEASE, OF_CLUSTER
+from shoal.homes.kubernetes.names import ACCOUNT, CLUSTER, LEASE, OF_CLUSTER, Object
 from shoal.homes.kubernetes.objects import (
-    Object,
     Status,
     account_key,
     account_object,
@@ -64,8 +63,8 @@ class ObjectStore:
         self.in_force = InForce(location.system)
         self._swept = 0.0
         self._gone: dict[str, str] = {}  # namespaces of clusters whose object somebody deleted, by uid
-        self._accounts: dict[Key, Object] = {}
-        self._read: dict[Key, tuple[Account, int]] = {}
+        self._accounts: dict[AccountKey, Object] = {}
+        self._read: dict[AccountKey, tuple[Account, int]] = {}
         self._refusals = Refusals()
         there, wrote = watched.quotas.items, watched.quotas.put
         self._quotas = Quotas(api, location.system, lambda: there().values(), wrote)
@@ -106,7 +105,7 @@ class ObjectStore:
             now, quotas | self._read, clusters, sights, dict(view.wishes), machine, bounded, quiet
         )
 
-    def _account(self, key: Key, found: Object) -> tuple[Account, int]:
+    def _account(self, key: AccountKey, found: Object) -> tuple[Account, int]:
         version, known = _version(found), self._read.get(key)
         return known if known is not None and known[1] == version else (account_read(found), version)
 
@@ -140,7 +139,7 @@ class ObjectStore:
 
     # -- the writes -------------------------------------------------------------------------------------
 
-    def write_account(self, key: Key, account: Account, version: int) -> int:
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
         """Replace it if it still has this version (0: there is none)."""
         if key[0] is Scope.QUOTA:
             return self._quotas.write(key[1], account, version)

@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, WORKER
+from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, WORKER, Json
 from shoal.homes.kubernetes.objects import HeadReport
 from shoal.homes.kubernetes.sight import going, over, role, slot_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Group, Plan
-
-Json = Mapping[str, Any]
 
 
 class On(StrEnum):

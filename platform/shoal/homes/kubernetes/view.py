@@ -20,10 +20,9 @@ from shoal.governor.ports import Sight, UserWishes
 from shoal.homes.base import Request, requested
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, user_of
-from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER, POD
+from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER, POD, Object
 from shoal.homes.kubernetes.objects import (
     HeadReport,
-    Object,
     Spec,
     Status,
     cluster_of,

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING
 
 from shoal.homes.kubernetes.caches import Cache, slim_pod
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import ACCOUNT, ADMITTED, CLUSTER, OF_CLUSTER, POD, PROJECT, QUOTA, REPORT
-from shoal.homes.kubernetes.objects import Object
+from shoal.homes.kubernetes.names import (
+    ACCOUNT,
+    ADMITTED,
+    CLUSTER,
+    OF_CLUSTER,
+    POD,
+    PROJECT,
+    QUOTA,
+    REPORT,
+    Object,
+)
 from shoal.homes.kubernetes.sight import cluster_of_pod
 
 if TYPE_CHECKING:

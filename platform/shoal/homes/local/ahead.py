@@ -24,6 +24,7 @@ from shoal.homes.local.periods import LOCAL
 from shoal.machine import paths
 from shoal.machine.crash import CrashPoint, reached
 from shoal.machine.processes import AHEAD, FORKS_WORKERS, LEDGER, MARK
+from shoal.model.homes import HomeKind
 from shoal.project.folders import FILE, find
 
 # What cannot be told later: who looks for a cluster's processes reads what they were started with.
@@ -138,6 +139,6 @@ def _is_this_machine(project: str | Path | None, target: str | None) -> bool:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         said = yaml.load((folder / FILE).read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
         chosen = said["targets"][target or os.environ.get("SHOAL_TARGET") or said["default_target"]]
-        return bool(chosen["home"] == "local" and not chosen.get("store"))
+        return bool(chosen["home"] == HomeKind.LOCAL and not chosen.get("store"))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError):
         return False  # whatever is wrong is told when the files are checked

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError
-from shoal.governor.ends import End, Phase, Pulse, Sentence
+from shoal.governor.ends import End, Phase, Pulse, Sentence, serving
 from shoal.homes.base import Wishes
 from shoal.homes.local.periods import LOCAL
 from shoal.machine import paths
@@ -30,7 +30,6 @@ from shoal.machine.processes import LEDGER, identity
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.stand import Stand
 from shoal.units import Seconds
-from shoal.words import count
 
 if TYPE_CHECKING:
     from shoal.homes.local.decisions import Governing
@@ -138,8 +137,7 @@ class LocalDesk:
             with self._ledger.write() as tx:
                 wishes = tx.wishes(self.id)
                 if wishes.stop is None:
-                    said = f"{count(workers, 'worker')} ready"
-                    self._tell(tx, Pulse(phase=Phase(State.READY, Reason.SERVING, said)))
+                    self._tell(tx, Pulse(phase=serving(workers)))
                     tx.update(self.id, ready_at=tx.now, renewed_at=tx.now, workers=workers)
                 return wishes, tx.get(self.id)
 

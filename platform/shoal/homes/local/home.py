@@ -46,6 +46,7 @@ from shoal.machine.processes import (
 from shoal.model.checks import Check
 from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
+from shoal.model.homes import HomeKind
 from shoal.model.status import Event, HeadStatus
 from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
@@ -58,7 +59,7 @@ from shoal.units import Seconds
 class LocalHome:
     """Clusters of one machine, or of several that share a PostgreSQL ledger."""
 
-    name = "local"
+    name = HomeKind.LOCAL.value
 
     def __init__(self, project: Project, heads: Heads | None = None) -> None:
         self._project = project

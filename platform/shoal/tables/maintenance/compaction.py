@@ -36,7 +36,6 @@ from shoal.tables.reading.equality import files_of
 from shoal.tables.reading.plan import Piece, pack_metadata, pieces_by_file
 from shoal.tables.reading.scan import ScanContext
 from shoal.tables.refs import check_branch
-from shoal.tables.shown import counted
 from shoal.tables.types.partitioning import check_sortable, parse_sorts
 from shoal.tables.types.schemas import check_columns
 from shoal.tables.writing.attempts import current_client, give_up, refuse_in_its_loop
@@ -51,6 +50,7 @@ from shoal.tables.writing.files import (
 from shoal.tables.writing.replace import floating, head
 from shoal.tables.writing.sweep import bare, run_folder, sweep, sweep_run
 from shoal.tables.writing.unsure import UnsureError, commit_surely
+from shoal.words import count
 
 _SORTED_SHARE = 0.25
 """Of a task's memory, what is sorted at a time; with its sorted copy and what is written of it, three times that."""
@@ -161,7 +161,7 @@ def _order(table: Table, name: str, sort_by: Any, zorder_by: Any) -> RowOrder | 
     mixed = arguments.names(zorder_by, "zorder_by", '["x", "y"]')
     if zorder_by is not None and not 2 <= len(mixed) <= 8:
         raise UsageError(
-            f"zorder_by={zorder_by!r} names {counted(len(mixed), 'column')}; a z-order is of 2 to 8.",
+            f"zorder_by={zorder_by!r} names {count(len(mixed), 'column')}; a z-order is of 2 to 8.",
             hint="One column is sorted by: sort_by=.",
         )
     wanted = sorts or [(column, True) for column in mixed]

@@ -20,9 +20,9 @@ from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.maintenance.expiry import expire_snapshots
 from shoal.tables.maintenance.orphans import remove_orphans
 from shoal.tables.maintenance.packing import PackedFile, files_after, pack_small
-from shoal.tables.shown import counted
 from shoal.tables.storage import told
 from shoal.tables.writing.files import TARGET_FILE_BYTES
+from shoal.words import count
 
 _MANY_SNAPSHOTS, _SKEWED = 100, 10.0
 
@@ -157,8 +157,8 @@ def _advice(health: TableHealth) -> list[str]:
         )
     if health.delete_files:
         said.append(
-            f"Every read applies {counted(health.delete_files, 'delete file')} "
-            f"({counted(health.deleted_rows, 'row')}); to apply them once: shoal tables compact {health.table}"
+            f"Every read applies {count(health.delete_files, 'delete file')} "
+            f"({count(health.deleted_rows, 'row')}); to apply them once: shoal tables compact {health.table}"
         )
     if health.expirable_snapshots:
         said.append(
@@ -183,4 +183,4 @@ def _advice(health: TableHealth) -> list[str]:
 
 
 def _are(number: int, one: str) -> str:
-    return f"{counted(number, one)} {'is' if number == 1 else 'are'}"
+    return f"{count(number, one)} {'is' if number == 1 else 'are'}"

@@ -17,7 +17,7 @@ import pyarrow as pa
 from shoal.tables.errors import RuleError
 from shoal.tables.quality.judging import Tally
 from shoal.tables.quality.rules import RuleSet
-from shoal.tables.shown import counted
+from shoal.words import count
 
 PREFIX = "shoal.quality."
 """Of the properties of a snapshot that tell its report."""
@@ -112,7 +112,7 @@ class QualityReport:
 def said(report: QualityReport) -> str:
     """``nyc.flights: 3 of 1,000 rows fail 2 of 3 rules``."""
     broken = sum(r.failed > 0 for r in report.rules)
-    rules, rows = counted(len(report.rules), "rule"), counted(report.rows, "row")
+    rules, rows = count(len(report.rules), "rule"), count(report.rows, "row")
     if report.ok:
         passed = "1 row passes" if report.rows == 1 else f"all {rows} pass"
         return f"{report.table}: {passed} {rules}"
@@ -128,10 +128,10 @@ def details(report: QualityReport, rules: RuleSet, most: int = 5) -> str:
     for found in broken[:most]:
         condition = f" ({found.condition})" if found.condition != found.rule else ""
         lines.append(
-            f"  {found.rule}{condition}: {counted(found.failed, 'row')}{_shown(found, columns.get(found.rule, ()))}"
+            f"  {found.rule}{condition}: {count(found.failed, 'row')}{_shown(found, columns.get(found.rule, ()))}"
         )
     if len(broken) > most:
-        lines.append(f"  and {counted(len(broken) - most, 'more rule')}")
+        lines.append(f"  and {count(len(broken) - most, 'more rule')}")
     return "\n".join(lines)
 
 

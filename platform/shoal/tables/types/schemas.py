@@ -275,8 +275,3 @@ def check_columns(names: Sequence[str], known: Sequence[str], what: str) -> None
                 column=name,
                 similar=similar,
             )
-
-
-def struct_types(schema: Schema) -> dict[str, iceberg.IcebergType]:
-    """Column -> Iceberg type."""
-    return {f.name: f.field_type for f in schema.fields}

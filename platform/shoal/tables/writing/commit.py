@@ -71,7 +71,7 @@ class Landed:
 
 Removal = Callable[[Table], Sequence[DataFile]]
 """Looks at the table as it is now and says which files a replacement takes out, or raises ConflictError."""
-Change = Callable[[Transaction], None]
+_Edit = Callable[[Transaction], None]
 """Further changes of the same commit, such as a wider schema."""
 
 
@@ -95,7 +95,7 @@ class CommitRequest:
     removal: Removal | None = None
     rewrite: Literal["files", "manifests"] | None = None
     """What is put in has the rows of what is taken out, or nothing is, and only the manifests are others."""
-    change: Change | None = None
+    change: _Edit | None = None
     create: Callable[[], Transaction] | None = None
     """Makes the transaction that creates the table, if it is new."""
     even_empty: bool = False

@@ -20,7 +20,7 @@ from shoal.tables.errors import ConflictError, NotSupportedError
 from shoal.tables.pyiceberg_private import DataFile
 from shoal.tables.reading.equality import REWRITE_ALL, files_of
 
-Scope = Callable[[DataFile], bool]
+_Within = Callable[[DataFile], bool]
 
 
 def live_files(table: Table, snapshot_id: int | None) -> dict[str, tuple[DataFile, frozenset[str]]]:
@@ -38,7 +38,7 @@ def head(table: Table, branch: str) -> int | None:
 
 
 def _removal(
-    base: Table, name: str, branch: str, scope: Scope, what: str
+    base: Table, name: str, branch: str, scope: _Within, what: str
 ) -> Callable[[Table], Sequence[DataFile]]:
     base_head = head(base, branch)
     before = {p: v for p, v in live_files(base, base_head).items() if scope(v[0])}
