@@ -167,6 +167,21 @@ def test_a_broken_project_is_told_with_every_fault(bare: Any, command: Command) 
         assert fault in answer.err + answer.out
 
 
+def test_a_fault_in_the_settings_keeps_nobody_from_seeing_and_ending_clusters(bare: Any) -> None:
+    bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: local}}\ncolour: red\n")
+    for call in (("ls", "-o", "json"), ("down", "gone"), ("why", "gone"), ("logs", "gone"), ("wait", "gone")):
+        answer = bare.quick(*call)
+        assert "shoal.yaml:3: colour: is not a known key" in answer.err, answer
+        if call[0] == "ls":
+            assert (answer.code, answer.json) == (OK, [])
+        else:
+            assert "gone" in answer.err, "it was looked for"
+    for call in (("plan", "etl"), ("quota",)):
+        answer = bare.quick(*call)
+        assert answer.code == USAGE, answer
+        assert "shoal.yaml:3: colour" in answer.err
+
+
 @pytest.mark.parametrize("text", ["", "\0\1\2", "- a list\n", "a: [1", "a: &x [*x]\n", "\xff\xfe"], ids=repr)
 def test_a_project_file_that_is_no_such_thing_is_told(bare: Any, text: str) -> None:
     bare.write("shoal.yaml", "").write_bytes(text.encode("latin-1"))

@@ -46,7 +46,7 @@ def complete_clusters(incomplete: str) -> Iterable[str]:
     from shoal.homes.choose import open_home
     from shoal.project.loading import load
 
-    home = open_home(load(tolerant=True))
+    home = open_home(load(looking=True))
     return sorted(c.name for c in home.clusters(owner=home.user()) if c.name.startswith(incomplete))
 
 

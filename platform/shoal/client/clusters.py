@@ -94,8 +94,7 @@ def connect(
     name: str, *, target: str | None = None, project: str | Path | None = None
 ) -> DaskCluster | SparkCluster:
     """A handle on your live cluster of that name. Closing or dropping it disconnects, and the cluster stays."""
-    opened = open_project(project, target)
-    home = open_home(opened)
+    home = open_home(open_project(project, target, looking=True))
     cluster = find(home, name)
     handle = _handle(home, cluster, owns=False, quiet=True, progress=True)
     return handle.wait()
@@ -242,7 +241,7 @@ def _import(module: str) -> None:
 
 def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskCluster | SparkCluster | None:
     """The cluster that `shoal submit` brought up for this script, if it is of this engine."""
-    home = open_home(open_project(options.get("project"), options.get("target")))
+    home = open_home(open_project(options.get("project"), options.get("target"), looking=True))
     cluster = find(home, name)
     if cluster.plan.engine is not engine:
         return None
@@ -299,9 +298,14 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
     )
 
 
-def open_project(folder: str | Path | None = None, target: str | None = None) -> Project:
-    """The project in force, with its catalog made the one that tables are read from."""
-    project = load(Path(folder) if folder is not None else None, target, tolerant=True)
+def open_project(
+    folder: str | Path | None = None, target: str | None = None, *, looking: bool = False
+) -> Project:
+    """The project in force, with its catalog made the one that tables are read from.
+
+    ``looking``: for what has to work with faults in ``shoal.yaml``, too (see :func:`shoal.project.loading.load`).
+    """
+    project = load(Path(folder) if folder is not None else None, target, tolerant=True, looking=looking)
     if project.faults and project.faults not in _warned:
         _warned.add(project.faults)
         lines = "\n".join(f"  {fault}" for fault in project.faults)

@@ -9,12 +9,19 @@ What it must not do: read a project before a table is asked for.
 from __future__ import annotations
 
 from shoal.errors import UsageError
+from shoal.project.folders import FILE
 from shoal.project.loading import Project, load
+from shoal.project.yamlfile import raise_faults
 from shoal.tables.catalogs.opening import CatalogSettings, use
 
 
 def catalog_of(project: Project) -> CatalogSettings | None:
-    """What the project's target says of the catalog; None where it says nothing."""
+    """What the project's target says of the catalog; None where it says nothing.
+
+    Raises:
+        ConfigError: there are faults in ``shoal.yaml``, which might be about the catalog.
+    """
+    raise_faults([fault for fault in project.faults if fault.file == FILE])
     said = project.target.catalog
     if said is None:
         return None

@@ -8,7 +8,6 @@ What it must not do: decide on anything, or connect to anything.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import psutil
 from pydantic import Field
 
-from shoal.errors import ConfigError, NotFoundError, UsageError
+from shoal.errors import ConfigError, NotFoundError
 from shoal.project import templates as _templates
 from shoal.project.folders import FILE
 from shoal.project.folders import defaults as defaults
@@ -27,7 +26,8 @@ from shoal.project.settings import Checked
 from shoal.project.tables import TablePolicy
 from shoal.project.targets import Image, Machine, Mount, Prices, Target
 from shoal.project.templates import Template
-from shoal.project.yamlfile import Document, Fault, check, raise_faults, read
+from shoal.project.variables import UnsetVariableError, with_catalog, with_store
+from shoal.project.yamlfile import Document, Fault, check, dotted, raise_faults, read
 from shoal.units import Bytes
 from shoal.words import did_you_mean, listed, sentence
 
@@ -90,7 +90,9 @@ class Project:
         return found
 
 
-def load(folder: Path | None = None, target: str | None = None, *, tolerant: bool = False) -> Project:
+def load(
+    folder: Path | None = None, target: str | None = None, *, tolerant: bool = False, looking: bool = False
+) -> Project:
     """Load and check the project in ``folder`` (default: :func:`find`), for ``target``.
 
     The target is chosen by ``target``, else by the environment's ``SHOAL_TARGET``, else by
@@ -98,7 +100,9 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     taken from the shipped defaults.
 
     ``tolerant``: a fault in ``clusters/`` or ``images/`` is not an error before its template is asked for, one in
-    ``policies/`` not before somebody's limits are; what runs can be looked at and ended without them.
+    ``policies/`` not before somebody's limits are; what runs can be looked at and ended without them. ``looking``: nor
+    is one in ``shoal.yaml``, where what is right in it tells for certain where clusters are; that is all that the
+    target has then, and nobody has limits.
 
     Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
     without a ``shoal.yaml``.
@@ -111,19 +115,31 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
     images = _images(root, faults)
     templates = _all_templates(root, settings, images, faults)
     policy = _policy(root, settings, faults)
-    tolerable = [fault for fault in faults if _is_tolerable(fault)] if tolerant else []
-    if len(tolerable) < len(faults):
+    tolerable = [fault for fault in faults if _is_tolerable(fault)] if tolerant or looking else []
+    partly = len(tolerable) < len(faults)
+    if partly and not looking:
         raise_faults(faults)
+    if partly:
+        settings, tolerable = _places(root, faults, target), sorted(set(faults))
     if tolerable:
         at_fault = {fault.file for fault in tolerable}
         sound = IMAGES not in at_fault
         templates = {name: each for name, each in templates.items() if sound and each.where not in at_fault}
         wrong = tuple(
-            fault for fault in tolerable if fault.file.startswith("policies/") and fault.wrong != _UNREAD
+            fault
+            for fault in tolerable
+            if (partly or fault.file.startswith("policies/")) and fault.wrong != _UNREAD
         )
         policy = replace(policy, faults=wrong)
     assert settings is not None
     chosen = _choose(settings, target)
+    try:
+        chosen = with_catalog(chosen)
+    except UnsetVariableError as error:
+        if not looking:
+            raise
+        tolerable.append(_fault_of(root, error))
+        chosen = chosen.model_copy(update={"catalog": None})
     references = {name: image.reference for name, image in images.items()} | dict(chosen.images)
     chosen = chosen.model_copy(update={"images": references})
     return Project(
@@ -137,6 +153,41 @@ def load(folder: Path | None = None, target: str | None = None, *, tolerant: boo
         tuple(tolerable),
         settings.tables,
     )
+
+
+def _places(root: Path, faults: list[Fault], target: str | None) -> _Settings:
+    """The targets whose place ``shoal.yaml`` tells in spite of its faults.
+
+    Raises:
+        ConfigError: the one that is asked for is not among them.
+    """
+    from shoal.project.looking import beginning, places
+
+    document = read(root / FILE, FILE, [])
+    if document is None:
+        try:
+            document = beginning((root / FILE).read_text(encoding="utf-8"), FILE)
+        except (OSError, UnicodeDecodeError):
+            raise_faults(faults)
+    also: list[Fault] = []  # of what is not YAML as a whole nothing else is known yet
+    if document is not None:
+        check(_Settings, document, also)
+    data = places(document, [*faults, *also]) if document is not None else {"targets": {}}
+    named = target or os.environ.get("SHOAL_TARGET") or data["default_target"]
+    settings = check(_Settings, Document(FILE, data, {}), []) if named in data["targets"] else None
+    if settings is None:
+        raise_faults(faults)
+    assert settings is not None
+    return _named(settings)
+
+
+def _fault_of(root: Path, error: UnsetVariableError) -> Fault:
+    """The same, as a fault of the file's line."""
+    path, name = tuple(error.values["path"]), error.values["variable"]
+    wrong = f"needs the environment variable {name}, which is not set"
+    document = read(root / FILE, FILE, [])
+    line = document.line(path) if document is not None else 1
+    return Fault(FILE, line, dotted(path), wrong, f"set {name}, or write ${{{name}:-default}}")
 
 
 def _is_tolerable(fault: Fault) -> bool:
@@ -188,6 +239,11 @@ def _settings(root: Path, faults: list[Fault]) -> _Settings | None:
                 ("default_target",), wrong, did_you_mean(settings.default_target, settings.targets)
             )
         )
+    return _named(settings)
+
+
+def _named(settings: _Settings) -> _Settings:
+    """Each target with its name."""
     named = {name: target.model_copy(update={"name": name}) for name, target in settings.targets.items()}
     return settings.model_copy(update={"targets": named})
 
@@ -210,37 +266,7 @@ def _choose(settings: _Settings, target: str | None) -> Target:
             hint=sentence(did_you_mean(name, settings.targets)),
             name=name,
         )
-    chosen = settings.targets[name]
-    update: dict[str, Any] = {"store": _expand(chosen.store, f"targets.{name}.store")}
-    if chosen.catalog:
-        place = f"targets.{name}.catalog"
-        update["catalog"] = chosen.catalog.model_copy(
-            update={
-                "uri": _expand(chosen.catalog.uri, f"{place}.uri"),
-                "warehouse": _expand(chosen.catalog.warehouse, f"{place}.warehouse"),
-                "credentials": _expand(chosen.catalog.credentials, f"{place}.credentials"),
-                "properties": {
-                    key: _expand(value, f"{place}.properties.{key}")
-                    for key, value in chosen.catalog.properties.items()
-                },
-            }
-        )
-    return chosen.model_copy(update=update)
-
-
-def _expand(text: str | None, place: str) -> str | None:
-    """``${NAME}`` and ``${NAME:-default}`` from the environment, so that secrets stay out of files."""
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
-            raise UsageError(
-                f"{FILE}: {place} needs the environment variable {match[1]}, which is not set",
-                hint=f"Set {match[1]}, or write ${{{match[1]}:-default}}.",
-            )
-        return found
-
-    return None if text is None else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
+    return with_store(settings.targets[name])
 
 
 def _part(root: Path, name: str) -> Path:

@@ -72,11 +72,11 @@ def ls(
 
 
 def open_target(project: Any, target: str | None) -> Home:
-    """The home of the project's target."""
+    """The home of the project's target, to see clusters and to end them."""
     from shoal.client.clusters import open_project
     from shoal.homes.choose import open_home
 
-    return open_home(open_project(project, target))
+    return open_home(open_project(project, target, looking=True))
 
 
 def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, HeadStatus | None]]:

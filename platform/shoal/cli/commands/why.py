@@ -40,7 +40,7 @@ def why(
     from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
 
-    opened = open_project(project, target)
+    opened = open_project(project, target, looking=True)
     home = open_home(opened)
     cluster = find(home, name, ended=True)
     history = home.history(cluster.id)
