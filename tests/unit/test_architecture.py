@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -108,12 +109,42 @@ def test_each_stop_of_the_tour_is_called_by_the_one_before_but_for_one_climb_bac
     assert climbs == [("planning", "client")]
 
 
-def test_what_the_tour_names_of_an_engine_leads_to_the_forked_worker() -> None:
+# What is started by its name: the module that names it, and how.
+BY_NAME = {
+    "main": ("homes/local/ahead.py", r'"shoal\.head", cluster_id, engine, "local", \*more'),
+    "dask_setup": ("engines/dask/host.py", r'"distributed\.worker\.preload": \[WORKER_SETUP\]'),
+}
+
+
+def test_what_the_tour_names_is_called_by_what_it_names_before() -> None:
+    """In the order in which it is read; the first one is called by the user."""
+    stops = [(file, path) for _, named in tour() for file, path in named]
+    for at, (file, path) in enumerate(stops[1:], start=1):
+        if path in BY_NAME:
+            caller, how = BY_NAME[path]
+            assert re.search(how, (PACKAGE / caller).read_text()), path
+            assert PACKAGE / caller in [earlier for earlier, _ in stops[:at]]
+            continue
+        name = path.split(".")[0]
+        users = [earlier for earlier, _ in stops[:at] if uses(earlier, name)]
+        assert users, f"nothing on the tour before it uses {path} of {file}"
+
+
+def uses(file: Path, name: str) -> bool:
+    """Whether a module imports or calls what is called so."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    return any(
+        name == (node.id if isinstance(node, ast.Name) else getattr(node, "name", ""))
+        for node in nodes
+        if isinstance(node, (ast.Name, ast.alias))
+    )
+
+
+def test_the_tour_ends_in_a_forked_worker() -> None:
     room, named = tour()[-1]
-    names = [file.stem for file, _ in named]
-    assert names == ["host", "forking", "worker_setup"]
-    assert "worker_setup" in (PACKAGE / room / "dask" / "security.py").read_text()
-    assert "WORKER_SETUP" in (PACKAGE / room / "dask" / "host.py").read_text()
+    assert [file.stem for file, _ in named] == ["forking", "host", "worker_setup"]
+    setup = importlib.import_module(f"shoal.{room}.dask.security").WORKER_SETUP
+    assert setup == f"shoal.{room}.dask.worker_setup"
 
 
 def types_named(source: str) -> Iterator[str]:

@@ -89,6 +89,16 @@ def test_contributing_says_how_long_each_target_of_make_takes() -> None:
     assert said == targets_of_make() - parts - {"help"}
 
 
+def test_the_docs_say_what_each_folder_of_tests_is_for() -> None:
+    told = re.findall(
+        r"`tests/(\w+)`", (ROOT / "docs/contributing.md").read_text().split("## Where a test lies")[1]
+    )
+    there = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert there <= set(told)
+    budget = tomllib.loads((ROOT / "tests/budget.toml").read_text())["minutes"]
+    assert set(budget) == {name for name in there if any((ROOT / "tests" / name).glob("test_*.py"))}
+
+
 def test_a_part_of_the_soak_tells_its_length(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     soak = load("surface/write_soak.py")
     monkeypatch.setattr(soak, "RESULTS", tmp_path)
