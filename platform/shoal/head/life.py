@@ -22,9 +22,9 @@ from shoal.engines.packages import install
 from shoal.engines.port import EngineHost, Sample, Site
 from shoal.engines.watch import Watch
 from shoal.errors import InfrastructureError, ShoalError
-from shoal.governor.ends import Sentence, ahead, due, serving
-from shoal.head.adapt import Adapt
+from shoal.governor.ends import Sentence, ahead, due
 from shoal.head.effort import Effort
+from shoal.head.serving import News, Scaling, counts
 from shoal.head.status import StatusServer
 from shoal.homes.base import Wishes
 from shoal.machine.crash import CrashPoint, reached
@@ -33,9 +33,8 @@ from shoal.model.cluster import FAILURES, Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import Usage
 from shoal.model.status import HeadStatus, NextEnd
-from shoal.model.workload import Engine, Plan
+from shoal.model.workload import Engine
 from shoal.units import Bytes, Seconds
-from shoal.words import count
 
 if TYPE_CHECKING:
     from shoal.homes.base import Desk
@@ -153,11 +152,7 @@ class Head:
         timeouts = self._cluster.plan.timeouts
         self._watch = Watch.begin(time.monotonic())
         effort = Effort(self._site.tree(), timeouts, self._look, time.monotonic())
-        group = self._cluster.plan.groups[0]
-        adapt = Adapt(group.minimum, group.maximum) if group.minimum < group.maximum else None
-        first, wanted = group.name, dict[str, int]()
-        had, retired = _counts(self._cluster.plan), frozenset[str]()
-        ready, noted = self._look.workers, (self._look.restarts, self._look.note)
+        news, scaling = News(self._desk, self._look), Scaling(engine, self._desk)
         while True:
             self._sleep()
             reached(CrashPoint.HEAD_SERVING)
@@ -172,60 +167,17 @@ class Head:
             self._ends_in = ahead(self._watch.pulse(self._since, now), timeouts)
             if look is not None:
                 self._note(look)
-                if look.note and (news := (look.restarts, look.note)) != noted:
-                    with _tried_again("telling of a restart"):
-                        self._desk.say(Reason.WORKER_RESTARTED, look.note, State.READY)
-                        noted = news
-                if look.workers not in (ready, 0) and look.workers == self._cluster.plan.workers:
-                    with _tried_again("telling how many workers there are"):
-                        state, reason, said = serving(look.workers)
-                        self._desk.say(reason, said, state)
-                        ready = look.workers
-                if retired != (names := frozenset(look.retired)):
-                    with _tried_again("telling who is retired"):
-                        self._desk.retired(names)
-                        retired = names
-            for name, many in wanted.items() if look is not None else ():
-                there = look.groups.get(name, look.workers) if look is not None else many
-                if there <= many < had[name]:
-                    # They are gone: now, and not before, others may have what they held; then it is told.
-                    with _tried_again("giving back"):
-                        self._desk.resize(many, name)
+                news.tell(look)
+                scaling.give_back(look)
             wishes = self._wishes()
             if wishes.stop is not None:
                 return wishes.stop, wishes.message
             if wishes.longest is not None:
                 timeouts = self._cluster.plan.timeouts.lasting(Seconds(wishes.longest))
-            asked = {} if wishes.workers is None else {first: wishes.workers}
-            for name, many in (asked | dict(wishes.groups)).items():
-                if wanted.get(name) == many:
-                    continue
-                if name == first:
-                    adapt = None  # a person said how many: from now on it stays at that
-                with _tried_again("following a wish"):
-                    self._desk.look()  # what counts may have grown with the wish
-                    wanted[name] = many
-                    engine.scale(many, name)
-            counts = _counts(self._cluster.plan)
-            if adapt is not None and look is not None:
-                # What the work could use, less what other groups give: these have as many as a person says.
-                desired = engine.desired()
-                if desired is not None:
-                    desired -= sum(counts.values()) - counts[first]
-                adapt, target = adapt.seen(counts[first], desired, now)
-                if target is not None and target > counts[first]:
-                    with _tried_again("growing"):
-                        self._desk.resize(target)
-                elif target is not None:
-                    wanted[first] = target
-                    engine.scale(target)
-            have, had = had, _counts(self._cluster.plan)
-            if (
-                adapt is not None and had[first] > have[first]
-            ):  # what it asked for was granted, just now or meanwhile
-                _log.info("grows from %s to %s", have[first], count(had[first], "worker"))
-                wanted[first] = had[first]
-                engine.scale(had[first])
+            scaling.follow(wishes)
+            if look is not None:
+                scaling.adapt(now)
+            scaling.grow()
             if (end := due(self._watch.pulse(self._since, now), timeouts)) is not None:
                 return end
 
@@ -284,7 +236,7 @@ class Head:
         before = self._look.workers if self._samples else self._cluster.plan.workers
         self._worker_seconds += before * (now - self._seen)
         if look.groups:
-            there = self._look.groups if self._samples else _counts(self._cluster.plan)
+            there = self._look.groups if self._samples else counts(self._cluster.plan)
             for name, many in there.items():
                 self._group_seconds[name] = self._group_seconds.get(name, 0.0) + many * (now - self._seen)
         self._seen = now
@@ -331,20 +283,6 @@ class Head:
         if self._phase is State.STARTING:
             # A start may wait for minutes; leave it at once, and let _end tidy up after it.
             raise _ToldToEnd
-
-
-def _counts(plan: Plan) -> dict[str, int]:
-    """Workers by group."""
-    return {group.name: group.count for group in plan.groups}
-
-
-@contextmanager
-def _tried_again(what: str) -> Iterator[None]:
-    """A home that does not answer now is no reason to end: the next look does it."""
-    try:
-        yield
-    except InfrastructureError as error:
-        _log.warning("%s failed, trying again: %s", what, error)
 
 
 def _engine(engine: Engine, site: Site) -> EngineHost:

@@ -52,9 +52,25 @@ def _age(said: str) -> float:
 
 def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], str]) -> Iterable[Check]:
     """Nothing is connected to before a check is called."""
+    its = _Checks(api, location, namespace)
+    return [
+        ("API server", its.server),
+        ("resource definitions", its.definitions),
+        ("applied project", its.project),
+        ("rights", its.rights),
+        ("access", its.access),
+        ("governor", its.governor),
+    ]
 
-    def server() -> str:
-        answer = api().get("/version")
+
+class _Checks:
+    """What is proved of one API server, as this account sees it."""
+
+    def __init__(self, api: Callable[[], Api], location: Location, namespace: Callable[[], str]) -> None:
+        self._api, self._location, self._namespace = api, location, namespace
+
+    def server(self) -> str:
+        answer = self._api().get("/version")
         version = int(answer["major"]), int("".join(each for each in answer["minor"] if each.isdigit()))
         if version < OLDEST:
             raise Failed(
@@ -62,43 +78,37 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
                 "ValidatingAdmissionPolicy",
                 "Upgrade it, or choose another context in shoal.yaml.",
             )
-        return f"{answer['gitVersion']} at {api().server}"
+        return f"{answer['gitVersion']} at {self._api().server}"
 
-    def definitions() -> str:
+    def definitions(self) -> str:
         try:
-            served = {each["name"] for each in api().get(f"/apis/{API_VERSION}")["resources"]}
+            served = {each["name"] for each in self._api().get(f"/apis/{API_VERSION}")["resources"]}
         except NotFoundError:
             served = set()
-        others = {each["version"] for each in _group()} - {VERSION}
+        others = {each["version"] for each in self._group()} - {VERSION}
         if others and not served:
             raise Failed(
-                f"{api().server} has our resources in {listed(sorted(others))}, and this Shoal speaks {VERSION}",
+                f"{self._api().server} has our resources in {listed(sorted(others))}, and this Shoal speaks {VERSION}",
                 "pip install --upgrade 'shoal[kubernetes]'",
             )
         absent = [kind.plural for kind in OURS if kind.plural not in served]
         if absent:
             raise Failed(
-                f"{api().server} does not know {', '.join(absent)} ({API_VERSION})",
+                f"{self._api().server} does not know {', '.join(absent)} ({API_VERSION})",
                 "An administrator runs: shoal apply",
             )
         return f"{API_VERSION}: {', '.join(kind.plural for kind in OURS)}"
 
-    def _group() -> Any:
+    def project(self) -> str:
         try:
-            return api().get(f"/apis/{GROUP}")["versions"]
-        except NotFoundError:
-            return []
-
-    def project() -> str:
-        try:
-            found, _ = api().list(PROJECT.path(location.system))
+            found, _ = self._api().list(PROJECT.path(self._location.system))
         except (RightsError, NotFoundError) as error:
             raise Failed(
                 f"what is in force cannot be read: {error.message}",
                 "An administrator runs `shoal apply`, which gives the right to.",
             ) from error
         if not found:
-            error_ = NotAppliedError(location.system)
+            error_ = NotAppliedError(self._location.system)
             raise Failed(error_.message, error_.hint)
         told = []
         for each in found:
@@ -113,55 +123,51 @@ def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], s
             told.append(f"{name}, generation {status.in_force}")
         return f"in force: {listed(told)}"
 
-    def rights() -> str:
+    def rights(self) -> str:
         lacking = []
         for verb, resource, group, sub in _NEEDED:
-            asked = {"namespace": namespace(), "verb": verb, "resource": resource, "group": group}
+            asked = {"namespace": self._namespace(), "verb": verb, "resource": resource, "group": group}
             review = {"spec": {"resourceAttributes": asked | ({"subresource": sub} if sub else {})}}
-            if not api().create(_ASKED, review)["status"]["allowed"]:
+            if not self._api().create(_ASKED, review)["status"]["allowed"]:
                 lacking.append(f"{verb} {resource}{'/' + sub if sub else ''}")
         if lacking:
             raise Failed(
-                f"in namespace {namespace()} this account may not: {', '.join(lacking)}",
+                f"in namespace {self._namespace()} this account may not: {', '.join(lacking)}",
                 "An administrator names you in policies/users.yaml (with `subjects:`), then: shoal apply",
             )
-        return f"all that is needed, in namespace {namespace()}"
+        return f"all that is needed, in namespace {self._namespace()}"
 
-    def access() -> str:
+    def access(self) -> str:
         try:
-            api().get(SECRET.path(namespace(), ACCESS))
+            self._api().get(SECRET.path(self._namespace(), ACCESS))
         except RightsError as error:
             raise Failed(
-                f"this account may not read Secret {ACCESS} in {namespace()}: nothing can be connected to",
+                f"this account may not read Secret {ACCESS} in {self._namespace()}: nothing can be connected to",
                 "An administrator runs: shoal apply",
             ) from error
         except NotFoundError:
             return f"Secret {ACCESS} comes with the first cluster"
-        return f"Secret {ACCESS} in namespace {namespace()}"
+        return f"Secret {ACCESS} in namespace {self._namespace()}"
 
-    def governor() -> str:
-        path = LEASE.path(location.system, GOVERNOR)
-        fix = f"An administrator looks at it: kubectl describe deployment {GOVERNOR} --namespace {location.system}"
+    def governor(self) -> str:
+        system = self._location.system
+        path = LEASE.path(system, GOVERNOR)
+        fix = f"An administrator looks at it: kubectl describe deployment {GOVERNOR} --namespace {system}"
         try:
-            seen = str(api().get(path)["spec"].get("renewTime", "never"))
+            seen = str(self._api().get(path)["spec"].get("renewTime", "never"))
         except (RightsError, NotFoundError) as error:
-            raise Failed(
-                f"no governor is seen in namespace {location.system}: {error.message}", fix
-            ) from error
+            raise Failed(f"no governor is seen in namespace {system}: {error.message}", fix) from error
         if _age(seen) > BEAT:  # by another machine's clock: whether it beats is seen here
             begin = time.monotonic()
-            while (now := str(api().get(path)["spec"].get("renewTime", "never"))) == seen:
+            while (now := str(self._api().get(path)["spec"].get("renewTime", "never"))) == seen:
                 if time.monotonic() - begin > BEAT:
                     raise Failed(f"the governor was last seen {seen}, and said nothing for {BEAT:.0f} s", fix)
                 time.sleep(0.5)
             seen = now
-        return f"last seen {seen} in namespace {location.system}"
+        return f"last seen {seen} in namespace {system}"
 
-    return [
-        ("API server", server),
-        ("resource definitions", definitions),
-        ("applied project", project),
-        ("rights", rights),
-        ("access", access),
-        ("governor", governor),
-    ]
+    def _group(self) -> Any:
+        try:
+            return self._api().get(f"/apis/{GROUP}")["versions"]
+        except NotFoundError:
+            return []

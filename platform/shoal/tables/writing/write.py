@@ -65,7 +65,7 @@ Mode = Literal["append", "overwrite", "overwrite_partitions", "upsert"]
 OnEmpty = Literal["pass", "snapshot", "fail"]
 
 
-def write_table(
+def write_table(  # noqa: PLR0915 - what a try may leave depends on the order of all of it
     df: dd.DataFrame | pd.DataFrame | pa.Table,
     name: str,
     mode: Mode = "append",
