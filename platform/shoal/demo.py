@@ -33,6 +33,7 @@ from shoal.machine.loopback import spare
 from shoal.machine.processes import identity
 from shoal.project import loading as project
 from shoal.units import Seconds
+from shoal.words import count
 
 FLOW = Path("flows") / "nyc_flights.py"
 _SERVER = "prefect.server.api.server:create_app"  # in the command line of Prefect's own local API
@@ -238,10 +239,10 @@ def as_text(result: dict[str, Any], report: RunReport, took: Seconds, width: int
         console.print(table, soft_wrap=False)
         console.print(report.total())
         for name, its in result["tables"].items():
-            console.print(f"{name}: {its['snapshots']} snapshots, uuid {its['uuid']}")
+            console.print(f"{name}: {count(its['snapshots'], 'snapshot')}, uuid {its['uuid']}")
         console.print(
-            f"Real: Dask in processes {real['worker_pids']}, {real['files']} files of nyc.flights written by "
-            f"{len(real['writers'])} workers, Spark in a JVM of process {real['jvm_pid']}"
+            f"Real: Dask in processes {real['worker_pids']}, {count(real['files'], 'file')} of nyc.flights written by "
+            f"{count(len(real['writers']), 'worker')}, Spark in a JVM of process {real['jvm_pid']}"
         )
         console.print(
             f"Right: {result['flights']:,} flights; counts and sums equal what pandas computes from the raw data"

@@ -228,7 +228,7 @@ def quota(view: Mapping[str, Any]) -> RenderableType:
         ]
     if view["machine"] is not None:
         cores = view["machine"]["cores"]
-        title = "\nThis machine, everybody together" + (f" ({cores:g} cores)" if cores else "")
+        title = "\nThis machine, everybody together" + (f" ({count(cores, 'core')})" if cores else "")
         parts += [Text(title, "bold"), _bars("", view["machine"]["totals"])]
     one = ", ".join(
         f"{what} {written(Resource(what), row['limit'])}" for what, row in view["per_cluster"].items()

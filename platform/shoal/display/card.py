@@ -18,6 +18,7 @@ from shoal.display.report import Report, taken
 from shoal.model.cluster import Cluster, State
 from shoal.model.status import Event, HeadStatus
 from shoal.units import Seconds
+from shoal.words import count
 
 _BADGES = {"Failed": "#b3261e", "Refused": "#b3261e", "Stopped": "#777777"}
 
@@ -142,7 +143,7 @@ def _phase_bars(history: Sequence[Event], cluster: Cluster, now: float) -> str:
 
 def _work(parts: Sequence[PartDone], seconds: float) -> str:
     done, total = counted(parts)
-    shown = f"{done:,} of {total:,} tasks, {Seconds(int(seconds))}"
+    shown = f"{done:,} of {count(total, 'task')}, {Seconds(int(seconds))}"
     left = most_left(parts)
     return f"{bar(done / total if total else 0.0, '#5b8db8')} {escape(f'{shown}; {left}' if left else shown)}"
 

@@ -239,8 +239,9 @@ def _told(job: Etl, found: Batch, result: WriteResult, where: Mapping[str, Any])
     if flow_run.id is not None:
         lines = [f"# {job.name}", "", f"{found.said} → `{job.output}`: {wrote}{failing}.", ""]
         lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in said.items())]
-        rules = result.quality.rules if result.quality is not None else ()
-        lines += ["", *(f"- {r.rule}: {r.failed} of {result.quality.rows} rows fail" for r in rules)]  # type: ignore[union-attr]
+        if (quality := result.quality) is not None:
+            of = f"of {count(quality.rows, 'row')} failed"
+            lines += ["", *(f"- {rule.rule}: {rule.failed} {of}" for rule in quality.rules)]
         publish(f"{slug(job.name)}-result", "\n".join(lines), "What this run wrote")
         publish_report(f"{slug(job.name)}-clusters", **where)
     return said

@@ -20,7 +20,7 @@ from shoal.tables.catalogs.opening import pyiceberg_properties, settings
 from shoal.tables.credentials import on_s3
 from shoal.tables.keys import file_io, hold_secrets
 from shoal.tables.storage import told
-from shoal.words import listed
+from shoal.words import count, listed
 
 KINDS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json"}
 """How a file is read, by the end of its name; text may be packed (``.gz``)."""
@@ -135,7 +135,7 @@ def find(given: str, folder: Path, properties: Mapping[str, str]) -> list[File]:
         chosen = known
     if not chosen:
         raise InputMissingError(
-            f"no file fits the input {given}; there are {len(files)} files in {_shown(given, base)}",
+            f"no file fits the input {given}; of {count(len(files), 'file')} in {_shown(given, base)}",
             hint=f"Such as {listed([f.name for f in files[:3]])}." if files else f"Files end in {_FORMS}.",
             input=given,
         )

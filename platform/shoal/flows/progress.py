@@ -27,7 +27,7 @@ from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.errors import SnapshotNotFoundError, TableNotFoundError
 from shoal.tables.labels import drop_tag, tag
 from shoal.tables.writing.runs import age, in_past
-from shoal.words import listed
+from shoal.words import count, listed
 
 _PREFIX = "shoal.flow."
 _DIGITS, _OF_NAME = 18, 12
@@ -94,8 +94,8 @@ def fresh(files: Sequence[File], done: Done, *, changed_too: bool) -> list[File]
     if changed and not changed_too:
         names = listed([file.name for file in changed[:5]])
         raise InputChangedError(
-            f"{len(changed)} files that were read before have changed since: {names}; reading them again would write "
-            "their unchanged rows twice",
+            f"what was read before has changed since, {count(len(changed), 'file')}: {names}; reading them again would "
+            "write their unchanged rows twice",
             hint="Put new rows into new files; or use mode='upsert' with keys=, which reads changed files again; or "
             "roll the table back to before them (shoal.rollback) and run again.",
             file=changed[0].name,

@@ -15,6 +15,7 @@ from shoal.homes.base import Request
 from shoal.model.cluster import Cluster
 from shoal.model.names import command
 from shoal.model.workload import Engine, Group, Plan
+from shoal.words import count
 
 # What differs: its name, as requested, as it is.
 Unlike = tuple[str, str, str]
@@ -109,7 +110,7 @@ def _parts(wanted: Group, there: Group) -> Iterator[Unlike]:
 
 
 def _size(cores: float, memory: object) -> str:
-    return f"{cores:g} cores, {memory}"
+    return f"{count(cores, 'core')}, {memory}"
 
 
 def _listed(names: Iterable[str]) -> str:

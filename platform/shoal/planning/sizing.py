@@ -176,7 +176,7 @@ def _within(
     """A further group as far as the limits give it, ``beside`` all the others. It starts with its minimum."""
     most, source = _ceiling(limits, group, beside)
     low, high = (int(min(bound, most)) for bound in (group.minimum, group.maximum))
-    reason = f"{group.minimum} to {group.maximum} workers: from template {template.name}"
+    reason = f"{_bounds(group.minimum, group.maximum)}: from template {template.name}"
     lowered: tuple[str, ...] = ()
     if high < group.maximum:
         less = (
@@ -258,11 +258,11 @@ def _workers(workload: Workload, template: Template, limits: Limits, group: Grou
     most, source = _ceiling(limits, group, beside)
     if workload.workers is None:
         asked = (group.minimum, group.maximum)
-        reason = f"{asked[0]} to {asked[1]} workers: from template {template.name}"
+        reason = f"{_bounds(*asked)}: from template {template.name}"
         minimum = max(1, int(min(asked[0], most)))
     else:
         asked = workload.workers
-        reason = f"{asked[0]} to {asked[1]} workers: as requested"
+        reason = f"{_bounds(*asked)}: as requested"
         minimum = asked[0]
     # An upper bound is a permission, not a request: a limit lowers it, and says so.
     maximum = max(minimum, int(min(asked[1], most)))
@@ -276,6 +276,10 @@ def _workers(workload: Workload, template: Template, limits: Limits, group: Grou
         lowered += (f"with {maximum} {_SPILLS}",)
         reason += f"; {lowered[-1]}"
     return _Range(minimum, start, maximum, Why(reason, lowered))
+
+
+def _bounds(low: int, high: int) -> str:
+    return count(high, "worker") if low == high else f"{low} to {count(high, 'worker')}"
 
 
 def _by_data(data: Bytes | None, template: Template, size: Size) -> tuple[int | None, str]:

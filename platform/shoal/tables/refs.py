@@ -29,6 +29,7 @@ from shoal.tables.errors import ConflictError, SnapshotNotFoundError
 from shoal.tables.formats import refuse_newer
 from shoal.tables.storage import told
 from shoal.tables.writing.runs import properties_after
+from shoal.words import count
 
 ID = re.compile(r"-?\d{1,19}")
 """A snapshot's id, as text."""
@@ -184,7 +185,7 @@ def missing(table: Table, name: str, what: str) -> SnapshotNotFoundError:
     """The error for a snapshot, tag or branch that there is not."""
     return SnapshotNotFoundError(
         f"{name} has no {what}.",
-        hint=f"Its branches and tags: {_refs(table)}. Its {len(table.metadata.snapshots)} snapshots: "
+        hint=f"Its branches and tags: {_refs(table)}. Its {count(len(table.metadata.snapshots), 'snapshot')}: "
         f"shoal.snapshots({name!r}).",
     )
 

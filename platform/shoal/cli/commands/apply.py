@@ -44,6 +44,7 @@ def apply(
     from shoal.cli.console import confirm, err, out, write_json
     from shoal.homes.choose import applying
     from shoal.project.loading import load
+    from shoal.words import count
 
     putting = applying(load(Path(project) if project else None, target))
     outlook = putting.outlook()
@@ -53,8 +54,9 @@ def apply(
             out().print(line, markup=False, highlight=False, soft_wrap=True)
     done = False
     if outlook.changes and not dry_run:
-        asked = f"Apply {len(outlook.changes)} changes to {outlook.server}?"
-        done = confirm(asked, yes=yes, unattended=f"{len(outlook.changes)} changes would be applied")
+        many = count(len(outlook.changes), "change")
+        asked = f"Apply {many} to {outlook.server}?"
+        done = confirm(asked, yes=yes, unattended=f"{many} would be applied")
         if done:
             putting.apply(outlook)
     if dry_run or (outlook.changes and not done):

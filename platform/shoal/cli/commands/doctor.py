@@ -192,7 +192,7 @@ class _Proofs:
             need = real(plan(Workload(name), template, limits, opened.target)).memory
             if there.memory is not None and need > there.memory:
                 too_large.append(f"{name} ({need})")
-        said = f"{there.cores:g} cores and {there.memory} for clusters"
+        said = f"{count(there.cores or 0, 'core')} and {there.memory} for clusters"
         if too_large:
             raise Warned(
                 f"{said}: not enough for {', '.join(too_large)}",

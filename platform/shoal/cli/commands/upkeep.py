@@ -116,6 +116,7 @@ def compact(
     from shoal.client.clusters import open_project
     from shoal.tables.maintenance import compaction
     from shoal.units import Bytes
+    from shoal.words import count
 
     open_project(project, target)
     found = compaction.compact(
@@ -135,13 +136,13 @@ def compact(
         size = (
             f"{Bytes(found.bytes)}" if dry_run else f"{Bytes(found.bytes)}, now {Bytes(found.bytes_written)}"
         )
-        say(f"{table}: {found.files:,} files {done} {found.files_written:,} ({size}).")
+        say(f"{table}: {count(found.files, 'file')} {done} {found.files_written:,} ({size}).")
         if found.delete_files:
             say(
-                f"{found.delete_files:,} delete files {'would be' if dry_run else 'are'} applied and removed."
+                f"Applied and removed{' would be' if dry_run else ''}: {count(found.delete_files, 'delete file')}."
             )
         if found.skipped_files:
-            say(f"{found.skipped_files:,} files were changed by others meanwhile, and stay as they are.")
+            say(f"Changed by others meanwhile, and left as they are: {count(found.skipped_files, 'file')}.")
 
 
 def rewrite_manifests(

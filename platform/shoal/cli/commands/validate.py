@@ -21,6 +21,7 @@ from shoal.cli import options as o
 from shoal.cli.checks import Finding, failed, run
 from shoal.model.checks import Check, Failed
 from shoal.model.status import HeadStatus
+from shoal.words import count
 
 if TYPE_CHECKING:
     from shoal.homes.base import Home
@@ -128,7 +129,7 @@ class _Trials:
         planned = self._cluster.plan.workers
         if len(pids) != planned or os.getpid() in pids:
             raise Failed(f"{len(pids)} worker processes, not {planned}", f"shoal logs {self._cluster.name}")
-        return f"{planned} processes of their own"
+        return f"{count(planned, 'process', 'processes')} of their own"
 
     def _dask_compute(self) -> str:
         import dask.array as da

@@ -59,7 +59,7 @@ class DaskHost:
         does = "starting" if self._site.stand.own_workers else "waiting for"
         say(Reason.WORKERS_STARTING, f"{does} {_described(self._site.plan)}")
         many = self._site.plan.workers
-        self._call(self._workers.reach(dict(self._wanted)), deadline, f"{many} workers to register")
+        self._call(self._workers.reach(dict(self._wanted)), deadline, f"{count(many, 'worker')} to register")
         return Endpoint(address, self._site.token, self._dashboard, self._security)
 
     def observe(self) -> Sample | None:

@@ -25,6 +25,7 @@ from shoal.engines.port import Site
 from shoal.engines.watch import ABSENT, DEATHS, DEATHS_WITHIN, Losses
 from shoal.errors import InfrastructureError
 from shoal.machine import measure
+from shoal.words import count
 
 
 class Workers(Counted):
@@ -151,7 +152,7 @@ class Workers(Counted):
         for error in failed:
             if isinstance(error, OSError):
                 raise error
-            told = f"{len(failed)} of {sum(counts.values())} workers did not start: {error}"
+            told = f"{len(failed)} of {count(sum(counts.values()), 'worker')} did not start: {error}"
             raise InfrastructureError(told) from error
 
     async def _remove(self, count: int, group: str) -> None:

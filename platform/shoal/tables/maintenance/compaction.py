@@ -349,7 +349,7 @@ class _Compaction:
                 seconds=0.0,
             )
         raise ConflictError(
-            f"Others changed all {sum(map(len, paths)):,} files of {self.name} that were to be put together.",
+            f"Others changed whatever was to be put together of {self.name}: {count(sum(map(len, paths)), 'file')}.",
             hint="Nothing was changed. Run it again when fewer replace or delete rows of it.",
         )
 

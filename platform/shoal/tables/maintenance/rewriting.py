@@ -25,6 +25,7 @@ from shoal.tables.reading.scan import ScanContext, read_arrow
 from shoal.tables.storage import renewing
 from shoal.tables.types.partitioning import order, own_sort
 from shoal.tables.writing.files import ROW_GROUP_BYTES, WriteContext, Written, write_stream
+from shoal.words import count
 
 READ_BYTES = ROW_GROUP_BYTES
 """In memory, of what is read at a time: a row group of what is written."""
@@ -140,7 +141,8 @@ def _check(group: RewriteGroup, read: int, written: int, table: str) -> None:
     expected = sum(known.values()) if all_known else read
     if not written == read == expected:
         raise StorageError(
-            f"{len({p.path for p in group.pieces})} files of {table} should have {expected:,} rows by their manifests; "
+            f"{count(len({p.path for p in group.pieces}), 'file')} of {table} should have "
+            f"{count(expected, 'row')} by the manifests; "
             f"{read:,} were read and {written:,} written.",
             hint="A file may be damaged: nothing was changed. Go back to a snapshot before it: shoal.rollback().",
         )

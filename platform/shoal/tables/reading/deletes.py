@@ -32,6 +32,7 @@ from shoal.tables.pyiceberg_private import bitmaps as decode
 from shoal.tables.reading.fragments import file_format, opened
 from shoal.tables.reading.plan import DeleteFile
 from shoal.tables.storage import read_error
+from shoal.words import count
 
 _FORMAT = file_format()
 _MAGIC = b"\xd1\xd3\x39\x64"
@@ -53,7 +54,9 @@ def kept_rows(
         except OSError as error:
             raise read_error(error, delete.path, "delete file", table, io) from error
         except IndexError as error:
-            raise _damaged(delete, f"it deletes rows that {path} ({rows} rows) does not have") from error
+            raise _damaged(
+                delete, f"it deletes rows that {path} ({count(rows, 'row')}) does not have"
+            ) from error
     return pa.array(keep)
 
 

@@ -34,6 +34,7 @@ from shoal.tables.types.dtypes import types_mapper
 from shoal.tables.types.schemas import check_columns
 from shoal.tables.writing.files import WriteContext, Written, write_stream
 from shoal.tables.writing.replace import head
+from shoal.words import count
 
 SHOWN = 5
 """Examples of duplicate keys in an error."""
@@ -124,7 +125,7 @@ def refuse_duplicates(
     for key in keys:
         if table.column(key).null_count:
             raise DuplicateKeysError(
-                f"The key {key!r} is null in {table.column(key).null_count} rows, and a key must not be null.",
+                f"The key {key!r} is null in {count(table.column(key).null_count, 'row')}, and a key must not be null.",
                 hint=f"Leave those rows out: df[df[{key!r}].notnull()].",
                 examples=[],
             )
