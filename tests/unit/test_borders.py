@@ -21,6 +21,7 @@ from types import ModuleType
 import pytest
 
 import shoal
+from shoal.model.cluster import Reason, State
 from shoal.model.homes import HomeKind
 
 PACKAGE = Path(shoal.__file__).parent
@@ -278,6 +279,19 @@ def test_above_the_homes_nobody_compares_their_kinds() -> None:
     assert [said for all_ in compared.values() for said in all_ if said.startswith("text")] == []
     may = {"project/targets.py", "homes/choose.py", "homes/local/ahead.py"}
     assert {name for name, found in compared.items() if found} == may
+
+
+def test_states_and_reasons_are_not_compared_as_text() -> None:
+    words = {*State, *Reason}
+    for name in modules():
+        if name.startswith("homes/kubernetes/"):
+            continue  # a pod has phases of its own, some of which are called the same
+        for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
+            if isinstance(node, ast.Compare):
+                sides = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert not {side for side in sides if isinstance(side, str)} & words, (
+                    f"{name}: {ast.unparse(node)}"
+                )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from shoal.model.cluster import State
 from shoal.units import Bytes, Seconds
 
 Span = tuple[str, float, float]  # what, from, to; in seconds since the cluster was asked for
@@ -50,7 +51,7 @@ def timeline(
     parts.append(_label("phases", 14))
     height = _ROW + 4
     if samples:
-        served = next((begin for what, begin, _ in spans if what == "Ready"), 0.0)
+        served = next((begin for what, begin, _ in spans if what == State.READY), 0.0)
         shifted = [
             (min(end, served + at - samples[0][0]), workers, memory) for at, workers, memory in samples
         ]

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from shoal.display.report import Report
-from shoal.model.cluster import Cluster
+from shoal.model.cluster import Cluster, Reason
 from shoal.model.codec import plain
 from shoal.model.resource import Resource
 from shoal.project.policy import Limits
@@ -81,7 +81,7 @@ class RunCluster:
         report = self.report
         peak = f"{report.peak_memory} ({report.memory_share:.0%})"
         held = f"{count(report.workers, 'worker')}, {count(self.held.cores, 'core')}, {self.held.memory}"
-        ended = "" if report.reason == "StoppedByUser" else f" ({report.reason})"
+        ended = "" if report.reason == Reason.STOPPED_BY_USER else f" ({report.reason})"
         return (
             f"{self.role}, {report.engine}{ended}",
             str(report.lived),

@@ -16,7 +16,8 @@ from shoal.project.targets import Cloud, Target
 from shoal.project.yamlfile import Document, Fault, parse
 
 # Where the clusters of a target are follows from these.
-_PLACE = ("home", "store", "kubernetes")
+_CLOUD = "kubernetes"  # its key
+_PLACE = ("home", "store", _CLOUD)
 _ON_KUBERNETES = ("context", "namespace", "system", "namespaces", "project")
 
 
@@ -55,7 +56,7 @@ def _sound(its: Mapping[str, Any], about: Iterable[str]) -> dict[str, Any] | Non
     for path in about:
         key, _, inner = path.partition(".")
         of_cloud = inner.partition(".")[0]
-        if key == "kubernetes" and of_cloud and isinstance(left.get(key), dict):
+        if key == _CLOUD and of_cloud and isinstance(left.get(key), dict):
             if _is(of_cloud.partition("[")[0], _ON_KUBERNETES, Cloud.model_fields):
                 return None
             left[key] = {its_key: value for its_key, value in left[key].items() if its_key != of_cloud}

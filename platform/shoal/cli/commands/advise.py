@@ -119,15 +119,18 @@ def advise(
 
 def runs_of(home: Home, template: str) -> list[PastRun]:
     """The ended runs of a template, as advice reads them."""
+    from shoal.model.cluster import State
+
     return [
         _run(home, cluster)
         for cluster in home.clusters(owner=home.user(), ended=True)
-        if cluster.state.ended and cluster.plan.template == template and cluster.state.value != "Refused"
+        if cluster.state.ended and cluster.plan.template == template and cluster.state is not State.REFUSED
     ][::-1]
 
 
 def _run(home: Home, cluster: Cluster) -> PastRun:
     from shoal.display.report import report_of
+    from shoal.model.cluster import State
     from shoal.planning.advice import PastRun
     from shoal.units import Seconds
 
@@ -135,7 +138,7 @@ def _run(home: Home, cluster: Cluster) -> PastRun:
     group = cluster.plan.groups[0]
     return PastRun(
         name=cluster.name,
-        failed=cluster.state.value == "Failed",
+        failed=cluster.state is State.FAILED,
         ready=found.phases.get("Ready", Seconds(0)),
         asked=group.size.memory,
         limit=found.worker_memory_limit,

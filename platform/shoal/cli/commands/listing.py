@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shoal.cli import options as o
+from shoal.model.cluster import State
 from shoal.model.status import HeadStatus
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def open_target(project: Any, target: str | None) -> Home:
 
 def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, HeadStatus | None]]:
     """Each cluster with what its head says now; heads are asked at the same time."""
-    ready = [cluster for cluster in clusters if cluster.state.value == "Ready"]
+    ready = [cluster for cluster in clusters if cluster.state is State.READY]
     answers: dict[str, HeadStatus | None] = {}
     if ready:
         with ThreadPoolExecutor(max_workers=16) as pool:

@@ -39,12 +39,13 @@ def why(
     from shoal.errors import ShoalError
     from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
+    from shoal.model.cluster import State
 
     opened = open_project(project, target, looking=True)
     home = open_home(opened)
     cluster = find(home, name, ended=True)
     history = home.history(cluster.id)
-    status = home.status(cluster.id) if cluster.state.value == "Ready" else None
+    status = home.status(cluster.id) if cluster.state is State.READY else None
     try:
         limits = opened.policy.limits_of(cluster.owner)
     except ShoalError:  # a user who is no longer in the policy still has a history
