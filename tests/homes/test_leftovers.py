@@ -45,7 +45,10 @@ def daemon_leaver(ignore_term: bool = False) -> Callable[[], int]:
 
 
 def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it may end between two looks at it
+        return False
 
 
 @linux
