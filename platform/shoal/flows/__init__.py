@@ -19,11 +19,17 @@ from shoal.machine import prefect_api
 if TYPE_CHECKING:
     from shoal.flows.analytics import analytics
     from shoal.flows.etl import etl
+    from shoal.flows.ml_training import ml_training
     from shoal.flows.reporting import Plot
 
-_HOME_OF = {"etl": "shoal.flows.etl", "analytics": "shoal.flows.analytics", "Plot": "shoal.flows.reporting"}
+_HOME_OF = {
+    "etl": "shoal.flows.etl",
+    "analytics": "shoal.flows.analytics",
+    "ml_training": "shoal.flows.ml_training",
+    "Plot": "shoal.flows.reporting",
+}
 
-__all__ = ["Plot", "analytics", "etl"]
+__all__ = ["Plot", "analytics", "etl", "ml_training"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,10 +103,15 @@ def load(given: Transform, folder: Path) -> Function | Query | None:
     if given is None:
         return None
     if callable(given):
-        return _by_value(given, getattr(given, "__qualname__", repr(given)))
+        return sent(given, getattr(given, "__qualname__", repr(given)))
     if _form(str(given)) == "sql":
         return query(str(given), folder)
-    return _by_value(function(str(given), folder), str(given))
+    return sent(function(str(given), folder), str(given))
+
+
+def sent(given: Callable[..., Any], name: str) -> Function:
+    """A function of one part's rows, for workers. ScriptError."""
+    return Function(packed(given, name), name)
 
 
 def query(name: str, folder: Path) -> Query:
@@ -154,8 +161,23 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def _by_value(function: Callable[..., Any], name: str) -> Function:
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
+def source(given: Callable[..., Any]) -> str:
+    """What a function is: the text of its file, else its own. It differs where the function may do something else."""
+    module = sys.modules.get(getattr(given, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if file is not None and Path(file).is_file():
+        return f"{getattr(given, '__qualname__', '')}\n{Path(file).read_text(errors='replace')}"
+    try:
+        return inspect.getsource(given)
+    except (OSError, TypeError):  # typed into a plain prompt
+        code = getattr(given, "__code__", None)
+        return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(given)
+
+
+@contextmanager
+def by_value(given: object) -> Iterator[None]:
+    """In the block, what comes from the same file as ``given`` is sent to workers whole, not by its module's name."""
+    module = sys.modules.get(getattr(given, "__module__", None) or "")
     file = getattr(module, "__file__", None)
     own = (
         module is not None
@@ -166,12 +188,20 @@ def _by_value(function: Callable[..., Any], name: str) -> Function:
     if own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return Function(cloudpickle.dumps(function), name)
-    except Exception as error:  # whatever it refers to may refuse in its own way
-        raise ScriptError(
-            f"{name} cannot be sent to workers: {error}",
-            hint="Open files, locks and connections inside of it, not around it.",
-        ) from error
+        yield
     finally:
         if own:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def packed(given: object, name: str) -> bytes:
+    """As it is sent to workers. ScriptError."""
+    with by_value(given):
+        try:
+            made: bytes = cloudpickle.dumps(given)
+            return made
+        except Exception as error:  # whatever it refers to may refuse in its own way
+            raise ScriptError(
+                f"{name} cannot be sent to workers: {error}",
+                hint="Open files, locks and connections inside of it, not around it.",
+            ) from error

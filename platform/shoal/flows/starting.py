@@ -92,14 +92,42 @@ where cast(at as date) = :date
 group by hour(at)
 """
 
+ML_TRAINING = '''"""{name}: a model from the rows of a table, kept in MLflow. Yours to change.
+
+    python flows/{name}.py                      # once for each snapshot; {name}(again=True) trains again
+    prefect deploy --name {name} && prefect deployment run '{name}/{name}'
+"""
+
+from shoal.flows import ml_training
+
+{name} = ml_training(
+    "{name}",
+    table="sales.rows",
+    target="amount",
+    task="regression",  # or "classification"
+    # features=["hour", "store"],  # or a function of a part's rows; without it, every other column of numbers
+    model="xgboost",  # or an estimator of scikit-learn, such as RandomForestRegressor()
+    parameters={{"n_estimators": 100}},
+    search={{"max_depth": [3, 6], "learning_rate": [0.1, 0.3]}},  # trials=10 draws ten of many
+    # tracking="https://mlflow.example.com",  # default: a file of yours
+    # data="25 GB",  # estimated size of the rows; without it, the table's size
+    # template="ml-training", cluster={{"workers": 2}},
+)
+
+if __name__ == "__main__":
+    print({name}())
+'''
+
 TEMPLATES = {
     "etl": {"flows/{name}.py": ETL},
     "analytics": {"flows/{name}.py": ANALYTICS, "sql/{name}/10_by_hour.sql": QUERY},
+    "ml-training": {"flows/{name}.py": ML_TRAINING},
 }
 """The text of a flow's files, by kind and path; the flow's own is the first."""
 _SAID = {
     "etl": "Files into a table, checked.",
     "analytics": "Queries into tables, with a report.",
+    "ml-training": "A model from a table's rows.",
 }
 
 

@@ -45,7 +45,8 @@ def init(
         typer.Option(
             "--flow",
             metavar="KIND",
-            help="Write a flow of this kind (etl, analytics) into the project: flows/NAME.py, and its deployment.",
+            help="Write a flow of this kind (etl, analytics, ml-training) into the project: flows/NAME.py, and its "
+            "deployment.",
         ),
     ] = None,
     schedule: Annotated[
