@@ -1,17 +1,67 @@
-"""A defect that one cluster meets keeps nobody else waiting; what fails for all of them does."""
+"""What is done for one cluster keeps nobody else waiting, a defect that it meets neither; what fails for all does."""
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from shoal.errors import InfrastructureError
+from shoal.governor.actions import Scope
+from shoal.governor.ports import AccountKey
 from shoal.governor.rounds import Governor
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
-from shoal.model.cluster import State
+from shoal.model.cluster import Cluster, State
 from shoal.project.policy import Policy
+from shoal.project.targets import Machine
+from shoal.quota.account import Account
+from shoal.units import Bytes
+
+
+class Slow(FakeHome):
+    """Each start of a head waits for two more; each write of an account, whether another one comes meanwhile."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy, Machine(memory=Bytes(10**12)))
+        self._lock, self._starts = threading.Lock(), threading.Barrier(3)
+        self._writers: dict[AccountKey, threading.Barrier] = defaultdict(lambda: threading.Barrier(2))
+
+    def write_account(self, key: AccountKey, account: Account, version: int) -> int:
+        with self._lock:
+            others = self._writers[key]
+        with pytest.raises(threading.BrokenBarrierError):
+            others.wait(0.05)
+        others.reset()
+        with self._lock:
+            return super().write_account(key, account, version)
+
+    def write_cluster(self, cluster: Cluster, version: int) -> int:
+        with self._lock:
+            return super().write_cluster(cluster, version)
+
+    def start_head(self, cluster_id: str) -> None:
+        self._starts.wait(20)
+        with self._lock:
+            super().start_head(cluster_id)
+
+
+def test_acts_for_different_clusters_are_beside_each_other(
+    policy: Policy, asking: Callable[..., Request]
+) -> None:
+    """One account is written by one at a time: all that it is to hold is there after a single round."""
+    home = Slow(policy)
+    asked = [home.request(asking(name, owner)) for name, owner in (("a", "ann"), ("b", "ann"), ("c", "bob"))]
+    with ThreadPoolExecutor(8) as pool:
+        governor = Governor(home, policy, PERIODS, each=pool.map)
+        governor.round()
+        assert {home.get(each.id).state for each in asked} == {State.ADMITTED}
+        assert home.accounts[Scope.TEAM, "red"][0].held.clusters == 3
+        governor.round()
+    assert home.heads.keys() == {each.id for each in asked}
 
 
 def test_a_defect_of_one_cluster_keeps_nobody_else_waiting(

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
+from greenlet import getcurrent, greenlet
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
@@ -29,6 +32,26 @@ from .world import LIVES, PLACE, Died, Steps, made, run, steps
 KINDS = ("records", "accounts", "wishes", "sights")
 
 
+class Beside:
+    """Like ``map``, each on a stack of its own: who goes on when one has ``handed_over`` is random."""
+
+    def __init__(self, random: Random) -> None:
+        self._random, self._main = random, getcurrent()
+
+    def __call__(self, do: Callable[[Any], int], these: Iterable[Any]) -> list[int]:
+        done = list[int]()
+        acting = [(greenlet(lambda its: done.append(do(its))), its) for its in these]
+        while acting:
+            each, its = self._random.choice(acting)
+            each.switch(*(() if each else (its,)))
+            acting = [one for one in acting if not one[0].dead]
+        return done
+
+    def handed_over(self) -> None:
+        if getcurrent() is not self._main:
+            self._main.switch()
+
+
 class World(Steps):
     """The fake home, two governors, and everything that may happen."""
 
@@ -41,6 +64,7 @@ class World(Steps):
         self.home.faults = lambda operation: self.plagued.pop() if self.plagued else InjectedFault.NONE
         self.home.changed = self.no_limit_is_exceeded
         self.dies_at: RoundPoint | None = None
+        self.beside: Beside | None = None
         self.emptied: set[str] = set()
         self.governors = [self.new_governor(), self.new_governor()]
         self.start()
@@ -54,6 +78,8 @@ class World(Steps):
         if point == self.dies_at:
             self.dies_at = None
             raise Died
+        if self.beside is not None:
+            self.beside.handed_over()
 
     def request(self, ask: Request) -> None:
         try:
@@ -105,6 +131,13 @@ class World(Steps):
         self.home.caches.ages = ages
         self.govern(which)
         self.home.caches.ages = {}
+
+    @rule(which=st.integers(0, 1), seed=st.integers(0, 99))
+    def govern_several_at_once(self, which: int, seed: int) -> None:
+        """After each act for a cluster, whichever of them goes on."""
+        self.beside = self.governors[which].each = Beside(Random(seed))
+        self.govern(which)
+        self.governors[which].each, self.beside = map, None
 
     @rule(index=st.integers(0, 20))
     def somebody_deletes_a_record(self, index: int) -> None:

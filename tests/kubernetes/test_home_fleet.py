@@ -142,7 +142,8 @@ class Measures:
         size = psutil.Process(self._fleet.governor.pid).memory_info().rss / 1e6
         self.said.append(
             f"{what}: {took:.1f} s; governor {governor:.1f} CPU s ({100 * governor / took:.0f} % of a core), "
-            f"{size:.0f} MB; API server {server:.1f} CPU s, {requests} requests"
+            f"{size:.0f} MB; API server {server:.1f} CPU s, {requests} requests "
+            f"({requests / CLUSTERS:.0f} per cluster)"
         )
 
     def settled(self, seconds: float = 30.0) -> None:
@@ -210,11 +211,13 @@ class Measures:
             time.sleep(0.5)
             return len(fleet.of(POD.path(), **selected)) == many
 
-        begin = time.monotonic()
+        begin, before = time.monotonic(), self._served()
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(make, range(many)))
         eventually(run, LONG, "all run")
-        self.said.append(f"the same pods made bare: {time.monotonic() - begin:.1f} s")
+        self.said.append(
+            f"the same pods made bare: {time.monotonic() - begin:.1f} s; API server {self._served() - before:.1f} CPU s"
+        )
 
     def _now(self) -> tuple[float, float, int]:
         assert self._fleet.governor is not None
@@ -223,7 +226,10 @@ class Measures:
         counted = (
             float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("apiserver_request_total")
         )
-        return governor, sum(sum(each.cpu_times()[:2]) for each in self._servers), int(sum(counted))
+        return governor, self._served(), int(sum(counted))
+
+    def _served(self) -> float:
+        return sum(sum(each.cpu_times()[:2]) for each in self._servers)
 
 
 def _kubeconfig(admin: Path, token: str, to: Path) -> Path:

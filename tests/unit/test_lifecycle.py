@@ -187,6 +187,12 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         (State.STOPPING, 0, Observation(Seen.GONE, remains=None), [EndRemains()]),
         (State.STOPPING, 0, Observation(Seen.UNKNOWN, remains=None, silent=4), []),
         (State.STOPPING, 0, Observation(Seen.GONE), [(State.STOPPED, Reason.REQUESTED)]),
+        (
+            State.STOPPING,
+            0,
+            Observation(Seen.GONE, charged=BOTH),
+            [(State.STOPPED, Reason.REQUESTED), Free(Scope.USER), Free(Scope.TEAM)],
+        ),
         (State.STOPPING, 0, Observation(Seen.FOREIGN), [(State.FAILED, Reason.HEAD_LOST)]),
         # After the end: what shows up has no owner; accounts are freed in reverse.
         (State.STOPPED, 0, Observation(Seen.ALIVE, remains=True), [KillHead(), EndRemains()]),

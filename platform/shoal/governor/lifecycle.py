@@ -43,7 +43,7 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
     if cluster.state.ended:
         return _after_the_end(seen)
     if (end := _without_a_head(cluster, seen, now, periods)) is not None:
-        return [_over(cluster, end, seen, periods)]
+        return _over(cluster, end, seen, periods)
     if cluster.state is State.QUEUED:
         from shoal.governor.waiting import in_the_queue
 
@@ -96,7 +96,11 @@ def _after_the_end(seen: Observation) -> list[Action]:
         actions.append(KillHead())
     if seen.remains:
         actions.append(EndRemains())
-    return actions + [Free(scope) for scope in reversed(Scope) if scope in seen.charged]
+    return actions + _freed(seen)
+
+
+def _freed(seen: Observation) -> list[Action]:
+    return [Free(scope) for scope in reversed(Scope) if scope in seen.charged]
 
 
 def _without_a_head(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> End | None:
@@ -121,11 +125,11 @@ def _without_a_head(cluster: Cluster, seen: Observation, now: float, periods: Pe
     return None
 
 
-def _over(cluster: Cluster, end: End, seen: Observation, periods: Periods) -> Move:
+def _over(cluster: Cluster, end: End, seen: Observation, periods: Periods) -> list[Action]:
     """To its end: at once where nothing of it is left, else by way of Stopping, for as long as it counts."""
     if cluster.state.admitted and _is_left(seen, periods):
-        return Move(State.STOPPING, *end)
-    return Move(end.state, *end, workers=0)
+        return [Move(State.STOPPING, *end)]
+    return [Move(end.state, *end, workers=0), *_freed(seen)]
 
 
 def _is_left(seen: Observation, periods: Periods) -> bool:
@@ -168,7 +172,7 @@ def _stopping(cluster: Cluster, seen: Observation, now: float, periods: Periods)
     if _is_left(seen, periods):
         return [EndRemains()]
     end = End(cluster.reason, cluster.message)
-    return [Move(end.state, *end, workers=0)]
+    return [Move(end.state, *end, workers=0), *_freed(seen)]
 
 
 def _resize(cluster: Cluster, seen: Observation) -> list[Action]:

@@ -9,10 +9,14 @@ What it must not do: decide (``queueing`` and ``lifecycle`` do), or know a home.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from typing import Any, TypeAlias
 
 from shoal.errors import InfrastructureError, OutcomeUnknownError, RefusedError, StaleRecordError, UsageError
 from shoal.governor.actions import (
@@ -40,6 +44,8 @@ from shoal.quota.admission import Capacity, Claim, Decision, Verdict, with_worke
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 _log = logging.getLogger("shoal.governor")
+# Like ``map``: calls something with each of these, in whatever order.
+Each: TypeAlias = Callable[[Callable[[Any], int], Iterable[Any]], Iterable[int]]
 
 
 class RoundPoint(StrEnum):
@@ -98,6 +104,8 @@ class Governor:
 
     ``reached`` is told every point after a write (tests crash there). ``monotonic`` measures how long a head
     has been silent: by its own clock, so that a store's clock that jumps makes nobody seem lost.
+    ``each``: a home whose writes take their time, and may be made by several threads, has those for different clusters
+    made beside each other: those for one stay in their order, and one account is written by one at a time.
     """
 
     home: Governed
@@ -105,6 +113,7 @@ class Governor:
     periods: Periods
     reached: Callable[[RoundPoint], None] = lambda point: None
     monotonic: Callable[[], float] = time.monotonic
+    each: Each = map
     _heard: dict[str, tuple[float | None, float]] = field(default_factory=dict)
 
     def round(self) -> int:
@@ -131,6 +140,8 @@ class _Round:
         self._home = governor.home
         self._snapshot = snapshot
         self._accounts = dict(snapshot.accounts)
+        self._locks: defaultdict[AccountKey, threading.Lock] = defaultdict(threading.Lock)
+        self._lock, self._over = threading.Lock(), False
         self._charged: dict[str, dict[Scope, tuple[AccountKey, Amounts]]] = {}
         for key, (account, _) in snapshot.accounts.items():
             for cluster, its in account.admitted.items():
@@ -141,20 +152,35 @@ class _Round:
         outcomes = {outcome.claim.cluster: outcome for outcome in self._pass()}
         turn = {cluster: index for index, cluster in enumerate(outcomes)}
         done = self._strays()
-        # What ends goes first; what is admitted, in the order of turns.
+        # What ends goes first; what is admitted, in the order of turns. Who does not wait is told why not by accounts
+        # that hold what was admitted.
         ordered = sorted(snapshot.clusters.values(), key=lambda pair: turn.get(pair[0].id, -1))
+        now: list[tuple[Cluster, int, TurnResult | None]] = []
+        last = list(now)
         for cluster, version in ordered:
-            if cluster.id in snapshot.quiet:
-                continue
-            try:
-                seen = self._observe(cluster, outcomes.get(cluster.id))
-                actions = step(cluster, seen, snapshot.now, self._governor.periods)
-                done += self._do_all(cluster, version, actions)
-            except InfrastructureError:
-                raise  # of the place, which all of them need
-            except Exception:  # a defect that one cluster meets keeps nobody else waiting
-                _log.exception("%s of %s is looked at again in the next round", cluster.name, cluster.owner)
-        return done
+            if cluster.id not in snapshot.quiet:
+                outcome = outcomes.get(cluster.id)
+                (last if self._needs_reasons(cluster, outcome) else now).append((cluster, version, outcome))
+        return done + sum(self._governor.each(self._go_on, now)) + sum(map(self._go_on, last))
+
+    def _go_on(self, its: tuple[Cluster, int, TurnResult | None]) -> int:
+        """What comes next for one cluster; how many actions were done."""
+        cluster, version, outcome = its
+        if self._over:
+            return 0
+        try:
+            seen = self._observe(cluster, outcome)
+            actions = step(cluster, seen, self._snapshot.now, self._governor.periods)
+            return self._do_all(cluster, version, actions)
+        except InfrastructureError:  # of the place, which all of them need
+            self._over = True
+            raise
+        except Exception:  # a defect that one cluster meets keeps nobody else waiting
+            _log.exception("%s of %s is looked at again in the next round", cluster.name, cluster.owner)
+            return 0
+        except BaseException:  # it ends here
+            self._over = True
+            raise
 
     def _pass(self) -> list[TurnResult]:
         snapshot = self._snapshot
@@ -216,14 +242,20 @@ class _Round:
             silent=self._governor.silent(cluster),
             stop=wishes.stop,
             outcome=outcome,
-            decision=self._explained(cluster, outcome) if waiting and outcome is not None else None,
+            decision=self._explained(cluster, outcome),
             target=target,
             group=group,
         )
 
-    def _explained(self, cluster: Cluster, outcome: TurnResult) -> Decision | None:
-        """The answer with its reasons, for a request that does not wait and cannot start."""
-        if outcome.verdict is not Verdict.WAIT or cluster.workload.queue or self._about_to_free():
+    @staticmethod
+    def _needs_reasons(cluster: Cluster, outcome: TurnResult | None) -> bool:
+        """Whether it does not wait, and cannot start."""
+        waits = outcome is not None and outcome.verdict is Verdict.WAIT
+        return waits and cluster.state is State.QUEUED and not cluster.workload.queue
+
+    def _explained(self, cluster: Cluster, outcome: TurnResult | None) -> Decision | None:
+        """The answer with its reasons, for one that needs them."""
+        if outcome is None or not self._needs_reasons(cluster, outcome) or self._about_to_free():
             return None
         limits = self._governor.policy.limits_of(cluster.owner)
         names = {key: record.name for key, (record, _) in self._snapshot.clusters.items()}
@@ -263,9 +295,8 @@ class _Round:
                 # policy while it waited.
                 if record and (not record[0].state.ended or self._keys(record[0]).get(key[0]) == key[1]):
                     continue
-                account, version = self._account(key)
                 try:
-                    self._write(key, account.without(cluster, self._snapshot.now), version)
+                    self._write(key, partial(Account.without, cluster=cluster, now=self._snapshot.now))
                 except (StaleRecordError, OutcomeUnknownError, RefusedError):
                     continue
                 done += 1
@@ -292,16 +323,16 @@ class _Round:
         now = self._snapshot.now
         match action:
             case Charge(scope, its, fair):
-                key = scope, self._keys(cluster)[scope]
-                account, at = self._account(key)
                 until = now + cluster.plan.timeouts.max
-                if (known := account.until.get(cluster.id)) is not None:
-                    until = known
-                self._write(key, account.with_(cluster.id, its, until, now, fair), at)
+
+                def charged(account: Account) -> Account:
+                    known = account.until.get(cluster.id)
+                    return account.with_(cluster.id, its, until if known is None else known, now, fair)
+
+                self._write((scope, self._keys(cluster)[scope]), charged)
             case Free(scope):
                 key = scope, self._keys(cluster)[scope]
-                account, at = self._account(key)
-                self._write(key, account.without(cluster.id, now), at)
+                self._write(key, partial(Account.without, cluster=cluster.id, now=now))
             case Move():
                 team = self._keys(cluster).get(Scope.TEAM)
                 return self._home.write_cluster(moved(cluster, action, team, now), version)
@@ -317,8 +348,13 @@ class _Round:
                 self._home.end_remains(cluster.id)
         return version
 
-    def _write(self, key: AccountKey, account: Account, version: int) -> None:
-        self._accounts[key] = account, self._home.write_account(key, account, version)
+    def _write(self, key: AccountKey, changed: Callable[[Account], Account]) -> None:
+        with self._lock:
+            its = self._locks[key]
+        with its:
+            account, version = self._account(key)
+            after = changed(account)
+            self._accounts[key] = after, self._home.write_account(key, after, version)
 
 
 def _amount(scope: Scope, plan: Plan) -> Amounts:

@@ -208,10 +208,11 @@ class Api:
         """Some of its fields. ``kind``: merge, json, or apply."""
         return dict(self._write("PATCH", path, body, _PATCHES[kind], **params))
 
-    def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
-        """End an object, and in the background what it owns; nothing happens where it is gone.
+    def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> Object | None:
+        """End an object, and in the background what it owns; nothing happens where it is gone (None).
 
-        ``uid``: of the one that is meant: another one of its name stays. ``grace``: seconds that it gets.
+        ``uid``: of the one that is meant: another one of its name stays. ``grace``: seconds that it gets. What comes
+        back of one that gets some is how it is now.
         """
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid is not None:
@@ -219,9 +220,9 @@ class Api:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         try:
-            self._write("DELETE", path, options)
+            return dict(self._write("DELETE", path, options))
         except (NotFoundError, StaleRecordError):
-            return
+            return None
 
     def watch(self, path: str, version: str, seconds: int = 60, **params: str) -> Iterator[Object]:
         """Changes since that version, as they come; ends after some time.

@@ -41,7 +41,7 @@ def slim(found: Object) -> Object:
 
 def slim_pod(found: Object) -> Object:
     """Of a pod, what tells whose it is and how it is: there may be ten thousand of them."""
-    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds")
     its, status = found["metadata"], found.get("status", {})
     metadata: Object = {name: its[name] for name in kept if name in its}
     metadata["labels"] = its.get("labels", {})

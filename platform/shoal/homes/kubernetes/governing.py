@@ -15,10 +15,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from shoal.errors import ShoalError, UsageError
 from shoal.governor.cautious import Cautious
@@ -36,6 +38,7 @@ from shoal.machine.logs import set_up
 from shoal.project.loading import Project
 
 _log = logging.getLogger("shoal.homes")
+_AT_ONCE = 16  # clusters for which it acts beside each other: most of an act is waiting for the API server
 _ROUNDS = 20  # without a pause, while there is something to do
 _SOON = 0.1  # s until it looks again where that is all it waits for
 _SHARE = 0.05  # of a core that looks take, however often something changes
@@ -63,6 +66,7 @@ class GovernorProgram:
         self._fault = "it has not run a round yet"
         self._look = 0.0  # s of CPU that the last look took
         self._governor: Governor | None = None
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "governs")
 
     def run(self) -> None:
         """Until :meth:`stop`. What fails is logged and tried again in the next round."""
@@ -93,7 +97,8 @@ class GovernorProgram:
             self._watched.event.clear()
             self._store.in_force = in_force = self._projects.look(tell=True)
             if self._governor is None:
-                self._governor = Governor(Cautious(self._store), in_force.policy, KUBERNETES, self._at)
+                home, policy = Cautious(self._store), in_force.policy
+                self._governor = Governor(home, policy, KUBERNETES, self._at, each=self._each)
             self._governor.policy = in_force.policy
             acted, news = self._governor.round(), self._store.tidy()
             done += acted + news
@@ -102,6 +107,12 @@ class GovernorProgram:
                 break
         self._look = time.thread_time() - began
         return done
+
+    def _each(self, do: Callable[[Any], int], these: Iterable[Any]) -> list[int]:
+        """Beside each other; none goes on when this is over, also where one has failed."""
+        todo = [self._pool.submit(do, its) for its in these]
+        wait(todo)
+        return [each.result() for each in todo]
 
     def _at(self, point: RoundPoint) -> None:
         """Between two acts of a round, of which there may be thousands: it lives."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas
 from shoal.homes.kubernetes.refusals import END, Refusals, refuse_foreign
-from shoal.homes.kubernetes.sight import going, over, role
+from shoal.homes.kubernetes.sight import goes_within, going, over, role
 from shoal.homes.kubernetes.tending import Slot, tend
 from shoal.homes.kubernetes.view import View
 from shoal.homes.kubernetes.watched import Watched
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("shoal.homes")
 _SCRIPT = 10  # s that a script gets to end, where its cluster ends before it
-_AT_ONCE = 8  # pods that are made beside each other
+_AT_ONCE = 16  # pods that are made beside each other
 
 
 class ClusterParts:
@@ -44,19 +45,32 @@ class ClusterParts:
         self._quotas, self._refusals = quotas, refusals
         self.logs: dict[tuple[str, str], tuple[str, ...]] = {}
         self._pool = ThreadPoolExecutor(_AT_ONCE, "makes pods")
+        self._nameless: set[str] = (
+            set()
+        )  # clusters whose name and pass are gone, as far as this has seen to it
+
+    def keep(self, uids: Collection[str]) -> None:
+        """Forget all other clusters."""
+        self.logs = {key: log for key, log in self.logs.items() if key[0] in uids}
+        self._nameless &= set(uids)
 
     def start_head(self, cluster_id: str) -> None:
-        """Its pass, its name, its report and its pod; what is there already stays."""
+        """Its pass, its name, its report and its pod, and its workers' pods; what is there already stays."""
         found, cluster = self._view.found[cluster_id], self._view.records[cluster_id]
         namespace = found["metadata"]["namespace"]
+        self._nameless.discard(cluster_id)
         with self._refusals.trying(cluster_id, names.HEAD, namespace):
+            head = self._dressed(head_pod(cluster, found), found, cluster)
             give_pass(self._api, namespace, cluster_id)
             for path, item in (
                 (REPORT.path(namespace), report_object(found)),
                 (SERVICE.path(namespace), service(cluster, found)),
-                (POD.path(namespace), self._dressed(head_pod(cluster, found), found, cluster)),
+                (POD.path(namespace), head),
             ):
                 self._made(path, item, found)
+        todo = tend(cluster, [*self._view.pods.get(cluster_id, []), head], None)
+        if todo.make:
+            self._make(todo.make, found, cluster)
 
     def start_script(self, cluster_id: str) -> None:
         """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
@@ -80,7 +94,11 @@ class ClusterParts:
                     # A pod that is deleted may be gone before it is seen again.
                     self._keep_log(cluster_id, pod)
                     self._end(pod, _SCRIPT)
-                if role(pod) == names.HEAD and pod.get("status", {}).get("phase") in (None, "Pending"):
+                if (
+                    role(pod) == names.HEAD
+                    and not going(pod)
+                    and pod.get("status", {}).get("phase") in (None, "Pending")
+                ):
                     self._end(pod, None)
 
     def kill_head(self, cluster_id: str) -> None:
@@ -91,17 +109,20 @@ class ClusterParts:
                     self._end(pod, 0)
 
     def end_remains(self, cluster_id: str) -> None:
-        """All its pods, its name, and what lets in to it."""
+        """All its pods, its name, and what lets in to it: each is told once."""
         with self._refusals.trying(cluster_id, END):
             for pod in self._view.pods.get(cluster_id, []):
+                grace = _SCRIPT if role(pod) == names.RUNNER else 1  # its script has its time
+                if goes_within(pod, grace):
+                    continue
                 if role(pod) == names.RUNNER or (over(pod) and role(pod) == names.HEAD):
                     self._keep_log(cluster_id, pod)
-                if role(pod) != names.RUNNER or not going(pod):  # its script has its time
-                    self._end(pod, _SCRIPT if role(pod) == names.RUNNER else 1)
-        if (found := self._view.found.get(cluster_id)) is not None:
+                self._end(pod, grace)
+        if (found := self._view.found.get(cluster_id)) is not None and cluster_id not in self._nameless:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
             take_pass(self._api, namespace, cluster_id)
+            self._nameless.add(cluster_id)
 
     def _keep_log(self, cluster_id: str, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -123,19 +144,23 @@ class ClusterParts:
         with self._refusals.trying(cluster.id, END):
             for name, uid in todo.end:
                 self._api.delete(POD.path(namespace, name), uid, 5)
-        longest = cluster.plan.may_last
+        if todo.make:
+            self._make(todo.make, found, cluster)
+        elif pods:
+            self._refusals.taken(cluster.id, names.WORKER)
+
+    def _make(self, slots: tuple[Slot, ...], found: Object, cluster: Cluster) -> None:
+        """Workers' pods."""
+        namespace, longest = found["metadata"]["namespace"], cluster.plan.may_last
         left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
 
         def make(slot: Slot) -> None:
             pod = self._dressed(worker_pod(cluster, found, slot, left), found, cluster)
             self._made(POD.path(namespace), pod, found)
 
-        if not todo.make:
-            self._refusals.taken(cluster.id, names.WORKER)
-            return
         with self._refusals.trying(cluster.id, names.WORKER, namespace):
-            make(todo.make[0])  # what is refused is refused once
-            made = [self._pool.submit(make, slot) for slot in todo.make[1:]]
+            make(slots[0])  # what is refused is refused once
+            made = [self._pool.submit(make, slot) for slot in slots[1:]]
             wait(made)  # none of them goes on when this has failed
             for each in made:
                 each.result()
@@ -144,9 +169,12 @@ class ClusterParts:
         """What an end may have left where somebody died over it."""
         if cluster.id not in self._view.reports:
             return
-        self._view.confirm(cluster.id)  # else they may be another's of its name
-        self.end_remains(cluster.id)
-        self._api.delete(REPORT.path(found["metadata"]["namespace"], found["metadata"]["name"]))
+        if cluster.id not in self._nameless or cluster.id in self._view.pods:
+            self._view.confirm(cluster.id)  # else they may be another's of its name
+            self.end_remains(cluster.id)
+        for report in self._watched.reports.owned(cluster.id):
+            its = report["metadata"]
+            self._api.delete(REPORT.path(its["namespace"], its["name"]), its["uid"])
 
     def _made(self, path: str, item: Object, owner: Object) -> None:
         """Create it; one of that name that belongs to this cluster is as good, another one is waited for."""
@@ -165,4 +193,7 @@ class ClusterParts:
 
     def _end(self, pod: Object, grace: int | None) -> None:
         metadata = pod["metadata"]
-        self._api.delete(POD.path(metadata["namespace"], metadata["name"]), metadata["uid"], grace)
+        path = POD.path(metadata["namespace"], metadata["name"])
+        now = self._api.delete(path, metadata["uid"], grace)
+        if now is not None and now.get("kind") == POD.name and going(now):
+            self._watched.pods.put(now)  # it is not told again

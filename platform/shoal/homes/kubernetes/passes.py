@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.errors import ObjectRefusedError
 from shoal.homes.kubernetes.names import ACCESS, SECRET
 from shoal.homes.kubernetes.pods import Pass
 from shoal.machine.certificate import make_certificate, name_of
@@ -23,6 +25,16 @@ _log = logging.getLogger("shoal.homes")
 def give_pass(api: Api, namespace: str, uid: str) -> None:
     """A token, a certificate and its key for this cluster; those that are there stay."""
     path = SECRET.path(namespace, ACCESS)
+    certificate, key = make_certificate(name_of(uid))
+    data = Pass(secrets.token_urlsafe(32), certificate, key).data(uid)
+    # By one request where it has none yet, whatever others write there meanwhile.
+    tests = [{"op": "test", "path": f"/data/{name}", "value": None} for name in data]
+    adds = [{"op": "add", "path": f"/data/{name}", "value": its} for name, its in data.items()]
+    try:
+        api.patch(path, [*tests, *adds], "json")
+        return
+    except (ObjectRefusedError, NotFoundError):  # some are there, or it is empty, or is not there
+        pass
     try:
         there = api.get(path)
     except NotFoundError:
@@ -34,10 +46,8 @@ def give_pass(api: Api, namespace: str, uid: str) -> None:
             there = api.get(path)
     if Pass.of(there.get("data", {}), uid) is not None:
         return
-    certificate, key = make_certificate(name_of(uid))
-    fresh = Pass(secrets.token_urlsafe(32), certificate, key)
     version = {"resourceVersion": there["metadata"]["resourceVersion"]}
-    api.patch(path, {"metadata": version, "data": fresh.data(uid)})
+    api.patch(path, {"metadata": version, "data": data})
 
 
 def take_stale_passes(
@@ -64,10 +74,5 @@ def take_stale_passes(
 
 def take_pass(api: Api, namespace: str, uid: str) -> None:
     """What lets in to this cluster goes."""
-    try:
-        there = api.get(SECRET.path(namespace, ACCESS))
-    except NotFoundError:
-        return
-    its = {key: None for key in there.get("data", {}) if key.startswith(f"{uid}.")}
-    if its:
-        api.patch(SECRET.path(namespace, ACCESS), {"data": its})
+    with suppress(NotFoundError):
+        api.patch(SECRET.path(namespace, ACCESS), {"data": dict.fromkeys(Pass("", "", "").data(uid))})

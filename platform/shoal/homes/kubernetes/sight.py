@@ -63,6 +63,12 @@ def going(pod: Json) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def goes_within(pod: Json, seconds: int) -> bool:
+    """Whether it was told to end, and had no more time than that left for it."""
+    its = pod["metadata"]
+    return "deletionTimestamp" in its and its.get("deletionGracePeriodSeconds", seconds + 1) <= seconds
+
+
 def sight(
     cluster: Cluster,
     pods: Collection[Json],

@@ -85,7 +85,7 @@ class ObjectStore:
         view.look(self.in_force, now)
         for uid in before.keys() - view.found.keys():
             self._gone[uid] = before[uid]["metadata"]["namespace"]
-        self._parts.logs = {key: log for key, log in self._parts.logs.items() if key[0] in view.found}
+        self._parts.keep(view.found)
         self._refusals.keep(view.found)
         for uid, error in view.refused.items():
             self._refuse(view.found[uid], error)
