@@ -148,6 +148,7 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started_and_nothing_is_writte
         ({"table": "nyc.empty"}, EmptyInputError, "no row"),
         ({"target": "lat"}, ColumnNotFoundError, "lat"),
         ({"features": ["seat"]}, ColumnNotFoundError, "seat"),
+        ({"task": "regression"}, TargetError, "cannot predict"),
         ({"features": ["at"]}, UsageError, "at .large_string. of nyc.departures"),
         ({"features": "features.py:features"}, ScriptError, "is not there"),
         ({"model": "models.py:built"}, ScriptError, "no function 'built'"),

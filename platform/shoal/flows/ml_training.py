@@ -26,7 +26,15 @@ from shoal.flows.common import check_name, open_folder, slug, stage
 from shoal.flows.errors import EmptyInputError, ScriptError
 from shoal.flows.script import Function
 from shoal.flows.tracking import SNAPSHOT, TABLE, Kept, Tracker
-from shoal.flows.training import Rows, Trained, check_parameters, choose, prepare, search_and_train
+from shoal.flows.training import (
+    Rows,
+    Trained,
+    check_parameters,
+    check_target,
+    choose,
+    prepare,
+    search_and_train,
+)
 from shoal.flows.trials import Task
 from shoal.prefect import dask_cluster, publish_report
 from shoal.prefect.publish import publish
@@ -238,7 +246,9 @@ def look(job: Training, folder: Path, snapshot: int | None, *, again: bool = Fal
         text = script.source(given)
     else:
         read_table(job.table, columns=[*(job.features or []), job.target], snapshot=snapshot)
-        columns = choose(make_meta(frame), job.target, job.features, job.table)
+        meta = make_meta(frame)
+        columns = choose(meta, job.target, job.features, job.table)
+        check_target(meta, job.target, job.task)
     estimator, maker, made_of = estimator_of(job.model, folder)
     check_parameters(estimator, [*job.parameters, *job.search])
     settings = {

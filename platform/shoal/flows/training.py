@@ -112,6 +112,19 @@ def check_parameters(estimator: Any, names: Sequence[str]) -> None:
         )
 
 
+def check_target(meta: pd.DataFrame, target: str, task: Task) -> bool:
+    """Whether the target is a number; TargetError where it has to be one."""
+    kind = pa.Schema.from_pandas(meta[[target]], preserve_index=False).field(0).type
+    number = _is_number(kind)
+    if task == "regression" and not number:
+        raise TargetError(
+            f"the target {target} is {kind}, which task='regression' cannot predict",
+            hint="task='classification' predicts classes; or make a number of it in a function for features=.",
+            target=target,
+        )
+    return number
+
+
 def _numbers(part: pd.DataFrame, columns: list[str], target: str, *, number: bool) -> pd.DataFrame:
     """A part's features and targets as float64; classes that are no numbers as texts."""
     made = {name: part[name].to_numpy(dtype="float64", na_value=np.nan) for name in columns}
@@ -155,14 +168,7 @@ def prepare(
     Raises TargetError for a target that does not go with the task, EmptyInputError where a part has no row.
     """
     known = make_meta(frame)[[*columns, target]]
-    kind = pa.Schema.from_pandas(known[[target]], preserve_index=False).field(0).type
-    number = _is_number(kind)
-    if task == "regression" and not number:
-        raise TargetError(
-            f"the target {target} is {kind}, which task='regression' cannot predict",
-            hint="task='classification' predicts classes; or make a number of it in a function for features=.",
-            target=target,
-        )
+    number = check_target(known, target, task)
     meta = _numbers(known, columns, target, number=number)
     rows = frame[[*columns, target]].map_partitions(
         _numbers, columns, target, number=number, meta=meta, enforce_metadata=False
