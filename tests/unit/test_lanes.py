@@ -23,7 +23,7 @@ def test_a_group_stays_together_and_other_files_go_by_themselves() -> None:
 
 
 def test_what_takes_more_than_its_minutes_is_told_loudly() -> None:
-    lines = lanes.told({"unit": 30, "new": 6}, {"unit": 1, "cli": 2}, took=61, may_take=60)
+    lines = lanes.told({"unit": 30, "new": 6}, {"unit": 1, "cli": 2}, took=61, limit=60)
     assert lines == [
         "cli             0.0 of   2.0",
         "new             0.1 of   0.0   OVER ITS BUDGET",
@@ -31,6 +31,15 @@ def test_what_takes_more_than_its_minutes_is_told_loudly() -> None:
         "one by one      0.6 of   3.0",
         "in lanes       61.0 of  60.0   OVER ITS BUDGET",
     ]
+
+
+@pytest.mark.parametrize(("seconds", "minutes"), [(0.2, 60), (0.5, 60), (0.55, 66), (2.0, 75)])
+def test_a_slower_machine_may_take_longer_but_not_for_ever(seconds: float, minutes: float) -> None:
+    assert lanes.may_take({"minutes": 60, "piece_of_work": 0.5}, seconds) == pytest.approx(minutes)
+
+
+def test_the_piece_of_work_takes_cpu_time() -> None:
+    assert 0.05 < lanes.piece_of_work() < 10
 
 
 @pytest.mark.parametrize(
