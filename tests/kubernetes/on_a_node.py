@@ -22,6 +22,7 @@ from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.manifests import cluster_wide, of_user, person
 from shoal.homes.kubernetes.names import CLUSTER
 from shoal.model.cluster import Reason
+from shoal.model.workload import Via
 
 from ..homes import index
 from .installing import apply, left_of_clusters, put_project, remove
@@ -60,7 +61,14 @@ def api_of(kubeconfig: Path) -> Api:
 
 
 @pytest.fixture(scope="module")
+def via() -> Via:
+    """Who makes pods; a module of tests may say otherwise."""
+    return Via.PODS
+
+
+@pytest.fixture(scope="module")
 def governed(
+    via: Via,
     kube_node: Kubernetes,
     kube_image: Callable[[str], str],
     tmp_path_factory: pytest.TempPathFactory,
@@ -71,7 +79,7 @@ def governed(
     mark = secrets.token_hex(3)
     namespace, system = f"alice-{mark}", f"system-{mark}"
     admin, alice = api_of(kube_node.kubeconfig), api_of(kube_node.kubeconfig_of("alice"))
-    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
+    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system, via=via)])
     image = kube_image("shoal-dask")
     assert kube_node.network is not None
     host = kube_node.network.host
@@ -79,7 +87,7 @@ def governed(
     file = project / "shoal.yaml"
     block = (
         f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, namespaces: [{namespace}], "
-        f"{PLACE}}}\n    images: {{shoal-dask: {image!r}}}"
+        f"via: {via}, {PLACE}}}\n    images: {{shoal-dask: {image!r}}}"
     )
     serving = index.served(folder / "index", host)
     block = block.replace("INDEX-URL", serving.__enter__()).replace("INDEX-HOST", host)

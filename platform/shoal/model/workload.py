@@ -23,6 +23,13 @@ class Engine(StrEnum):
     SPARK = "spark"
 
 
+class Via(StrEnum):
+    """Who makes a Dask cluster's pods on Kubernetes: the governor itself, or dask-kubernetes' operator for it."""
+
+    PODS = "pods"
+    OPERATOR = "operator"
+
+
 @dataclass(frozen=True)
 class Workload:
     """What is asked for. None means: not said, the template decides.
@@ -142,7 +149,7 @@ class Plan:
     ``mounts`` are names of shared folders of the project, ``secrets`` those of Kubernetes Secrets for the environment.
     ``may_last`` is the maximum lifetime that the policy gave when it was planned (None: no limit, or not known).
     ``runner``: its home runs a script beside it, with as much memory and as many cores as the head has, which count as
-    the head's do.
+    the head's do. ``via``: who makes its pods, where it has any.
     """
 
     template: str
@@ -164,6 +171,7 @@ class Plan:
     worker_prices: Mapping[str, Money] = field(default_factory=dict)
     fallbacks: Mapping[str, Seconds] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    via: Via = Via.PODS
 
     def group(self, name: str = "") -> Group:
         """The group of that name; the first one without a name. UsageError where there is none of that name."""

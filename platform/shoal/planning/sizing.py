@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from shoal.model.resource import Resource
-from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Why, Workload
+from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Via, Why, Workload
 from shoal.planning.asking import check
 from shoal.project.policy import Limit, Limits
 from shoal.project.targets import Prices, Target
@@ -109,6 +109,7 @@ def plan(
         if (limit := limits.per_cluster.get(Resource.DURATION)) is not None
         else None,
         runner=runner,
+        via=target.via if engine is Engine.DASK else Via.PODS,
         fallbacks={
             each.name: wait
             for each in groups

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from shoal.errors import ContradictionError
 from shoal.model.homes import HomeKind
-from shoal.model.workload import Group, Size
+from shoal.model.workload import Group, Size, Via
 from shoal.project.patch import PodPatch
 from shoal.project.settings import Checked, Natural, ObjectName, Share, SizeOf, Text
 from shoal.units import Bytes, Money, Seconds
@@ -166,7 +166,8 @@ class Cloud(Checked):
     none) or have GPUs. ``secrets``: Secrets of the user's namespace whose entries every head and worker has in its
     environment. ``pod``: what is added to the pods of heads and workers. ``project``: what this project is called there
     (None: as its folder). ``governor``: how the program that governs there is run. ``beside``: what other pods may take
-    in a user's namespace (None: nothing).
+    in a user's namespace (None: nothing). ``via``: who makes the pods of Dask clusters: the governor (``pods``), or
+    dask-kubernetes' operator (``operator``), which has to be installed there.
     """
 
     context: str | None = None
@@ -180,6 +181,7 @@ class Cloud(Checked):
     project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
     governor: GovernorPod = GovernorPod()
     beside: Beside | None = None
+    via: Via = Via.PODS
 
 
 class Target(Checked):
@@ -219,7 +221,14 @@ class Target(Checked):
     @property
     def has_spot(self) -> bool:
         """Whether workers may be on spot machines here, as far as the project's files say."""
-        return not self.in_processes and (self.kubernetes is None or self.kubernetes.spot is not None)
+        if self.in_processes or self.via is Via.OPERATOR:  # whose workers of one group are all alike
+            return False
+        return self.kubernetes is None or self.kubernetes.spot is not None
+
+    @property
+    def via(self) -> Via:
+        """Who makes the pods of Dask clusters here, where there are any."""
+        return Via.PODS if self.kubernetes is None else self.kubernetes.via
 
     def there(self, asked: Size, limit: SizeOf | None) -> Size:
         """How big something asked for as ``asked`` really is here, where ``limit`` is the most."""

@@ -59,12 +59,13 @@ def _unscheduled(condition: Mapping[str, object]) -> bool:
 
 
 def _tells(container: Mapping[str, Mapping[str, object]]) -> bool:
-    """One that just runs tells nothing."""
-    return bool(container.get("state", {}).keys() - {"running"})
+    """One that just runs, and has never ended, tells nothing."""
+    return bool(container.get("state", {}).keys() - {"running"} or container.get("restartCount"))
 
 
 def _stands(container: Mapping[str, object]) -> Object:
-    return {"image": container.get("image", ""), "state": container["state"]}
+    kept = ("restartCount", "lastState") if container.get("restartCount") else ()
+    return {"image": container.get("image", ""), **{key: container.get(key) for key in ("state", *kept)}}
 
 
 class Cache:

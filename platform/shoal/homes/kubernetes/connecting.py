@@ -17,6 +17,10 @@ from shoal.homes.kubernetes.names import (
     ACCESS,
     DASHBOARD_PORT,
     ENGINE_PORT,
+    HEAD,
+    OF_CLUSTER,
+    POD,
+    ROLE,
     SECRET,
     STATUS_PORT,
     Object,
@@ -24,13 +28,14 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.objects import status_of
 from shoal.homes.kubernetes.pods import Pass
+from shoal.homes.kubernetes.sight import going, over
 from shoal.machine.loopback import get_json
 from shoal.machine.pages import link, secret_of
 from shoal.machine.processes import MARK
 from shoal.model.codec import read
 from shoal.model.endpoint import Endpoint
 from shoal.model.status import HeadStatus
-from shoal.model.workload import Engine
+from shoal.model.workload import Engine, Via
 
 
 def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
@@ -45,7 +50,7 @@ def endpoint(api: Api, context: str | None, found: Object) -> Endpoint:
         "tls_client_cert": its.certificate,
         "tls_client_key": its.key,
     }
-    host, port = _way(context, found, ENGINE_PORT)
+    host, port = _way(api, context, found, ENGINE_PORT)
     return Endpoint(f"tls://{host}:{port}", its.token, "", security)
 
 
@@ -62,13 +67,13 @@ def dashboard(api: Api, context: str | None, found: Object, *, lasting: bool) ->
     if not runs_dask or (lasting and not _inside(context)):
         return ""
     secret = secret_of(_pass(api, found).key)
-    host, port = _way(context, found, DASHBOARD_PORT)
+    host, port = _way(api, context, found, DASHBOARD_PORT)
     return link(port, secret, host)
 
 
 def status(api: Api, context: str | None, found: Object, timeout: float) -> HeadStatus:
     """What its head tells of itself now."""
-    host, port = _way(context, found, STATUS_PORT)
+    host, port = _way(api, context, found, STATUS_PORT)
     said = get_json(f"http://{host}:{port}/v1/status", _pass(api, found).token, timeout)
     return read(HeadStatus, said)
 
@@ -87,13 +92,29 @@ def _pass(api: Api, found: Object) -> Pass:
     return its
 
 
-def _way(context: str | None, found: Object, port: int) -> tuple[str, int]:
+def _way(api: Api, context: str | None, found: Object, port: int) -> tuple[str, int]:
     """Host and port by which a port of the head is reached from here."""
     metadata = found["metadata"]
-    pod = head_of(metadata["name"])
     if _inside(context):
-        return f"{pod}.{metadata['namespace']}.svc", port
+        return f"{head_of(metadata['name'])}.{metadata['namespace']}.svc", port
+    pod = _pod_of_head(api, found)
     return "127.0.0.1", tunnel.local_port(context, metadata["namespace"], pod, metadata["uid"], port)
+
+
+def _pod_of_head(api: Api, found: Object) -> str:
+    """Its name, which dask-kubernetes' operator chooses where it makes it."""
+    metadata, status = found["metadata"], status_of(found)
+    if status is None or status.plan is None or status.plan.via is Via.PODS:
+        return head_of(metadata["name"])
+    its = f"{OF_CLUSTER}={metadata['uid']},{ROLE}={HEAD}"
+    pods = api.list(POD.path(metadata["namespace"]), labelSelector=its)[0]
+    there = [pod["metadata"]["name"] for pod in pods if not over(pod) and not going(pod)]
+    if not there:
+        raise InfrastructureError(
+            f"{metadata['name']} cannot be connected to: its head has no pod",
+            hint="It is ending, or its head was lost: see `shoal why`.",
+        )
+    return str(there[0])
 
 
 def _inside(context: str | None) -> bool:

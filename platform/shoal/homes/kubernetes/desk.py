@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from shoal.errors import DeadlineError, InfrastructureError, NotFoundError, ShoalError
+from shoal.errors import ClusterEndedError, DeadlineError, InfrastructureError, NotFoundError, ShoalError
 from shoal.governor.ends import serving
 from shoal.homes.base import Wishes
 from shoal.homes.kubernetes.api import Api
@@ -26,7 +26,7 @@ from shoal.homes.kubernetes.errors import ApiClosedError
 from shoal.homes.kubernetes.names import CLUSTER, DASHBOARD_PORT, ENGINE_PORT, REPORT, STATUS_PORT
 from shoal.homes.kubernetes.objects import EndWish, HeadReport, cluster_of, spec_of, status_of
 from shoal.homes.kubernetes.periods import KUBERNETES
-from shoal.homes.kubernetes.structure import written
+from shoal.homes.kubernetes.structure import read, written
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.endpoint import Endpoint
 from shoal.model.report import Usage
@@ -82,17 +82,27 @@ class KubernetesDesk:
         pass
 
     def born(self, status_url: str) -> Cluster:
+        if (failed := _tried(self._look_before, _FIRST)) is not None:
+            raise failed
+        if self._report.beat:
+            # What a scheduler knew is lost with it: one that Kubernetes starts again would serve nobody.
+            lost = EndWish(
+                Reason.HEAD_LOST, "its head was started again, and what its scheduler knew is lost"
+            )
+            self._report = replace(self._report, stop=self._report.stop or lost)
+            _tried(self._send, _LAST)
+            raise ClusterEndedError(f"cluster {self._name} had a head before this one")
         self._say(state=State.STARTING.value, reason=Reason.HEAD_STARTING.value, message="its head lives")
-
-        def first() -> None:
-            self.look()
-            self._send()
-
-        if (failed := _tried(first, _FIRST)) is not None:
+        if (failed := _tried(self._send, _FIRST)) is not None:
             raise failed
         threading.Thread(target=self._keep_reading, name="desk: reads", daemon=True).start()
         threading.Thread(target=self._keep_sending, name="desk: reports", daemon=True).start()
         return self.cluster
+
+    def _look_before(self) -> None:
+        self.look()
+        found = self._api.get(REPORT.path(self._namespace, self._name))
+        self._report = read(HeadReport, found.get("said", {}))
 
     def let_in(self) -> None:
         pass  # the Secret is its user's to read from the start

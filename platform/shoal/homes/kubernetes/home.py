@@ -78,7 +78,7 @@ class KubernetesHome:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._location = Location.of(project.target)
+        self._location, self._via = Location.of(project.target), project.target.via
         self._names: dict[str, tuple[str, str, str]] = {}  # id -> namespace, name, uid
 
     def __reduce__(self) -> tuple[Callable[..., KubernetesHome], tuple[Any, ...]]:
@@ -335,7 +335,7 @@ class KubernetesHome:
     def proofs(self) -> Iterable[Check]:
         from shoal.homes.kubernetes.proofs import proofs
 
-        return proofs(lambda: self._api, self._location, lambda: self._namespace)
+        return proofs(lambda: self._api, self._location, lambda: self._namespace, self._via)
 
     # -- objects -----------------------------------------------------------------------------------------
 

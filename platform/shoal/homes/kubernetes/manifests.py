@@ -22,6 +22,9 @@ from shoal.homes.kubernetes.names import (
     ACCOUNT,
     ADMITTED,
     CLUSTER,
+    DASK,
+    DASK_CLUSTER,
+    DASK_WORKERS,
     GOVERNOR,
     GROUP,
     HEAD_ACCOUNT,
@@ -41,6 +44,7 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.quantities import spelled
 from shoal.model.resource import Resource
+from shoal.model.workload import Via
 from shoal.project.loading import Project
 from shoal.project.policy import Limits, Policy, Subject
 from shoal.project.targets import Beside, Cloud
@@ -87,7 +91,12 @@ def cluster_wide(system: str) -> list[Object]:
 
 
 def of_user(
-    user: str, namespace: str, subjects: Iterable[Whom], system: str, team: str | None = None
+    user: str,
+    namespace: str,
+    subjects: Iterable[Whom],
+    system: str,
+    team: str | None = None,
+    via: Via = Via.PODS,
 ) -> list[Object]:
     """A user's namespace, and who may do what in it. ``subjects``: whom of Kubernetes' the user is."""
     people = list(subjects)
@@ -169,6 +178,7 @@ def of_user(
                 _rule([""], ["services", "pods/log"], ["get"]),
                 _rule([""], ["secrets"], ["get", "patch"], [ACCESS]),
                 _rule([""], ["resourcequotas"], ["create", "patch", "update"], [ADMITTED]),
+                *(_BY_OPERATOR if via is Via.OPERATOR else ()),
             ],
         ),
         _binding(GOVERNOR, namespace, [_account(GOVERNOR, system)]),
@@ -288,7 +298,8 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
         limits, its = policy.limits_of(user), policy.user(user)
         namespace = namespace_of(user)
         subjects = whom(user, its.subjects if user in policy.users else ())
-        objects = [*of_user(user, namespace, subjects, system, limits.team), quota(limits, namespace, beside)]
+        its_own = of_user(user, namespace, subjects, system, limits.team, project.target.via)
+        objects = [*its_own, quota(limits, namespace, beside)]
         found += [_marked(each, name, system) for each in objects]
     return found
 
@@ -314,6 +325,13 @@ def _refuse_one_namespace_for_two(policy: Policy, users: Iterable[str]) -> None:
                 Fault(file, int(line), user, wrong, "give one of them another name, with `subjects:`")
             )
     raise_faults(faults)
+
+
+# What the governor asks of dask-kubernetes' operator, and that it ends workers which were retired.
+_BY_OPERATOR = (
+    _rule([DASK], [DASK_CLUSTER.plural, DASK_WORKERS.plural], ["create", "get", "patch", "delete"]),
+    _rule(["apps"], ["deployments"], ["delete"]),
+)
 
 
 def namespace_of(user: str) -> str:

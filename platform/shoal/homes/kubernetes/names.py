@@ -60,6 +60,12 @@ BINDING = Kind("RoleBinding", "rolebindings", f"{RBAC}/v1")
 DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 DEFINITION = Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1")
 
+# dask-kubernetes', where its operator makes the pods. It marks them by labels of its own.
+DASK = "kubernetes.dask.org"
+DASK_CLUSTER = Kind("DaskCluster", "daskclusters", f"{DASK}/v1")
+DASK_WORKERS = Kind("DaskWorkerGroup", "daskworkergroups", f"{DASK}/v1")
+DASK_PART, POD_HASH = "dask.org/component", "pod-template-hash"
+
 # Labels. The cluster's uid marks all that is its own; a pod's role says which part it is.
 OF_CLUSTER = f"{GROUP}/cluster"
 ROLE = f"{GROUP}/role"

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError, StaleRecordError
+from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.dressing import dressed
-from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
+from shoal.homes.kubernetes.names import DASK_CLUSTER, DASK_WORKERS, DEPLOYMENT, POD, REPORT, SERVICE, Object
 from shoal.homes.kubernetes.objects import LINES, last_lines, report_object, spec_of
+from shoal.homes.kubernetes.operated import dask_cluster, dask_workers, operate, workers_of
 from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas
@@ -27,7 +29,8 @@ from shoal.homes.kubernetes.sight import goes_within, going, over, role
 from shoal.homes.kubernetes.tending import Slot, tend
 from shoal.homes.kubernetes.view import View
 from shoal.homes.kubernetes.watched import Watched
-from shoal.model.cluster import Cluster
+from shoal.model.cluster import Cluster, State
+from shoal.model.workload import Via
 
 if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
@@ -43,6 +46,7 @@ class ClusterParts:
     def __init__(self, api: Api, watched: Watched, view: View, quotas: Quotas, refusals: Refusals) -> None:
         self._api, self._watched, self._view = api, watched, view
         self._quotas, self._refusals = quotas, refusals
+        self._asked: dict[tuple[str, str], int] = {}  # of the operator, by cluster and group
         self.logs: dict[tuple[str, str], tuple[str, ...]] = {}
         self._pool = ThreadPoolExecutor(_AT_ONCE, "makes pods")
         self._nameless: set[str] = (
@@ -65,12 +69,26 @@ class ClusterParts:
             for path, item in (
                 (REPORT.path(namespace), report_object(found)),
                 (SERVICE.path(namespace), service(cluster, found)),
-                (POD.path(namespace), head),
+                *self._head(cluster, found, head),
             ):
                 self._made(path, item, found)
         todo = tend(cluster, [*self._view.pods.get(cluster_id, []), head], None)
-        if todo.make:
+        if todo.make and cluster.plan.via is Via.PODS:
             self._make(todo.make, found, cluster)
+
+    def _head(self, cluster: Cluster, found: Object, head: Object) -> Iterator[tuple[str, Object]]:
+        """Its pod; or what dask-kubernetes' operator makes that of, and its workers'."""
+        namespace = found["metadata"]["namespace"]
+        if cluster.plan.via is Via.PODS:
+            yield POD.path(namespace), head
+            return
+        first, *others = (
+            (group, self._dressed(worker_pod(cluster, found, Slot(0, group.name)), found, cluster))
+            for group in cluster.plan.groups
+        )
+        yield DASK_CLUSTER.path(namespace), dask_cluster(found, cluster.plan, head, first[1])
+        for group, worker in others:
+            yield DASK_WORKERS.path(namespace), dask_workers(found, group, worker)
 
     def start_script(self, cluster_id: str) -> None:
         """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
@@ -120,9 +138,24 @@ class ClusterParts:
                 self._end(pod, grace)
         if (found := self._view.found.get(cluster_id)) is not None and cluster_id not in self._nameless:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
+            if self._view.records[cluster_id].plan.via is Via.OPERATOR:
+                self._unoperate(found, self._view.records[cluster_id])
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
             take_pass(self._api, namespace, cluster_id)
             self._nameless.add(cluster_id)
+
+    def _unoperate(self, found: Object, cluster: Cluster) -> None:
+        """What the operator made goes with it, and it itself also where no operator runs, which has to agree."""
+        namespace = found["metadata"]["namespace"]
+        for name in workers_of(found, cluster.plan).values():
+            self._api.delete(DASK_WORKERS.path(namespace, name))
+        path = DASK_CLUSTER.path(namespace, found["metadata"]["name"])
+        with suppress(NotFoundError):
+            there = self._api.get(path)["metadata"]
+            if cluster.id in [each.get("uid") for each in there.get("ownerReferences", ())]:
+                self._api.delete(path, there["uid"])
+                self._api.patch(path, {"metadata": {"uid": there["uid"], "finalizers": None}})
+        self._asked = {key: many for key, many in self._asked.items() if key[0] != cluster.id}
 
     def _keep_log(self, cluster_id: str, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -134,6 +167,9 @@ class ClusterParts:
 
     def tend(self, found: Object, cluster: Cluster) -> None:
         """Its workers' pods: as many as its plan has, and those go that it has retired."""
+        if cluster.plan.via is Via.OPERATOR:
+            self._operate(found, cluster)
+            return
         now = time.monotonic()
         nowhere = {uid: now - since for uid, since in self._view.lost.get(cluster.id, {}).items()}
         pods = self._view.pods.get(cluster.id, [])
@@ -164,6 +200,25 @@ class ClusterParts:
             wait(made)  # none of them goes on when this has failed
             for each in made:
                 each.result()
+
+    def _operate(self, found: Object, cluster: Cluster) -> None:
+        """Its workers by dask-kubernetes' operator: how many are asked of it, and those go that were retired."""
+        uid, namespace = cluster.id, found["metadata"]["namespace"]
+        if cluster.state not in (State.STARTING, State.READY):
+            return
+        todo = operate(cluster.plan, self._view.pods.get(uid, []), self._view.reports.get(uid))
+        names_ = workers_of(found, cluster.plan)
+        new = {group: many for group, many in todo.replicas.items() if self._asked.get((uid, group)) != many}
+        if not todo.end and not new:
+            return
+        self._view.confirm(uid)
+        with self._refusals.trying(uid, names.WORKER, namespace):
+            for name in todo.end:
+                self._api.delete(DEPLOYMENT.path(namespace, name))
+            for group, many in new.items():
+                spec = {"spec": {"worker": {"replicas": many}}}
+                self._api.patch(DASK_WORKERS.path(namespace, names_[group]), spec)
+                self._asked[uid, group] = many
 
     def clear(self, found: Object, cluster: Cluster) -> None:
         """What an end may have left where somebody died over it."""

@@ -21,6 +21,8 @@ from shoal.homes.kubernetes.names import (
     ACCESS,
     API_VERSION,
     CLUSTER,
+    DASK_CLUSTER,
+    DASK_WORKERS,
     GOVERNOR,
     GROUP,
     LEASE,
@@ -31,6 +33,7 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.periods import BEAT
 from shoal.model.checks import Check, Failed
+from shoal.model.workload import Via
 from shoal.words import listed
 
 OLDEST = (1, 30)  # ValidatingAdmissionPolicy is in its first stable version there
@@ -50,12 +53,15 @@ def _age(said: str) -> float:
         return float("inf")
 
 
-def proofs(api: Callable[[], Api], location: Location, namespace: Callable[[], str]) -> Iterable[Check]:
-    """Nothing is connected to before a check is called."""
+def proofs(
+    api: Callable[[], Api], location: Location, namespace: Callable[[], str], via: Via = Via.PODS
+) -> Iterable[Check]:
+    """Nothing is connected to before a check is called. ``via``: who makes pods there."""
     its = _Checks(api, location, namespace)
     return [
         ("API server", its.server),
         ("resource definitions", its.definitions),
+        *([("Dask operator", its.operator)] if via is Via.OPERATOR else []),
         ("applied project", its.project),
         ("rights", its.rights),
         ("access", its.access),
@@ -165,6 +171,20 @@ class _Checks:
                 time.sleep(0.5)
             seen = now
         return f"last seen {seen} in namespace {system}"
+
+    def operator(self) -> str:
+        version = DASK_CLUSTER.group_version
+        try:
+            served = {each["name"] for each in self._api().get(f"/apis/{version}")["resources"]}
+        except NotFoundError:
+            served = set()
+        if absent := [kind.plural for kind in (DASK_CLUSTER, DASK_WORKERS) if kind.plural not in served]:
+            raise Failed(
+                f"{self._api().server} does not know {', '.join(absent)} ({version}), and this target's clusters "
+                "are made by dask-kubernetes' operator",
+                "An administrator installs dask-kubernetes-operator; or write `via: pods` into shoal.yaml.",
+            )
+        return f"{version}, which dask-kubernetes' operator looks after"
 
     def _group(self) -> Any:
         try:

@@ -14,13 +14,24 @@ from dataclasses import replace
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight, UserWishes
-from shoal.homes.kubernetes.names import HEAD, OF_CLUSTER, ROLE, RUNNER, SLOT, WORKER, Json
+from shoal.homes.kubernetes.names import (
+    DASK_PART,
+    HEAD,
+    OF_CLUSTER,
+    POD_HASH,
+    ROLE,
+    RUNNER,
+    SLOT,
+    WORKER,
+    Json,
+)
 from shoal.homes.kubernetes.objects import HeadReport, Spec, end_of, legible
 from shoal.homes.kubernetes.refusals import END, Refusal
 from shoal.homes.kubernetes.running import exit_of, script_seen
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.codec import plain
 from shoal.model.report import Usage
+from shoal.model.workload import Via
 from shoal.words import count
 
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
@@ -31,6 +42,7 @@ _AROUND_CAUSE = re.compile(
     r"|failed to pull and unpack image \"[^\"]*\"|failed to resolve (reference|image) \"[^\"]*\"|failed to do request)"
     r"(: )*"
 )
+_OPERATOR = 15  # s that dask-kubernetes' operator may take until it is asked after
 _PREEMPTION = re.compile(r"\.? *(no new claims to deallocate, *)?preemption: .*", re.DOTALL)
 
 
@@ -40,9 +52,15 @@ def role(pod: Json) -> str:
 
 
 def cluster_of_pod(pod: Json) -> str | None:
-    """The uid of the cluster that it is a part of; None where its label says so alone, which anybody may write."""
+    """The uid of the cluster that it is a part of; None where its label says so alone, which anybody may write.
+
+    What dask-kubernetes' operator made for it is owned by a ReplicaSet.
+    """
     metadata = pod["metadata"]
-    uid = metadata.get("labels", {}).get(OF_CLUSTER)
+    labels = metadata.get("labels", {})
+    uid = labels.get(OF_CLUSTER)
+    if DASK_PART in labels and POD_HASH in labels:
+        return None if uid is None else str(uid)
     owners = [each.get("uid") for each in metadata.get("ownerReferences", ())]
     return str(uid) if uid in owners and (role(pod) != WORKER or slot_of(pod) is not None) else None
 
@@ -54,7 +72,12 @@ def slot_of(pod: Json) -> int | None:
 
 
 def over(pod: Json) -> bool:
-    """Whether nothing of it runs any more, and nothing will."""
+    """Whether nothing of it runs any more, and nothing will. A head runs once, though Kubernetes start it again."""
+    if role(pod) == HEAD and any(
+        "terminated" in each.get("state", {}) or each.get("restartCount")
+        for each in pod.get("status", {}).get("containerStatuses", ())
+    ):
+        return True
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
@@ -97,6 +120,8 @@ def _sight(
     end = end_of(said.stop)
     if not heads:
         began = cluster.state not in (State.QUEUED, State.ADMITTED)
+        if not began and HEAD not in refused and cluster.plan.via is Via.OPERATOR:
+            return Sight(Seen.NEVER, bool(pods), pulse=_unoperated(cluster, now))
         if began or HEAD not in refused:
             return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
         no = refused[HEAD]
@@ -223,12 +248,26 @@ def _phase(said: HeadReport) -> Phase | None:
     return Phase(known[said.state], Reason(said.reason), legible(said.message))
 
 
+def _unoperated(cluster: Cluster, now: float) -> Pulse | None:
+    if now - (cluster.admitted_at or now) < _OPERATOR:
+        return None
+    where = cluster.head.get("namespace", "")
+    said = f"dask-kubernetes' operator made no pod of its head: does it run, and look at namespace {where}?"
+    return Pulse(phase=Phase(State.ADMITTED, Reason.PLACE_REFUSED, said))
+
+
+def _terminated(container: Json) -> Json | None:
+    now, before = (container.get(each) or {} for each in ("state", "lastState"))
+    found: Json | None = now.get("terminated") or before.get("terminated")
+    return found
+
+
 def _crash(head: Json) -> End | None:
     """How a head's container ended, where its own report does not say why."""
     status = head.get("status", {})
     name = head["metadata"]["labels"].get("app.kubernetes.io/instance", "")
     for container in status.get("containerStatuses", ()):
-        if ended := container.get("state", {}).get("terminated"):
+        if ended := _terminated(container):
             how = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode')}"
             return End(Reason.HEAD_CRASHED, f"{Sentence.CRASHED.format(pid='', name=name)} ({how})")
     if status.get("reason"):

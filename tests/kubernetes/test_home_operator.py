@@ -1,0 +1,96 @@
+"""Home ``kubernetes`` by dask-kubernetes' operator, on a real kubelet: `via: operator` in a target."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.clusters import Cluster as Kubernetes
+from distributed.comm import CommClosedError
+
+import shoal
+from shoal.errors import ClusterEndedError
+from shoal.homes.kubernetes.names import API_VERSION, CLUSTER, DASK_CLUSTER, DASK_WORKERS, DEPLOYMENT, POD
+from shoal.model.cluster import Reason, State
+from shoal.model.workload import Via
+
+from .dask_operator import define, operator
+from .on_a_node import World, governed, world
+
+__all__ = ["governed", "world"]  # fixtures
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(600)]
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def via() -> Via:
+    return Via.OPERATOR
+
+
+def left(world: World) -> list[str]:
+    """What is there of the operator's, and of ours."""
+    kinds = (DASK_CLUSTER, DASK_WORKERS, DEPLOYMENT)
+    listed = [
+        (kind.plural, each) for kind in kinds for each in world.admin.list(kind.path(world.namespace))[0]
+    ]
+    return [f"{plural}/{each['metadata']['name']}" for plural, each in listed] + world.left()
+
+
+def test_a_cluster_by_the_operator_computes_grows_shrinks_and_leaves_nothing(
+    world: World, kube_node: Kubernetes, tmp_path: Path, eventually: Eventually
+) -> None:
+    define(world.admin)
+    log = tmp_path / "operator.log"
+    asked = {"project": world.project, "quiet": True, "workers": 1}
+    path = CLUSTER.path(world.namespace)
+    request = {"apiVersion": API_VERSION, "kind": CLUSTER.name, "metadata": {"name": "away"}}
+    world.alice.create(path, request | {"spec": {"workload": {"template": "small"}}})
+
+    def said() -> str:
+        return str(world.alice.get(f"{path}/away").get("status", {}))
+
+    eventually(lambda: "operator made no pod" in said(), 60, said)
+    world.alice.delete(f"{path}/away")
+    eventually(lambda: left(world) == [], 60, lambda: f"left: {left(world)}")
+    with operator(kube_node.kubeconfig, world.namespace, log) as running:
+        with shoal.dask("small", name="nightly", **asked) as cluster:
+            client = cluster.client
+            assert client.gather(client.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
+            pods = world.admin.list(POD.path(world.namespace))[0]
+            names = [pod["metadata"]["name"] for pod in pods]
+            assert sorted(name.rpartition("-")[0].rpartition("-")[0][:22] for name in names) == [
+                "nightly-default-worker",
+                "nightly-scheduler",
+            ]
+            cluster.scale(2)
+            assert len(client.scheduler_info()["workers"]) == 2
+            cluster.scale(1)
+            eventually(
+                lambda: len(world.admin.list(DEPLOYMENT.path(world.namespace))[0]) == 2, 90, "one is gone"
+            )
+            assert client.submit(sum, [2, 3]).result(60) == 5, "the one that stays computes"
+            assert "nightly-scheduler-" in cluster.logs()
+        assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+        eventually(lambda: left(world) == [], 60, lambda: f"left: {left(world)}")
+
+        lost = shoal.dask("small", name="lost", **asked)
+        with suppress(CommClosedError, ClusterEndedError):
+            lost.client.run_on_scheduler(os._exit, 3)
+        eventually(lambda: lost.record.state.ended, 120, lambda: str(lost.record))
+        assert lost.record.reason is Reason.HEAD_LOST
+        with pytest.raises(ClusterEndedError, match="started again"):
+            lost.client.submit(sum, [1]).result(30)
+        lost.close()
+
+        last = shoal.dask("small", name="last", **asked)
+        running.kill()
+        running.wait(30)
+        last.close()
+    begin = time.monotonic()
+    eventually(lambda: left(world) == [], 60, lambda: f"left: {left(world)}")
+    assert time.monotonic() - begin < 60
