@@ -10,7 +10,18 @@ import pytest
 from shoal.governor.actions import Seen
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.caches import slim_pod
-from shoal.homes.kubernetes.names import DASK_PART, HEAD, OF_CLUSTER, OF_GROUP, POD_HASH, ROLE, SLOT, WORKER
+from shoal.homes.kubernetes.manifests import of_user, person
+from shoal.homes.kubernetes.names import (
+    DASK_PART,
+    GOVERNOR,
+    HEAD,
+    OF_CLUSTER,
+    OF_GROUP,
+    POD_HASH,
+    ROLE,
+    SLOT,
+    WORKER,
+)
 from shoal.homes.kubernetes.objects import EndWish, HeadReport
 from shoal.homes.kubernetes.operated import (
     Operation,
@@ -124,6 +135,29 @@ def test_a_head_runs_once_though_kubernetes_start_it_again() -> None:
     assert seen.last.reason is Reason.HEAD_LOST
     worker = pod("nightly-default-worker-a", WORKER, {"name": "worker", "restartCount": 1, "state": {}})
     assert not over(worker), "a worker may come back"
+
+
+def test_the_governor_gets_more_rights_for_the_operator_alone() -> None:
+    def rules(via: Via) -> list[dict[str, Any]]:
+        objects = of_user("alice", "shoal-alice", [person("alice")], "shoal-system", via=via)
+        return [
+            rule
+            for each in objects
+            if each["kind"] == "Role" and each["metadata"]["name"] == GOVERNOR
+            for rule in each["rules"]
+        ]
+
+    assert of_user("alice", "shoal-alice", [person("alice")], "shoal-system") == of_user(
+        "alice", "shoal-alice", [person("alice")], "shoal-system", via=Via.PODS
+    )
+    more = [rule for rule in rules(Via.OPERATOR) if rule not in rules(Via.PODS)]
+    assert {
+        (resource, verb) for rule in more for resource in rule["resources"] for verb in rule["verbs"]
+    } == {
+        *(("daskclusters", verb) for verb in ("create", "get", "patch", "delete")),
+        *(("daskworkergroups", verb) for verb in ("create", "get", "patch")),
+        ("deployments", "delete"),
+    }
 
 
 def test_an_operator_that_is_away_is_told() -> None:
