@@ -119,11 +119,10 @@ def test_a_kill_leaves_nothing(
     expected = [CASES[point], *([OR[point]] if point in OR else [])]
     found = {name: home.find(name, home.user()) for name in names}
     told = {name: each and (each.state, each.reason) for name, each in found.items()}
-    others = {name: found[name] for name, end in told.items() if end not in expected}
-    assert not others, (
-        others,
-        [line for line in done.stderr.splitlines() if any(name in line for name in others)],
-    )
+    others = [name for name, end in told.items() if end not in expected]
+    said = [f"{name}: {told[name]}, {found[name]}" for name in others]
+    said += [done.stderr[-5000:]]
+    assert not others, "\n".join(said)
     assert not home.held(home.user()).admitted
     for cluster in filter(None, found.values()):
         folder = Path(os.environ["SHOAL_DATA"]) / "run" / cluster.id
