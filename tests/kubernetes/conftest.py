@@ -10,8 +10,15 @@ from cluster.clusters import Cluster as Kubernetes
 from lightkube.config.kubeconfig import KubeConfig
 
 from shoal.homes.kubernetes.api import Api
+from shoal.model.workload import Via
 
 from .simulated import Simulated, simulated
+
+
+@pytest.fixture(scope="module")
+def via() -> Via:
+    """Who makes pods; a module of tests may say otherwise."""
+    return Via.PODS
 
 
 @pytest.fixture(scope="module")

@@ -61,12 +61,6 @@ def api_of(kubeconfig: Path) -> Api:
 
 
 @pytest.fixture(scope="module")
-def via() -> Via:
-    """Who makes pods; a module of tests may say otherwise."""
-    return Via.PODS
-
-
-@pytest.fixture(scope="module")
 def governed(
     via: Via,
     kube_node: Kubernetes,

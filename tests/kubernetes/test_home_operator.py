@@ -84,7 +84,7 @@ def test_a_cluster_by_the_operator_computes_grows_shrinks_and_leaves_nothing(
         eventually(lambda: lost.record.state.ended, 120, lambda: str(lost.record))
         # As its pod tells, or its next head, whoever comes first.
         assert lost.record.reason in (Reason.HEAD_CRASHED, Reason.HEAD_LOST)
-        with pytest.raises(ClusterEndedError, match="exited unexpectedly|started again"):
+        with pytest.raises(ClusterEndedError, match=r"exited unexpectedly|started again"):
             lost.client.submit(sum, [1]).result(30)
         lost.close()
 
