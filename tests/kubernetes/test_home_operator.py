@@ -20,6 +20,7 @@ from shoal.model.cluster import Reason, State
 from shoal.model.workload import Via
 
 from .dask_operator import define, operator
+from .installing import put_project
 from .on_a_node import World, governed, world
 
 __all__ = ["governed", "world"]  # fixtures
@@ -45,6 +46,16 @@ def test_a_cluster_by_the_operator_computes_grows_shrinks_and_leaves_nothing(
     world: World, kube_node: Kubernetes, tmp_path: Path, eventually: Eventually
 ) -> None:
     define(world.admin)
+    template = world.project / "clusters" / "mixed.yaml"
+    template.write_text(
+        """
+        workers:
+          - {name: cpu, min: 1, max: 1, cores: 1, memory: 600 MB}
+          - {name: large, min: 1, max: 1, cores: 1, memory: 700 MB}
+        head: {cores: 1, memory: 700 MB}
+        """
+    )
+    put_project(world.admin, world.project, world.system)
     log = tmp_path / "operator.log"
     asked = {"project": world.project, "quiet": True, "workers": 1}
     path = CLUSTER.path(world.namespace)
@@ -88,7 +99,9 @@ def test_a_cluster_by_the_operator_computes_grows_shrinks_and_leaves_nothing(
             lost.client.submit(sum, [1]).result(30)
         lost.close()
 
-        last = shoal.dask("small", name="last", **asked)
+        last = shoal.dask("mixed", name="last", project=world.project, quiet=True)
+        groups = [last.client.submit(os.getpid, resources={name: 1}) for name in ("cpu", "large")]
+        assert len({each.result(60) for each in groups}) > 0
         running.kill()
         running.wait(30)
         last.close()

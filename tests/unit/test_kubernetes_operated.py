@@ -154,8 +154,11 @@ def test_the_governor_gets_more_rights_for_the_operator_alone() -> None:
     assert {
         (resource, verb) for rule in more for resource in rule["resources"] for verb in rule["verbs"]
     } == {
-        *(("daskclusters", verb) for verb in ("create", "get", "patch", "delete")),
-        *(("daskworkergroups", verb) for verb in ("create", "get", "patch")),
+        *(
+            (kind, verb)
+            for kind in ("daskclusters", "daskworkergroups")
+            for verb in ("create", "get", "patch", "delete")
+        ),
         ("deployments", "delete"),
     }
 
