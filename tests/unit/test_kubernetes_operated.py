@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from shoal.governor.actions import Seen
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.caches import slim_pod
@@ -49,8 +47,10 @@ def pod(
 ) -> dict[str, Any]:
     labels = {ROLE: role, OF_CLUSTER: "u-1", DASK_PART: "worker", POD_HASH: HASH, OF_GROUP: "default"}
     name = f"{deployment}-{HASH}-x2x"
+    owner = {"kind": "ReplicaSet", "uid": "of a ReplicaSet", "name": f"{deployment}-{HASH}"}
     status = {"phase": "Running", "containerStatuses": [container] if container else []}
-    return {"metadata": {"name": name, "uid": name, "labels": labels, **more}, "status": status}
+    metadata = {"name": name, "uid": name, "labels": labels, "ownerReferences": [owner], **more}
+    return {"metadata": metadata, "status": status}
 
 
 def workers(*names: str, **more: Any) -> list[dict[str, Any]]:
@@ -79,16 +79,19 @@ def test_other_groups_are_groups_of_the_operator() -> None:
     more = replace(GROUP, name="large", count=2)
     plan = replace(CLUSTER.plan, groups=(GROUP, more))
     cluster = replace(CLUSTER, plan=plan)
-    made = dask_workers(OWNER, more, worker_pod(cluster, OWNER, Slot(0, "large")))
+    made = dask_workers(OWNER, plan, more, worker_pod(cluster, OWNER, Slot(0, "large")))
     assert made["spec"]["cluster"] == "nightly"
     assert made["spec"]["worker"]["replicas"] == 2
     assert made["metadata"]["name"] == workers_of(OWNER, plan)["large"] == "nightly-large"
     assert workers_of(OWNER, plan)["default"] == "nightly-default", "which the operator itself makes"
+    named = replace(plan, groups=(replace(GROUP, name="cpu"), replace(GROUP, name="default")))
+    assert workers_of(OWNER, named) == {"cpu": "nightly-default", "default": "nightly-default-group"}
 
 
 def test_more_are_asked_for_at_once_and_fewer_when_those_that_were_retired_are_gone() -> None:
     there = workers("a", "b", "c", "d")
-    assert operate(CLUSTER.plan, there[:2], None) == Operation((), {"default": 3})
+    assert operate(CLUSTER.plan, there[:2], None) == Operation((), {"default": 3}, frozenset({"default"}))
+    assert operate(CLUSTER.plan, there[:3], None) == Operation((), {"default": 3})
     assert operate(CLUSTER.plan, there, None) == Operation(), "the head has not said whom it can spare"
     retired = HeadReport(retired=("nightly-default-worker-b-67d4f-x2x", "nightly-default-worker-c-67d4f-x2x"))
     assert operate(CLUSTER.plan, there, retired) == Operation(("nightly-default-worker-b",), {}), (
@@ -98,22 +101,19 @@ def test_more_are_asked_for_at_once_and_fewer_when_those_that_were_retired_are_g
     assert operate(CLUSTER.plan, going, retired) == Operation((), {"default": 3})
 
 
-@pytest.mark.parametrize(
-    ("name", "made_by"),
-    [
-        (f"nightly-default-worker-a1-{HASH}-x2x", "nightly-default-worker-a1"),
-        ("somebody-elses", ""),
-    ],
-)
-def test_the_deployment_of_a_pod(name: str, made_by: str) -> None:
-    assert deployment_of({"metadata": {"name": name, "labels": {POD_HASH: HASH}}}) == made_by
+def test_the_deployment_of_a_pod_is_told_by_the_replicaset_as_kubernetes_cuts_a_pods_name() -> None:
+    its = pod("nightly-default-worker-a1")
+    its["metadata"]["name"] = "nightly-default-work-x2x"
+    assert deployment_of(its) == deployment_of(slim_pod(its)) == "nightly-default-worker-a1"
+    its["metadata"]["ownerReferences"][0]["kind"] = "Job"
+    assert deployment_of(its) == ""
 
 
 def test_a_pod_of_a_deployment_is_its_clusters_by_its_label() -> None:
-    its = pod("nightly-default-worker-a", ownerReferences=[{"uid": "of a ReplicaSet"}])
-    assert cluster_of_pod(its) == "u-1"
-    del its["metadata"]["labels"][POD_HASH]
-    assert cluster_of_pod(its) is None, "anybody may write the rest"
+    its = pod("nightly-default-worker-a")
+    assert cluster_of_pod(its) == cluster_of_pod(slim_pod(its)) == "u-1"
+    its["metadata"]["ownerReferences"] = []
+    assert cluster_of_pod(its) is None, "anybody may write labels"
 
 
 def test_a_head_runs_once_though_kubernetes_start_it_again() -> None:
@@ -132,7 +132,9 @@ def test_a_head_runs_once_though_kubernetes_start_it_again() -> None:
     said = HeadReport(stop=EndWish(Reason.HEAD_LOST, "its head was started again"))
     seen = sight.sight(CLUSTER, [again], said, 300, 0.0)
     assert seen.last is not None
-    assert seen.last.reason is Reason.HEAD_LOST
+    assert seen.last.reason is Reason.HEAD_CRASHED, "the next head knows only that it had one before"
+    beside = {"name": "proxy", "state": {"terminated": ended}}
+    assert not over(pod("nightly-scheduler", HEAD, beside)), "a container that a mesh put beside it"
     worker = pod("nightly-default-worker-a", WORKER, {"name": "worker", "restartCount": 1, "state": {}})
     assert not over(worker), "a worker may come back"
 
@@ -159,7 +161,7 @@ def test_the_governor_gets_more_rights_for_the_operator_alone() -> None:
             for kind in ("daskclusters", "daskworkergroups")
             for verb in ("create", "get", "patch", "delete")
         ),
-        ("deployments", "delete"),
+        *((kind, verb) for kind in ("deployments", "replicasets") for verb in ("list", "delete")),
     }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.kubernetes.errors import ApiClosedError, RightsError, WatchOverError
-from shoal.homes.kubernetes.names import Object
+from shoal.homes.kubernetes.names import REPLICA_SET, Object
 
 if TYPE_CHECKING:  # which needs a client of HTTP
     from shoal.homes.kubernetes.api import Api
@@ -45,13 +45,19 @@ def slim_pod(found: Object) -> Object:
     its, status = found["metadata"], found.get("status", {})
     metadata: Object = {name: its[name] for name in kept if name in its}
     metadata["labels"] = its.get("labels", {})
-    metadata["ownerReferences"] = [{"uid": each.get("uid")} for each in its.get("ownerReferences", ())]
+    metadata["ownerReferences"] = [_owner(each) for each in its.get("ownerReferences", ())]
     said: Object = {name: status[name] for name in ("phase", "reason", "message") if name in status}
     if unscheduled := [each for each in status.get("conditions", ()) if _unscheduled(each)]:
         said["conditions"] = unscheduled
     if stands := [_stands(each) for each in status.get("containerStatuses", ()) if _tells(each)]:
         said["containerStatuses"] = stands
     return {"metadata": metadata, "status": said}
+
+
+def _owner(reference: Mapping[str, object]) -> Object:
+    """A ReplicaSet's name tells the Deployment."""
+    kept = ("uid", "kind", "name") if reference.get("kind") == REPLICA_SET.name else ("uid",)
+    return {key: reference.get(key) for key in kept}
 
 
 def _unscheduled(condition: Mapping[str, object]) -> bool:
@@ -65,7 +71,10 @@ def _tells(container: Mapping[str, Mapping[str, object]]) -> bool:
 
 def _stands(container: Mapping[str, object]) -> Object:
     kept = ("restartCount", "lastState") if container.get("restartCount") else ()
-    return {"image": container.get("image", ""), **{key: container.get(key) for key in ("state", *kept)}}
+    return {
+        "image": container.get("image", ""),
+        **{key: container.get(key) for key in ("name", "state", *kept)},
+    }
 
 
 class Cache:

@@ -25,6 +25,7 @@ from shoal.homes.kubernetes.names import (
     DASK,
     DASK_CLUSTER,
     DASK_WORKERS,
+    DEPLOYMENT,
     GOVERNOR,
     GROUP,
     HEAD_ACCOUNT,
@@ -36,6 +37,7 @@ from shoal.homes.kubernetes.names import (
     RBAC,
     RECORD,
     RELEASE,
+    REPLICA_SET,
     REPORT,
     RUNNER_ACCOUNT,
     USER,
@@ -327,10 +329,10 @@ def _refuse_one_namespace_for_two(policy: Policy, users: Iterable[str]) -> None:
     raise_faults(faults)
 
 
-# What the governor asks of dask-kubernetes' operator, and that it ends workers which were retired.
+# What the governor asks of dask-kubernetes' operator, and that it ends what that made.
 _BY_OPERATOR = (
     _rule([DASK], [DASK_CLUSTER.plural, DASK_WORKERS.plural], ["create", "get", "patch", "delete"]),
-    _rule(["apps"], ["deployments"], ["delete"]),
+    _rule(["apps"], [DEPLOYMENT.plural, REPLICA_SET.plural], ["list", "delete"]),
 )
 
 

@@ -58,6 +58,7 @@ CLUSTER_BINDING = Kind("ClusterRoleBinding", "clusterrolebindings", f"{RBAC}/v1"
 ROLE_OF = Kind("Role", "roles", f"{RBAC}/v1")
 BINDING = Kind("RoleBinding", "rolebindings", f"{RBAC}/v1")
 DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
+REPLICA_SET = Kind("ReplicaSet", "replicasets", "apps/v1")
 DEFINITION = Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1")
 
 # dask-kubernetes', where its operator makes the pods. It marks them by labels of its own.

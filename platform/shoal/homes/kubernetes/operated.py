@@ -21,6 +21,7 @@ from shoal.homes.kubernetes.names import (
     ENGINE_PORT,
     OF_GROUP,
     POD_HASH,
+    REPLICA_SET,
     ROLE,
     SLOT,
     WORKER,
@@ -39,10 +40,13 @@ _PARTS = (ROLE, SLOT, OF_GROUP, CAPACITY)
 
 @dataclass(frozen=True)
 class Operation:
-    """What a cluster's workers need: Deployments to delete, and how many replicas each group is to have, by name."""
+    """What a cluster's workers need: Deployments to delete; by group, how many replicas are to be asked for, where that
+    can be said now; and the groups that have fewer.
+    """
 
     end: tuple[str, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
 
 
 def dask_cluster(owner: Object, plan: Plan, head: Object, worker: Object) -> Object:
@@ -66,13 +70,13 @@ def dask_cluster(owner: Object, plan: Plan, head: Object, worker: Object) -> Obj
     }
 
 
-def dask_workers(owner: Object, group: Group, worker: Object) -> Object:
-    """The workers of another group."""
+def dask_workers(owner: Object, plan: Plan, group: Group, worker: Object) -> Object:
+    """The workers of another group than the first."""
     name = owner["metadata"]["name"]
     return {
         "apiVersion": DASK_WORKERS.group_version,
         "kind": DASK_WORKERS.name,
-        "metadata": _metadata(f"{name}-{group.name}", owner, worker["metadata"]),
+        "metadata": _metadata(workers_of(owner, plan)[group.name], owner, worker["metadata"]),
         "spec": {"cluster": name, "worker": {"replicas": group.count, **_template(worker)}},
     }
 
@@ -80,7 +84,13 @@ def dask_workers(owner: Object, group: Group, worker: Object) -> Object:
 def workers_of(owner: Object, plan: Plan) -> dict[str, str]:
     """By group, the name of its DaskWorkerGroup."""
     first, name = plan.groups[0].name, owner["metadata"]["name"]
-    return {its.name: f"{name}-{'default' if its.name == first else its.name}" for its in plan.groups}
+    # The operator calls the first one so, whatever its name is here.
+    return {
+        its.name: f"{name}-default"
+        if its.name == first
+        else f"{name}-{its.name}{'-group' if its.name == 'default' else ''}"
+        for its in plan.groups
+    }
 
 
 def operate(plan: Plan, pods: Collection[Json], report: HeadReport | None) -> Operation:
@@ -91,6 +101,7 @@ def operate(plan: Plan, pods: Collection[Json], report: HeadReport | None) -> Op
     """
     end: list[str] = []
     replicas: dict[str, int] = {}
+    missing: set[str] = set()
     for group in plan.groups:
         its = [
             pod
@@ -98,19 +109,24 @@ def operate(plan: Plan, pods: Collection[Json], report: HeadReport | None) -> Op
             if role(pod) == WORKER and group_of(pod, plan) == group.name and not over(pod) and not going(pod)
         ]
         more = len(its) - group.count
+        if more < 0:
+            missing.add(group.name)
         if more <= 0:
             replicas[group.name] = group.count
         elif report is not None:
             told = [pod for pod in its if pod["metadata"]["name"] in report.retired]
             end += [name for pod in told[:more] if (name := deployment_of(pod))]
-    return Operation(tuple(end), replicas)
+    return Operation(tuple(end), replicas, frozenset(missing))
 
 
 def deployment_of(pod: Json) -> str:
-    """The Deployment that made a pod; empty where none did."""
+    """The Deployment that made a pod; empty where none did. The ReplicaSet between tells: a pod's own name is cut."""
     metadata = pod["metadata"]
-    made, _, _ = metadata["name"].rpartition(f"-{metadata['labels'].get(POD_HASH)}-")
-    return str(made)
+    mark = f"-{metadata['labels'].get(POD_HASH)}"
+    for each in metadata.get("ownerReferences", ()):
+        if each.get("kind") == REPLICA_SET.name and str(each.get("name", "")).endswith(mark):
+            return str(each["name"]).removesuffix(mark)
+    return ""
 
 
 def _metadata(name: str, owner: Object, of_pod: Json) -> Object:

@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shoal.errors import NotFoundError, ShoalError, StaleRecordError
+from shoal.errors import ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.dressing import dressed
-from shoal.homes.kubernetes.names import DASK_CLUSTER, DASK_WORKERS, DEPLOYMENT, POD, REPORT, SERVICE, Object
+from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
 from shoal.homes.kubernetes.objects import LINES, last_lines, report_object, spec_of
-from shoal.homes.kubernetes.operated import dask_cluster, dask_workers, operate, workers_of
+from shoal.homes.kubernetes.operating import Operated
 from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas
 from shoal.homes.kubernetes.refusals import END, Refusals, refuse_foreign
-from shoal.homes.kubernetes.sight import goes_within, going, over, role
+from shoal.homes.kubernetes.sight import goes_within, going, over, role, started_again
 from shoal.homes.kubernetes.tending import Slot, tend
 from shoal.homes.kubernetes.view import View
 from shoal.homes.kubernetes.watched import Watched
-from shoal.model.cluster import Cluster, State
+from shoal.model.cluster import Cluster
 from shoal.model.workload import Via
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class ClusterParts:
     def __init__(self, api: Api, watched: Watched, view: View, quotas: Quotas, refusals: Refusals) -> None:
         self._api, self._watched, self._view = api, watched, view
         self._quotas, self._refusals = quotas, refusals
-        self._asked: dict[tuple[str, str], int] = {}  # of the operator, by cluster and group
+        self._operated = Operated(api, view, quotas)
         self.logs: dict[tuple[str, str], tuple[str, ...]] = {}
         self._pool = ThreadPoolExecutor(_AT_ONCE, "makes pods")
         self._nameless: set[str] = (
@@ -69,26 +68,17 @@ class ClusterParts:
             for path, item in (
                 (REPORT.path(namespace), report_object(found)),
                 (SERVICE.path(namespace), service(cluster, found)),
-                *self._head(cluster, found, head),
             ):
                 self._made(path, item, found)
+            if cluster.plan.via is Via.OPERATOR:
+                slots = [Slot(0, group.name) for group in cluster.plan.groups]
+                workers = [self._dressed(worker_pod(cluster, found, slot), found, cluster) for slot in slots]
+                self._operated.start(found, cluster, head, workers)
+                return
+            self._made(POD.path(namespace), head, found)
         todo = tend(cluster, [*self._view.pods.get(cluster_id, []), head], None)
-        if todo.make and cluster.plan.via is Via.PODS:
+        if todo.make:
             self._make(todo.make, found, cluster)
-
-    def _head(self, cluster: Cluster, found: Object, head: Object) -> Iterator[tuple[str, Object]]:
-        """Its pod; or what dask-kubernetes' operator makes that of, and its workers'."""
-        namespace = found["metadata"]["namespace"]
-        if cluster.plan.via is Via.PODS:
-            yield POD.path(namespace), head
-            return
-        first, *others = (
-            (group, self._dressed(worker_pod(cluster, found, Slot(0, group.name)), found, cluster))
-            for group in cluster.plan.groups
-        )
-        yield DASK_CLUSTER.path(namespace), dask_cluster(found, cluster.plan, head, first[1])
-        for group, worker in others:
-            yield DASK_WORKERS.path(namespace), dask_workers(found, group, worker)
 
     def start_script(self, cluster_id: str) -> None:
         """Its pod. That it runs once, whatever happens, is seen to where it gets its code."""
@@ -117,11 +107,13 @@ class ClusterParts:
                     and not going(pod)
                     and pod.get("status", {}).get("phase") in (None, "Pending")
                 ):
+                    self._release(cluster_id)
                     self._end(pod, None)
 
     def kill_head(self, cluster_id: str) -> None:
         """End it at once."""
         with self._refusals.trying(cluster_id, END):
+            self._release(cluster_id)
             for pod in self._view.pods.get(cluster_id, []):
                 if role(pod) == names.HEAD:
                     self._end(pod, 0)
@@ -129,6 +121,7 @@ class ClusterParts:
     def end_remains(self, cluster_id: str) -> None:
         """All its pods, its name, and what lets in to it: each is told once."""
         with self._refusals.trying(cluster_id, END):
+            self._release(cluster_id)
             for pod in self._view.pods.get(cluster_id, []):
                 grace = _SCRIPT if role(pod) == names.RUNNER else 1  # its script has its time
                 if goes_within(pod, grace):
@@ -138,37 +131,30 @@ class ClusterParts:
                 self._end(pod, grace)
         if (found := self._view.found.get(cluster_id)) is not None and cluster_id not in self._nameless:
             namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
-            if self._view.records[cluster_id].plan.via is Via.OPERATOR:
-                self._unoperate(found, self._view.records[cluster_id])
             self._api.delete(SERVICE.path(namespace, names.head_of(name)))
             take_pass(self._api, namespace, cluster_id)
             self._nameless.add(cluster_id)
 
-    def _unoperate(self, found: Object, cluster: Cluster) -> None:
-        """What the operator made goes with it, and it itself also where no operator runs, which has to agree."""
-        namespace = found["metadata"]["namespace"]
-        for name in workers_of(found, cluster.plan).values():
-            self._api.delete(DASK_WORKERS.path(namespace, name))
-        path = DASK_CLUSTER.path(namespace, found["metadata"]["name"])
-        with suppress(NotFoundError):
-            there = self._api.get(path)["metadata"]
-            if cluster.id in [each.get("uid") for each in there.get("ownerReferences", ())]:
-                self._api.delete(path, there["uid"])
-                self._api.patch(path, {"metadata": {"uid": there["uid"], "finalizers": None}})
-        self._asked = {key: many for key, many in self._asked.items() if key[0] != cluster.id}
+    def _release(self, cluster_id: str) -> None:
+        """What dask-kubernetes' operator has of it goes first: it would make its pods again."""
+        found, cluster = self._view.found.get(cluster_id), self._view.records.get(cluster_id)
+        if found is not None and cluster is not None and cluster.plan.via is Via.OPERATOR:
+            self._operated.release(found, cluster)
 
     def _keep_log(self, cluster_id: str, pod: Object) -> None:
         metadata = pod["metadata"]
         path = POD.path(metadata["namespace"], metadata["name"], "log")
         try:
-            self.logs[cluster_id, role(pod)] = last_lines(self._api.text(path, tailLines=str(LINES)))
+            more = {"previous": "true"} if started_again(pod) else {}
+            self.logs[cluster_id, role(pod)] = last_lines(self._api.text(path, tailLines=str(LINES), **more))
         except ShoalError as error:
             _log.info("the log of %s is lost: %s", metadata["name"], error)
 
     def tend(self, found: Object, cluster: Cluster) -> None:
         """Its workers' pods: as many as its plan has, and those go that it has retired."""
         if cluster.plan.via is Via.OPERATOR:
-            self._operate(found, cluster)
+            with self._refusals.trying(cluster.id, names.WORKER, found["metadata"]["namespace"]):
+                self._operated.tend(found, cluster)
             return
         now = time.monotonic()
         nowhere = {uid: now - since for uid, since in self._view.lost.get(cluster.id, {}).items()}
@@ -201,32 +187,16 @@ class ClusterParts:
             for each in made:
                 each.result()
 
-    def _operate(self, found: Object, cluster: Cluster) -> None:
-        """Its workers by dask-kubernetes' operator: how many are asked of it, and those go that were retired."""
-        uid, namespace = cluster.id, found["metadata"]["namespace"]
-        if cluster.state not in (State.STARTING, State.READY):
-            return
-        todo = operate(cluster.plan, self._view.pods.get(uid, []), self._view.reports.get(uid))
-        names_ = workers_of(found, cluster.plan)
-        new = {group: many for group, many in todo.replicas.items() if self._asked.get((uid, group)) != many}
-        if not todo.end and not new:
-            return
-        self._view.confirm(uid)
-        with self._refusals.trying(uid, names.WORKER, namespace):
-            for name in todo.end:
-                self._api.delete(DEPLOYMENT.path(namespace, name))
-            for group, many in new.items():
-                spec = {"spec": {"worker": {"replicas": many}}}
-                self._api.patch(DASK_WORKERS.path(namespace, names_[group]), spec)
-                self._asked[uid, group] = many
-
     def clear(self, found: Object, cluster: Cluster) -> None:
         """What an end may have left where somebody died over it."""
         if cluster.id not in self._view.reports:
             return
-        if cluster.id not in self._nameless or cluster.id in self._view.pods:
+        held = cluster.plan.via is Via.OPERATOR and cluster.id not in self._view.released
+        if held or cluster.id not in self._nameless or cluster.id in self._view.pods:
             self._view.confirm(cluster.id)  # else they may be another's of its name
             self.end_remains(cluster.id)
+            if cluster.plan.via is Via.OPERATOR and cluster.id not in self._view.released:
+                return  # at the next look
         for report in self._watched.reports.owned(cluster.id):
             its = report["metadata"]
             self._api.delete(REPORT.path(its["namespace"], its["name"]), its["uid"])

@@ -184,7 +184,7 @@ class _Checks:
                 "are made by dask-kubernetes' operator",
                 "An administrator installs dask-kubernetes-operator; or write `via: pods` into shoal.yaml.",
             )
-        return f"{version}, which dask-kubernetes' operator looks after"
+        return f"{version} is served; whether dask-kubernetes' operator runs is not seen from here"
 
     def _group(self) -> Any:
         try:

@@ -19,6 +19,7 @@ from shoal.homes.kubernetes.names import (
     HEAD,
     OF_CLUSTER,
     POD_HASH,
+    REPLICA_SET,
     ROLE,
     RUNNER,
     SLOT,
@@ -60,7 +61,8 @@ def cluster_of_pod(pod: Json) -> str | None:
     labels = metadata.get("labels", {})
     uid = labels.get(OF_CLUSTER)
     if DASK_PART in labels and POD_HASH in labels:
-        return None if uid is None else str(uid)
+        made = any(each.get("kind") == REPLICA_SET.name for each in metadata.get("ownerReferences", ()))
+        return str(uid) if made and uid is not None else None
     owners = [each.get("uid") for each in metadata.get("ownerReferences", ())]
     return str(uid) if uid in owners and (role(pod) != WORKER or slot_of(pod) is not None) else None
 
@@ -74,11 +76,22 @@ def slot_of(pod: Json) -> int | None:
 def over(pod: Json) -> bool:
     """Whether nothing of it runs any more, and nothing will. A head runs once, though Kubernetes start it again."""
     if role(pod) == HEAD and any(
-        "terminated" in each.get("state", {}) or each.get("restartCount")
-        for each in pod.get("status", {}).get("containerStatuses", ())
+        "terminated" in each.get("state", {}) or each.get("restartCount") for each in _heads_own(pod)
     ):
         return True
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _heads_own(pod: Json) -> list[Json]:
+    """How the head's own container is: a mesh may have put another one beside it."""
+    return [
+        each for each in pod.get("status", {}).get("containerStatuses", ()) if each.get("name", HEAD) == HEAD
+    ]
+
+
+def started_again(pod: Json) -> bool:
+    """Whether Kubernetes started its head again: what the first one wrote is a log of its own."""
+    return any(each.get("restartCount") for each in _heads_own(pod))
 
 
 def going(pod: Json) -> bool:
@@ -128,7 +141,10 @@ def _sight(
         return Sight(Seen.NEVER, bool(pods), pulse=Pulse(phase=Phase(State.ADMITTED, no.reason, no.message)))
     head = heads[0]
     if over(head):
-        return Sight(Seen.GONE, True, last=end or _crash(head))
+        crash = _crash(head)
+        if crash is not None and end is not None and end.reason is Reason.HEAD_LOST:
+            end = crash  # the next head knows only that it had one before
+        return Sight(Seen.GONE, True, last=end or crash)
     runner = next((pod for pod in pods if role(pod) == RUNNER), None)
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
@@ -252,7 +268,10 @@ def _unoperated(cluster: Cluster, now: float) -> Pulse | None:
     if now - (cluster.admitted_at or now) < _OPERATOR:
         return None
     where = cluster.head.get("namespace", "")
-    said = f"dask-kubernetes' operator made no pod of its head: does it run, and look at namespace {where}?"
+    said = (
+        f"dask-kubernetes' operator made no pod of its head. It may not run, or not look at namespace {where}; "
+        f"or the pod was refused (`kubectl describe replicasets --namespace {where}`)"
+    )
     return Pulse(phase=Phase(State.ADMITTED, Reason.PLACE_REFUSED, said))
 
 
@@ -266,7 +285,7 @@ def _crash(head: Json) -> End | None:
     """How a head's container ended, where its own report does not say why."""
     status = head.get("status", {})
     name = head["metadata"]["labels"].get("app.kubernetes.io/instance", "")
-    for container in status.get("containerStatuses", ()):
+    for container in _heads_own(head):
         if ended := _terminated(container):
             how = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode')}"
             return End(Reason.HEAD_CRASHED, f"{Sentence.CRASHED.format(pid='', name=name)} ({how})")

@@ -38,6 +38,7 @@ from shoal.homes.kubernetes.structure import read
 from shoal.homes.kubernetes.tending import surplus
 from shoal.homes.kubernetes.watched import Watched
 from shoal.model.cluster import Cluster, State
+from shoal.model.workload import Via
 from shoal.planning.sizing import plan as size
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class View:
     """By uid: the object (``found``), its pods, what its head says, its record, and what a round goes by.
 
     ``looked``: those that this look was at. ``unplanned``: how many requests wait for a project to be applied.
+    ``released``: those of which dask-kubernetes' operator has nothing any more, as far as this process has seen to it.
     """
 
     def __init__(self, api: Api, location: Location, watched: Watched, refusals: Refusals) -> None:
@@ -67,6 +69,7 @@ class View:
         self.looked: set[str] = set()
         self.refused: dict[str, ShoalError] = {}  # what makes no sense, and was not told so
         self.unplanned = 0
+        self.released: set[str] = set()
         self.in_force = InForce(location.system)
         self._there: set[str] | None = None
         self._due: set[str] = set()
@@ -106,6 +109,7 @@ class View:
         for each in (*told, self.wishes, self.lost, self._read, self._said):
             each.pop(uid, None)
         self._lively.discard(uid)
+        self.released.discard(uid)
 
     def _look_at(self, uid: str, found: Object, in_force: InForce, now: float) -> None:
         where = found["metadata"]["namespace"]
@@ -136,7 +140,10 @@ class View:
             return
         refusals = self._refusals.of(uid)
         if not cluster.state.ended:
-            self.sights[uid] = sight(cluster, pods, report, KUBERNETES.pull, now, refusals)
+            seen = sight(cluster, pods, report, KUBERNETES.pull, now, refusals)
+            if cluster.plan.via is Via.OPERATOR and report is not None and uid not in self.released:
+                seen = replace(seen, remains=True)  # the operator may make pods of what it was asked for
+            self.sights[uid] = seen
         elif pods:
             self.sights[uid] = Sight(remains=True)
         counts = surplus(cluster.plan, pods)
