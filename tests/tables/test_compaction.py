@@ -127,7 +127,7 @@ def test_a_file_that_has_not_the_rows_of_its_manifest(name: str, monkeypatch: py
     small_files(name, 2)
     read = rewriting.read_arrow
     monkeypatch.setattr(rewriting, "read_arrow", lambda *given: read(*given).slice(1))
-    with pytest.raises(StorageError, match="100 rows by their manifests"):
+    with pytest.raises(StorageError, match="100 rows by the manifests"):
         shoal.compact(name)
     assert len(shoal.snapshots(name)) == 2
 
