@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from shoal.errors import InfrastructureError
 from shoal.governor.actions import Scope
 from shoal.governor.ports import AccountKey
-from shoal.governor.rounds import Governor
+from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
 from shoal.homes.fake import PERIODS, FakeHome
 from shoal.model.cluster import Cluster, State
@@ -89,3 +90,32 @@ def test_a_defect_of_one_cluster_keeps_nobody_else_waiting(
     home.start_head = away  # type: ignore[method-assign]
     with pytest.raises(InfrastructureError, match="is away"):
         Governor(home, policy, PERIODS).round()
+
+
+def test_what_fails_for_all_ends_what_is_done_beside_it(
+    policy: Policy, asking: Callable[..., Request]
+) -> None:
+    """After the act that is being done: the place is away, and each further one would wait for it as long."""
+    home = FakeHome(policy)
+    for name, owner in (("one", "ann"), ("two", "cid")):
+        home.request(asking(name, owner))
+    write, reached, second = home.write_account, list[RoundPoint](), list[Callable[[], int]]()
+
+    def away(key: AccountKey, account: Account, version: int) -> int:
+        if key[1] == "cid":
+            raise InfrastructureError("the place is away")
+        return write(key, account, version)
+
+    def after(point: RoundPoint) -> None:
+        reached.append(point)
+        with pytest.raises(InfrastructureError, match="is away"):
+            second.pop()()
+
+    def beside(do: Callable[[Any], int], these: Iterable[Any]) -> list[int]:
+        first, other = sorted(these, key=lambda its: str(its[0].name))
+        second.append(lambda: do(other))
+        return [do(first)]
+
+    home.write_account = away  # type: ignore[method-assign]
+    Governor(home, policy, PERIODS, after, each=beside).round()
+    assert reached == [RoundPoint.ADMISSION_TEAM_CHARGED]

@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 
 from shoal.governor.actions import Scope
+from shoal.governor.cautious import Cautious
 from shoal.governor.ports import Snapshot
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.base import Request
-from shoal.homes.fake import PERIODS, FakeHome
+from shoal.homes.fake import PERIODS, FakeHome, InjectedFault
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy, Team
 from shoal.quota.account import amounts
@@ -127,15 +128,65 @@ def test_both_admit_the_last_place(home: FakeHome, policy: Policy, asking: Askin
     assert held == amounts(first.plan) + amounts(second.plan)
 
 
+def test_a_start_that_comes_late_is_seen_before_anything_is_freed(home: FakeHome, asking: Asking) -> None:
+    """Nothing of it was there when its end was written, and there is when its accounts would be freed."""
+    cluster = home.request(asking("a", "ann", 2))
+    home.govern(1)
+    home.faults = lambda operation: InjectedFault.LATE if operation == "start head" else InjectedFault.NONE
+    home.govern(1)
+    assert cluster.id not in home.heads
+    home.stop(cluster.id, Reason.STOPPED_BY_USER, "enough")
+    uncounted = list[RoundPoint]()
+
+    def reached(at: RoundPoint) -> None:
+        if at is RoundPoint.RELEASE_END_RECORDED:
+            home.deliver_late()
+        if home.remains(cluster.id) and charged(home, cluster) != {Scope.TEAM: 20, Scope.USER: 20}:
+            uncounted.append(at)
+
+    governor = Governor(Cautious(home), home.policy, PERIODS, reached)
+    for _ in range(4):
+        governor.round()
+    assert cluster.id in home.heads
+    assert not home.remains(cluster.id)
+    assert charged(home, cluster) == {}
+    assert uncounted == []
+
+
+@pytest.mark.parametrize("lost", [None, "no write", "charge quota"], ids=["deleted", "ended", "not freed"])
+def test_whoever_does_not_wait_is_answered_by_what_is_free_after_a_round_that_freed(
+    home: FakeHome, policy: Policy, asking: Asking, lost: str | None
+) -> None:
+    """Not by the pass before it, which said that it has to wait, and the accounts after it, in which all is free, or in
+    which what ended still counts."""
+    first = home.request(asking("a", "ann", 4))
+    home.govern()
+    home.advance(4)
+    if lost is None:
+        home.delete_record(first.id)
+    else:
+        home.stop(first.id, Reason.STOPPED_BY_USER, "enough")
+        home.govern(1)
+    home.advance(4)
+    asked = home.request(asking("b", "ann", 4))
+    its = replace(asked, workload=replace(asked.workload, queue=False))
+    home.records[asked.id] = its, 1  # as on Kubernetes, where whoever asks does not decide
+    home.faults = lambda operation: InjectedFault.LOST_REQUEST if operation == lost else InjectedFault.NONE
+    Governor(Cautious(home), policy, PERIODS).round()
+    assert first.id not in home.records or home.get(first.id).state is State.STOPPED
+    home.faults = lambda operation: InjectedFault.NONE
+    for _ in range(2):
+        Governor(Cautious(home), policy, PERIODS).round()
+    assert home.get(asked.id).state.admitted, home.get(asked.id).message
+
+
 def test_workers_count_until_they_are_gone(home: FakeHome, asking: Asking) -> None:
     cluster = home.request(asking("a", "ann", 3))
     home.govern()
     home.advance(4)
     home.crash_head(cluster.id)
-    home.faults = lambda operation: faults.get(operation, lost.NONE)
-    from shoal.homes.fake import InjectedFault as lost
-
-    faults = {"end remains": lost.LOST_REQUEST}
+    faults = {"end remains": InjectedFault.LOST_REQUEST}
+    home.faults = lambda operation: faults.get(operation, InjectedFault.NONE)
     home.govern(3)
     assert home.get(cluster.id).state is State.STOPPING
     assert charged(home, cluster)[Scope.USER] == 30

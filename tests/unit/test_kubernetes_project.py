@@ -277,7 +277,7 @@ def test_the_governor_is_a_deployment_of_its_own_as_the_target_says(folder: Path
     cloud = f"{{system: ours, namespaces: [one, two], governor: {said}, pod: {patch}}}"
     (made,) = brought(cloud)
     assert (made["metadata"]["name"], made["metadata"]["namespace"]) == ("shoal-governor", "ours")
-    assert made["spec"]["replicas"] == 1
+    assert (made["spec"]["replicas"], made["spec"]["strategy"]["rollingUpdate"]["maxSurge"]) == (1, 0)
     template = made["spec"]["template"]
     assert made["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     assert template["metadata"]["annotations"] == {"a": "b"}

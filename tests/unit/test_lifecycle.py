@@ -195,7 +195,9 @@ def test_the_queues_answer_is_followed(cluster: Callable[..., Cluster]) -> None:
         ),
         (State.STOPPING, 0, Observation(Seen.FOREIGN), [(State.FAILED, Reason.HEAD_LOST)]),
         # After the end: what shows up has no owner; accounts are freed in reverse.
-        (State.STOPPED, 0, Observation(Seen.ALIVE, remains=True), [KillHead(), EndRemains()]),
+        # As long as anything of it is there it counts.
+        (State.STOPPED, 0, Observation(Seen.ALIVE, remains=True, charged=BOTH), [KillHead(), EndRemains()]),
+        (State.STOPPED, 0, Observation(remains=True, charged=BOTH), [EndRemains()]),
         (State.STOPPED, 0, Observation(Seen.GONE, charged=BOTH), [Free(Scope.USER), Free(Scope.TEAM)]),
         (State.REFUSED, 0, Observation(), []),
     ],

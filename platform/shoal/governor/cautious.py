@@ -68,7 +68,11 @@ class Cautious:
         ends = cluster.state.ended or cluster.state is State.STOPPING
         if ends and (known is None or known[0].state is not cluster.state):
             self._confirm(cluster.id)
-        return self._home.write_cluster(cluster, version)
+        new = self._home.write_cluster(cluster, version)
+        if cluster.state.ended:
+            # A start that was on its way may have come meanwhile; from now on none is decided any more.
+            self._acted(cluster.id)
+        return new
 
     def start_head(self, cluster_id: str) -> None:
         """One that ever was, and is gone, is not started again."""

@@ -96,7 +96,7 @@ def _after_the_end(seen: Observation) -> list[Action]:
         actions.append(KillHead())
     if seen.remains:
         actions.append(EndRemains())
-    return actions + _freed(seen)
+    return actions or _freed(seen)
 
 
 def _freed(seen: Observation) -> list[Action]:

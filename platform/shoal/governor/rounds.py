@@ -33,6 +33,7 @@ from shoal.governor.actions import (
     StartScript,
     StopHead,
 )
+from shoal.governor.cautious import lowered
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
 from shoal.governor.ports import AccountKey, Governed, Sight, Snapshot, UserWishes
@@ -142,6 +143,7 @@ class _Round:
         self._accounts = dict(snapshot.accounts)
         self._locks: defaultdict[AccountKey, threading.Lock] = defaultdict(threading.Lock)
         self._lock, self._over = threading.Lock(), False
+        self._freed = False  # whether any account holds less, or is to, than the pass went by
         self._charged: dict[str, dict[Scope, tuple[AccountKey, Amounts]]] = {}
         for key, (account, _) in snapshot.accounts.items():
             for cluster, its in account.admitted.items():
@@ -255,14 +257,16 @@ class _Round:
 
     def _explained(self, cluster: Cluster, outcome: TurnResult | None) -> Decision | None:
         """The answer with its reasons, for one that needs them."""
-        if outcome is None or not self._needs_reasons(cluster, outcome) or self._about_to_free():
+        if outcome is None or not self._needs_reasons(cluster, outcome):
+            return None
+        if self._freed or self._about_to_free():  # its turn is in the next round, which knows what is free
             return None
         limits = self._governor.policy.limits_of(cluster.owner)
         names = {key: record.name for key, (record, _) in self._snapshot.clusters.items()}
         return explain(outcome, limits, self._books(), self._place(), names)
 
     def _about_to_free(self) -> bool:
-        """Whether an account holds something for a cluster that has ended: the next round knows what is free."""
+        """Whether an account holds something for a cluster that has ended."""
         ended = (its for its in self._charged if its in self._snapshot.clusters)
         return any(self._snapshot.clusters[its][0].state.ended for its in ended)
 
@@ -305,6 +309,8 @@ class _Round:
     def _do_all(self, cluster: Cluster, version: int, actions: list[Action]) -> int:
         done = 0
         for action in actions:
+            if self._over:
+                break
             try:
                 version = self._do(cluster, version, action)
             except (StaleRecordError, OutcomeUnknownError):
@@ -331,6 +337,7 @@ class _Round:
 
                 self._write((scope, self._keys(cluster)[scope]), charged)
             case Free(scope):
+                self._freed = True  # also where the write fails now: it is made again
                 key = scope, self._keys(cluster)[scope]
                 self._write(key, partial(Account.without, cluster=cluster.id, now=now))
             case Move():
@@ -355,6 +362,8 @@ class _Round:
             account, version = self._account(key)
             after = changed(account)
             self._accounts[key] = after, self._home.write_account(key, after, version)
+            if lowered(account, after):
+                self._freed = True
 
 
 def _amount(scope: Scope, plan: Plan) -> Amounts:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from shoal.errors import OutcomeUnknownError, StaleRecordError
+from shoal.errors import OutcomeUnknownError, RefusedError, StaleRecordError
 from shoal.governor.actions import Move, Scope, Seen
 from shoal.governor.ends import Exit, Pulse, due, serving
 from shoal.governor.lifecycle import moved
@@ -164,8 +164,7 @@ class FakeStore:
         def end() -> None:
             head = self.heads.get(cluster_id)
             if head is not None and head.reachable and not head.alive:
-                head.workers = 0
-                self._script(cluster_id).alive = False
+                head.remains_end = True  # they take a moment
 
         self._through("end remains", end)
 
@@ -202,8 +201,9 @@ class FakeStore:
     def deliver_late(self) -> None:
         """Do the oldest of the writes that were under way."""
         if self.late:
-            with contextlib.suppress(StaleRecordError):  # it came too late
+            with contextlib.suppress(StaleRecordError, RefusedError):  # it came too late
                 self.late.pop(0)()
+            self._note_all()
             self.changed()
 
     def crash_head(self, cluster_id: str) -> None:
@@ -250,7 +250,9 @@ class FakeStore:
     def _tick(self, head: FakeHead) -> None:
         elapsed = self.clock.elapsed
         if not head.alive:
-            if elapsed - head.died >= FOLLOW:
+            if head.remains_end:
+                self._script(head.cluster).alive = False
+            if head.remains_end or elapsed - head.died >= FOLLOW:
                 head.workers = 0
             return
         if not head.reachable:

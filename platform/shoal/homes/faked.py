@@ -62,6 +62,7 @@ class FakeHead:
     alive: bool = True
     reachable: bool = True
     to_end: bool = False
+    remains_end: bool = False
     workers: int = 0
     renewed: float = 0.0
     died: float = 0.0

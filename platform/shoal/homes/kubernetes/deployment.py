@@ -41,7 +41,14 @@ def governor(target: Target) -> Object:
         "apiVersion": DEPLOYMENT.group_version,
         "kind": DEPLOYMENT.name,
         "metadata": {"name": GOVERNOR, "namespace": cloud.system, "labels": labels},
-        "spec": {"replicas": 1, "selector": {"matchLabels": dict(labels)}, "template": template},
+        "spec": {
+            "replicas": 1,
+            # Two at once do no harm, but have each other look again: an upgrade ends the old one first. Recreate is not
+            # taken for a Deployment of an older Shoal, to which the API server added how it rolls out.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "selector": {"matchLabels": dict(labels)},
+            "template": template,
+        },
     }
 
 
