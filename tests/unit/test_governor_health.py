@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from shoal.errors import UsageError
+from shoal.errors import InfrastructureError, UsageError
 from shoal.homes.kubernetes.governing import GovernorProgram, serve_health
 from shoal.homes.kubernetes.location import Location
 
@@ -42,3 +42,32 @@ def test_the_governor_tells_whether_it_lives_and_what_is_wrong(monkeypatch: pyte
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_governor_tells_by_one_request_at_a_time_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    governing, told = GovernorProgram(cast(Any, None), Location()), list[str]()
+
+    def renew(*what: object) -> None:
+        told.append("it lives")
+        governing._tell_that_it_lives()  # as another act does beside this one
+
+    monkeypatch.setattr("shoal.homes.kubernetes.governing.renew", renew)
+    governing._tell_that_it_lives()
+    governing._tell_that_it_lives()
+    assert told == ["it lives"]
+
+
+def test_of_acts_beside_each_other_every_fault_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    governing = GovernorProgram(cast(Any, None), Location())
+
+    def act(number: int) -> int:
+        if number % 2:
+            raise InfrastructureError(f"fault {number % 4}")
+        return number
+
+    assert governing._each(act, [0, 2]) == [0, 2]
+    with pytest.raises(InfrastructureError, match="fault 1"):
+        governing._each(act, range(8))
+    assert [record.getMessage() for record in caplog.records] == [
+        "beside the fault that ends this round: fault 3"
+    ]

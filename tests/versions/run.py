@@ -37,6 +37,7 @@ UNIT = (
     "tests/unit",
     "--ignore=tests/unit/test_governor_health.py",
     "--ignore=tests/unit/test_kubeconfig.py",
+    "--ignore=tests/unit/test_kubernetes_parts.py",
     "--ignore=tests/unit/test_architecture.py",
     "--ignore=tests/unit/test_borders.py",
     "--ignore=tests/unit/test_house.py",

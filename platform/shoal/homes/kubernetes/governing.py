@@ -38,7 +38,9 @@ from shoal.machine.logs import set_up
 from shoal.project.loading import Project
 
 _log = logging.getLogger("shoal.homes")
-_AT_ONCE = 16  # clusters for which it acts beside each other: most of an act is waiting for the API server
+# Clusters for which it acts beside each other: most of an act is waiting for the API server. With as many pods that are
+# made meanwhile these are fewer requests at a time than its client keeps connections (20).
+_AT_ONCE = 8
 _ROUNDS = 20  # without a pause, while there is something to do
 _SOON = 0.1  # s until it looks again where that is all it waits for
 _SHARE = 0.05  # of a core that looks take, however often something changes
@@ -62,7 +64,7 @@ class GovernorProgram:
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = time.monotonic()
-        self._renewed = -TELLS
+        self._renewed, self._telling = -TELLS, threading.Lock()
         self._fault = "it has not run a round yet"
         self._look = 0.0  # s of CPU that the last look took
         self._governor: Governor | None = None
@@ -112,6 +114,9 @@ class GovernorProgram:
         """Beside each other; none goes on when this is over, also where one has failed."""
         todo = [self._pool.submit(do, its) for its in these]
         wait(todo)
+        faults = [error for each in todo if (error := each.exception()) is not None]
+        for other in {str(error) for error in faults} - {str(error) for error in faults[:1]}:
+            _log.warning("beside the fault that ends this round: %s", other)
         return [each.result() for each in todo]
 
     def _at(self, point: RoundPoint) -> None:
@@ -128,11 +133,14 @@ class GovernorProgram:
 
     def _tell_that_it_lives(self) -> None:
         """Its Lease tells people and `shoal doctor` that somebody governs; it is not a lock."""
-        if time.monotonic() - self._renewed < TELLS:
-            return
-        metadata = {"name": GOVERNOR, "namespace": self._location.system}
-        renew(self._api, metadata, {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}"})
-        self._renewed = time.monotonic()
+        if time.monotonic() - self._renewed < TELLS or not self._telling.acquire(blocking=False):
+            return  # it is told, or is being told beside this act
+        try:
+            metadata = {"name": GOVERNOR, "namespace": self._location.system}
+            renew(self._api, metadata, {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}"})
+            self._renewed = time.monotonic()
+        finally:
+            self._telling.release()
 
     def stop(self) -> None:
         """End after the round that goes on."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("shoal.homes")
 _SCRIPT = 10  # s that a script gets to end, where its cluster ends before it
-_AT_ONCE = 16  # pods that are made beside each other
+_AT_ONCE = 8  # pods that are made beside each other, and of one cluster, before others have their turn
 
 
 class ClusterParts:
@@ -48,14 +48,15 @@ class ClusterParts:
         self._operated = Operated(api, view, quotas)
         self.logs: dict[tuple[str, str], tuple[str, ...]] = {}
         self._pool = ThreadPoolExecutor(_AT_ONCE, "makes pods")
-        self._nameless: set[str] = (
-            set()
-        )  # clusters whose name and pass are gone, as far as this has seen to it
+        # Clusters whose name and pass are gone, as far as this has seen to it; and their reports when that was last so.
+        self._nameless: set[str] = set()
+        self._cleared: dict[str, set[str]] = {}
 
     def keep(self, uids: Collection[str]) -> None:
         """Forget all other clusters."""
         self.logs = {key: log for key, log in self.logs.items() if key[0] in uids}
         self._nameless &= set(uids)
+        self._cleared = {uid: reports for uid, reports in self._cleared.items() if uid in uids}
 
     def start_head(self, cluster_id: str) -> None:
         """Its pass, its name, its report and its pod, and its workers' pods; what is there already stays."""
@@ -78,6 +79,7 @@ class ClusterParts:
             self._made(POD.path(namespace), head, found)
         todo = tend(cluster, [*self._view.pods.get(cluster_id, []), head], None)
         if todo.make:
+            self._view.confirm_record(found)  # its end may have been written since its head was decided on
             self._make(todo.make, found, cluster)
 
     def start_script(self, cluster_id: str) -> None:
@@ -182,24 +184,29 @@ class ClusterParts:
 
         with self._refusals.trying(cluster.id, names.WORKER, namespace):
             make(slots[0])  # what is refused is refused once
-            made = [self._pool.submit(make, slot) for slot in slots[1:]]
-            wait(made)  # none of them goes on when this has failed
-            for each in made:
-                each.result()
+            for first in range(1, len(slots), _AT_ONCE):
+                made = [self._pool.submit(make, slot) for slot in slots[first : first + _AT_ONCE]]
+                wait(made)  # none of them goes on when this has failed
+                for each in made:
+                    each.result()
 
     def clear(self, found: Object, cluster: Cluster) -> None:
         """What an end may have left where somebody died over it."""
         if cluster.id not in self._view.reports:
             return
+        reports = {its["metadata"]["uid"]: its["metadata"] for its in self._watched.reports.owned(cluster.id)}
+        news = reports.keys() - self._cleared.get(cluster.id, set())
         held = cluster.plan.via is Via.OPERATOR and cluster.id not in self._view.released
-        if held or cluster.id not in self._nameless or cluster.id in self._view.pods:
+        if held or news or cluster.id in self._view.pods:
             self._view.confirm(cluster.id)  # else they may be another's of its name
+            if news:  # also what a start made that came late
+                self._nameless.discard(cluster.id)
             self.end_remains(cluster.id)
+            self._cleared[cluster.id] = set(reports)
             if cluster.plan.via is Via.OPERATOR and cluster.id not in self._view.released:
                 return  # at the next look
-        for report in self._watched.reports.owned(cluster.id):
-            its = report["metadata"]
-            self._api.delete(REPORT.path(its["namespace"], its["name"]), its["uid"])
+        for uid, its in reports.items():
+            self._api.delete(REPORT.path(its["namespace"], its["name"]), uid)
 
     def _made(self, path: str, item: Object, owner: Object) -> None:
         """Create it; one of that name that belongs to this cluster is as good, another one is waited for."""

@@ -67,12 +67,13 @@ def take_stale_passes(
             again()
             for uid in {key.rpartition(".")[0] for key in there} - set(known):
                 confirm(uid)
-                take_pass(api, namespace, uid)
+                take_pass(api, namespace, uid, [key for key in there if key.rpartition(".")[0] == uid])
         except ShoalError as error:
             _log.debug("passes of %s are looked at again: %s", namespace, error)
 
 
-def take_pass(api: Api, namespace: str, uid: str) -> None:
-    """What lets in to this cluster goes."""
+def take_pass(api: Api, namespace: str, uid: str, keys: Iterable[str] = ()) -> None:
+    """What lets in to this cluster goes. ``keys``: what there is of it, if that is known: also another release's."""
+    data = dict.fromkeys(keys or Pass("", "", "").data(uid))
     with suppress(NotFoundError):
-        api.patch(SECRET.path(namespace, ACCESS), {"data": dict.fromkeys(Pass("", "", "").data(uid))})
+        api.patch(SECRET.path(namespace, ACCESS), {"data": data})

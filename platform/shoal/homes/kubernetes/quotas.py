@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("shoal.homes")
 _ENTRIES, _COUNT = f"{GROUP}/admitted", f"{GROUP}/version"  # annotations
 _AGAIN = 60.0  # s until a namespace is tried again whose quota may not be written
+_IN_FORCE, _PAUSE = 0.2, 0.02  # s that the API server gets to go by what was written; until it is asked again
 
 
 NOTHING = Beside()
@@ -208,20 +209,23 @@ class Quotas:
                 self._write_or_not(namespace, Account(), 0)
 
     def wait_for(self, namespace: str) -> None:
-        """Before pods are made.
+        """Before pods are made: until the API server goes by what it says. It does so in a moment, after each write.
 
         Raises:
-            StaleRecordError: the API server does not go yet by what it says; it will in a moment.
+            StaleRecordError: it did not in that time.
         """
-        seen = self._seen.get(namespace)
+        seen, begin, pause = self._seen.get(namespace), time.monotonic(), _PAUSE
         if seen is None or not self.has(namespace) or in_force(seen):
             return
         with contextlib.suppress(NotFoundError):  # where it is gone, it is in nobody's way
-            seen = self._api.get(QUOTA.path(namespace, ADMITTED))
+            while not in_force(seen := self._api.get(QUOTA.path(namespace, ADMITTED))):
+                if time.monotonic() - begin > _IN_FORCE:
+                    self._saw(seen)
+                    self.pending = True
+                    raise StaleRecordError(f"quota {ADMITTED} of namespace {namespace} is not in force yet")
+                time.sleep(pause)
+                pause *= 2
             self._saw(seen)
-            if not in_force(seen):
-                self.pending = True
-                raise StaleRecordError(f"quota {ADMITTED} of namespace {namespace} is not in force yet")
 
     def _write_or_not(self, namespace: str, account: Account, version: int) -> None:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -197,8 +197,10 @@ class ObjectStore:
         """
         view = self._view
         self._history.look(view.found)
-        for _ in self._pool.map(self._tidy, list(view.looked & view.records.keys())):
-            pass
+        todo = [self._pool.submit(self._tidy, uid) for uid in view.looked & view.records.keys()]
+        wait(todo)  # none of them goes on into the next round
+        for each in todo:
+            each.result()
         view.acted()
         self._quotas.repair()
         self._sweep()
@@ -220,6 +222,8 @@ class ObjectStore:
             _log.debug("%s in the next round: %s", cluster.name, error)
         except ShoalError as error:
             _log.warning("%s is looked at again: %s", cluster.name, error)
+        except Exception:  # a defect that one cluster meets keeps nobody else waiting
+            _log.exception("%s of %s is looked at again in the next round", cluster.name, cluster.owner)
 
     @property
     def soon(self) -> bool:

@@ -220,15 +220,24 @@ class View:
         if found is None:
             self._confirm_gone(uid)
             return
+        self.confirm_record(found)
+        namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
+        if self._live_pods(uid, namespace) != _versions(self.pods.get(uid, ())):
+            raise StaleRecordError(f"cluster {name} of namespace {namespace} has other pods: look again")
+
+    def confirm_record(self, found: Object) -> None:
+        """The record alone, of one whose pods were confirmed a moment ago.
+
+        Raises:
+            StaleRecordError: it is not as here.
+        """
         metadata = found["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         try:
             live = self._api.get(CLUSTER.path(namespace, name))["metadata"]
         except NotFoundError:
             live = {}
-        parts = ("uid", "resourceVersion")
-        same = all(live.get(each) == metadata[each] for each in parts)
-        if not same or self._live_pods(uid, namespace) != _versions(self.pods.get(uid, ())):
+        if any(live.get(each) != metadata[each] for each in ("uid", "resourceVersion")):
             raise StaleRecordError(f"cluster {name} of namespace {namespace} is not as it was: look again")
 
     def forget_there(self) -> None:
