@@ -168,10 +168,12 @@ def test_a_broken_project_is_told_with_every_fault(bare: Any, command: Command) 
 
 
 def test_a_fault_in_the_settings_keeps_nobody_from_seeing_and_ending_clusters(bare: Any) -> None:
-    bare.write("shoal.yaml", "default_target: local\ntargets: {local: {home: local}}\ncolour: red\n")
+    text = "default_target: local\ntargets:\n  local: {home: local, machine: {cores: four}}\n"
+    bare.write("shoal.yaml", text)
+    told = "shoal.yaml:3: targets.local.machine.cores: 'four' is not a number"
     for call in (("ls", "-o", "json"), ("down", "gone"), ("why", "gone"), ("logs", "gone"), ("wait", "gone")):
         answer = bare.quick(*call)
-        assert "shoal.yaml:3: colour: is not a known key" in answer.err, answer
+        assert told in answer.err, answer
         if call[0] == "ls":
             assert (answer.code, answer.json) == (OK, [])
         else:
@@ -179,7 +181,12 @@ def test_a_fault_in_the_settings_keeps_nobody_from_seeing_and_ending_clusters(ba
     for call in (("plan", "etl"), ("quota",)):
         answer = bare.quick(*call)
         assert answer.code == USAGE, answer
-        assert "shoal.yaml:3: colour" in answer.err
+        assert told in answer.err
+    bare.write("shoal.yaml", f"{text}store: sqlite:////elsewhere.db\n")
+    for call in (("ls",), ("down", "gone")):
+        answer = bare.quick(*call)
+        assert answer.code == USAGE, "somebody's ledger may be meant, and another one is not looked into"
+        assert "shoal.yaml:4: store: is not a known key" in answer.err
 
 
 @pytest.mark.parametrize("text", ["", "\0\1\2", "- a list\n", "a: [1", "a: &x [*x]\n", "\xff\xfe"], ids=repr)

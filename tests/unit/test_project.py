@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shoal.client.wiring import catalog_of
 from shoal.errors import ConfigError, NotFoundError, UsageError
 from shoal.homes.kubernetes.applied import Applied
 from shoal.model.workload import Engine
@@ -340,83 +338,3 @@ def test_the_upkeep_of_tables_is_by_the_first_pattern_that_fits(folder: Folder) 
     assert len(faults) == 5
     assert any("c.*" in fault and "two columns or more" in fault for fault in faults)
     assert any("a.*" in fault and "less than 24 h" in fault for fault in faults)
-
-
-PLACES = """\
-default_target: local
-targets:
-  local: {home: local, store: "sqlite:////tmp/mine.db", machine: {cores: 4, memory: 8 GB}}
-  cloud:
-    home: kubernetes
-    kubernetes: {context: blue, namespace: team}
-mounts: {data: {path: /data}}
-"""
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "told"),
-    [
-        ("machine: {cores: 4", "machine: {cores: four", r"yaml:3: targets\.local\.machine\.cores"),
-        ("machine: {cores", "machin: {cores", r"yaml:3: targets\.local\.machin: is not a known key"),
-        ("mounts: {data: {path: /data}}", "mounts: {data: {pth: /data}}", r"yaml:7: mounts\.data\.pth"),
-        ("mounts: {data", "mounts: {data: {path: [", r"yaml:\d+: is not YAML"),
-        ("context: blue", "contxt: blue", r"yaml:6: targets\.cloud\.kubernetes\.contxt"),
-    ],
-)
-def test_a_fault_in_the_settings_leaves_what_tells_where_clusters_are(
-    folder: Folder, right: str, wrong: str, told: str
-) -> None:
-    """Nobody should be unable to see and end what runs because of a typo."""
-    root = folder(etl=ETL)
-    (root / "shoal.yaml").write_text(PLACES.replace(right, wrong))
-    found = project.load(root, looking=True)
-    assert (found.target.home, found.target.store) == ("local", "sqlite:////tmp/mine.db")
-    assert any(re.search(told, str(fault)) for fault in found.faults)
-    with pytest.raises(ConfigError, match=told):
-        found.policy.limits_of("dana")
-    with pytest.raises(ConfigError, match=told):
-        catalog_of(found)
-    with pytest.raises(ConfigError, match=told):
-        project.load(root, tolerant=True)
-
-
-def test_what_is_not_yaml_as_a_whole_may_have_other_faults_too(folder: Folder) -> None:
-    root = folder(etl=ETL)
-    (root / "shoal.yaml").write_text(PLACES.replace("machine:", "machin:").replace("/data}", "["))
-    assert project.load(root, looking=True).target.store == "sqlite:////tmp/mine.db"
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("store:", "stroe:"),
-        ("home: local", "home: lokal"),
-        ("default_target: local", "default_target: locl"),
-        ("  cloud:", "  local:"),
-        ("memory: 8 GB}}", "memory: 8 GB"),
-        ("targets:", "target:"),
-    ],
-)
-def test_a_fault_that_may_be_about_the_place_does_not_lead_to_another_one(
-    folder: Folder, right: str, wrong: str
-) -> None:
-    root = folder(etl=ETL)
-    (root / "shoal.yaml").write_text(PLACES.replace(right, wrong))
-    with pytest.raises(ConfigError, match=r"shoal\.yaml:\d"):
-        project.load(root, looking=True)
-
-
-def test_a_variable_of_the_catalog_is_not_needed_to_look(folder: Folder) -> None:
-    root = folder(etl=ETL)
-    (root / "shoal.yaml").write_text(
-        PLACES.replace("machine:", 'catalog: {uri: "${NO_SUCH_VARIABLE}"}, machine:')
-    )
-    found = project.load(root, looking=True)
-    assert [str(fault) for fault in found.faults] == [
-        "shoal.yaml:3: targets.local.catalog.uri: needs the environment variable NO_SUCH_VARIABLE, which is not set; "
-        "set NO_SUCH_VARIABLE, or write ${NO_SUCH_VARIABLE:-default}"
-    ]
-    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE"):
-        catalog_of(found)
-    with pytest.raises(UsageError, match="NO_SUCH_VARIABLE"):
-        project.load(root)

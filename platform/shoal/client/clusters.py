@@ -303,7 +303,7 @@ def open_project(
 ) -> Project:
     """The project in force, with its catalog made the one that tables are read from.
 
-    ``looking``: for what has to work with faults in ``shoal.yaml``, too (see :func:`shoal.project.loading.load`).
+    ``looking``: for what has to work with wrong values in ``shoal.yaml``, too (see :func:`shoal.project.loading.load`).
     """
     project = load(Path(folder) if folder is not None else None, target, tolerant=True, looking=looking)
     if project.faults and project.faults not in _warned:

@@ -27,7 +27,7 @@ from shoal.project.tables import TablePolicy
 from shoal.project.targets import Image, Machine, Mount, Prices, Target
 from shoal.project.templates import Template
 from shoal.project.variables import UnsetVariableError, with_catalog, with_store
-from shoal.project.yamlfile import Document, Fault, check, dotted, raise_faults, read
+from shoal.project.yamlfile import UNKNOWN, Document, Fault, check, dotted, raise_faults, read
 from shoal.units import Bytes
 from shoal.words import did_you_mean, listed, sentence
 
@@ -53,9 +53,9 @@ class _Settings(Checked):
 class Project:
     """A loaded project folder with one target chosen.
 
-    ``faults``: what is wrong in files of ``clusters/``, ``images/`` and ``policies/``, where that was tolerated; the
-    templates that it is about are not among ``templates``, and ``policy`` has no limits for anybody. ``numbers``: whose
-    numbers these are, where they are not (only) its files.
+    ``faults``: what is wrong in ``shoal.yaml`` and in files of ``clusters/``, ``images/`` and ``policies/``, where that
+    was tolerated; the templates that it is about are not among ``templates``, and ``policy`` has no limits for anybody.
+    ``numbers``: whose numbers these are, where they are not (only) its files.
     """
 
     folder: Path
@@ -101,8 +101,9 @@ def load(
 
     ``tolerant``: a fault in ``clusters/`` or ``images/`` is not an error before its template is asked for, one in
     ``policies/`` not before somebody's limits are; what runs can be looked at and ended without them. ``looking``: nor
-    is one in ``shoal.yaml``, where what is right in it tells for certain where clusters are; that is all that the
-    target has then, and nobody has limits.
+    is a wrong value of ``shoal.yaml`` under a known key that does not say where clusters are (see
+    :mod:`shoal.project.looking`): that key is left out then, and nobody has limits. Nor is an unset variable of the
+    catalog, which is left out.
 
     Raises ConfigError with all faults of all files; NotFoundError for an unknown target, or for a ``folder``
     without a ``shoal.yaml``.
@@ -156,25 +157,17 @@ def load(
 
 
 def _places(root: Path, faults: list[Fault], target: str | None) -> _Settings:
-    """The targets whose place ``shoal.yaml`` tells in spite of its faults.
+    """What ``shoal.yaml`` says without what is wrong in it.
 
     Raises:
-        ConfigError: the one that is asked for is not among them.
+        ConfigError: what is wrong may be about where clusters are.
     """
-    from shoal.project.looking import beginning, places
+    from shoal.project.looking import places
 
     document = read(root / FILE, FILE, [])
-    if document is None:
-        try:
-            document = beginning((root / FILE).read_text(encoding="utf-8"), FILE)
-        except (OSError, UnicodeDecodeError):
-            raise_faults(faults)
-    also: list[Fault] = []  # of what is not YAML as a whole nothing else is known yet
-    if document is not None:
-        check(_Settings, document, also)
-    data = places(document, [*faults, *also]) if document is not None else {"targets": {}}
-    named = target or os.environ.get("SHOAL_TARGET") or data["default_target"]
-    settings = check(_Settings, Document(FILE, data, {}), []) if named in data["targets"] else None
+    named = target or os.environ.get("SHOAL_TARGET")
+    data = places(document, faults, named) if document is not None else None
+    settings = check(_Settings, Document(FILE, data, {}), []) if data is not None else None
     if settings is None:
         raise_faults(faults)
     assert settings is not None
@@ -254,7 +247,7 @@ def _refuse_reserved(
     """Fields that the loader fills in are no keys of the file."""
     for key in keys:
         if document.get(*at, key) is not None:
-            faults.append(document.fault((*at, key), "is not a known key", "it follows from the place"))
+            faults.append(document.fault((*at, key), UNKNOWN, "it follows from the place"))
 
 
 def _choose(settings: _Settings, target: str | None) -> Target:

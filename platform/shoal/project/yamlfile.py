@@ -11,7 +11,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,17 +28,22 @@ from shoal.words import count, did_you_mean
 
 T = TypeVar("T")
 Path_ = tuple[str | int, ...]
+UNKNOWN = "is not a known key"
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One mistake in a file: where it is, what is wrong and what would be right."""
+    """One mistake in a file: where it is, what is wrong and what would be right.
+
+    ``at``: the parts of ``path``, of which any may have a dot; none where it is not the value there that is wrong.
+    """
 
     file: str
     line: int
     path: str
     wrong: str
     right: str = ""
+    at: Path_ = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
@@ -80,7 +85,7 @@ class Document:
         return data
 
     def fault(self, path: Path_, wrong: str, right: str = "") -> Fault:
-        return Fault(self.file, self.line(path), dotted(path), wrong, right)
+        return Fault(self.file, self.line(path), dotted(path), wrong, right, path)
 
 
 def dotted(path: Path_) -> str:
@@ -193,7 +198,7 @@ def _say(detail: ErrorDetails, kind: Any, path: Path_) -> tuple[str, str]:
             return "is missing", "add it"
         case "extra_forbidden":
             known = _keys(_model_at(kind, path[:-1]))
-            return "is not a known key", did_you_mean(str(path[-1]), known)
+            return UNKNOWN, did_you_mean(str(path[-1]), known)
         case "value_error" if isinstance(context.get("error"), ShoalError):
             error: ShoalError = context["error"]
             return error.message, f"{error.hint[:1].lower()}{error.hint[1:]}".rstrip(".")
