@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 
+import mlflow.pyfunc  # once, for all of them, as the next three
 import mlflow.sklearn
-import mlflow.xgboost  # noqa: F401 - once, for all of them
+import mlflow.store.tracking.sqlalchemy_store
+import mlflow.xgboost  # noqa: F401
 import numpy as np
 import pandas as pd
 from mlflow.tracking import MlflowClient

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run_of(uri: str, experiment: str = "delays") -> list[Any]:
     return list(tracker._client.search_runs([tracker._id]))
 
 
-def test_killed_while_its_workers_are_at_work_the_next_run_gives_one_model_that_names_its_data(
+def test_killed_while_its_workers_are_at_work_the_next_run_gives_one_model_until_one_trains_again(
     api: Any, project: Path, eventually: Callable[..., Any], marked: Callable[[], dict[int, str]]
 ) -> None:
     shoal.write_table(dd.from_pandas(departures().drop(columns="none"), npartitions=2), "nyc.departures")
@@ -68,12 +69,17 @@ def test_killed_while_its_workers_are_at_work_the_next_run_gives_one_model_that_
     (project / "hold").unlink()
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    first, second = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
-    assert (first["replayed"], second["replayed"]) == (False, True)
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    first, second, again, last = said
+    assert [each["replayed"] for each in said] == [False, True, False, True]
     assert {**first, "replayed": True} == second
+    assert {**again, "replayed": True} == last
+    assert {**first, "model": "", "run_id": ""} == {**again, "model": "", "run_id": ""}
     assert first["metrics"]["accuracy"] > 0.7
     assert first["tracking"] == f"sqlite:///{project}/models/mlflow.db"
-    (run,) = run_of(first["tracking"])
+    found = {run.info.run_id: run for run in run_of(first["tracking"])}
+    assert found.keys() == {first["run_id"], again["run_id"]}, "the newest counts, and the one before stays"
+    run = found[first["run_id"]]
     assert run.data.tags["shoal.snapshot_id"] == str(first["snapshot_id"])
     assert run.inputs.dataset_inputs[0].dataset.name == "nyc.departures"
     assert [m for m in run.data.metrics if m.startswith("search")] == ["search_f1"]
@@ -162,7 +168,8 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started_and_nothing_is_writte
     for options, kind, said in wrong:
         with pytest.raises(kind, match=said) as caught:
             look(job(**({"tracking": kept} | options)), tmp_path, None)
-        assert "secret" not in str(caught.value)
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert "secret" not in repr(job(tracking="http://bob:secret@127.0.0.1:9"))
     assert not (tmp_path / "mlflow.db").exists()
     for bad in (
         {"task": "guess"},
@@ -173,6 +180,22 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started_and_nothing_is_writte
     ):
         with pytest.raises(UsageError):
             job(**bad)
+
+
+def test_a_features_file_that_was_edited_and_other_bound_values_are_another_training(
+    empty_home: Path, tmp_path: Path
+) -> None:
+    shoal.write_table(dd.from_pandas(departures(), npartitions=2), "nyc.departures")
+
+    def key(end: int, text: str = "part[['seats', 'late']]", *, again: bool = False) -> str:
+        text = f"from functools import partial\ndef of(part, end):\n    return {text}\nfirst = partial(of, end={end})\n"
+        (tmp_path / "features.py").write_text(text)
+        options = {"features": "features.py:first", "tracking": f"sqlite:///{tmp_path}/mlflow.db"}
+        return look(job(**options), tmp_path, None, again=again).key
+
+    first = key(2)
+    assert first == key(2) == key(2, again=True)
+    assert len({first, key(3), key(2, "part[['late', 'seats']]")}) == 3
 
 
 def test_rows_are_numbers_in_two_parts_and_targets_go_with_the_task(empty_home: Path) -> None:

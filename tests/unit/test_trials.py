@@ -1,4 +1,4 @@
-"""What a training tries, how it is judged, and when it is the same as an earlier one."""
+"""What a training tries, and how it is judged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from shoal.errors import UsageError
-from shoal.flows.trials import best_of, candidates, check_metric, check_search, held_out, run_key
+from shoal.flows.trials import best_of, candidates, check_metric, check_search, held_out
 
 SEARCH = {"depth": [1, 2, 3], "rate": [0.1, 0.3]}
 
@@ -60,15 +60,3 @@ def test_a_row_is_on_the_same_side_wherever_it_lies() -> None:
     assert (held_out(rows, 0.2, 2) != held).any()
     both = held_out(rows[held], 0.2, 2).mean()
     assert 0.15 < both < 0.25, "another seed draws independently"
-
-
-def test_a_run_key_tells_what_would_give_another_model() -> None:
-    settings: dict[str, Any] = {"target": "a", "parameters": {"depth": 3}, "test": 0.2}
-    key = run_key("delays", "nyc.flights", 5, settings)
-    assert key.startswith("delays/nyc.flights@5/")
-    assert key == run_key("delays", "nyc.flights", 5, dict(reversed(settings.items())))
-    others = {
-        run_key("delays", "nyc.flights", 6, settings),
-        run_key("delays", "nyc.flights", 5, {**settings, "test": 0.3}),
-    }
-    assert len(others | {key}) == 3

@@ -24,6 +24,7 @@ from shoal.errors import MissingExtraError, UsageError
 from shoal.flows import inputs, pieces, script, tracking, trials
 from shoal.flows.common import check_name, open_folder, slug, stage
 from shoal.flows.errors import EmptyInputError, ScriptError
+from shoal.flows.sameness import run_key
 from shoal.flows.script import Function
 from shoal.flows.tracking import SNAPSHOT, TABLE, Kept, Tracker
 from shoal.flows.training import (
@@ -35,7 +36,7 @@ from shoal.flows.training import (
     prepare,
     search_and_train,
 )
-from shoal.flows.trials import Task
+from shoal.flows.trials import Task, check_search
 from shoal.prefect import dask_cluster, publish_report
 from shoal.prefect.publish import publish
 from shoal.tables.catalogs import opening as catalogs
@@ -64,7 +65,7 @@ class Training:
     test: float
     seed: int
     experiment: str
-    tracking: str | None
+    tracking: str | None = field(repr=False)  # a password may be in it
     data: str | None
     template: str
     cluster: Mapping[str, Any]
@@ -89,6 +90,8 @@ class Basis:
     maker: Any
     """What is sent to workers with everything of its file."""
     key: str
+    again: str
+    """The flow run that is to train also where a model is there already; else empty."""
     tracker: Tracker = field(repr=False)
 
     def frame(self, job: Training) -> dd.DataFrame:
@@ -149,15 +152,16 @@ def ml_training(
         seed: Of whatever is drawn at random.
         experiment: In MLflow. Default: ``name``.
         tracking: MLflow's server, or ``"sqlite:///PATH"`` for a file below the project folder. Default:
-            ``MLFLOW_TRACKING_URI``, else a file in the user's data folder.
+            ``MLFLOW_TRACKING_URI``, as MLflow takes it, else a file in the user's data folder.
         data: Estimated size of the rows, such as ``"25 GB"``, by which the cluster is sized. Default: the table's size.
         template: Of the cluster, with ``cluster``: options of ``shoal.dask`` in place of the template's.
         retries: How often Prefect tries a failed run again.
         description: Shown by Prefect. Default: what it predicts, and from which table.
 
     Returns:
-        The flow. Its parameters are ``snapshot`` (of the table; default: the newest), ``again`` (train also where the
-        model is there already), ``project`` and ``target``; it returns where the model is, and what is known of it.
+        The flow. Its parameters are ``snapshot`` (of the table; default: the newest), ``again`` (train also where a
+        model is there already; the new one counts from then on), ``project`` and ``target``; it returns where the model
+        is, and what is known of it.
 
     Raises:
         UsageError: what was given makes no sense; of what is found only when it runs, the flow raises
@@ -168,7 +172,7 @@ def ml_training(
     job = Training(
         **checked,
         parameters=dict(parameters or {}),
-        search=_search(search, trials),
+        search=check_search(search, trials),
         trials=trials,
         data=data,
         template=template,
@@ -193,7 +197,7 @@ def run_once(job: Training, snapshot: int | None, *, again: bool, where: Mapping
     """One run, in its flow."""
     folder = open_folder(where)
     found = stage("look", lambda: look(job, folder, snapshot, again=again))
-    there = stage("ask MLflow", lambda: found.tracker.find(found.key))
+    there = stage("ask MLflow", lambda: found.tracker.find(found.key, found.again))
     if there is not None:
         print(f"{job.name}: trained already from {job.table} at snapshot {found.snapshot}: {there.model}")
         return told(job, found, there, replayed=True)
@@ -213,7 +217,9 @@ def run_once(job: Training, snapshot: int | None, *, again: bool, where: Mapping
             "shoal.target": job.target,
             "shoal.flow": job.name,
         }
-        kept: Kept = stage("keep", lambda: found.tracker.keep(found.key, job.name, trained, job.metric, tags))
+        kept: Kept = stage(
+            "keep", lambda: found.tracker.keep(found.key, job.name, trained, job.metric, tags, found.again)
+        )
     said = told(job, found, kept, replayed=False)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in kept.metrics.items())
     print(f"{job.name}: {shown}; {kept.model}")
@@ -239,25 +245,26 @@ def look(job: Training, folder: Path, snapshot: int | None, *, again: bool = Fal
             f"{job.table} has no row{f' at snapshot {chosen}' if snapshot is not None else ''}",
             hint=f"Is it written by another flow that has not run yet? shoal tables history {job.table}",
         )
-    function, columns, text = None, None, ""
+    function, columns, given = None, None, None
     if callable(job.features) or isinstance(job.features, str):
         given = job.features if callable(job.features) else script.function(str(job.features), folder)
         function = script.sent(given, getattr(given, "__qualname__", "features"))
-        text = script.source(given)
     else:
         read_table(job.table, columns=[*(job.features or []), job.target], snapshot=snapshot)
         meta = make_meta(frame)
         columns = choose(meta, job.target, job.features, job.table)
         check_target(meta, job.target, job.task)
-    estimator, maker, made_of = estimator_of(job.model, folder)
+    estimator, maker = estimator_of(job.model, folder)
     check_parameters(estimator, [*job.parameters, *job.search])
     settings = {
-        "features": columns or text,
-        "model": made_of,
-        **{key: getattr(job, key) for key in ("target", "task", "parameters", "search", "trials")},
-        **{key: getattr(job, key) for key in ("metric", "test", "seed")},
+        "features": columns or given,
+        "model": XGBOOST if estimator is None else estimator,
+        "parameters": {name: job.parameters[name] for name in sorted(job.parameters)},
+        **{
+            key: getattr(job, key) for key in ("target", "task", "search", "trials", "metric", "test", "seed")
+        },
     }
-    key = trials.run_key(job.name, job.table, at.snapshot_id, settings)
+    key = run_key(job.name, job.table, at.snapshot_id, settings)
     tracker = Tracker(tracking.place(job.tracking, folder), job.experiment)
     tracker.open()
     size = int(summary.get("total-files-size", 0))
@@ -268,21 +275,21 @@ def look(job: Training, folder: Path, snapshot: int | None, *, again: bool = Fal
         columns,
         estimator,
         maker,
-        f"{key}/{flow_run.id or uuid.uuid4()}" if again else key,
+        key,
+        str(flow_run.id or uuid.uuid4()) if again else "",
         tracker,
     )
 
 
-def estimator_of(model: Any, folder: Path) -> tuple[Any, Any, str]:
-    """The estimator (None: XGBoost), what it comes from, and what it is in words. ScriptError."""
-    if model == XGBOOST:
-        return None, None, XGBOOST
+def estimator_of(model: Any, folder: Path) -> tuple[Any, Any]:
+    """The estimator (None: XGBoost), and what it comes from. ScriptError."""
+    if isinstance(model, str) and model == XGBOOST:
+        return None, None
     maker: Any = type(model)
     if isinstance(model, str):
         model = script.function(model, folder)
-    text = ""
     if callable(model) and not hasattr(model, "fit"):
-        maker, text, model = model, script.source(model), model()
+        maker, model = model, model()
     if isinstance(model, type) or not all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
         raise ScriptError(
             f"model= gives {model!r}, not an estimator of scikit-learn",
@@ -290,7 +297,7 @@ def estimator_of(model: Any, folder: Path) -> tuple[Any, Any, str]:
         )
     with script.by_value(maker):
         script.packed(model, f"the model, a {type(model).__name__},")
-    return model, maker, f"{trials.ADDRESS.sub('', repr(model))}\n{text}"
+    return model, maker
 
 
 def rows_of(job: Training, found: Basis, client: Any) -> Rows:
@@ -333,10 +340,6 @@ def _page(job: Training, said: Mapping[str, Any], trained: Trained) -> str:
         lines += ["", f"| candidate | {job.metric} |", "|---|---|"]
         lines += [f"| {dict(each)} | {score:.6g} |" for each, score in trained.tried]
     return "\n".join(lines)
-
-
-def _search(search: Mapping[str, Any] | None, number: int | None) -> dict[str, list[Any]]:
-    return trials.check_search(search, number)
 
 
 def _checked(

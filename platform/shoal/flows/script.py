@@ -8,15 +8,14 @@ What it must not do: wrap what the user's own code raises.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
-import inspect
 import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,7 +75,7 @@ class Function:
         return to_pandas(pa.schema(fields).empty_table(), "pyarrow")
 
 
-@lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def _loaded(pickled: bytes) -> Any:
     return pickle.loads(pickled)  # noqa: S301 - made by this flow's own process
 
@@ -161,22 +160,11 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def source(given: Callable[..., Any]) -> str:
-    """What a function is: the text of its file, else its own. It differs where the function may do something else."""
-    module = sys.modules.get(getattr(given, "__module__", None) or "")
-    file = getattr(module, "__file__", None)
-    if file is not None and Path(file).is_file():
-        return f"{getattr(given, '__qualname__', '')}\n{Path(file).read_text(errors='replace')}"
-    try:
-        return inspect.getsource(given)
-    except (OSError, TypeError):  # typed into a plain prompt
-        code = getattr(given, "__code__", None)
-        return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(given)
-
-
 @contextmanager
 def by_value(given: object) -> Iterator[None]:
     """In the block, what comes from the same file as ``given`` is sent to workers whole, not by its module's name."""
+    while isinstance(given, functools.partial):
+        given = given.func
     module = sys.modules.get(getattr(given, "__module__", None) or "")
     file = getattr(module, "__file__", None)
     own = (

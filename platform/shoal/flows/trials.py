@@ -1,4 +1,4 @@
-"""What a training is to try, by what it is judged, and which earlier one was the same.
+"""What a training is to try, and by what it is judged.
 
 Why it exists: all of it is known before a cluster is started, and is the same for each try of a run. Pure.
 
@@ -7,12 +7,9 @@ What it must not do: import what trains.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,8 +24,6 @@ METRICS = {"regression": ("rmse", "mae", "r2"), "classification": ("accuracy", "
 """What each kind of model is judged by; the first where nothing is said. ``roc_auc``: of two classes."""
 LOWER = ("rmse", "mae")
 """The metrics of which less is better."""
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-"""Of an object, in its ``repr``: another in each process."""
 MOST = 1_000
 """Candidates of one search."""
 
@@ -100,9 +95,3 @@ def held_out(rows: pd.DataFrame, share: float, seed: int) -> np.ndarray[Any, np.
     mixed = pd.util.hash_array(hashed + np.uint64(seed))
     held: np.ndarray[Any, np.dtype[np.bool_]] = mixed < np.uint64(int(share * 2.0**63) * 2)
     return held
-
-
-def run_key(flow: str, table: str, snapshot: int, settings: Mapping[str, Any]) -> str:
-    """The same for each run that would give the same model."""
-    told = json.dumps(settings, sort_keys=True, default=lambda value: ADDRESS.sub("", repr(value)))
-    return f"{flow}/{table}@{snapshot}/{hashlib.sha256(told.encode()).hexdigest()[:16]}"

@@ -116,9 +116,11 @@ def without_password(uri: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(uri).render_as_string(hide_password=True)
+        shown = make_url(uri).render_as_string(hide_password=True)
     except ArgumentError:
-        return re.sub(r"//[^/@]*@", "//***@", uri)
+        return re.sub(r"//[^/]*@", "//***@", uri)
+    # To the last @: one in a password need not be written as %40.
+    return re.sub(r":\*\*\*@[^/]*@", ":***@", shown)
 
 
 _hook: Callable[[], CatalogSettings | None] | None = None
