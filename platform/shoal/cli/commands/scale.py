@@ -45,7 +45,7 @@ def scale(
     handle = connect(name, target=target, project=project)
     record = handle.scale(workers, group=group).record
     if output is o.Output.JSON:
-        home = open_home(open_project(project, target))
+        home = open_home(open_project(project, target, looking=True))
         write_json(views.cluster_view(record, home.status(record.id)))
         return
     several = f" ({record.plan.by_group})" if len(record.plan.groups) > 1 else ""
