@@ -140,6 +140,25 @@ def test_a_script_that_was_killed_is_no_success(shoal: Any, eventually: Callable
     assert waited.code not in (0, 2), waited
 
 
+def test_a_script_is_of_the_place_where_its_cluster_lives(shoal: Any, eventually: Callable[..., Any]) -> None:
+    """`shoal down NAME --target elsewhere` ended a script of that name, wherever its cluster was."""
+    shoal.write("endless.py", "import time\nprint('on it', flush=True)\ntime.sleep(600)\n")
+    (shoal.folder / "elsewhere").mkdir()
+    shoal.write(
+        "elsewhere/shoal.yaml",
+        f"default_target: team\ntargets: {{team: {{home: local, store: 'sqlite:///{shoal.folder}/team.db'}}}}\n",
+    )
+    shoal("submit", "endless.py", "-t", "small", "-w", "1", "--detach", "--name", "here")
+    eventually(lambda: "on it" in shoal.quick("logs", "here").out, 60, "it runs")
+    for command in ("down", "wait", "logs"):
+        answer = shoal.quick(command, "here", "--project", "elsewhere")
+        assert answer.code == 2, answer
+        assert "cluster named 'here'" in answer.err
+    assert shoal.quick("wait", "here", "--timeout", "1 s").code == 4, "it goes on"
+    assert shoal.quick("down", "here").code == 0
+    assert shoal.quick("wait", "here", "--timeout", "60 s").code == 143
+
+
 WRONG = """
 import shoal
 

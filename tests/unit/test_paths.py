@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.cli import scripts
+from shoal.cli.scripts import Scripts
 from shoal.machine.paths import make_private
 
 
@@ -25,7 +25,7 @@ def test_whatever_is_made_first_in_the_data_folder_lets_nobody_in(
     tmp_path.chmod(0o755)
     before = os.umask(0o022)
     try:
-        scripts.begin("nightly", "ann") if first == "a script" else make_private(data / "run" / "abc")
+        Scripts("").begin("nightly", "ann") if first == "a script" else make_private(data / "run" / "abc")
     finally:
         os.umask(before)
     made = [data.parent, *(folder for folder in (data, *data.rglob("*")) if folder.is_dir())]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from shoal.cli import scripts
 from shoal.cli.app import run
 from shoal.cli.exits import ExitCode
+from shoal.cli.scripts import Scripts
 
 
-def main(name: str, arguments: list[str]) -> NoReturn:
-    """Run it to its end."""
+def main(place: str, name: str, arguments: list[str]) -> NoReturn:
+    """Run it to its end. ``place``: of its clusters; see :class:`shoal.cli.scripts.Scripts`."""
     code: int = ExitCode.DEFECT
     try:
         code = run(arguments)
@@ -24,9 +24,9 @@ def main(name: str, arguments: list[str]) -> NoReturn:
         code = ExitCode.INTERRUPTED
     finally:
         sys.stdout.flush()
-        scripts.ended(name, code)
+        Scripts(place).ended(name, code)
     sys.exit(code)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -7,7 +7,9 @@ What it must not do: read files or look at the machine (``project``), or settle 
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -217,6 +219,23 @@ class Target(Checked):
     def in_processes(self) -> bool:
         """Whether heads and workers are processes beside the user's own."""
         return self.home == HomeKind.LOCAL
+
+    @property
+    def place(self) -> str:
+        """A short word for where clusters live: targets of one ledger or namespace share it, in all projects.
+
+        Empty for the ledger in the user's data folder. It does not change with a store's password.
+        """
+        if self.in_processes and self.store is None:
+            return ""
+        cloud = self.kubernetes or Cloud()
+        where = (
+            self.home,
+            *(("",) if self.in_processes or self.in_pods else (self.name,)),
+            re.sub(r"(://[^:/@]*):.*@", r"\1@", self.store or ""),
+            *(cloud.context or "", cloud.namespace or "", cloud.system),
+        )
+        return sha256("\n".join(where).encode()).hexdigest()[:12]
 
     @property
     def has_spot(self) -> bool:

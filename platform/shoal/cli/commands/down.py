@@ -15,7 +15,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.cli.scripts import Script
+    from shoal.cli.scripts import Script, Scripts
     from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
@@ -47,7 +47,7 @@ def down(
 ) -> None:
     """End clusters and the scripts submitted to them, wait until nothing is left, show what each took."""
     from shoal.cli import views
-    from shoal.cli.commands.listing import open_target
+    from shoal.cli.commands.listing import open_place
     from shoal.cli.console import confirm, out, say, write_json
     from shoal.client.ending import wait_for_end
     from shoal.errors import UsageError
@@ -55,8 +55,8 @@ def down(
 
     if bool(names) == everything:
         raise UsageError("name the clusters to end, or --all", hint="`shoal ls --mine` lists yours.")
-    home = open_target(project, target)
-    chosen, alone = _chosen(home, names or [])
+    home, scripts = open_place(project, target)
+    chosen, alone = _chosen(home, scripts, names or [])
     named = [cluster.name for cluster in chosen] + [script.name for script in alone]
     if dry_run or (everything and chosen and not yes):
         say(f"To end: {', '.join(named) or 'nothing'}")
@@ -72,7 +72,7 @@ def down(
         script.end()
     ended = [home.get(cluster.id) if detach else wait_for_end(home, cluster.id) for cluster in chosen]
     if not detach:
-        _wait_for_scripts(home.user(), named)
+        _wait_for_scripts(scripts, home.user(), named)
     if output is o.Output.JSON:
         write_json(
             [views.cluster_view(cluster) | {"report": _report(home, cluster)} for cluster in ended]
@@ -90,12 +90,11 @@ def down(
         say("You have no live cluster.")
 
 
-def _chosen(home: Home, names: list[str]) -> tuple[list[Cluster], list[Script]]:
+def _chosen(home: Home, scripts: Scripts, names: list[str]) -> tuple[list[Cluster], list[Script]]:
     """All of them are looked up before any is ended. No names: all of the user's live ones.
 
     The second: scripts in the background that have no cluster yet, or none any more.
     """
-    from shoal.cli import scripts
     from shoal.client.clusters import find
     from shoal.errors import NotFoundError
 
@@ -112,9 +111,8 @@ def _chosen(home: Home, names: list[str]) -> tuple[list[Cluster], list[Script]]:
     return clusters, alone
 
 
-def _wait_for_scripts(user: str, names: list[str]) -> None:
+def _wait_for_scripts(scripts: Scripts, user: str, names: list[str]) -> None:
     """Until those in the background are gone: each sees that its cluster was ended, and gets some seconds."""
-    from shoal.cli import scripts
     from shoal.client.ending import STOP_WAIT
     from shoal.errors import DeadlineError
     from shoal.model.names import command

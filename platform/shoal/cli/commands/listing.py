@@ -18,6 +18,7 @@ from shoal.model.cluster import State
 from shoal.model.status import HeadStatus
 
 if TYPE_CHECKING:
+    from shoal.cli.scripts import Scripts
     from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 
@@ -74,10 +75,17 @@ def ls(
 
 def open_target(project: Any, target: str | None) -> Home:
     """The home of the project's target, to see clusters and to end them."""
+    return open_place(project, target)[0]
+
+
+def open_place(project: Any, target: str | None) -> tuple[Home, Scripts]:
+    """As :func:`open_target`, with the background scripts whose clusters live there."""
+    from shoal.cli.scripts import Scripts
     from shoal.client.clusters import open_project
     from shoal.homes.choose import open_home
 
-    return open_home(open_project(project, target, looking=True))
+    opened = open_project(project, target, looking=True)
+    return open_home(opened), Scripts(opened.target.place)
 
 
 def with_status(home: Home, clusters: list[Cluster]) -> list[tuple[Cluster, HeadStatus | None]]:

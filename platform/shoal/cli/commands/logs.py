@@ -61,13 +61,12 @@ def logs(
     With --head, --workers or --level it is the engine's log. Lines without a level, such as what your code
     prints on workers, are always shown.
     """
-    from shoal.cli import scripts
-    from shoal.cli.commands.listing import open_target
+    from shoal.cli.commands.listing import open_place
     from shoal.cli.console import say, write_json
     from shoal.client.clusters import find
     from shoal.errors import NotFoundError
 
-    home = open_target(project, target)
+    home, scripts = open_place(project, target)
     script = scripts.find(name, home.user())
     cluster: Cluster | None = None
     try:

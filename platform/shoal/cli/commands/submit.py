@@ -25,6 +25,7 @@ from shoal.cli import endings
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
+    from shoal.client.clusters import Prepared
     from shoal.client.handles import ClusterHandle
 
 EXAMPLES = """\b
@@ -93,7 +94,7 @@ def submit(
         words = arguments or []
         raise typer.Exit(run_beside(request, chosen, file, function, words, detach=detach, as_json=as_json))
     if detach:
-        _detach(chosen, request.user, as_json)
+        _detach(chosen, request, as_json)
         return
     with start(request, name=chosen, quiet=as_json) as cluster:
         cluster.open()  # its client until the script is one: between the two it must not look abandoned
@@ -225,14 +226,15 @@ def _again(arguments: list[str], name: str) -> list[str]:
     return [*kept[:at], *named, "--yes", *kept[at:], *its]
 
 
-def _detach(name: str, user: str, as_json: bool) -> None:
+def _detach(name: str, request: Prepared, as_json: bool) -> None:
     """The same command once more, without a terminal."""
     import psutil
 
-    from shoal.cli import scripts
     from shoal.cli.console import out, write_json
+    from shoal.cli.scripts import Scripts
     from shoal.errors import UsageError
 
+    scripts, user = Scripts(request.project.target.place), request.user
     known = scripts.find(name, user)
     if known is not None and known.running:
         raise UsageError(
@@ -243,7 +245,7 @@ def _detach(name: str, user: str, as_json: bool) -> None:
     log = scripts.log_of(name)
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "shoal.cli.background", name, *_again(sys.argv[1:], name)],
+            [sys.executable, "-m", "shoal.cli.background", scripts.place, name, *_again(sys.argv[1:], name)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

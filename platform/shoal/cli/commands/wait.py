@@ -47,13 +47,12 @@ def wait(
 
     A cluster that ran no script: 0 when it stopped, 3 when it was refused, 4 when it failed.
     """
-    from shoal.cli import scripts
-    from shoal.cli.commands.listing import open_target
+    from shoal.cli.commands.listing import open_place
     from shoal.cli.console import out, write_json
     from shoal.model.cluster import script_end
     from shoal.units import Seconds
 
-    home = open_target(project, target)
+    home, scripts = open_place(project, target)
     limit = None if timeout is None else Seconds.parse(timeout)
     known = home.find(name, home.user())
     beside = known is not None and known.run is not None  # by its home: no script of that name here is meant
