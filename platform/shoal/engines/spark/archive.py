@@ -23,9 +23,10 @@ from shoal.machine.java import Java
 _log = logging.getLogger("shoal.engines")
 _KEPT = 4  # archives, of some 200 MB each: catalogs of other kinds have other jars
 _AGAIN = 24 * 3600.0  # s after which what could not be made is tried again
+_TRIES = 3  # before that: a JVM may just have been killed, or the machine been busy
 _WRITTEN = 3600.0  # s after which one that is still being written is so no more
-MAKING = 30.0
-"""s that a JVM may take at its end to write one."""
+MAKING = 45.0
+"""s that a JVM may take at its end to write one: 20 s of CPU, and less than a home gives a head to end."""
 
 
 class ClassArchive:
@@ -60,7 +61,7 @@ class ClassArchive:
                 self._new.replace(self._file)
                 self._tidy()
             else:
-                self._failed.touch()
+                self._failed.write_bytes(b"." * (self._tries() + 1))
         except OSError as error:
             _log.info("the class archive was not kept, so starts of Spark take longer: %s", error)
 
@@ -75,10 +76,15 @@ class ClassArchive:
                 each.unlink()
 
     def _tried(self) -> bool:
+        return self._tries() >= _TRIES
+
+    def _tries(self) -> int:
+        """How often it could not be made of late: a byte for each."""
         try:
-            return time.time() - self._failed.stat().st_mtime < _AGAIN
+            found = self._failed.stat()
         except OSError:
-            return False
+            return 0
+        return found.st_size if time.time() - found.st_mtime < _AGAIN else 0
 
 
 def _looks(path: Path) -> tuple[str, int, int]:
