@@ -29,6 +29,7 @@ from shoal.flows.results import write_dask, write_spark
 from shoal.flows.steps import FlowStep, Given
 from shoal.machine.paths import replace_file
 from shoal.prefect import dask_cluster, publish_report, spark_session
+from shoal.prefect.lineage import publish_newest
 from shoal.prefect.publish import publish
 from shoal.tables.credentials import on_s3
 from shoal.tables.reading.read import read_table
@@ -209,6 +210,8 @@ def run_once(job: Analytics, every: Sequence[dt.date], where: Mapping[str, Any])
         if made is not None:
             publish(f"{slug(job.name)}-report", f"{made[1]}\n\n{made[0]}", "The tables of this run")
         publish_report(f"{slug(job.name)}-clusters", **where)
+        for table, number_of_rows in rows.items():  # once for a whole range: what follows is to run once
+            publish_newest(table, number_of_rows)
     return {
         "dates": [str(every[0]), str(every[-1])],
         "rows": rows,

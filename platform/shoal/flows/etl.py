@@ -28,7 +28,7 @@ from shoal.flows.batch import Batch
 from shoal.flows.common import check_name, open_folder, slug, stage, start_of_run
 from shoal.flows.pieces import types_of
 from shoal.flows.script import Query, Transform
-from shoal.prefect import dask_cluster, publish_report, spark_session
+from shoal.prefect import dask_cluster, publish_report, publish_table, spark_session
 from shoal.prefect.publish import publish
 from shoal.tables.quality.rules import OnFailure, Rules, check_action
 from shoal.tables.reading.read import read_table
@@ -244,6 +244,7 @@ def _told(job: Etl, found: Batch, result: WriteResult, where: Mapping[str, Any])
             lines += ["", *(f"- {rule.rule}: {rule.failed} {of}" for rule in quality.rules)]
         publish(f"{slug(job.name)}-result", "\n".join(lines), "What this run wrote")
         publish_report(f"{slug(job.name)}-clusters", **where)
+        publish_table(result, reads=[found.table] if found.table else [])
     return said
 
 

@@ -19,7 +19,17 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError.of("shoal.prefect", "Prefect", "prefect") from error
 
+from shoal.prefect.block import ShoalCluster
 from shoal.prefect.blocks import dask_cluster, spark_session
+from shoal.prefect.lineage import publish_table, table_asset
 from shoal.prefect.publish import publish_report, run_report
 
-__all__ = ["dask_cluster", "publish_report", "run_report", "spark_session"]
+__all__ = [
+    "ShoalCluster",
+    "dask_cluster",
+    "publish_report",
+    "publish_table",
+    "run_report",
+    "spark_session",
+    "table_asset",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from shoal.client import around
@@ -24,6 +24,7 @@ from shoal.errors import ClusterEndedError, UsageError
 from shoal.homes.choose import open_home
 from shoal.model.workload import Engine
 from shoal.planning.asking import refuse_unknown
+from shoal.prefect.events import Telling
 from shoal.prefect.leftovers import Takeover, clear
 from shoal.prefect.publish import publish
 from shoal.prefect.runs import Run, cluster_name, current
@@ -89,19 +90,20 @@ def _block(
     with _claimed(name, role):
         from prefect.logging import get_run_logger
 
-        with said_by(get_run_logger().warning):
-            handle, limits = _obtain(engine, start, template, name, run, options)
-        around.enter(handle.id)
-        try:
-            yield handle
-        finally:
-            around.leave(handle.id)
+        with ExitStack() as told:
+            with said_by(get_run_logger().warning):
+                handle, limits = _obtain(engine, start, template, name, run, options, told)
+            around.enter(handle.id)
             try:
-                handle.close()
+                yield handle
             finally:
-                phase = RunCluster.of(handle.record, handle.report(), limits)
-                report = RunReport(f"Cluster {handle.name}", [phase])
-                publish(f"shoal-{role}", report.markdown(), "What this cluster took")
+                around.leave(handle.id)
+                try:
+                    handle.close()
+                finally:
+                    phase = RunCluster.of(handle.record, handle.report(), limits)
+                    report = RunReport(f"Cluster {handle.name}", [phase])
+                    publish(f"shoal-{role}", report.markdown(), "What this cluster took")
 
 
 def _obtain(
@@ -111,8 +113,12 @@ def _obtain(
     name: str,
     run: Run,
     options: dict[str, Any],
+    told: ExitStack,
 ) -> tuple[_Handle, Limits]:
-    """Adopt, replace or start. A cluster that ends just as it is adopted is started again."""
+    """Adopt, replace or start. A cluster that ends just as it is adopted is started again.
+
+    ``told``: until it is closed, Prefect is told what happens to the cluster.
+    """
     asked = {key: value for key, value in options.items() if key not in ("quiet", "progress", "tags")}
     for left in reversed(range(_TRIES)):
         request = prepare(template, engine=engine, **asked)
@@ -128,6 +134,8 @@ def _obtain(
             )
         quiet = bool(options.get("quiet", False))
         verdict, left_id = clear(home, name, request.user, request.plan, run, quiet=quiet)
+        told.close()
+        told.callback(Telling(home, name, request.user, run).end)
         try:
             # What an earlier attempt left is this one's now: it ends with this block.
             return start(template, name=name, _adopt=left_id, **options), request.limits
