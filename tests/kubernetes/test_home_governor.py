@@ -213,7 +213,9 @@ def test_what_the_place_refuses_is_told_of_that_cluster_and_keeps_nobody_else(
         picky = ask(home, place.project, "picky")
         sound = ask(home, place.project, "sound")
         eventually(lambda: sentence in home.get(picky.id).message, 20, "its record says why")
-        says = "its head: Service sound-head is there already and belongs to no cluster (`kubectl delete service "
+        says = (
+            "its head: Service sound-head is there already and is somebody else's (`kubectl describe service "
+        )
         eventually(lambda: says in home.get(sound.id).message, 20, lambda: home.get(sound.id).message)
         place.admin.delete(SERVICE.path(place.namespace, "sound-head"))
         eventually(lambda: home.get(sound.id).state is State.READY, 60, "the other one is Ready")

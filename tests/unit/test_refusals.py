@@ -39,8 +39,12 @@ def test_a_quota_is_told_with_what_is_asked_for_used_and_given() -> None:
 def test_what_has_a_clusters_name_and_belongs_to_none_is_told() -> None:
     """One that goes, or was another cluster's, gives way by itself."""
     there: dict[str, Any] = {"metadata": {"name": "etl-head", "namespace": "shoal-alice"}}
-    with pytest.raises(ObjectRefusedError, match="`kubectl delete pod etl-head --namespace shoal-alice`"):
+    with pytest.raises(
+        ObjectRefusedError, match="`kubectl describe pod etl-head --namespace shoal-alice`"
+    ) as no:
         refuse_foreign(there, "Pod")
+    assert "another name" in no.value.message
+    assert "delete" not in no.value.message, "it is not ours, and may hold somebody's work"
     there["metadata"]["ownerReferences"] = [
         {"kind": "Cluster", "apiVersion": "shoal.dev/v1alpha1", "uid": "old"}
     ]

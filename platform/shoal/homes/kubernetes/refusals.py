@@ -83,8 +83,11 @@ def refuse_foreign(there: Mapping[str, Any], kind: str) -> None:
     )
     if not owned and "deletionTimestamp" not in metadata:
         name, namespace = metadata["name"], metadata["namespace"]
-        delete = f"kubectl delete {kind.lower()} {name} --namespace {namespace}"
-        raise ObjectRefusedError(f"{kind} {name} is there already and belongs to no cluster (`{delete}`)")
+        shows = f"kubectl describe {kind.lower()} {name} --namespace {namespace}"
+        raise ObjectRefusedError(
+            f"{kind} {name} is there already and is somebody else's (`{shows}` tells whose): ask for a cluster of "
+            "another name, or wait until that is gone"
+        )
 
 
 class Refusals:
