@@ -198,7 +198,7 @@ def test_on_a_laptop_the_first_line_says_what_will_really_be_there(shoal: Any) -
     assert first.startswith(
         "Actual size on local: 3 workers of 1 core and 500 MB, 1.5 GB in total; 25 GB of input takes 75 GB"
     )
-    assert "50 times that" in " ".join(big.out.split())
+    assert "50 times what is there" in " ".join(big.out.split())
     assert "which fits" in small_.out.splitlines()[0]
     assert no_data.out.startswith("Actual size on local: 1 worker of 1 core and 500 MB")
     assert "Actual size" not in plain.out  # what was requested is what is there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,46 @@ def test_whoever_finds_a_cluster_by_name_leaves_it_running_and_reads_so(
     assert "shoal down desk" in done.stderr
     assert "dropped" not in done.stderr
     assert detached.record.state is State.READY
+
+
+def test_a_cell_that_is_run_again_keeps_its_cluster_until_the_last_handle_is_gone(
+    shared_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run promised that it keeps running, and then the first one's handle was dropped, and ended it."""
+
+    def cell() -> shoal.DaskCluster:
+        return shoal.dask("small", workers=1, name="again", project=shared_project)
+
+    cluster = cell()
+    first = cluster.id
+    cluster = cell()
+    gc.collect()
+    said = capsys.readouterr().err
+    assert "again is open in this process already" in said
+    assert "dropped" not in said
+    assert (cluster.id, cluster.owns) == (first, True)
+    assert cluster.client.submit(sum, [1, 2]).result(timeout=60) == 3
+    cluster.close()
+    assert (cluster.record.state, cluster.record.reason) == (State.STOPPED, Reason.STOPPED_BY_USER)
+
+
+def test_an_actor_belongs_to_the_cluster_that_has_it_while_a_newer_one_is_open(
+    detached: shoal.DaskCluster, shared_project: Path
+) -> None:
+    """Dask gave it the newest client, whose cluster does not know it: its calls waited for ever."""
+
+    class Counter:
+        number = 0
+
+        def add(self, more: int) -> int:
+            self.number += more
+            return self.number
+
+    with shoal.dask("small", workers=1, name="newer", project=shared_project, quiet=True) as newer:
+        counter = detached.client.submit(Counter, actor=True).result(timeout=60)
+        assert counter.add(2).result(timeout=30) == 2
+        assert counter.add(3).result(timeout=30) == 5
+        assert newer.client.submit(sum, [1, 2]).result(timeout=60) == 3
 
 
 def test_another_size_is_refused_in_python_before_anything_is_given(

@@ -191,9 +191,9 @@ def test_expiry_in_the_middle_of_a_write(name: str, monkeypatch: pytest.MonkeyPa
 
 
 WRONG: list[tuple[Callable[[str], object], str]] = [
-    (lambda n: shoal.expire_snapshots(n, older_than="soon"), "is not a length of time"),
-    (lambda n: shoal.expire_snapshots(n, older_than="5"), "is not a length of time"),
-    (lambda n: shoal.expire_snapshots(n, older_than="-1d"), "is not a length of time"),
+    (lambda n: shoal.expire_snapshots(n, older_than="soon"), "is not a duration"),
+    (lambda n: shoal.expire_snapshots(n, older_than="5"), "is not a duration"),
+    (lambda n: shoal.expire_snapshots(n, older_than="-1d"), "is not a duration"),
     (lambda n: shoal.expire_snapshots(n, keep=0), "not a whole number above 0"),
     (lambda n: shoal.expire_snapshots(n, snapshots=["x"]), "is not a snapshot's id"),
     (lambda n: shoal.expire_snapshots(n, snapshots=[5]), "has no snapshot 5; nothing was expired"),

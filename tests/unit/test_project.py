@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import shoal
 from shoal.errors import ConfigError, NotFoundError, UsageError
 from shoal.homes.kubernetes.applied import Applied
 from shoal.model.workload import Engine
@@ -135,6 +136,12 @@ def test_a_broken_template_says_where_and_what(folder: Folder, text: str, fault:
     root = folder(etl=text)
     with pytest.raises(ConfigError, match=fault):
         project.load(root)
+
+
+@pytest.mark.parametrize("given", [42, ["etl"], b"etl"], ids=repr)
+def test_what_is_no_name_of_a_template_is_told(given: object) -> None:
+    with pytest.raises(UsageError, match="is not a template's name"):
+        shoal.plan(given)  # type: ignore[arg-type]
 
 
 def test_a_template_of_workers_alone_is_a_template(folder: Folder) -> None:

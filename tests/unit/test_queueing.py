@@ -206,7 +206,9 @@ class TestAnswers:
         outcomes = run([wait("wide", "ann", 10), wait("big", "ann", 9)], policy, place(50))
         assert [outcome.verdict for outcome in outcomes.values()] == [Verdict.REFUSE] * 2
         assert "the limit per cluster is 9 workers" in outcomes["wide"].message
-        assert outcomes["big"].message == "big is larger than the machine"
+        assert outcomes["big"].message.startswith("big requests ")
+        assert "; the machine has " in outcomes["big"].message
+        assert "of memory: machine: of the target (shoal.yaml)" in outcomes["big"].message
 
     def test_an_unknown_user_is_refused_and_holds_up_nobody(self, policy: Policy) -> None:
         outcomes = run(

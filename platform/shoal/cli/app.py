@@ -9,6 +9,7 @@ What it must not do: import an engine, a store or a project; each command does, 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -211,12 +212,20 @@ def _shows_trace() -> bool:
 
 
 def _usage(error: typer.TyperException) -> int:
+    if isinstance(message := getattr(error, "message", None), str):
+        error.message = _plain(message)
     show = getattr(error, "show", None)
     if show is not None:
         show()
     else:
         print(f"Error: {error}", file=sys.stderr)
     return int(error.exit_code)
+
+
+def _plain(message: str) -> str:
+    """Without what pydantic, which reads the options, says of itself."""
+    message = message.removeprefix("Value error, ")
+    return re.sub(r"^Input should be a valid integer\b.*", "It is not a whole number.", message)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

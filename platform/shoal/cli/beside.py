@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.model.cluster import Cluster
 
 _POLL = 0.2
-_TOLD_TO_END = 128 + signal.SIGTERM.value  # as shells count
+TOLD_TO_END = 128 + signal.SIGTERM.value  # as shells count
 
 
 def run_beside(
@@ -67,7 +67,7 @@ def code_of_end(cluster: Cluster) -> int:
     if cluster.exit_code is not None:
         return cluster.exit_code
     ends = {"Refused": ExitCode.REFUSED, "Failed": ExitCode.FAILED}
-    return ends.get(cluster.state.value, _TOLD_TO_END)
+    return ends.get(cluster.state.value, TOLD_TO_END)
 
 
 def tell(home: Home, cluster: Cluster, *, follow: bool, aside: bool = False) -> None:

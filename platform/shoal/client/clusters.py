@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from shoal.client import around
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.ending import STOP_WAIT, until_ended
-from shoal.client.handles import ClusterHandle
+from shoal.client.handles import ClusterHandle, open_here
 from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
 from shoal.display.computing import wanted
@@ -187,7 +187,8 @@ def start(
     # Two may ask at once under one name: only one of them finds its own id.
     owns = cluster.id in (its_id, adopt)
     if not owns and not quiet:
-        print(_found(cluster), file=sys.stderr)
+        here = open_here(cluster.id)
+        print(_shared(cluster) if here is not None and here.owns else _found(cluster), file=sys.stderr)
     handle = _handle(home, cluster, owns=owns, quiet=quiet, progress=progress and not quiet)
     if detach and keep and cluster.state is State.QUEUED:
         handle.release()
@@ -225,6 +226,13 @@ def _found(cluster: Cluster) -> str:
     return (
         f"{cluster.name} already exists: attached to it, and it keeps running when this handle is closed.\n"
         f"  It {_ends(times, detach=detached)}; to end it now: {command('down', cluster.name)}"
+    )
+
+
+def _shared(cluster: Cluster) -> str:
+    return (
+        f"{cluster.name} is open in this process already: this is another handle of the same cluster.\n"
+        "  It ends when the first handle is closed, or when all of them are gone."
     )
 
 
@@ -267,6 +275,8 @@ def prepare(
 
     ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so.
     """
+    if not isinstance(template, str | None):
+        raise UsageError(f"{template!r} is not a template's name", hint="Pass a string, such as 'etl'.")
     workload = ask(template or "etl", **options)
     opened = in_force(open_project(project, target), workload.template)
     user = user_of(opened)
@@ -309,7 +319,7 @@ def open_project(
     if project.faults and project.faults not in _warned:
         _warned.add(project.faults)
         lines = "\n".join(f"  {fault}" for fault in project.faults)
-        print(f"Warning: ignored because of errors:\n{lines}", file=sys.stderr)
+        print(f"Warning: what these faults are in is left out:\n{lines}", file=sys.stderr)
     wire(project)
     return project
 

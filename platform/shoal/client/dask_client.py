@@ -45,6 +45,12 @@ class Client(TellingClient):
             if self.after_call is not None:
                 self.after_call()
 
+    async def _gather(self, *args: Any, **options: Any) -> Any:
+        # Actors and futures in results take the client that is current where they arrive, else the newest one, whose
+        # cluster does not know them.
+        with self.as_current():
+            return await super()._gather(*args, **options)
+
     async def _start(self, *args: Any, **options: Any) -> None:
         await super()._start(*args, **options)
         self.tell_actors()

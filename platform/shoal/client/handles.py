@@ -70,7 +70,7 @@ class ClusterHandle(ABC):
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._leaving: weakref.finalize[Any, Any] | None = None
         if owns:
-            self._finalizer = weakref.finalize(self, _dropped, home, cluster.id, cluster.name, self._process)
+            self._own()
         _handles.add(self)
 
     @property
@@ -195,6 +195,11 @@ class ClusterHandle(ABC):
         self._cluster = wait_for_end(self._home, self.id)
         if self._shown is not None:
             self._shown.settle(self._cluster, self.report())
+
+    def _own(self) -> None:
+        """From now on the cluster ends with this handle."""
+        args = self._home, self.id, self.name, self._process
+        self._finalizer = weakref.finalize(self, _dropped, *args)
 
     def _stay(self) -> None:
         if self._leaving is not None:
@@ -368,6 +373,12 @@ def _attached(kind: type[_Handle], home: Home, cluster: Cluster, quiet: bool) ->
     return kind(home, cluster, owns=False, quiet=quiet)
 
 
+def open_here(cluster_id: str) -> ClusterHandle | None:
+    """A handle of this process on the cluster: one that owns it, if there is one."""
+    found = [each for each in list(_handles) if each.id == cluster_id and not each._closed]
+    return max(found, key=lambda each: each.owns, default=None)
+
+
 def _in_a_forked_child() -> None:
     for handle in list(_handles):
         handle._forked()
@@ -377,9 +388,15 @@ os.register_at_fork(after_in_child=_in_a_forked_child)
 
 
 def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
-    """A handle went without close(): its cluster ends now instead of after its no-client time."""
+    """A handle went without close(): its cluster ends now instead of after its no-client time.
+
+    Where this process has another handle of it, that one owns it from now on: a cell that opens it was run again.
+    """
     if os.getpid() != process:
         return  # a child that was forked past Python
+    if (heir := open_here(cluster_id)) is not None:
+        heir._own()
+        return
     try:
         if why_ended(home, cluster_id) is not None:
             return  # for that reason; whoever used it knows

@@ -215,7 +215,7 @@ def _really(data: Bytes | None, template: Template, workers: int, there: Size, t
     if grown <= room:
         return f"{said_}; {data} of input takes {grown} in memory, which fits"
     return (
-        f"{said_}; {data} of input takes {grown} in memory, {grown / room:.2g} times that: what works "
+        f"{said_}; {data} of input takes {grown} in memory, {grown / room:.2g} times what is there: what works "
         f"partition by partition runs; a join, sort or shuffle of all of it spills to disk or runs out of memory"
     )
 

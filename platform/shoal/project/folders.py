@@ -26,7 +26,7 @@ def find(start: Path | None = None) -> Path:
     """
     chosen = os.environ.get("SHOAL_PROJECT") if start is None else None
     if chosen:
-        return Path(chosen)
+        return Path(chosen)  # where there is none, whoever reads it says so
     return nearest(start or Path.cwd()) or defaults()
 
 

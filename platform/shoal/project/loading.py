@@ -111,6 +111,11 @@ def load(
     if folder is not None and not (folder / FILE).is_file():
         raise NotFoundError(f"There is no {FILE} in {folder}", hint="shoal init makes a project folder.")
     root = folder or find()
+    if folder is None and not (root / FILE).is_file():
+        raise NotFoundError(
+            f"There is no {FILE} in {root} (from SHOAL_PROJECT)",
+            hint="Set SHOAL_PROJECT to a project folder, or unset it; shoal init makes one.",
+        )
     faults: list[Fault] = []
     settings = _settings(root, faults)
     images = _images(root, faults)

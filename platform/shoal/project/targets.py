@@ -115,6 +115,11 @@ def _known_home(name: str) -> str:
 
 
 def _auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ContradictionError(
+            f"{value!r} is not a machine",
+            hint=f"write auto, or a mapping with the keys {', '.join(Machine.model_fields)}",
+        )
     return {} if value == "auto" else value
 
 

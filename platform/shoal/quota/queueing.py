@@ -14,7 +14,7 @@ What it must not do: do I/O or change an account; it says what should be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shoal.errors import UsageError
@@ -22,7 +22,7 @@ from shoal.model.cluster import Cluster, Reason
 from shoal.model.resource import Resource
 from shoal.model.workload import Plan
 from shoal.project.policy import Limit, Limits, Policy
-from shoal.quota.account import Account, Fair, Need, amounts, never_fits, real
+from shoal.quota.account import Account, Fair, Need, Shortage, amounts, never_fits, real, short_of
 from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, decide, with_workers
 from shoal.quota.fairness import NO_TEAM, Order, Turn, share, shared_total
 from shoal.quota.reservations import NOTHING, Holder, Reservation, Vector, vector
@@ -143,6 +143,7 @@ class _Scopes:
         self._limits: dict[str, Limits] = {}
         self._made: dict[tuple[str, str], Holder] = {}
         self._place = Holder(MACHINE, capacity.used, capacity.limits) if capacity else None
+        self._capacity = capacity
 
     def limits_of(self, user: str, policy: Policy) -> Limits:
         if user not in self._limits:
@@ -167,6 +168,11 @@ class _Scopes:
         if self._place is not None:
             pairs.append((self._place, vector(real(plan))))
         return pairs
+
+    def larger(self, plan: Plan) -> Iterable[Shortage]:
+        """What of the plan the machine could not hold with nothing else running."""
+        if self._capacity is not None:
+            yield from short_of(real(plan), Account(), self._capacity.limits, MACHINE)
 
     def _scope(
         self,
@@ -244,9 +250,9 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         claim = replace(claim, plan=with_workers(claim.plan, waiting.least))
     pairs = scopes.of(claim.plan, limits)
     if _is_too_large(claim, limits) or not all(scope.fits(need, NOTHING) for scope, need in pairs):
-        never = never_fits(Need.of(claim.plan, claim.priority), limits)
+        never = [*never_fits(Need.of(claim.plan, claim.priority), limits), *scopes.larger(claim.plan)]
         why = "\n".join(shortage.sentence(claim.name, {}) for shortage in never)
-        return TurnResult(asked, Verdict.REFUSE, message=why or f"{claim.name} is larger than the machine")
+        return TurnResult(asked, Verdict.REFUSE, message=why)
     request = _Pending(claim, limits, scopes, pairs, now)
     short, blocking = request.short(), request.blocking()
     if not short and not blocking:

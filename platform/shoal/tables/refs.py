@@ -169,7 +169,7 @@ def _snapshot(table: Table, name: str, given: object) -> Snapshot:
     if number is None or isinstance(given, bool):
         raise UsageError(
             f"{given!r} ({type(given).__name__}) is not a snapshot.",
-            hint=f"Give an id of shoal.snapshots({name!r}), a whole number, or the name of a tag.",
+            hint=f"Give an id of shoal.snapshots({name!r}), a whole number, or the name of a tag; a time is as_of=.",
         )
     found = table.metadata.snapshot_by_id(number)
     if found is None:

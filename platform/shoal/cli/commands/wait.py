@@ -14,6 +14,7 @@ import typer
 
 from shoal.cli import options as o
 from shoal.cli.exits import ExitCode
+from shoal.model.cluster import BY_DOWN
 
 if TYPE_CHECKING:
     from shoal.cli.scripts import Script
@@ -103,6 +104,10 @@ def _code(script: Script | None, cluster: Cluster | None) -> int:
         return code_of_end(cluster)
     if cluster is not None and cluster.exit_code is not None:
         return cluster.exit_code
+    if script is not None and cluster is not None and cluster.message == BY_DOWN:  # before the script began
+        from shoal.cli.beside import TOLD_TO_END
+
+        return TOLD_TO_END
     newer = cluster is not None and script is not None and script.ended and cluster.created > script.ended
     if script is not None and not newer:
         return ExitCode.FAILED if script.exit_code is None else script.exit_code  # None: it was killed

@@ -90,7 +90,7 @@ def files_in(io: FileIO, folder: str) -> Iterator[FoundFile]:
 
 
 def age(given: Age, what: str) -> dt.timedelta:
-    """A length of time, as text ("5 days", "12h") or as it is. Raises :class:`UsageError`."""
+    """A duration, as text ("5 days", "12h") or as it is. Raises :class:`UsageError`."""
     try:
         if isinstance(given, str) and not given.strip().replace(".", "").isdigit():
             found = pd.Timedelta(given).to_pytimedelta()
@@ -102,7 +102,8 @@ def age(given: Age, what: str) -> dt.timedelta:
             raise ValueError(given)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
         raise UsageError(
-            f"{what}={given!r} is not a length of time.", hint='For example "5 days" or "12h".'
+            f"{what}={given!r} is not a duration.",
+            hint='A number with a unit: s, min, h, days or weeks, such as "5 days" or "12h".',
         ) from error
     return found
 

@@ -197,10 +197,12 @@ def _comparable(item: Any, value: Any) -> Any:
             f"{item!r}: {value!r} ({type(value).__name__}) cannot be compared with a column.",
             hint="Values are numbers, text, booleans, dates, times, UUIDs or bytes.",
         ) from error
+    nan = isinstance(value, float)
     raise FilterError(
-        f"{item!r}: nothing is equal to {value!r}, not even itself.",
-        hint=f'Ask for nulls with ("{item[0]}", "is", None) or ("{item[0]}", "is not", None), '
-        f'for NaN with the text "{item[0]} is nan".',
+        f"{item!r}: nothing can be compared with {value!r}: no row would pass, whatever it holds.",
+        hint=f'Ask for NaN with the text "{item[0]} is nan".'
+        if nan
+        else f'Ask for nulls with ("{item[0]}", "is", None) or ("{item[0]}", "is not", None).',
     )
 
 

@@ -136,7 +136,8 @@ def refuse_duplicates(
         examples = [tuple(row[k] for k in keys) for row in twice.slice(0, SHOWN).to_pylist()]
         shown = ", ".join(str(e[0] if len(e) == 1 else e) for e in examples)
         raise DuplicateKeysError(
-            f"{twice.num_rows} keys ({', '.join(keys)}) are in the frame more than once, such as {shown}.",
+            f"{count(twice.num_rows, 'key')} ({', '.join(keys)}) {'is' if twice.num_rows == 1 else 'are'} in the frame "
+            f"more than once, such as {shown}.",
             hint="Keep one row per key, for example df.drop_duplicates(subset=keys).",
             examples=examples,
         )
