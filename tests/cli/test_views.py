@@ -26,8 +26,10 @@ from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.resource import Resource
 from shoal.model.status import HeadStatus, NextEnd
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
+from shoal.project.budget import Budget, BudgetLimit, allowance, said
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, amounts
+from shoal.quota.budgets import BudgetStatus
 from shoal.units import Bytes, Money, Seconds
 
 PLAN = Plan(
@@ -119,7 +121,7 @@ def test_keys_of_a_plan_are_pinned() -> None:
 def test_keys_of_quota_are_pinned() -> None:
     view = views.quota_view(LIMITS, Account({"abc": amounts(PLAN)}), None, {"abc": "nightly"}, None)
     assert list(view) == [
-        "user", "tier", "team", "totals", "per_cluster", "team_totals", "clusters", "machine",
+        "user", "tier", "team", "totals", "per_cluster", "team_totals", "clusters", "machine", "budgets",
     ]  # fmt: skip
     assert view["totals"][0] == {
         "what": "memory",
@@ -130,6 +132,31 @@ def test_keys_of_quota_are_pinned() -> None:
         "source": "tier standard",
     }
     assert view["clusters"][0]["name"] == "nightly"
+
+
+def test_a_budget_is_told_as_values_and_in_a_sentence() -> None:
+    limit = BudgetLimit(Budget(monthly=allowance("20 core-hours"), warn=0.5), "tier standard (t.yaml:3)")
+    standing = BudgetStatus("you", "2026-11", limit, spent=12.5, reserved=4.0, unpriced=0)
+    (row,) = views.budget_rows([standing])
+    assert row == {
+        "scope": "you",
+        "month": "2026-11",
+        "unit": "core-hours",
+        "monthly": 20.0,
+        "spent": 12.5,
+        "reserved": 4.0,
+        "left": 3.5,
+        "warned": True,
+        "unpriced": 0,
+        "source": "tier standard (t.yaml:3)",
+    }
+    (row,) = views.budget_rows([replace(standing, scope="team red", unpriced=2)], PLAN)
+    assert tables.budget(row).plain == (
+        "The budget of team red of 20 core-hours for 2026-11: 12.5 core-hours spent, 4 core-hours reserved by what "
+        "runs, 3.5 core-hours left (nearly spent); this may take "
+        f"{said(row['may_take'], 'core-hours')} until its maximum lifetime; 2 runs without a price in core-hours not "
+        "counted  tier standard (t.yaml:3)"
+    )
 
 
 def test_money_is_text_and_unknown_prices_are_null_never_zero() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from shoal.errors import InfrastructureError, RefusedError
+from shoal.errors import InfrastructureError, RefusedError, UsageError
 from shoal.governor.actions import Scope
 from shoal.homes.base import Request
 from shoal.homes.fake import FakeClock
 from shoal.model.cluster import Cluster, Reason
+from shoal.project.budget import Budget, allowance
 from shoal.project.loading import Project
 from shoal.project.policy import Policy
 from shoal.project.targets import Target
+from shoal.quota.budgets import Spending, months
+from shoal.units import Seconds
 
 from .played import InFile, InMemory, Mortal, PlayedHeads, PlayedHome, Store
 from .world import LIVES, PLACE, Died, Steps, made, run, steps
@@ -37,11 +41,12 @@ class World(Steps):
 
     opens: Opens
     several = False  # machines
+    begins = FakeClock().now
 
     @initialize()
     def begin(self) -> None:
         self.policy = type(self).small_policy()
-        self.clock, self.mortal = FakeClock(), Mortal()
+        self.clock, self.mortal = FakeClock(self.begins), Mortal()
         self.ledger = type(self).opens(self.clock, self.mortal, lambda: self.no_limit_is_exceeded())
         played = PlayedHeads(self.clock, self.mortal, lambda: self.no_limit_is_exceeded())
         self.heads = played.heads
@@ -55,7 +60,7 @@ class World(Steps):
         self.mortal.dead = False
         try:
             what()
-        except (Died, RefusedError, InfrastructureError):
+        except (Died, RefusedError, InfrastructureError, UsageError):
             pass
         finally:
             self.mortal.dead = False
@@ -81,6 +86,12 @@ class World(Steps):
 
     def crash(self, cluster_id: str) -> None:
         self.home.played.kill(cluster_id)
+
+    @rule(index=st.integers(0, 20), hours=st.sampled_from([0.5, 1, 2, 3.5]))
+    def live_longer(self, index: int, hours: float) -> None:
+        if live := self.live():
+            one = live[index % len(live)]
+            self.done(lambda: self.home.extend(one.id, Seconds(hours * 3600)))
 
     def trouble_is_over(self) -> None:
         super().trouble_is_over()
@@ -116,10 +127,26 @@ class World(Steps):
         """And what an account keeps for the next turns is of what is admitted."""
         clusters = list(self.records())
         self.within_limits(clusters)
+        self.within_budgets(clusters)
         admitted = {cluster.id for cluster in clusters if cluster.state.admitted}
         with self.mortal.spared(), self.ledger.read() as tx:
             for key in itertools.product((Scope.USER, Scope.TEAM), (*PEOPLE, *self.policy.teams)):
                 assert set(tx.history_of(key).shares) <= admitted, key
+
+    def within_budgets(self, clusters: Iterable[Cluster]) -> None:
+        """In no month, with all that what runs may still take."""
+        spending = Spending.of(clusters, self.clock.now)
+        for who in (*PEOPLE, *self.policy.teams):
+            taking = spending.users.get(who) or spending.teams.get(who) or {}
+            tier = self.policy.tiers["t"]
+            budget = self.policy.teams[who].budget if who in self.policy.teams else tier.budget
+            if budget is None or not taking:
+                continue
+            steps["budgets"] += 1
+            ends = [self.clock.now, *(each.until for each in taking.values())]
+            for month in months(min(each.since for each in taking.values()), max(ends)):
+                spent = sum(each.takes(budget.monthly.unit, month) for each in taking.values())
+                assert spent <= float(budget.monthly.amount) * (1 + 1e-6), (who, month.name, spent)
 
     def nothing_is_held(self) -> None:
         assert not any(cluster.state.admitted for cluster in self.records())
@@ -147,6 +174,24 @@ def test_a_few_thousand_random_steps_in_memory(world: Callable[..., type[World]]
 
 def test_random_steps_in_a_real_file(world: Callable[..., type[World]], tmp_path: Path) -> None:
     run(world(in_files(tmp_path)), 4, 30)
+
+
+def with_budgets(policy: Policy) -> Policy:
+    """Each person has some hours, and the red team less than its members together."""
+    tier = policy.tiers["t"].model_copy(update={"budget": Budget(monthly=allowance("9 core-hours"))})
+    red = policy.teams["red"].model_copy(update={"budget": Budget(monthly=allowance("150 GiB-hours"))})
+    return Policy({"t": tier}, policy.users, {**policy.teams, "red": red})
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one machine", "several machines"])
+def test_random_steps_never_go_over_a_budget(
+    policy: Policy, asking: Callable[..., Request], empty_home: Path, several: bool
+) -> None:
+    """Two hours before a month ends: what runs reaches into the next."""
+    begins = datetime(1970, 2, 1, tzinfo=UTC).timestamp() - 7200
+    own = {"opens": staticmethod(InMemory), "several": several, "begins": begins}
+    run(made(World, with_budgets(policy), asking, **own), 10)
+    assert steps["budgets"] > 500
 
 
 @pytest.mark.slow

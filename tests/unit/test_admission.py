@@ -268,7 +268,7 @@ def test_a_priority_above_the_limit_never_fits_and_one_below_does(planned: Plann
 
 
 def test_every_limited_resource_can_be_counted_compared_and_said(planned: Planned) -> None:
-    assert {*TOTALS, *PER_CLUSTER} == set(Resource)
+    assert {*TOTALS, *PER_CLUSTER, Resource.BUDGET} == set(Resource)
     numbered = Amounts(**{what.value: number for number, what in enumerate(TOTALS, start=1)})
     assert [numbered.of(what) for what in TOTALS] == [1, 2, 3, 4, 5]
     assert vector(numbered) == (1, 2, 3, 4, 5), "vectors are in the order of limits"

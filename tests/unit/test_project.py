@@ -223,12 +223,11 @@ def test_a_file_that_is_not_text_is_a_fault(folder: Folder) -> None:
 def test_contradicting_limits_are_said_by_file_and_line(folder: Folder) -> None:
     root = folder(
         users="default: {tier: standard}\nalice:\n  tier: power\n  team: growth\n  memory: 200 GB\n",
-        teams="growth:\n  memory: 140 GB\nidle: {weight: 0}\nrich: {budget: {monthly: 10 EUR}}\n",
+        teams="growth:\n  memory: 140 GB\nidle: {weight: 0}\nrich: {budget: {monthly: 10 EUR, weekly: 2}}\n",
     )
     assert faults_of(root) == [
         "policies/teams.yaml:3: idle.weight: 0 is too small; write more than 0.0",
-        "policies/teams.yaml:4: rich.budget: this version does not enforce budgets, and a limit that is not "
-        "enforced is misleading; remove it; totals and max_duration bound what can be spent",
+        "policies/teams.yaml:4: rich.budget.weekly: is not a known key; Known: at_limit, monthly, warn",
         "policies/users.yaml:5: alice.memory: 200 GB is more than all of team 'growth' may have "
         "(140 GB, policies/teams.yaml:2); lower it, or raise the team's",
     ]

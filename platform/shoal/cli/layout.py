@@ -22,6 +22,7 @@ from shoal.model.cluster import Cluster, script_end
 from shoal.model.resource import Resource
 from shoal.model.workload import Group as WorkerGroup
 from shoal.model.workload import Plan
+from shoal.project.budget import said
 from shoal.quota.account import written
 from shoal.units import Bytes, Seconds
 from shoal.words import count
@@ -209,7 +210,25 @@ def fit(view: Mapping[str, Any]) -> RenderableType:
         "wait": Text(f"Does not fit now.\n{view['message']}\n{view['hint']}", "yellow"),
         "refuse": Text(f"Never fits.\n{view['message']}\n{view['hint']}", "red"),
     }
-    return Group(table, verdict[view["verdict"]])
+    return Group(table, *map(budget, view["budgets"]), verdict[view["verdict"]])
+
+
+def budget(row: Mapping[str, Any]) -> Text:
+    """What is left of a budget, and what a plan may take of it."""
+    unit, month = row["unit"], row["month"]
+    whose = "Your budget" if row["scope"] == "you" else f"The budget of {row['scope']}"
+    amounts = {name: said(row[name], unit) for name in ("monthly", "spent", "reserved", "left")}
+    text = Text(f"{whose} of {amounts['monthly']} for {month}: ")
+    spent = f"{amounts['spent']} spent"
+    text.append(spent, "yellow" if row["warned"] else "")
+    text.append(f", {amounts['reserved']} reserved by what runs, {amounts['left']} left")
+    if row["warned"]:
+        text.append(" (nearly spent)", "yellow")
+    if row.get("may_take") is not None:
+        text.append(f"; this may take {said(row['may_take'], unit)} until its maximum lifetime")
+    if row["unpriced"]:
+        text.append(f"; {count(row['unpriced'], 'run')} without a price in {unit} not counted", "yellow")
+    return text.append(f"  {row['source']}", "dim")
 
 
 def _amount(row: Mapping[str, Any], key: str) -> str:
@@ -230,6 +249,8 @@ def quota(view: Mapping[str, Any]) -> RenderableType:
         cores = view["machine"]["cores"]
         title = "\nThis machine, everybody together" + (f" ({count(cores, 'core')})" if cores else "")
         parts += [Text(title, "bold"), _bars("", view["machine"]["totals"])]
+    if view["budgets"]:
+        parts += [Text(""), *map(budget, view["budgets"])]
     one = ", ".join(
         f"{what} {written(Resource(what), row['limit'])}" for what, row in view["per_cluster"].items()
     )

@@ -25,6 +25,7 @@ from shoal.model.workload import Group, Plan, Size
 from shoal.project.policy import Limit, Limits
 from shoal.quota.account import Account, Amounts, amounts
 from shoal.quota.admission import Decision
+from shoal.quota.budgets import BudgetStatus, most
 from shoal.units import Bytes
 
 _WHOLE = frozenset(Resource) - {Resource.CORES, Resource.DURATION, Resource.PRIORITY}
@@ -217,8 +218,28 @@ def _plain(what: Resource, value: float) -> int | float:
     return int(value) if what in _WHOLE else value
 
 
-def fit_view(plan: Plan, limits: Limits, account: Account, decision: Decision) -> dict[str, Any]:
-    """Whether a plan would be admitted now, and the account before and after."""
+def budget_rows(standings: Sequence[BudgetStatus], plan: Plan | None = None) -> list[dict[str, Any]]:
+    """One row per budget, this month's; with a plan, what that may take until its maximum lifetime."""
+    rows: list[dict[str, Any]] = []
+    for each in standings:
+        row = {
+            "scope": each.scope,
+            "month": each.month,
+            "unit": each.limit.unit,
+            "monthly": each.limit.monthly,
+        }
+        row |= {name: round(getattr(each, name), 6) for name in ("spent", "reserved", "left")}
+        row |= {"warned": each.warned, "unpriced": each.unpriced, "source": each.limit.source}
+        if plan is not None:
+            row["may_take"] = most(plan, each.limit.unit)
+        rows.append(row)
+    return rows
+
+
+def fit_view(
+    plan: Plan, limits: Limits, account: Account, decision: Decision, budgets: Sequence[BudgetStatus] = ()
+) -> dict[str, Any]:
+    """Whether a plan would be admitted now, and the account and the budgets before and after."""
     return {
         "fits": decision.verdict.value == "admit",
         "verdict": decision.verdict.value,
@@ -228,6 +249,7 @@ def fit_view(plan: Plan, limits: Limits, account: Account, decision: Decision) -
         "user": limits.user,
         "tier": limits.tier,
         "quota": limit_rows(limits.totals, account.held, amounts(plan)),
+        "budgets": budget_rows(budgets, plan),
     }
 
 
@@ -239,6 +261,7 @@ def quota_view(
     machine: Mapping[str, Any] | None,
     queued: Account | None = None,
     team_queued: Account | None = None,
+    budgets: Sequence[BudgetStatus] = (),
 ) -> dict[str, Any]:
     """What a user may have, holds and by which clusters; the team's totals and the machine likewise.
 
@@ -263,6 +286,7 @@ def quota_view(
             for key, value in account.admitted.items()
         ],
         "machine": machine,
+        "budgets": budget_rows(budgets),
     }
 
 

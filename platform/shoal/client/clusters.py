@@ -26,8 +26,8 @@ from shoal.client.handles import ClusterHandle, open_here
 from shoal.client.spark_handle import SparkCluster
 from shoal.client.wiring import wire
 from shoal.display.computing import wanted
-from shoal.errors import DeadlineError, NotFoundError, UsageError
-from shoal.homes.base import Home, Request, RunsScripts
+from shoal.errors import DeadlineError, NotFoundError, ShoalError, UsageError
+from shoal.homes.base import Home, KeepsBudgets, Request, RunsScripts
 from shoal.homes.choose import ahead, in_force, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
@@ -189,6 +189,8 @@ def start(
     if not owns and not quiet:
         here = open_here(cluster.id)
         print(_shared(cluster) if here is not None and here.owns else _found(cluster), file=sys.stderr)
+    if owns and not quiet:
+        _tell_of_budgets(home, request)
     handle = _handle(home, cluster, owns=owns, quiet=quiet, progress=progress and not quiet)
     if detach and keep and cluster.state is State.QUEUED:
         handle.release()
@@ -218,6 +220,16 @@ def _granted(home: Home, asked: Request) -> Cluster:
     while (cluster := home.request(asked)).state is State.STOPPING and cluster.id != asked.id:
         until_ended(home, cluster.id, late)
     return cluster
+
+
+def _tell_of_budgets(home: Home, request: Prepared) -> None:
+    """Those of whoever asks, and of the team, of which most is spent."""
+    if request.limits.budget is None and request.limits.team_budget is None:
+        return
+    with contextlib.suppress(ShoalError):  # it started; what it says besides can wait
+        for each in home.budgets(request.user) if isinstance(home, KeepsBudgets) else ():
+            if each.warned:
+                print(f"Warning: {each.sentence()}", file=sys.stderr)
 
 
 def _found(cluster: Cluster) -> str:

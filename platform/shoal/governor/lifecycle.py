@@ -86,6 +86,10 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
         from shoal.quota.admission import with_workers
 
         more["plan"] = with_workers(cluster.plan, move.workers, move.group)
+        if cluster.state.admitted:
+            from shoal.quota.budgets import accrued
+
+            more["accrued"] = accrued(cluster, now)
     return replace(cluster, state=move.state, reason=move.reason, message=move.message, **more)
 
 

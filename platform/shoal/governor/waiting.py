@@ -71,6 +71,10 @@ def waits(outcome: TurnResult) -> tuple[Reason, str, dict[str, float | None]]:
     if outcome.behind is not None and not outcome.short:
         message = f"position {outcome.position} in the queue"
         return Reason.WAITING_FOR_QUOTA, message, report
+    if outcome.budget:
+        whose = " and ".join("your" if scope == "you" else f"{scope}'s" for scope in outcome.budget)
+        message = f"position {outcome.position} in the queue, waiting for room in {whose} budget"
+        return Reason.WAITING_FOR_QUOTA, message, report
     limits = ["your" if scope == "you" else f"{scope}'s" for scope in outcome.short]
     message = f"position {outcome.position} in the queue, waiting for room in {' and '.join(limits)} quota"
     capacity = outcome.short == ("the machine",)

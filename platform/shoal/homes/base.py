@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shoal.model.stand import Stand
     from shoal.quota.account import Account
     from shoal.quota.admission import Decision
+    from shoal.quota.budgets import BudgetStatus
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,15 @@ class RunsScripts(Protocol):
 
         Of one that has ended these are its last lines, as far as the home keeps them.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsBudgets(Protocol):
+    """What a home is besides that holds budgets of a month, and knows what was spent."""
+
+    def budgets(self, owner: str) -> tuple[BudgetStatus, ...]:
+        """How the owner's budgets stand this month, the own one and the team's."""
         ...
 
 

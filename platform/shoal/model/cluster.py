@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from shoal.errors import InfrastructureError
 from shoal.model.report import QueueStatus, Usage
@@ -123,7 +123,8 @@ class Cluster:
     boot, to tell it from a later one of the same pid) and ``status_url``.
     ``report`` is what ``turn`` and then ``usage`` are read from.
     ``project`` is the folder whose policy admits it. ``run``: the script that its home runs beside it. Secrets
-    (tokens) are never in it.
+    (tokens) are never in it. ``accrued`` is what it took of budgets before its plan was as it is now: ``until`` when,
+    and by month and unit (``quota.budgets``); empty where its plan is as it was admitted.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Cluster:
     tags: dict[str, str] = field(default_factory=dict)
     project: str = ""
     run: ScriptRun | None = None
+    accrued: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.state.name not in State.__members__:
@@ -183,6 +185,18 @@ class Cluster:
         if self.exit_code is None:
             return "ended"
         return "failed" if self.exit_code else "succeeded"
+
+
+class EndedRun(NamedTuple):
+    """What of the record of an ended cluster counts for budgets, named as in :class:`Cluster`."""
+
+    id: str
+    owner: str
+    team: str | None
+    plan: Plan
+    admitted_at: float | None
+    ended_at: float | None
+    accrued: dict[str, Any]
 
 
 def _part(kind: type[T], report: dict[str, Any]) -> T:

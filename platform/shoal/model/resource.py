@@ -9,7 +9,8 @@ from enum import StrEnum
 
 
 class Resource(StrEnum):
-    """What clusters hold (the first five, limited in total; workers), and what else is limited per cluster."""
+    """What clusters hold (the first five, limited in total; workers), and what else is limited per cluster, and what
+    in a month."""
 
     CLUSTERS = "clusters"
     CORES = "cores"
@@ -20,3 +21,4 @@ class Resource(StrEnum):
     HEAD = "head"
     DURATION = "duration"
     PRIORITY = "priority"
+    BUDGET = "budget"

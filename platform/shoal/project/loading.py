@@ -18,6 +18,7 @@ from pydantic import Field
 
 from shoal.errors import ConfigError, NotFoundError
 from shoal.project import templates as _templates
+from shoal.project.budget import not_held
 from shoal.project.folders import FILE
 from shoal.project.folders import defaults as defaults
 from shoal.project.folders import find as find
@@ -148,6 +149,11 @@ def load(
         chosen = chosen.model_copy(update={"catalog": None})
     references = {name: image.reference for name, image in images.items()} | dict(chosen.images)
     chosen = chosen.model_copy(update={"images": references})
+    if unheld := not_held(policy.budgets(), policy.where, chosen):
+        if not (tolerant or looking):
+            raise_faults(unheld)
+        tolerable += unheld
+        policy = replace(policy, faults=(*policy.faults, *unheld))
     return Project(
         root,
         chosen,

@@ -8,6 +8,7 @@ How values combine, for one user:
     duration, priority); for totals (clusters, cores, memory, GPUs, scratch) the tier's value counts.
  3. A team's totals count for all its members together, besides each one's own, whatever a user's line says.
     A user's line that gives more than the team has in all is a fault in the files.
+ 4. A budget combines as a total does: the user's own or else the tier's, and the team's besides.
 
 What it must not do: read files (``project``) or decide on a request (``admission``).
 """
@@ -22,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shoal.errors import ContradictionError, NotFoundError, UsageError
 from shoal.model.resource import Resource
+from shoal.project.budget import Budget, BudgetLimit
 from shoal.project.settings import Checked, Natural, Positive
 from shoal.project.yamlfile import Fault, raise_faults
 from shoal.units import Bytes, Seconds
@@ -49,7 +51,8 @@ Priority = Annotated[int, Field(strict=True, ge=0, le=10)]
 class Caps(Checked):
     """Limits that a tier, a user or a team may set. None: not said here."""
 
-    not_in_file: ClassVar[tuple[str, ...]] = ("budget",)
+    # No home in pods holds a budget yet: none is written into a cluster's objects.
+    not_in_objects: ClassVar[tuple[str, ...]] = ("budget",)
 
     concurrent_clusters: Positive | None = None
     workers_per_cluster: Positive | None = None
@@ -60,7 +63,7 @@ class Caps(Checked):
     max_duration: Seconds | None = None
     head: Bytes | None = None
     max_priority: Priority | None = None
-    budget: None = None
+    budget: Budget | None = None
 
     @field_validator("memory", "max_duration", "head")
     @classmethod
@@ -68,14 +71,6 @@ class Caps(Checked):
         if value == 0:
             raise ContradictionError("is 0: no cluster could ever start", hint="write more than 0")
         return value
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _not_held(cls, value: object) -> None:
-        raise ContradictionError(
-            "this version does not enforce budgets, and a limit that is not enforced is misleading",
-            hint="remove it; totals and max_duration bound what can be spent",
-        )
 
 
 class Tier(Caps):
@@ -133,7 +128,8 @@ class Limit:
 class Limits:
     """What one user may have. A limit that is not there does not limit.
 
-    ``totals`` and ``team_totals`` are of :data:`TOTALS`, ``per_cluster`` is of :data:`PER_CLUSTER`.
+    ``totals`` and ``team_totals`` are of :data:`TOTALS`, ``per_cluster`` is of :data:`PER_CLUSTER`. ``budget`` is for
+    the user alone, ``team_budget`` for all members of the team together.
     """
 
     user: str
@@ -143,6 +139,8 @@ class Limits:
     totals: Mapping[Resource, Limit]
     per_cluster: Mapping[Resource, Limit]
     team_totals: Mapping[Resource, Limit] = field(default_factory=dict)
+    budget: BudgetLimit | None = None
+    team_budget: BudgetLimit | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +207,12 @@ class Policy:
             ]
             return min(found, key=lambda limit: limit.value, default=None)
 
+        def budget(*among: tuple[Caps | None, str, str]) -> BudgetLimit | None:
+            for caps, text, path in among:
+                if caps is not None and caps.budget is not None:
+                    return BudgetLimit(caps.budget, self._source(text, path, "budget"))
+            return None
+
         return Limits(
             user=name,
             tier=user.tier,
@@ -223,7 +227,17 @@ class Policy:
                 for what, key in TOTALS.items()
                 if (value := getattr(team, key, None)) is not None
             },
+            budget=budget((user, f"user {name}", user_path), (tier, f"tier {user.tier}", tier_path)),
+            team_budget=budget((team, f"team {user.team}", team_path)),
         )
+
+    def budgets(self) -> dict[str, Budget]:
+        """Every budget that is written, by its path: ``"tiers.standard.budget"``."""
+        parts = {"tiers": self.tiers, "users": self.users, "teams": self.teams}
+        every = {f"{part}.{name}": caps for part, named in parts.items() for name, caps in named.items()}
+        if self.default is not None:
+            every["users.default"] = self.default
+        return {f"{path}.budget": caps.budget for path, caps in every.items() if caps.budget is not None}
 
     def _limit(self, value: float, text: str, path: str, key: str) -> Limit:
         return Limit(value, self._source(text, path, key))

@@ -266,6 +266,7 @@ _SAID: dict[Resource, tuple[str, Callable[[float], str]]] = {
     Resource.HEAD: ("for its head", lambda value: str(Bytes(value))),
     Resource.DURATION: ("of lifetime", lambda value: str(Seconds(value))),
     Resource.PRIORITY: ("priority", lambda value: f"{value:g}"),
+    Resource.BUDGET: ("of a budget", lambda value: f"{value:g}"),
 }
 
 

@@ -38,6 +38,7 @@ from shoal.quota.account import (
     refuse_what_never_fits,
     short_of,
 )
+from shoal.quota.budgets import Overspending, Purse
 from shoal.units import Seconds
 
 MACHINE = "the machine"
@@ -146,8 +147,9 @@ def decide(
     capacity: Capacity | None = None,
     names: Mapping[str, str] | None = None,
     idle: Mapping[str, float] | None = None,
+    purses: Sequence[Purse] = (),
 ) -> Decision:
-    """Whether ``claim`` may start now, for a user with ``limits``.
+    """Whether ``claim`` may start now, for a user with ``limits``, within the budgets ``purses``.
 
     ``user`` and ``team`` are the accounts as they stand; what they hold for this same cluster already is left
     out, so asking again (or for another size) gives the answer that the first time would have. ``names`` says
@@ -159,19 +161,20 @@ def decide(
     idle = {key: seconds for key, seconds in (idle or {}).items() if seconds >= _IDLE_WORTH_SAYING}
     for cluster, seconds in idle.items():
         labels[cluster] = f"{names.get(cluster, cluster)}, idle {Seconds(seconds)}"
-    shortages = _shortages(claim, limits, user, team, capacity)
+    shortages = _shortages(claim, limits, user, team, capacity, purses)
     if not shortages:
         return Decision(Verdict.ADMIT, Reason.ADMITTED, f"{claim.name} is within every limit")
     message = "\n".join(shortage.sentence(claim.name, labels) for shortage in shortages)
     never = any(shortage.never for shortage in shortages)
 
     def look() -> Ways:
-        workers = _fitting_workers(claim, limits, user, team, capacity)
+        workers = _fitting_workers(claim, limits, user, team, capacity, purses)
+        budgets = _of_budgets(shortages, purses, claim)
         if never:
             hint = "Waiting would not help: ask for less. shoal quota shows your limits."
-            return Ways((), workers, hint)
-        free = _to_free(claim, limits, user, team, capacity, idle)
-        return Ways(free, workers, _ways_on(free, workers, names, claim))
+            return Ways((), workers, "\n  ".join((hint, *budgets)))
+        free = _to_free(claim, limits, user, team, capacity, idle, purses)
+        return Ways(free, workers, _ways_on(free, workers, names, claim, budgets))
 
     if never:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, message, shortages, look)
@@ -191,7 +194,12 @@ def beside(
 
 
 def _shortages(
-    claim: Claim, limits: Limits, user: Account, team: Account | None, capacity: Capacity | None
+    claim: Claim,
+    limits: Limits,
+    user: Account,
+    team: Account | None,
+    capacity: Capacity | None,
+    purses: Sequence[Purse] = (),
 ) -> tuple[Shortage, ...]:
     need = Need.of(claim.plan, claim.priority)
     never = never_fits(need, limits)
@@ -206,29 +214,37 @@ def _shortages(
         for shortage in short_of(asked, account.without(claim.cluster), totals, scope):
             if (scope, shortage.what) not in known:
                 found.append(shortage)
-    return tuple(found)
+    over = (purse.short(claim.cluster, claim.plan) for purse in purses)
+    return (*found, *(shortage for shortage in over if shortage is not None))
 
 
 def _fitting_workers(
-    claim: Claim, limits: Limits, user: Account, team: Account | None, capacity: Capacity | None
+    claim: Claim,
+    limits: Limits,
+    user: Account,
+    team: Account | None,
+    capacity: Capacity | None,
+    purses: Sequence[Purse],
 ) -> int | None:
     """The most workers of its group, fewer than asked for, that would be admitted now."""
     low, high = 0, claim.plan.group(claim.group).count  # low fits (if above 0), high does not
     while high - low > 1:
         middle = (low + high) // 2
         smaller = replace(claim, plan=with_workers(claim.plan, middle, claim.group))
-        if _shortages(smaller, limits, user, team, capacity):
+        if _shortages(smaller, limits, user, team, capacity, purses):
             high = middle
         else:
             low = middle
     return low or None
 
 
-def lasting(cluster: Cluster, longest: Seconds, limits: Limits, now: float) -> Plan:
+def lasting(
+    cluster: Cluster, longest: Seconds, limits: Limits, now: float, purses: Sequence[Purse] = ()
+) -> Plan:
     """The plan of a live cluster that is to live ``longest`` in all; ``now`` by the store's clock.
 
-    NeverFitsError where the limits give less, InfrastructureError where it has ended, UsageError where it has
-    lived that long already.
+    NeverFitsError where the limits give less, QuotaExceededError where the budgets ``purses`` have no room for it,
+    InfrastructureError where it has ended, UsageError where it has lived that long already.
     """
     if cluster.state.ended:
         raise InfrastructureError(f"{cluster.name} has ended ({cluster.reason})", hint="Start a new one.")
@@ -244,7 +260,27 @@ def lasting(cluster: Cluster, longest: Seconds, limits: Limits, now: float) -> P
         )
     plan = replace(cluster.plan, timeouts=cluster.plan.timeouts.lasting(longest))
     refuse_what_never_fits(Need.of(plan), limits, cluster.name)
+    if cluster.admitted_at is not None:
+        _refuse_to_overspend(cluster, plan, cluster.admitted_at, lived, purses)
     return plan
+
+
+def _refuse_to_overspend(
+    cluster: Cluster, plan: Plan, since: float, lived: Seconds, purses: Sequence[Purse]
+) -> None:
+    until = since + plan.timeouts.max
+    over = [each for purse in purses if (each := purse.short(cluster.id, plan, until)) is not None]
+    if not over:
+        return
+    lasts = [lived + each.lasts for each in over if each.lasts is not None]
+    fits = Seconds(min(lasts) // 60 * 60) if len(lasts) == len(over) else Seconds(0)
+    hint = f"Ask for more: {'; '.join(each.source for each in over)}"
+    if fits > cluster.plan.timeouts.max:
+        hint = f"`{command('extend', cluster.name, str(fits).replace(' ', ''))}` fits now.\n{hint}"
+    never = all(each.never for each in over)
+    kind: type[RefusedError] = NeverFitsError if never else QuotaExceededError
+    message = "\n".join(each.sentence(cluster.name, {}) for each in over)
+    raise kind(message, hint=hint, shortages=tuple(over))
 
 
 def with_workers(plan: Plan, workers: int, group: str = "") -> Plan:
@@ -269,6 +305,7 @@ def _to_free(
     team: Account | None,
     capacity: Capacity | None,
     idle: Mapping[str, float],
+    purses: Sequence[Purse],
 ) -> tuple[str, ...]:
     """A smallest choice of the user's own clusters whose end makes room: one if one does, else several.
 
@@ -280,7 +317,8 @@ def _to_free(
             return Account({key: value for key, value in account.admitted.items() if key not in clusters})
 
         freed = replace(capacity, used=less(capacity.used)) if capacity else None
-        return not _shortages(claim, limits, less(user), less(team) if team else None, freed)
+        left = [purse.without(clusters) for purse in purses]
+        return not _shortages(claim, limits, less(user), less(team) if team else None, freed, left)
 
     own = sorted(user.without(claim.cluster).admitted.items(), key=lambda pair: (pair[1].memory, pair[0]))
     for cluster, _ in sorted(own, key=lambda pair: -idle.get(pair[0], 0.0)):  # keeps the order of size
@@ -294,7 +332,27 @@ def _to_free(
     return ()
 
 
-def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str], claim: Claim) -> str:
+def _of_budgets(shortages: Sequence[Shortage], purses: Sequence[Purse], claim: Claim) -> list[str]:
+    """The ways on from a budget that has no room: for less long, or with more in it."""
+    over = [each for each in shortages if isinstance(each, Overspending)]
+    if not over or any(each.unpriced for each in over):
+        return []
+    lasts, ways = [each.lasts for each in over if each.lasts is not None], []
+    is_new = not any(claim.cluster in purse.spenders for purse in purses)
+    if is_new and len(lasts) == len(over):
+        longest = min(lasts)
+        ways.append(f"Shorten it:          max_duration='{longest}' fits now (--max-duration '{longest}')")
+    ways.append(f"Ask for more:        {'; '.join(each.source for each in over)}")
+    return ways
+
+
+def _ways_on(
+    free: Sequence[str],
+    workers: int | None,
+    names: Mapping[str, str],
+    claim: Claim,
+    budgets: Sequence[str],
+) -> str:
     ways = []
     if free:
         ways.append(f"Free what you hold:  {command('down', *(names.get(key, key) for key in free))}")
@@ -303,5 +361,6 @@ def _ways_on(free: Sequence[str], workers: int | None, names: Mapping[str, str],
         ways.append(f"Shrink it:           {scale} --group {claim.group}")
     elif workers:
         ways.append(f"Shrink it:           workers={workers} fits now (--workers {workers})")
+    ways += budgets
     ways.append("Wait for it:         queue=True (--queue)")
     return "\n".join(f"  {way}" for way in ways)

@@ -24,9 +24,12 @@ from shoal.model.workload import Plan
 from shoal.project.policy import Limit, Limits, Policy
 from shoal.quota.account import Account, Fair, Need, Shortage, amounts, never_fits, real, short_of
 from shoal.quota.admission import MACHINE, Capacity, Claim, Decision, Verdict, decide, with_workers
+from shoal.quota.budgets import Purse, Spending
 from shoal.quota.fairness import NO_TEAM, Order, Turn, share, shared_total
 from shoal.quota.reservations import NOTHING, Holder, Reservation, Vector, vector
 from shoal.words import count
+
+_NO_BUDGETS = "this home does not enforce budgets, and a limit that is not enforced is misleading"
 
 
 def least(plan: Plan) -> Plan:
@@ -61,10 +64,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Books:
-    """All accounts: by user and by team."""
+    """All accounts: by user and by team; and what was spent (None: nobody keeps it there)."""
 
     users: Mapping[str, Account] = field(default_factory=dict)
     teams: Mapping[str, Account] = field(default_factory=dict)
+    spending: Spending | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class TurnResult:
     """The answer to one request of the queue.
 
     ``position``: its place among those that wait, from 1 (0 when it does not). ``short``: whose limits it waits
-    for (``"you"``, ``"team growth"``, ``"the machine"``). ``behind``: the cluster that it must let go first.
+    for (``"you"``, ``"team growth"``, ``"the machine"``); ``budget``: whose budgets. ``behind``: the cluster that it
+    must let go first.
     ``latest``: when it starts at the latest, if what runs uses its whole lifetime; None where that cannot be
     told. ``workers``: it is admitted with so many in its first group, fewer than its plan says. ``message``: why it
     is refused. ``team`` and ``user``: what their accounts keep of an admission, see ``Account.with_``.
@@ -88,6 +93,7 @@ class TurnResult:
     message: str = ""
     team: Fair | None = None
     user: Fair | None = None
+    budget: tuple[str, ...] = ()
 
 
 def admit(
@@ -104,7 +110,9 @@ def admit(
     outcomes: list[TurnResult] = []
     for waiting in queue:
         try:
-            asked[waiting.claim.cluster] = waiting, scopes.limits_of(waiting.user, policy)
+            its = scopes.limits_of(waiting.user, policy)
+            scopes.purses(its)
+            asked[waiting.claim.cluster] = waiting, its
         except UsageError as error:
             outcomes.append(TurnResult(waiting.claim, Verdict.REFUSE, message=str(error)))
     present = {waiting.user for waiting, _ in asked.values()} | set(books.users)
@@ -144,6 +152,7 @@ class _Scopes:
         self._made: dict[tuple[str, str], Holder] = {}
         self._place = Holder(MACHINE, capacity.used, capacity.limits) if capacity else None
         self._capacity = capacity
+        self._purses: dict[tuple[str, str], Purse] = {}
 
     def limits_of(self, user: str, policy: Policy) -> Limits:
         if user not in self._limits:
@@ -174,6 +183,20 @@ class _Scopes:
         if self._capacity is not None:
             yield from short_of(real(plan), Account(), self._capacity.limits, MACHINE)
 
+    def purses(self, limits: Limits) -> list[Purse]:
+        """The budgets of this user, with what this pass has admitted."""
+        if limits.budget is None and limits.team_budget is None:
+            return []
+        spending = self._books.spending
+        if spending is None:
+            raise UsageError(_NO_BUDGETS)
+        return [self._purses.setdefault(_key(purse, limits), purse) for purse in spending.purses(limits)]
+
+    def spend(self, limits: Limits, cluster: str, plan: Plan) -> None:
+        """``cluster`` is admitted with this plan: from now on that is reserved."""
+        for purse in self.purses(limits):
+            self._purses[_key(purse, limits)] = purse.with_(cluster, plan)
+
     def _scope(
         self,
         kind: str,
@@ -185,6 +208,10 @@ class _Scopes:
         if (kind, key) not in self._made:
             self._made[kind, key] = Holder(name, accounts.get(key, Account()), limits)
         return self._made[kind, key]
+
+
+def _key(purse: Purse, limits: Limits) -> tuple[str, str]:
+    return purse.scope, limits.user if purse.scope == "you" else ""
 
 
 def _is_too_large(claim: Claim, limits: Limits) -> bool:
@@ -216,6 +243,10 @@ class _Pending:
     def short(self) -> _Pairs:
         return [(scope, need) for scope, need in self.pairs if not scope.fits(need)]
 
+    def is_over_budget(self, plan: Plan) -> bool:
+        purses = self._scopes.purses(self._limits)
+        return not all(purse.fits(self._claim.cluster, plan) for purse in purses)
+
     def blocking(self) -> list[Reservation]:
         return [kept for scope, need in self.pairs if (kept := scope.delays(need, self._end)) is not None]
 
@@ -227,15 +258,16 @@ class _Pending:
             kept = self.pairs
             plan = with_workers(self._claim.plan, middle)
             self.pairs = self._with_own(self._scopes.of(plan, self._limits))
-            if self.short() or self.blocking():
+            if self.short() or self.blocking() or self.is_over_budget(plan):
                 self.pairs, high = kept, middle
             else:
                 low = middle
         return low
 
-    def take(self) -> None:
+    def take(self, plan: Plan) -> None:
         for scope, need in self.pairs:
             scope.take(self._claim.cluster, need, self._end)
+        self._scopes.spend(self._limits, self._claim.cluster, plan)
 
     def put_back(self) -> None:
         for scope, has in self._own:
@@ -253,15 +285,26 @@ def _answer(waiting: Waiting, limits: Limits, scopes: _Scopes, position: int, no
         never = [*never_fits(Need.of(claim.plan, claim.priority), limits), *scopes.larger(claim.plan)]
         why = "\n".join(shortage.sentence(claim.name, {}) for shortage in never)
         return TurnResult(asked, Verdict.REFUSE, message=why)
+    purses = scopes.purses(limits)
+    over = [each for purse in purses if (each := purse.short(claim.cluster, claim.plan)) is not None]
+    if any(each.never for each in over):
+        why = "\n".join(each.sentence(claim.name, {}) for each in over if each.never)
+        return TurnResult(asked, Verdict.REFUSE, message=why, budget=tuple(each.scope for each in over))
     request = _Pending(claim, limits, scopes, pairs, now)
     short, blocking = request.short(), request.blocking()
+    if over:
+        # It keeps no room for itself: until others end, or the month does, may be too long for that.
+        request.put_back()
+        names = tuple(scope.name for scope, _ in short)
+        budget = tuple(each.scope for each in over)
+        return TurnResult(asked, Verdict.WAIT, position, names, budget=budget)
     if not short and not blocking:
-        workers = None
+        workers, plan = None, claim.plan
         if claim is not asked:
             whole = asked.plan.groups[0].count
             most = request.raise_to(whole, claim.plan.groups[0].count)
-            workers = most if most < whole else None
-        request.take()
+            workers, plan = most if most < whole else None, with_workers(asked.plan, most)
+        request.take(plan)
         return TurnResult(asked, Verdict.ADMIT, workers=workers)
     request.put_back()
     # Only whoever goes first can be told a time: what is behind depends on what comes between.
@@ -298,11 +341,15 @@ def explain(
     claim = outcome.claim
     if outcome.verdict is Verdict.ADMIT:
         return Decision(Verdict.ADMIT, Reason.ADMITTED, admitted(outcome))
-    if outcome.verdict is Verdict.REFUSE and outcome.message:
+    if outcome.verdict is Verdict.REFUSE and outcome.message and not outcome.budget:
         return Decision(Verdict.REFUSE, Reason.OVER_LIMIT, outcome.message)
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None
     user = books.users.get(limits.user, Account())
-    decision = decide(claim, limits, user, team, capacity, names, idle)
+    purses = books.spending.purses(limits) if books.spending is not None else ()
+    decision = decide(claim, limits, user, team, capacity, names, idle, purses)
+    if outcome.budget and decision.verdict is Verdict.ADMIT:
+        message = outcome.message or f"{claim.name} needs more of a budget than those before it leave"
+        return replace(decision, verdict=outcome.verdict, reason=Reason.WAITING_FOR_QUOTA, message=message)
     if outcome.verdict is Verdict.WAIT and decision.verdict is Verdict.ADMIT:
         ahead = (names or {}).get(outcome.behind or "", outcome.behind)
         message = f"{claim.name} is queued behind {ahead}, which needs more than is free"

@@ -38,6 +38,7 @@ def quota(
     from shoal.cli import views
     from shoal.cli.console import out, write_json
     from shoal.client.clusters import open_project
+    from shoal.homes.base import KeepsBudgets
     from shoal.homes.choose import in_force, open_home
     from shoal.project.loading import look_up
     from shoal.quota.account import Account, amounts, real
@@ -66,6 +67,7 @@ def quota(
         machine,
         waiting(mine),
         waiting(ours),
+        home.budgets(limits.user) if isinstance(home, KeepsBudgets) else (),
     )
     if output is o.Output.JSON:
         write_json(view | ({"numbers": opened.numbers} if opened.numbers else {}))

@@ -162,7 +162,7 @@ def _fit(request: Prepared, name: str) -> tuple[dict[str, Any] | None, str]:
     """Whether it would be admitted now; None, with why, where that cannot be told."""
     from shoal.cli import views
     from shoal.errors import ShoalError
-    from shoal.homes.base import Request
+    from shoal.homes.base import KeepsBudgets, Request
     from shoal.homes.choose import open_home
 
     try:
@@ -171,6 +171,7 @@ def _fit(request: Prepared, name: str) -> tuple[dict[str, Any] | None, str]:
             home.held(request.user),
             home.would(Request(name, request.user, request.workload, request.plan)),
         )
+        budgets = home.budgets(request.user) if isinstance(home, KeepsBudgets) else ()
     except ShoalError as error:
         return None, error.message
-    return views.fit_view(request.plan, request.limits, held, would), ""
+    return views.fit_view(request.plan, request.limits, held, would, budgets), ""

@@ -84,11 +84,16 @@ def _schema_of_model(kind: Any, known: Mapping[str, Any], text: int, items: int)
     its = {
         name: schema_of(field.annotation, text=text, items=items) | _bounds(field.metadata)
         for name, field in known.items()
-        if name not in getattr(kind, "not_in_file", ())
+        if name not in _left_out(kind)
     }
     needed = [camel(name) for name in its if known[name].is_required()]
     named = {camel(name): schema for name, schema in its.items()}
     return {"type": "object", "properties": named} | ({"required": needed} if needed else {})
+
+
+def _left_out(kind: Any) -> tuple[str, ...]:
+    """The fields of a model that no object has."""
+    return (*getattr(kind, "not_in_file", ()), *getattr(kind, "not_in_objects", ()))
 
 
 def _bounds(marks: Iterable[Any]) -> Schema:
@@ -110,7 +115,7 @@ def written(value: Any) -> Any:
     if (known := getattr(type(value), "model_fields", None)) is not None:
         if getattr(value, "as_it_stands", False):
             return value.model_dump(mode="json", exclude_unset=True)
-        out = getattr(value, "not_in_file", ())
+        out = _left_out(type(value))
         named = {camel(name): written(getattr(value, name)) for name in known if name not in out}
         return {name: its for name, its in named.items() if its is not None}
     if is_dataclass(value) and not isinstance(value, type):

@@ -33,6 +33,7 @@ from shoal.project.loading import Project, look_up
 from shoal.quota import admission
 from shoal.quota.account import Account, Amounts, amounts, real
 from shoal.quota.admission import Capacity, Decision, Verdict, with_workers
+from shoal.quota.budgets import Purse, Spending, month_of
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 _DEEDS: dict[type[Action], Deed] = {StopHead: Deed.TELL, KillHead: Deed.KILL, EndRemains: Deed.END}
@@ -203,7 +204,18 @@ class Governing:
         return Books(
             {owner: _account(tx, (Scope.USER, owner), live) for owner in owners},
             {team: _account(tx, (Scope.TEAM, team), live) for team in teams if team is not None},
+            self._spending(tx, live),
         )
+
+    def purses(self, tx: Transaction, owner: str) -> tuple[Purse, ...]:
+        """The budgets that the owner's requests are held against, as they stand now."""
+        return self._spending(tx, tx.live()).purses(self.project.policy.limits_of(owner))
+
+    def _spending(self, tx: Transaction, live: list[Cluster]) -> Spending:
+        """What the live clusters take, and those that ended this month; nothing is read where there is no budget."""
+        if not self.project.policy.budgets():
+            return Spending(tx.now)
+        return Spending.of([*tx.ended_since(month_of(tx.now).begin), *live], tx.now)
 
 
 def _last(tx: Transaction, sight: LocalSight) -> dict[str, object]:

@@ -52,6 +52,7 @@ from shoal.model.workload import Engine
 from shoal.project.loading import Project, load
 from shoal.quota.account import Account, amounts
 from shoal.quota.admission import Decision, Verdict, lasting
+from shoal.quota.budgets import BudgetStatus
 from shoal.tables.catalogs.opening import settings
 from shoal.units import Seconds
 
@@ -230,7 +231,8 @@ class LocalHome:
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         with self.ledger.write() as tx:
             cluster = tx.get(cluster_id)
-            plan = lasting(cluster, longest, self._project.policy.limits_of(cluster.owner), tx.now)
+            limits = self._project.policy.limits_of(cluster.owner)
+            plan = lasting(cluster, longest, limits, tx.now, self._governing.purses(tx, cluster.owner))
             tx.update(cluster_id, longest=float(longest), plan=plan)
             return tx.get(cluster_id)
 
@@ -300,6 +302,11 @@ class LocalHome:
         with self.ledger.read() as tx:
             theirs = [c for c in tx.live() if (c.team if team else c.owner) == owner and c.state.admitted]
             return Account({cluster.id: amounts(cluster.plan) for cluster in theirs})
+
+    def budgets(self, owner: str) -> tuple[BudgetStatus, ...]:
+        """How the budgets of the owner stand this month."""
+        with self.ledger.read() as tx:
+            return tuple(purse.standing() for purse in self._governing.purses(tx, owner))
 
     # -- heads -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.cluster import Cluster, EndedRun, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.workload import Plan, Workload
 
@@ -50,7 +50,7 @@ CLUSTERS = {
 # Columns that came after the first version; a ledger gets those that it lacks when it is opened. Shoal 0.1.0
 # reads the columns that it knows by name, and no field more than it knows inside their JSON: later fields of a plan
 # have a column of their own, and its heads keep running beside a newer Shoal.
-ADDED = {"plan_added": "JSON", "clients": "JSON", "wanted_groups": "JSON"}
+ADDED = {"plan_added": "JSON", "clients": "JSON", "wanted_groups": "JSON", "accrued": "JSON"}
 _FIRST_PLAN = frozenset(
     {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
     | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}
@@ -126,8 +126,16 @@ def from_row(row: Sequence[Any]) -> Cluster:
         head=decoded(known["head"]),
         report=decoded(known["report"]),
         tags=decoded(known["tags"]),
+        accrued=decoded(known["accrued"]) or {},
     )
     return Cluster(**known)
+
+
+def to_ended(row: Sequence[Any]) -> EndedRun:
+    """From the values of :data:`ENDED`: nothing else of a record is read, for there may be many."""
+    cluster_id, owner, team, plan, added, admitted_at, ended_at, accrued = row
+    settled = _plan(text(plan), text(added or {}))
+    return EndedRun(cluster_id, owner, team, settled, admitted_at, ended_at, decoded(accrued) or {})
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +159,7 @@ def text(value: Any) -> str:
 # Scripts run where their user is: no record here has one.
 FIELDS = tuple(field.name for field in fields(Cluster) if field.name != "run")
 SELECTED = (*FIELDS, "plan_added")
+ENDED = ("id", "owner", "team", "plan", "plan_added", "admitted_at", "ended_at", "accrued")
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ from shoal.homes.base import Wishes
 from shoal.homes.local import schema
 from shoal.homes.local.schema import decoded, encoded
 from shoal.homes.local.stores import StoreConnection
-from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.cluster import Cluster, EndedRun, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.status import Event
 from shoal.quota.account import Account
@@ -31,6 +31,7 @@ _WISHES = (
     "SELECT wanted, stop_reason, stop_message, longest, wanted_groups FROM shoal_clusters WHERE id = :id"
 )
 _CLIENTS = "SELECT clients FROM shoal_clusters WHERE id = :id"
+_ENDED = f"SELECT {', '.join(schema.ENDED)} FROM shoal_clusters WHERE ended_at >= :moment AND admitted_at IS NOT NULL"
 _EVENT = ("cluster", "at", "state", "reason", "message")
 _HISTORY = f"SELECT {', '.join(_EVENT[1:])} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
 
@@ -89,6 +90,12 @@ class Transaction:
     def all(self, owner: str | None = None) -> list[Cluster]:
         """All clusters, ended ones too, oldest first."""
         return self._select(f"{_ALL} WHERE owner = :owner", owner=owner) if owner else self._select(_ALL)
+
+    def ended_since(self, moment: float) -> list[EndedRun]:
+        """Of all clusters that were admitted, and have ended at that moment or later."""
+        return [
+            schema.to_ended(row) for row in self._connection.execute(_ENDED, {"moment": moment}).fetchall()
+        ]
 
     def wishes(self, cluster_id: str) -> Wishes:
         """What the head is asked to do."""
@@ -149,7 +156,7 @@ class Transaction:
         """
         columns = {
             name: getattr(after, name)
-            for name in ("team", "since", "admitted_at", "ended_at", "workers", "report")
+            for name in ("team", "since", "admitted_at", "ended_at", "workers", "report", "accrued")
             if getattr(after, name) != getattr(before, name)
         }
         if after.plan is not before.plan:
