@@ -113,6 +113,10 @@ Packages = Annotated[
 MaxDuration = Annotated[
     str | None, _option("--max-duration", help="Maximum lifetime, such as '2 h'.", panel=_SIZE)
 ]
+MaxCost = Annotated[
+    str | None,
+    _option("--max-cost", help="End before it cost more, such as '5 USD' or '20 core-hours'.", panel=_SIZE),
+]
 Idle = Annotated[str | None, _option("--idle", help="End after this long without work.", panel=_SIZE)]
 NoClient = Annotated[
     str | None, _option("--no-client", help="End after this long without a client.", panel=_SIZE)
@@ -131,6 +135,7 @@ ASKED: dict[str, Any] = {
     "spot": Spot,
     "packages": Packages,
     "max_duration": MaxDuration,
+    "max_cost": MaxCost,
     "idle": Idle,
     "no_client": NoClient,
 }

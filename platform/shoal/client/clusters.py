@@ -32,6 +32,7 @@ from shoal.homes.choose import ahead, in_force, open_home, user_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
 from shoal.model.workload import Engine, Plan, ScriptRun, Timeouts, Workload
+from shoal.planning.affording import affordable
 from shoal.planning.asking import ask, labels, refuse_unknown
 from shoal.planning.sizing import lowered
 from shoal.planning.sizing import plan as size
@@ -48,7 +49,7 @@ _Handle = TypeVar("_Handle", bound=ClusterHandle)
 _warned: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
 # What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
-_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target")
+_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target", "max_cost")
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
 
@@ -271,7 +272,7 @@ def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskClus
 
 def plan(template: str | None = None, **options: Any) -> Plan:
     """What :func:`up` would start with these options; changes nothing."""
-    refuse_unknown("shoal.plan", options, "engine", "project", "target")
+    refuse_unknown("shoal.plan", options, "engine", "project", "target", "max_cost")
     return prepare(template, **options).plan
 
 
@@ -281,11 +282,13 @@ def prepare(
     project: str | Path | None = None,
     target: str | None = None,
     script: bool = False,
+    max_cost: str | None = None,
     **options: Any,
 ) -> Prepared:
     """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them.
 
-    ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so.
+    ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so. ``max_cost``: what it may
+    cost at most, such as ``"5 USD"`` or ``"20 core-hours"``; its maximum lifetime is made as short as that.
     """
     if not isinstance(template, str | None):
         raise UsageError(f"{template!r} is not a template's name", hint="Pass a string, such as 'etl'.")
@@ -294,7 +297,15 @@ def prepare(
     user = user_of(opened)
     limits = opened.policy.limits_of(user)
     runner = script and isinstance(open_home(opened), RunsScripts)
-    settled = size(workload, opened.template(workload.template), limits, opened.target, runner=runner)
+    template_ = opened.template(workload.template)
+    settled = size(workload, template_, limits, opened.target, runner=runner)
+    if max_cost is not None:
+        explicit = workload.max_duration is not None
+        if (longest := affordable(settled, max_cost, explicit=explicit)) is not None:
+            workload = replace(workload, max_duration=longest)
+            settled = size(workload, template_, limits, opened.target, runner=runner)
+            why = settled.reasons["timeouts"].replace("(as requested)", f"(for {max_cost} at most)")
+            settled = replace(settled, reasons={**settled.reasons, "timeouts": why})
     if opened.numbers:
         settled = replace(settled, reasons={**settled.reasons, "numbers": opened.numbers})
     return Prepared(opened, workload, settled, limits, user)

@@ -77,7 +77,9 @@ def _block(
             "detach=True contradicts `with`: the cluster ends with its block",
             hint="Use shoal.up(..., detach=True) for a cluster that outlives the flow.",
         )
-    refuse_unknown(f"shoal.prefect.{public}", options, "name", "quiet", "tags", "project", "target")
+    refuse_unknown(
+        f"shoal.prefect.{public}", options, "name", "quiet", "tags", "project", "target", "max_cost"
+    )
     run = current()
     if run is None:
         with start(template, **options) as handle:
