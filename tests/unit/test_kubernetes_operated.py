@@ -8,6 +8,7 @@ from typing import Any
 from shoal.governor.actions import Seen
 from shoal.homes.kubernetes import sight
 from shoal.homes.kubernetes.caches import slim_pod
+from shoal.homes.kubernetes.containers import over
 from shoal.homes.kubernetes.manifests import of_user, person
 from shoal.homes.kubernetes.names import (
     DASK_PART,
@@ -30,7 +31,7 @@ from shoal.homes.kubernetes.operated import (
     workers_of,
 )
 from shoal.homes.kubernetes.pods import head_pod, worker_pod
-from shoal.homes.kubernetes.sight import cluster_of_pod, over
+from shoal.homes.kubernetes.sight import cluster_of_pod
 from shoal.homes.kubernetes.tending import Slot
 from shoal.model.cluster import Reason, State
 from shoal.model.workload import Via

@@ -47,8 +47,8 @@ def slim_pod(found: Object) -> Object:
     metadata["labels"] = its.get("labels", {})
     metadata["ownerReferences"] = [_owner(each) for each in its.get("ownerReferences", ())]
     said: Object = {name: status[name] for name in ("phase", "reason", "message") if name in status}
-    if unscheduled := [each for each in status.get("conditions", ()) if _unscheduled(each)]:
-        said["conditions"] = unscheduled
+    if telling := [each for each in status.get("conditions", ()) if _tells_why(each)]:
+        said["conditions"] = telling
     if stands := [_stands(each) for each in status.get("containerStatuses", ()) if _tells(each)]:
         said["containerStatuses"] = stands
     return {"metadata": metadata, "status": said}
@@ -60,8 +60,12 @@ def _owner(reference: Mapping[str, object]) -> Object:
     return {key: reference.get(key) for key in kept}
 
 
-def _unscheduled(condition: Mapping[str, object]) -> bool:
-    return condition["type"] == "PodScheduled" and condition["status"] == "False"
+def _tells_why(condition: Mapping[str, object]) -> bool:
+    """That no node takes it, or that its place takes it away."""
+    return (condition["type"], condition["status"]) in (
+        ("PodScheduled", "False"),
+        ("DisruptionTarget", "True"),
+    )
 
 
 def _tells(container: Mapping[str, Mapping[str, object]]) -> bool:

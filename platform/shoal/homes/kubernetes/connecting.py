@@ -13,6 +13,7 @@ from pathlib import Path
 from shoal.errors import InfrastructureError
 from shoal.homes.kubernetes import tunnel
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.containers import over
 from shoal.homes.kubernetes.names import (
     ACCESS,
     DASHBOARD_PORT,
@@ -28,7 +29,7 @@ from shoal.homes.kubernetes.names import (
 )
 from shoal.homes.kubernetes.objects import status_of
 from shoal.homes.kubernetes.pods import Pass
-from shoal.homes.kubernetes.sight import going, over
+from shoal.homes.kubernetes.sight import going
 from shoal.machine.loopback import get_json
 from shoal.machine.pages import link, secret_of
 from shoal.machine.processes import MARK

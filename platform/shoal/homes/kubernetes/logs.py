@@ -14,7 +14,17 @@ from shoal.errors import InfrastructureError, NotFoundError, ShoalError
 from shoal.homes.base import Wrote
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import ObjectRefusedError
-from shoal.homes.kubernetes.names import HEAD, POD, ROLE, WORKER, Object, head_of, runner_of
+from shoal.homes.kubernetes.names import (
+    CONTAINERS,
+    HEAD,
+    POD,
+    ROLE,
+    RUNNER,
+    WORKER,
+    Object,
+    head_of,
+    runner_of,
+)
 from shoal.homes.kubernetes.objects import status_of
 from shoal.homes.kubernetes.sight import waits_for
 
@@ -29,14 +39,15 @@ def engine(api: Api, found: Object, pods: Iterable[Object], lines: int, wrote: W
     if status is not None and HEAD in roles:
         parts += [f"{head_of(metadata['name'])} | {line}" for line in status.log]
     for pod in pods:
-        if pod["metadata"]["labels"].get(ROLE) not in roles:
+        if (role := pod["metadata"]["labels"].get(ROLE)) not in roles:
             continue
         name = pod["metadata"]["name"]
         if (why := waits_for(pod)) is not None:
             parts.append(f"{name} | {why}")
             continue
         try:
-            text = api.text(POD.path(metadata["namespace"], name, "log"), tailLines=str(lines))
+            path = POD.path(metadata["namespace"], name, "log")
+            text = api.text(path, tailLines=str(lines), container=CONTAINERS[role])
         except ShoalError as error:
             parts.append(f"{name} | its log cannot be read: {error.message}")
         else:
@@ -55,7 +66,9 @@ def output(api: Api, look: Callable[[], Object], *, follow: bool) -> Iterator[st
         found = look()
         metadata, status = found["metadata"], status_of(found)
         over = status is not None and status.state.ended
-        asked = {"timestamps": "true"} | ({"sinceTime": last} if last else {})
+        asked = {"timestamps": "true", "container": CONTAINERS[RUNNER]} | (
+            {"sinceTime": last} if last else {}
+        )
         if follow and not over:
             asked["follow"] = "true"
         before = last

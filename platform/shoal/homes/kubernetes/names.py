@@ -82,6 +82,7 @@ OF_SYSTEM = f"{GROUP}/system"  # and in which governor's namespace that is
 MANAGED = "app.kubernetes.io/managed-by"
 RELEASE = "app.kubernetes.io/version"  # on our definitions: which Shoal they are of
 HEAD, WORKER, RUNNER = "head", "worker", "runner"
+CONTAINERS = {HEAD: "head", WORKER: "worker", RUNNER: "script"}  # by role: ours in its pod
 
 ADMITTED = "shoal-admitted"  # the ResourceQuota of a namespace that follows what is admitted there
 ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster

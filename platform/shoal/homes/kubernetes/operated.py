@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from shoal.homes.kubernetes.containers import over, role
 from shoal.homes.kubernetes.names import (
     CAPACITY,
     DASHBOARD_PORT,
@@ -29,7 +30,7 @@ from shoal.homes.kubernetes.names import (
     Object,
 )
 from shoal.homes.kubernetes.objects import HeadReport, owned_by
-from shoal.homes.kubernetes.sight import going, over, role
+from shoal.homes.kubernetes.sight import going
 from shoal.homes.kubernetes.tending import group_of
 from shoal.model.workload import Group, Plan
 

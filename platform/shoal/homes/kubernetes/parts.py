@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
+from shoal.homes.kubernetes.containers import over, role
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
 from shoal.homes.kubernetes.objects import LINES, last_lines, report_object, spec_of
@@ -24,7 +25,7 @@ from shoal.homes.kubernetes.passes import give_pass, take_pass
 from shoal.homes.kubernetes.pods import head_pod, runner_pod, service, worker_pod
 from shoal.homes.kubernetes.quotas import Quotas
 from shoal.homes.kubernetes.refusals import END, Refusals, refuse_foreign
-from shoal.homes.kubernetes.sight import goes_within, going, over, role, started_again
+from shoal.homes.kubernetes.sight import goes_within, going, started_again
 from shoal.homes.kubernetes.tending import Slot, tend
 from shoal.homes.kubernetes.view import View
 from shoal.homes.kubernetes.watched import Watched
@@ -148,6 +149,7 @@ class ClusterParts:
         path = POD.path(metadata["namespace"], metadata["name"], "log")
         try:
             more = {"previous": "true"} if started_again(pod) else {}
+            more["container"] = names.CONTAINERS[role(pod)]
             self.logs[cluster_id, role(pod)] = last_lines(self._api.text(path, tailLines=str(LINES), **more))
         except ShoalError as error:
             _log.info("the log of %s is lost: %s", metadata["name"], error)

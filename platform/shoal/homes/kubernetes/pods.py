@@ -18,6 +18,7 @@ from typing import Any
 from shoal.homes.kubernetes.names import (
     ACCESS,
     CAPACITY,
+    CONTAINERS,
     DASHBOARD_PORT,
     ENGINE_PORT,
     GROUP,
@@ -91,7 +92,7 @@ def head_pod(cluster: Cluster, owner: Object) -> Object:
     size = cluster.plan.head_there or cluster.plan.head
     command = ["python3", "-P", "-m", "shoal.head", cluster.id, cluster.plan.engine.value, "kubernetes"]
     ports = {"engine": ENGINE_PORT, "dashboard": DASHBOARD_PORT, "status": STATUS_PORT}
-    container = _container(cluster, "head", command, size, {}, _LEAST_SCRATCH)
+    container = _container(cluster, CONTAINERS[HEAD], command, size, {}, _LEAST_SCRATCH)
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     pod = _pod(cluster, owner, head_of(cluster.name), {ROLE: HEAD}, container, _LEAST_SCRATCH)
     # Its token lets its code read its own record and write its report, and nothing else.
@@ -114,7 +115,7 @@ def worker_pod(cluster: Cluster, owner: Object, slot: Slot, left: float | None =
         environment["SHOAL_WORKER_GROUP"] = group.name
     command = ["python3", "-P", "-m", "shoal.engines.dask.worker"]
     scratch = str(int(group.scratch)) if group.scratch else _LEAST_SCRATCH
-    container = _container(cluster, "worker", command, group.there, environment, scratch, group)
+    container = _container(cluster, CONTAINERS[WORKER], command, group.there, environment, scratch, group)
     labels = {ROLE: WORKER, SLOT: str(slot.number), OF_GROUP: group.name, CAPACITY: slot.on.value}
     pod = _pod(cluster, owner, name, labels, container, scratch)
     if left is not None:
@@ -132,7 +133,7 @@ def runner_pod(cluster: Cluster, owner: Object) -> Object:
         "PYTHONUNBUFFERED": "1",
     }
     command = ["python3", "-P", "-m", "shoal.engines.dask.runner"]
-    container = _container(cluster, "script", command, size, environment, _LEAST_SCRATCH)
+    container = _container(cluster, CONTAINERS[RUNNER], command, size, environment, _LEAST_SCRATCH)
     container["env"].append(
         {"name": "SHOAL_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import Exit
+from shoal.homes.kubernetes.containers import ended, over
 from shoal.homes.kubernetes.names import RUNNER, Json
 from shoal.homes.kubernetes.objects import legible
 from shoal.model.cluster import Cluster
 
 _KILLED = 128 + 9  # as shells count
-_OVER = ("Succeeded", "Failed")
 
 
 def script_seen(cluster: Cluster, pod: Json | None) -> Seen | None:
@@ -23,7 +23,7 @@ def script_seen(cluster: Cluster, pod: Json | None) -> Seen | None:
         return None
     if pod is None:
         return Seen.GONE if cluster.head.get(RUNNER) else Seen.NEVER
-    return Seen.GONE if pod.get("status", {}).get("phase") in _OVER else Seen.ALIVE
+    return Seen.GONE if over(pod) else Seen.ALIVE
 
 
 def exit_of(cluster: Cluster, pod: Json | None) -> Exit | None:
@@ -34,13 +34,12 @@ def exit_of(cluster: Cluster, pod: Json | None) -> Exit | None:
         return Exit(_KILLED, "its pod was deleted, or its node is gone")
     status = pod["status"]
     why = legible(": ".join(filter(None, (status.get("reason"), status.get("message")))))
-    for container in status.get("containerStatuses", ()):
-        if ended := container.get("state", {}).get("terminated"):
-            code = int(ended.get("exitCode", _KILLED))
-            if ended.get("reason") == "OOMKilled":
-                size = cluster.plan.head_there or cluster.plan.head
-                why = f"it took more than the {size.memory} that it had"
-            elif not why:
-                why = legible(ended.get("message", ""))
-            return Exit(code or (_KILLED if status["phase"] == "Failed" else 0), why)
-    return Exit(_KILLED, why)
+    if (how := ended(pod)) is None:
+        return Exit(_KILLED, why)
+    code = int(how.get("exitCode", _KILLED))
+    if how.get("reason") == "OOMKilled":
+        size = cluster.plan.head_there or cluster.plan.head
+        why = f"it took more than the {size.memory} that it had"
+    elif not why:
+        why = legible(how.get("message", ""))
+    return Exit(code or (_KILLED if status.get("reason") else 0), why)

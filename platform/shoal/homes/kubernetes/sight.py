@@ -14,13 +14,13 @@ from dataclasses import replace
 from shoal.governor.actions import Seen
 from shoal.governor.ends import End, Phase, Pulse, Sentence
 from shoal.governor.ports import Sight, UserWishes
+from shoal.homes.kubernetes.containers import ended, over, own, role, taken_away, with_losses
 from shoal.homes.kubernetes.names import (
     DASK_PART,
     HEAD,
     OF_CLUSTER,
     POD_HASH,
     REPLICA_SET,
-    ROLE,
     RUNNER,
     SLOT,
     WORKER,
@@ -43,13 +43,9 @@ _AROUND_CAUSE = re.compile(
     r"|failed to pull and unpack image \"[^\"]*\"|failed to resolve (reference|image) \"[^\"]*\"|failed to do request)"
     r"(: )*"
 )
+_HEAD_ENDED, _HEAD_GONE = "its head's pod was ended", "its head's pod is gone: it was deleted, or its node is"
 _OPERATOR = 15  # s that dask-kubernetes' operator may take until it is asked after
 _PREEMPTION = re.compile(r"\.? *(no new claims to deallocate, *)?preemption: .*", re.DOTALL)
-
-
-def role(pod: Json) -> str:
-    """Which part of a cluster a pod is."""
-    return str(pod["metadata"].get("labels", {}).get(ROLE, ""))
 
 
 def cluster_of_pod(pod: Json) -> str | None:
@@ -73,25 +69,9 @@ def slot_of(pod: Json) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def over(pod: Json) -> bool:
-    """Whether nothing of it runs any more, and nothing will. A head runs once, though Kubernetes start it again."""
-    if role(pod) == HEAD and any(
-        "terminated" in each.get("state", {}) or each.get("restartCount") for each in _heads_own(pod)
-    ):
-        return True
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
-def _heads_own(pod: Json) -> list[Json]:
-    """How the head's own container is: a mesh may have put another one beside it."""
-    return [
-        each for each in pod.get("status", {}).get("containerStatuses", ()) if each.get("name", HEAD) == HEAD
-    ]
-
-
 def started_again(pod: Json) -> bool:
     """Whether Kubernetes started its head again: what the first one wrote is a log of its own."""
-    return any(each.get("restartCount") for each in _heads_own(pod))
+    return any(each.get("restartCount") for each in own(pod))
 
 
 def going(pod: Json) -> bool:
@@ -130,13 +110,14 @@ def _sight(
 ) -> Sight:
     heads = [pod for pod in pods if role(pod) == HEAD]
     said = report or HeadReport()
-    end = end_of(said.stop)
+    end = _its_end(said, heads)
     if not heads:
         began = cluster.state not in (State.QUEUED, State.ADMITTED)
         if not began and HEAD not in refused and cluster.plan.via is Via.OPERATOR:
             return Sight(Seen.NEVER, bool(pods), pulse=_unoperated(cluster, now))
         if began or HEAD not in refused:
-            return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end)
+            gone = End(Reason.HEAD_LOST, _HEAD_GONE) if began else None
+            return Sight(Seen.GONE if began else Seen.NEVER, bool(pods), last=end or gone)
         no = refused[HEAD]
         return Sight(Seen.NEVER, bool(pods), pulse=Pulse(phase=Phase(State.ADMITTED, no.reason, no.message)))
     head = heads[0]
@@ -145,6 +126,8 @@ def _sight(
         if crash is not None and end is not None and end.reason is Reason.HEAD_LOST:
             end = crash  # the next head knows only that it had one before
         return Sight(Seen.GONE, True, last=end or crash)
+    if end is None and going(head):
+        end = End(Reason.HEAD_LOST, f"{_HEAD_ENDED} ({taken_away(head) or 'deleted'})")
     runner = next((pod for pod in pods if role(pod) == RUNNER), None)
     phase = _phase(said)
     if (why := waits_for(head)) is not None:
@@ -157,6 +140,9 @@ def _sight(
         if end is None and (failed := _no_image(head, now - cluster.since, pull)) is not None:
             end = End(Reason.IMAGE_PULL_FAILED, failed)
     elif phase is not None:
+        again = phase.reason is Reason.WORKER_RESTARTED
+        lost = with_losses(phase.message, cluster.message, pods, said.retired, goes_on=again)
+        phase = phase._replace(message=lost)
         waiting = [why for pod in pods if role(pod) == WORKER and (why := waits_for(pod)) is not None]
         if waiting:
             wait = count(len(waiting), "worker")
@@ -275,21 +261,21 @@ def _unoperated(cluster: Cluster, now: float) -> Pulse | None:
     return Pulse(phase=Phase(State.ADMITTED, Reason.PLACE_REFUSED, said))
 
 
-def _terminated(container: Json) -> Json | None:
-    now, before = (container.get(each) or {} for each in ("state", "lastState"))
-    found: Json | None = now.get("terminated") or before.get("terminated")
-    return found
-
-
 def _crash(head: Json) -> End | None:
     """How a head's container ended, where its own report does not say why."""
-    status = head.get("status", {})
+    if taken := taken_away(head):
+        return End(Reason.HEAD_LOST, f"{_HEAD_ENDED} ({taken})")
+    if (how := ended(head)) is None:
+        return None
     name = head["metadata"]["labels"].get("app.kubernetes.io/instance", "")
-    for container in _heads_own(head):
-        if ended := _terminated(container):
-            how = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode')}"
-            return End(Reason.HEAD_CRASHED, f"{Sentence.CRASHED.format(pid='', name=name)} ({how})")
-    if status.get("reason"):
-        why = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-        return End(Reason.HEAD_LOST, f"its head's pod was ended ({why})")
-    return None
+    told = f"{how.get('reason', 'ended')}, exit code {how.get('exitCode')}"
+    return End(Reason.HEAD_CRASHED, f"{Sentence.CRASHED.format(pid='', name=name)} ({told})")
+
+
+def _its_end(report: HeadReport, heads: Collection[Json]) -> End | None:
+    """Why a head ends, by its own words. A signal is not its user's: it comes from whoever ends the pod."""
+    end = end_of(report.stop)
+    if end is None or (end.reason, end.message) != (Reason.STOPPED_BY_USER, Sentence.SIGNALLED):
+        return end
+    taken = next((why for head in heads if (why := taken_away(head))), "deleted, or its node is shut down")
+    return End(Reason.HEAD_LOST, f"{_HEAD_ENDED} ({taken})")

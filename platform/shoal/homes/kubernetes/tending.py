@@ -12,9 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shoal.homes.kubernetes.containers import over, role
 from shoal.homes.kubernetes.names import CAPACITY, HEAD, OF_GROUP, WORKER, Json
 from shoal.homes.kubernetes.objects import HeadReport
-from shoal.homes.kubernetes.sight import going, over, role, slot_of
+from shoal.homes.kubernetes.sight import going, slot_of
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Group, Plan
 
