@@ -139,7 +139,7 @@ def test_only_one_module_makes_http_calls() -> None:
     assert users == {
         "machine/loopback.py": {"http.client"},
         "demo.py": {"httpx"},
-        "homes/kubernetes/kubeconfig.py": {"httpx2"},
+        "homes/kubernetes/credentials.py": {"httpx2"},
         "tables/writing/commit.py": {"requests"},
         "tables/catalogs/reaching.py": {"requests"},
     }

@@ -114,13 +114,18 @@ def test_a_head_that_was_evicted_ends_its_cluster_with_that_reason() -> None:
     over_ = head | {"status": head["status"] | {"phase": "Failed"}}
     for said in (SAYS, signalled):
         assert sight(record(), [slim(over_)], said, 60, 10).last == lost
+    deleted = End(Reason.HEAD_LOST, "its head's pod was ended (deleted, or its node is shut down)")
+    done = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+    orderly = containers(pod("nightly-head", HEAD, "Succeeded"), done, done)
+    assert sight(record(), [slim(orderly)], signalled, 60, 10).last == deleted, (
+        "it heard the signal, and ended in order"
+    )
     gone = sight(record(), [], SAYS, 60, 10)
     assert (gone.head, gone.last) == (
         Seen.GONE,
         End(Reason.HEAD_LOST, "its head's pod is gone: it was deleted, or its node is"),
     )
-    deleted = "its head's pod was ended (deleted, or its node is shut down)"
-    assert sight(record(), [], signalled, 60, 10).last == End(Reason.HEAD_LOST, deleted)
+    assert sight(record(), [], signalled, 60, 10).last == deleted
     idle = HeadReport("Ready", "Serving", "x", stop=EndWish(Reason.IDLE, "nothing was computed for 1 h"))
     assert sight(record(), [slim(head)], idle, 60, 10).pulse.said.reason is Reason.IDLE  # type: ignore[union-attr]
 

@@ -160,7 +160,7 @@ def test_the_governor_gets_more_rights_for_the_operator_alone() -> None:
         *(
             (kind, verb)
             for kind in ("daskclusters", "daskworkergroups")
-            for verb in ("create", "get", "patch", "delete")
+            for verb in ("create", "get", "list", "patch", "delete")
         ),
         *((kind, verb) for kind in ("deployments", "replicasets") for verb in ("list", "delete")),
     }

@@ -60,16 +60,20 @@ class Objects:
         return self.there[path]
 
     def list(self, path: str, labelSelector: str) -> tuple[list[dict[str, Any]], str]:
-        key, _, value = labelSelector.partition("=")
+        key, one, value = labelSelector.partition("=")
         its = [each for at, each in self.there.items() if at.rpartition("/")[0] == path]
-        return [each for each in its if each["metadata"]["labels"].get(key) == value], "1"
+        labels = [(each, each["metadata"]["labels"].get(key)) for each in its]
+        return [each for each, its in labels if (its == value if one else its is not None)], "1"
 
     def create(self, path: str, item: dict[str, Any]) -> None:
         at = f"{path}/{item['metadata']['name']}"
         if at in self.there:
             raise StaleRecordError("it is there")
         self.put(
-            at, item["metadata"]["labels"], finalizers=["kopf.zalando.org/KopfFinalizerMarker", "theirs"]
+            at,
+            item["metadata"]["labels"],
+            finalizers=["kopf.zalando.org/KopfFinalizerMarker", "theirs"],
+            ownerReferences=item["metadata"]["ownerReferences"],
         )
 
     def patch(self, path: str, body: dict[str, Any]) -> None:
@@ -137,6 +141,33 @@ def test_a_persons_own_dask_cluster_of_that_name_stays_as_it_is(place: tuple[Obj
     objects.put(AT, {OF_CLUSTER: "u-0"})
     with pytest.raises(StaleRecordError):  # an earlier cluster's goes by itself
         start(operated)
+
+
+def test_what_was_asked_for_a_cluster_whose_object_is_gone_ends_though_no_operator_runs(
+    place: tuple[Objects, Any, Operated],
+) -> None:
+    """Kubernetes deleted it, and waits for a finalizer of the operator; its pods would run on for good."""
+    objects, _, operated = place
+    start(operated)
+    kopf = ["kopf.zalando.org/KopfFinalizerMarker"]
+    objects.there[AT]["metadata"] |= {"finalizers": kopf, "deleting": True}
+    ours, owned = {OF_CLUSTER: "u-1"}, objects.there[AT]["metadata"]["ownerReferences"]
+    objects.put(GROUP, ours, finalizers=kopf, ownerReferences=owned, deleting=True)
+    objects.put(DEPLOYMENT.path("shoal-alice", "nightly-scheduler"), ours)
+    persons = DASK_CLUSTER.path("shoal-alice", "of-a-person")
+    objects.put(persons, ours, finalizers=kopf)  # anybody may write a label
+    before = dict(objects.there)
+
+    def confirm(uid: str) -> None:
+        raise StaleRecordError(f"{uid} is there")
+
+    operated.reap("shoal-alice", {"u-1"}, confirm)
+    with pytest.raises(StaleRecordError):
+        operated.reap("shoal-alice", {"u-2"}, confirm)
+    assert objects.there == before
+    operated.reap("shoal-alice", {"u-2"}, lambda uid: None)
+    assert set(objects.there) == {persons}
+    assert objects.there[persons]["metadata"]["finalizers"] == kopf
 
 
 def test_a_worker_that_is_lost_with_its_deployment_is_asked_for_again(

@@ -9,6 +9,7 @@ import pytest
 
 from shoal.errors import NotFoundError, StaleRecordError
 from shoal.homes.kubernetes import view as module
+from shoal.homes.kubernetes.clock import ServerClock
 from shoal.homes.kubernetes.in_force import InForce
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import CLUSTER, HEAD, OF_CLUSTER, POD, ROLE, WORKER, Object
@@ -33,6 +34,7 @@ class Server:
     """Objects as the API server has them, by path."""
 
     objects: dict[str, Object] = field(default_factory=dict)
+    clock: ServerClock = field(default_factory=ServerClock)
 
     def get(self, path: str) -> Object:
         if path not in self.objects:

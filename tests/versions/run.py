@@ -35,6 +35,7 @@ EXPECTED = ("3.12", "3.13")
 # or scikit-learn, which are extras that these environments lack.
 UNIT = (
     "tests/unit",
+    "--ignore=tests/unit/test_credentials.py",
     "--ignore=tests/unit/test_governor_health.py",
     "--ignore=tests/unit/test_kubeconfig.py",
     "--ignore=tests/unit/test_kubernetes_parts.py",

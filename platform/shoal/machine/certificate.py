@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 _LIFE = datetime.timedelta(days=30)  # longer than any cluster's
-_SKEW = datetime.timedelta(minutes=5)  # clocks of other machines may be behind
+_SKEW = datetime.timedelta(days=1)  # clocks of other machines may be behind, by hours
 
 
 def name_of(cluster_id: str) -> str:

@@ -24,8 +24,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
-from lightkube.config.client_adapter import Client as connect
-from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError as NoSuchConfig
 
@@ -37,8 +35,10 @@ from shoal.errors import (
     StaleRecordError,
     UsageError,
 )
+from shoal.homes.kubernetes.clock import ServerClock
+from shoal.homes.kubernetes.credentials import auth_of, trust
 from shoal.homes.kubernetes.errors import ApiClosedError, ObjectRefusedError, RightsError, WatchOverError
-from shoal.homes.kubernetes.kubeconfig import CredentialProgram, configured
+from shoal.homes.kubernetes.kubeconfig import configured, proxy_of
 from shoal.homes.kubernetes.names import Object
 
 _log = logging.getLogger("shoal.homes")
@@ -62,10 +62,18 @@ class Api:
     def __init__(self, config: SingleConfig) -> None:
         self.config = config
         self.server = str(config.cluster.server)
-        limits = ConnectionParams(timeout=httpx2.Timeout(20, connect=5), trust_env=False)
-        self._http = connect(config, limits)
-        if config.user is not None and config.user.exec is not None:
-            self._http.auth = CredentialProgram(config.user.exec)
+        context = trust(config)
+        self.clock = clock = ServerClock()
+        self._http = httpx2.Client(
+            base_url=self.server,
+            verify=context,
+            auth=auth_of(config.user, context),
+            timeout=httpx2.Timeout(20, connect=5),
+            trust_env=False,
+            proxy=proxy_of(config),
+            event_hooks={"response": [lambda answer: clock.heard(answer.headers.get("date"))]},
+            max_redirects=50,  # tries with another credential count as such; redirects are not followed
+        )
         self._finalizer = weakref.finalize(self, self._http.close)
         self._lock = threading.Lock()
         self._in_use, self._closed = 0, threading.Event()
@@ -86,7 +94,12 @@ class Api:
         found = configured(context)
         try:
             return _known.setdefault(key, cls(found))
-        except (NoSuchConfig, OSError, ValueError) as error:  # a certificate that is none
+        except ImportError as error:  # of a package that a proxy of this kind needs
+            raise UsageError(
+                f"context {found.context_name!r} cannot be used: its proxy {proxy_of(found)} needs the package socksio",
+                hint="pip install socksio",
+            ) from error
+        except (NoSuchConfig, OSError, ValueError) as error:  # a certificate or a proxy that is none
             raise UsageError(f"context {found.context_name!r} cannot be used: {error}") from error
 
     def again(self) -> Api:

@@ -11,14 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Generator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from kr8s._api import Api
 from kr8s.asyncio.objects import Pod
 from kr8s.asyncio.portforward import PortForward
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import User
 
-from shoal.homes.kubernetes.kubeconfig import configured, trust, without_keys
+from shoal.homes.kubernetes.credentials import Credential, CredentialProgram, trust
+from shoal.homes.kubernetes.kubeconfig import configured, proxy_of
 
 _log = logging.getLogger("shoal.homes")
 _TRIES = 5  # of one connection
@@ -78,20 +84,48 @@ async def opened(context: str | None, namespace: str, pod: str, port: int) -> Fo
 
 
 async def _api(context: str | None, namespace: str) -> Any:
-    """Kept: kr8s closes no connection of one that is forgotten.
-
-    Of a kubeconfig kr8s writes each certificate and key into a file of its own, and leaves it there: so it is given
-    none, and what they make.
-    """
+    """Kept: kr8s closes no connection of one that is forgotten."""
     config = configured(context)
-    said = without_keys(config)
-    key = id(asyncio.get_running_loop()), f"{said} {namespace}"
+    user = config.user or User()
+    if user.token_file:  # read again when it has expired
+        config = config._replace(user=msgspec.structs.replace(user, token=None))
+    key = id(asyncio.get_running_loop()), f"{config.cluster} {config.user} {namespace}"
     if key not in _apis:
-        api = Api(kubeconfig=said, namespace=namespace, bypass_factory=True)
-
-        async def trusted() -> ssl.SSLContext:
-            return trust(config)
-
-        api.auth.ssl_context = trusted
+        api = Api(url=config.cluster.server, kubeconfig=False, namespace=namespace, bypass_factory=True)
+        api.auth = _Identity(config, namespace)
         _apis[key] = await api
     return _apis[key]
+
+
+class _Identity:
+    """Who one is, and how the API server is reached, as kr8s asks for it: the same as for all other requests.
+
+    kr8s' own writes each certificate and key of a kubeconfig into a file, and leaves it there.
+    """
+
+    tls_server_name = None  # the context sees to it
+
+    def __init__(self, config: SingleConfig, namespace: str) -> None:
+        user = config.user or User()
+        self.server, self.proxy, self.namespace = config.cluster.server, proxy_of(config), namespace
+        self.token: str | None = None
+        self._context, self._file, self._given = trust(config), user.token_file, user.token
+        self._program = None if user.exec is None else CredentialProgram(user.exec, self._context)
+        self._used: Credential | None = None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.reauthenticate().__await__()
+
+    async def reauthenticate(self) -> None:
+        """At first, and when what was shown is no longer taken."""
+        self.token = await asyncio.to_thread(self._ask)
+
+    def _ask(self) -> str | None:
+        if self._program is not None:
+            self._used = self._program.credential(other_than=self._used)
+            return self._used.token or None
+        return Path(self._file).read_text().strip() if self._file else self._given
+
+    async def ssl_context(self) -> ssl.SSLContext:
+        """For new connections."""
+        return self._context

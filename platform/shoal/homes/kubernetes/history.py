@@ -135,7 +135,7 @@ class History:
             self._open[uid] = found, status
         if not status.state.ended or remains or (costs and uid not in self._over):
             return
-        if status.ended_at is not None and time.time() - status.ended_at > KUBERNETES.ended:
+        if status.ended_at is not None and self._api.clock.now() - status.ended_at > KUBERNETES.ended:
             self._api.delete(CLUSTER.path(found["metadata"]["namespace"], found["metadata"]["name"]), uid)
 
     def _begin(self, found: Object, status: Status) -> None:
@@ -176,7 +176,9 @@ class History:
             found, status = self._open[uid]
             try:
                 if not self._is_there(found):
-                    self._close(record_object(found, without_object(status, time.time())), first=True)
+                    self._close(
+                        record_object(found, without_object(status, self._api.clock.now())), first=True
+                    )
             except ObjectRefusedError as error:  # another governor was quicker
                 _log.debug("the record of %s is left as it is: %s", found["metadata"]["name"], error)
             except ShoalError as error:
@@ -232,7 +234,7 @@ class History:
 
     def _trim(self) -> None:
         """What is too old goes, and the oldest where there are too many."""
-        long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - KUBERNETES.kept))
+        long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._api.clock.now() - KUBERNETES.kept))
         for namespace in self._location.namespaces or namespaces_of_users(self._api, self._location.system):
             every, _ = self._api.list(RECORD.path(namespace), labelSelector=f"{OVER}={_said(True)}")
             made = sorted((each["metadata"]["creationTimestamp"], each["metadata"]["name"]) for each in every)

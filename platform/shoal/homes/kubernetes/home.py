@@ -175,7 +175,7 @@ class KubernetesHome:
         known = self.find(request.name, request.owner)
         same = self._names[known.id][2] if known is not None and not known.state.ended else ""
         team = self._policy.limits_of(request.owner).team
-        fresh = requested(request, same, team, time.time(), str(self._project.folder))
+        fresh = requested(request, same, team, self._api.clock.now(), str(self._project.folder))
         return would(self._snapshot(), self._policy, fresh)
 
     def held(self, owner: str, *, team: bool = False) -> Account:
@@ -201,7 +201,7 @@ class KubernetesHome:
             clusters[uid] = replace(self._read(each), id=uid), 0
         ended = [uid for uid, (cluster, _) in clusters.items() if cluster.state.ended]  # about to be freed
         left = {key: (reduce(Account.without, ended, account), 0) for key, account in held.items()}
-        return Snapshot(time.time(), left, clusters, {}, {}, machine)
+        return Snapshot(self._api.clock.now(), left, clusters, {}, {}, machine)
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class KubernetesHome:
         found = self._by_id(cluster_id)
         cluster = self._read(found)
         limits = self._policy.limits_of(cluster.owner)
-        lasting(cluster, longest, limits, time.time())
+        lasting(cluster, longest, limits, self._api.clock.now())
         self._wish(found, {"lifetime": float(longest)})
         return self._given(
             cluster_id,

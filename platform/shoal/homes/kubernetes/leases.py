@@ -24,7 +24,9 @@ def renew(api: Api, metadata: Object, spec: dict[str, Any]) -> None:
     Raises:
         ShoalError: the API server did not take it.
     """
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    now = (
+        datetime.fromtimestamp(api.clock.now(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
     renewed, path = spec | {"renewTime": now}, LEASE.path(metadata["namespace"])
     try:
         api.patch(f"{path}/{metadata['name']}", {"spec": renewed})

@@ -331,7 +331,7 @@ def _refuse_one_namespace_for_two(policy: Policy, users: Iterable[str]) -> None:
 
 # What the governor asks of dask-kubernetes' operator, and that it ends what that made.
 _BY_OPERATOR = (
-    _rule([DASK], [DASK_CLUSTER.plural, DASK_WORKERS.plural], ["create", "get", "patch", "delete"]),
+    _rule([DASK], [DASK_CLUSTER.plural, DASK_WORKERS.plural], ["create", "get", "list", "patch", "delete"]),
     _rule(["apps"], [DEPLOYMENT.plural, REPLICA_SET.plural], ["list", "delete"]),
 )
 

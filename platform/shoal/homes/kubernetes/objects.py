@@ -179,11 +179,16 @@ def unplanned(spec: Spec) -> Plan:
 
 
 def status_from(
-    cluster: Cluster, before: Status | None, log: tuple[str, ...] = (), output: tuple[str, ...] = ()
+    cluster: Cluster,
+    before: Status | None,
+    log: tuple[str, ...] = (),
+    output: tuple[str, ...] = (),
+    *,
+    now: float | None = None,
 ) -> Status:
-    """What the object is to say of a record; the history goes on from ``before``."""
+    """What the object is to say of a record ``now``; the history goes on from ``before``."""
     history = before.history if before is not None else ()
-    event = Event(cluster.state, cluster.reason, cluster.message, time.time())
+    event = Event(cluster.state, cluster.reason, cluster.message, time.time() if now is None else now)
     if not history or (history[-1].state, history[-1].reason, history[-1].message) != (
         event.state,
         event.reason,

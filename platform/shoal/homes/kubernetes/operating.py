@@ -9,12 +9,13 @@ What it must not do: decide how many workers there are to be.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.errors import NotFoundError, StaleRecordError
 from shoal.homes.kubernetes.names import (
+    CLUSTER,
     DASK_CLUSTER,
     DASK_WORKERS,
     DEPLOYMENT,
@@ -99,15 +100,34 @@ class Operated:
         self._end(path, uid)  # before its groups, which the operator would make again
         for name in workers_of(found, cluster.plan).values():
             self._end(DASK_WORKERS.path(namespace, name), uid)
-        for kind in (
-            DEPLOYMENT,
-            REPLICA_SET,
-        ):  # in this order: the first makes the second, and that makes pods
+        self._end_made(namespace, uid)
+        if self._mine(path, uid) is None:
+            self._view.released.add(uid)
+
+    def reap(self, namespace: str, known: Collection[str], confirm: Callable[[str], None]) -> None:
+        """End what was asked for clusters whose object is gone: without an operator, Kubernetes waits for it for good.
+
+        ``known``: uids of those that are there; ``confirm`` raises StaleRecordError where one is after all.
+        """
+        kinds = DASK_CLUSTER, DASK_WORKERS
+        asked = [
+            (kind, each)
+            for kind in kinds
+            for each in self._api.list(kind.path(namespace), labelSelector=OF_CLUSTER)[0]
+        ]
+        for uid in {_asked_for(each) for _, each in asked} - {"", *known}:
+            confirm(uid)
+            for kind, each in asked:
+                if _asked_for(each) == uid:
+                    self._end(kind.path(namespace, each["metadata"]["name"]), uid)
+            self._end_made(namespace, uid)
+
+    def _end_made(self, namespace: str, uid: str) -> None:
+        """What the operator made: the first makes the second, and that makes pods."""
+        for kind in (DEPLOYMENT, REPLICA_SET):
             for each in self._of(kind.path(namespace), uid):
                 its = each["metadata"]
                 self._api.delete(kind.path(namespace, its["name"]), its["uid"])
-        if self._mine(path, uid) is None:
-            self._view.released.add(uid)
 
     def _is_late(self, asked: _Asked | None) -> bool:
         return asked is not None and time.monotonic() - asked.at > _MADE
@@ -143,3 +163,13 @@ class Operated:
                 refuse_foreign(there, item["kind"])
             if its != uid:
                 raise
+
+
+def _asked_for(found: Object) -> str:
+    """The uid of the cluster for which a governor asked for it; empty where its label alone says so."""
+    metadata = found["metadata"]
+    uid = str(metadata.get("labels", {}).get(OF_CLUSTER, ""))
+    owners = (
+        each.get("uid") for each in metadata.get("ownerReferences", ()) if each.get("kind") == CLUSTER.name
+    )
+    return uid if uid in owners else ""

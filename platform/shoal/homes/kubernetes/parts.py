@@ -138,6 +138,11 @@ class ClusterParts:
             take_pass(self._api, namespace, cluster_id)
             self._nameless.add(cluster_id)
 
+    def reap(self, namespace: str, known: Collection[str]) -> None:
+        """What dask-kubernetes' operator was asked for, for clusters whose object somebody deleted."""
+        self._view.forget_there()
+        self._operated.reap(namespace, known, self._view.confirm_gone)
+
     def _release(self, cluster_id: str) -> None:
         """What dask-kubernetes' operator has of it goes first: it would make its pods again."""
         found, cluster = self._view.found.get(cluster_id), self._view.records.get(cluster_id)
@@ -178,7 +183,8 @@ class ClusterParts:
     def _make(self, slots: tuple[Slot, ...], found: Object, cluster: Cluster) -> None:
         """Workers' pods."""
         namespace, longest = found["metadata"]["namespace"], cluster.plan.may_last
-        left = None if longest is None else longest - (time.time() - (cluster.admitted_at or time.time()))
+        now = self._api.clock.now()
+        left = None if longest is None else longest - (now - (cluster.admitted_at or now))
 
         def make(slot: Slot) -> None:
             pod = self._dressed(worker_pod(cluster, found, slot, left), found, cluster)

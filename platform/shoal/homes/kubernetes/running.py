@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from shoal.governor.actions import Seen
 from shoal.governor.ends import Exit
-from shoal.homes.kubernetes.containers import ended, over
+from shoal.homes.kubernetes.containers import ended, over, taken_away
 from shoal.homes.kubernetes.names import RUNNER, Json
 from shoal.homes.kubernetes.objects import legible
 from shoal.model.cluster import Cluster
@@ -33,7 +33,7 @@ def exit_of(cluster: Cluster, pod: Json | None) -> Exit | None:
     if pod is None:
         return Exit(_KILLED, "its pod was deleted, or its node is gone")
     status = pod["status"]
-    why = legible(": ".join(filter(None, (status.get("reason"), status.get("message")))))
+    why = taken_away(pod)
     if (how := ended(pod)) is None:
         return Exit(_KILLED, why)
     code = int(how.get("exitCode", _KILLED))

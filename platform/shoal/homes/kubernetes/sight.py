@@ -123,7 +123,7 @@ def _sight(
     head = heads[0]
     if over(head):
         crash = _crash(head)
-        if crash is not None and end is not None and end.reason is Reason.HEAD_LOST:
+        if crash is not None and started_again(head) and end is not None and end.reason is Reason.HEAD_LOST:
             end = crash  # the next head knows only that it had one before
         return Sight(Seen.GONE, True, last=end or crash)
     if end is None and going(head):

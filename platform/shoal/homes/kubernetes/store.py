@@ -42,6 +42,7 @@ from shoal.homes.kubernetes.structure import written
 from shoal.homes.kubernetes.view import View
 from shoal.homes.kubernetes.watched import Watched
 from shoal.model.cluster import Cluster, Reason, State
+from shoal.model.workload import Via
 from shoal.quota.account import Account
 from shoal.quota.admission import lasting
 from shoal.units import Seconds
@@ -63,6 +64,7 @@ class ObjectStore:
         self.in_force = InForce(location.system)
         self._swept = 0.0
         self._gone: dict[str, str] = {}  # namespaces of clusters whose object somebody deleted, by uid
+        self._reaped: set[str] = set()  # of these
         self._accounts: dict[AccountKey, Object] = {}
         self._read: dict[AccountKey, tuple[Account, int]] = {}
         self._refusals = Refusals()
@@ -78,7 +80,7 @@ class ObjectStore:
 
     def snapshot(self) -> Snapshot:
         """As caches have it, each kind as old as it is: what cannot be undone is confirmed first."""
-        now, view = time.time(), self._view
+        now, view = self._api.clock.now(), self._view
         quotas = self._quotas.look(self.in_force.owner, self.in_force.beside)
         self._accounts = {account_key(found): found for found in self._watched.accounts.items().values()}
         before = dict(view.found)
@@ -127,7 +129,7 @@ class ObjectStore:
         if found.get("status"):
             _log.error("%s is left as it is: %s", found["metadata"]["name"], error)
             return
-        now = time.time()
+        now = self._api.clock.now()
         owner = self._view.owner(found["metadata"]["namespace"])
         status = Status(State.REFUSED, Reason.OVER_LIMIT, error.message[:1000], now, owner, ended_at=now)
         try:
@@ -160,7 +162,7 @@ class ObjectStore:
         found = self._view.found[cluster.id]
         _, before = self._view.said(found)
         log, output = (self._parts.logs.get((cluster.id, role), ()) for role in (names.HEAD, names.RUNNER))
-        said = status_from(cluster, before, log, output)
+        said = status_from(cluster, before, log, output, now=self._api.clock.now())
         if cluster.state.ended and cluster.admitted_at is not None:
             self._history.end(found, said)  # whoever reads of the end may delete the object
         status = written(said) | {"conditions": conditions(cluster)}
@@ -232,6 +234,8 @@ class ObjectStore:
 
     def _sweep(self) -> None:
         """Passes to clusters whose object somebody deleted; and now and then what nobody saw go, and new namespaces."""
+        self._reap({self._gone[uid] for uid in self._gone.keys() - self._reaped})
+        self._reaped = set(self._gone)
         ready = self._gone.keys() - self._view.pods.keys()
         known = {*self._view.found, *self._view.pods}
         confirm = self._view.confirm, self._view.forget_there
@@ -244,7 +248,21 @@ class ObjectStore:
             its["metadata"]["namespace"] for its in self._view.found.values()
         }
         take_stale_passes(self._api, where, known, *confirm)
+        self._reap(where)
         self._quotas.repair(self._location.namespaces or namespaces_of_users(self._api, self._system))
+
+    def _reap(self, namespaces: Iterable[str]) -> None:
+        """Where some project's pods are the operator's."""
+        applied = self.in_force.projects.values()
+        if not any(its.kubernetes is not None and its.kubernetes.via is Via.OPERATOR for its in applied):
+            return
+        for namespace in namespaces:
+            try:
+                self._parts.reap(namespace, self._view.found)
+            except ShoalError as error:  # its Role is of an older `shoal apply`, for one
+                _log.info(
+                    "what the operator has of no cluster in %s is looked at again: %s", namespace, error
+                )
 
     def _note(self, found: Object, cluster: Cluster) -> None:
         """Write what its head says of it, on change of the workers' number, else now and then."""
@@ -264,7 +282,7 @@ class ObjectStore:
             return
         limits = self.in_force.policy.limits_of(cluster.owner)
         try:
-            plan = lasting(cluster, Seconds(asked), limits, time.time())
+            plan = lasting(cluster, Seconds(asked), limits, self._api.clock.now())
         except ShoalError as error:
             _log.info("the lifetime of %s was not extended: %s", cluster.name, error)
             return

@@ -218,7 +218,7 @@ class View:
         """
         found = self.found.get(uid)
         if found is None:
-            self._confirm_gone(uid)
+            self._confirm_nothing(uid)
             return
         self.confirm_record(found)
         namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
@@ -244,12 +244,16 @@ class View:
         """What is looked for from now on is looked for again, whatever this round has read before."""
         self._there = None
 
-    def _confirm_gone(self, uid: str) -> None:
+    def confirm_gone(self, uid: str) -> None:
+        """StaleRecordError where there is a record of it, whatever pods it has."""
         if self._there is None:  # once in a round: later than the accounts that it goes by is late enough
             pages = (page for where in self._where for page, _ in self._api.pages(CLUSTER.path(where)))
             self._there = {each["metadata"]["uid"] for page in pages for each in page}
         if uid in self._there:
             raise StaleRecordError(f"cluster {uid} is there")
+
+    def _confirm_nothing(self, uid: str) -> None:
+        self.confirm_gone(uid)
         if any(self._live_pods(uid, namespace) for namespace in self._where):
             raise StaleRecordError(f"cluster {uid} has pods")
 
