@@ -53,6 +53,7 @@ class Simulated:
     system: str
     governors: list[tuple[GovernorProgram, threading.Thread]] = field(default_factory=list)
     heads: PlayedHeads | None = None
+    more: tuple[str, ...] = ()  # namespaces of others that are governed, too
 
     def put(self) -> None:
         """The project's files, as they are now, on the server."""
@@ -62,7 +63,9 @@ class Simulated:
         self, reached: Callable[[RoundPoint], None] | None = None, *, put: bool = True
     ) -> threading.Thread:
         """One governor more: its thread. ``reached`` is told every point after a write. ``put``: the project, first."""
-        place = Location(namespace=self.namespace, system=self.system, namespaces=(self.namespace,))
+        place = Location(
+            namespace=self.namespace, system=self.system, namespaces=(self.namespace, *self.more)
+        )
         if put:
             self.put()
         program = GovernorProgram(self.governors_own(), place, reached)

@@ -74,6 +74,8 @@ def test_a_cluster_by_the_operator_computes_grows_shrinks_and_leaves_nothing(
 
     world.alice.create(path, request("away"))
     eventually(lambda: "operator made no pod" in said("away"), 60, lambda: said("away"))
+    orphan = {"metadata": {"finalizers": ["kopf.zalando.org/KopfFinalizerMarker"]}}
+    world.admin.patch(DASK_CLUSTER.path(world.namespace, "away"), orphan)  # as one has that an operator saw
     world.alice.delete(f"{path}/away")
     eventually(lambda: left(world) == [], 60, lambda: f"left: {left(world)}")
     with operator(kube_node.kubeconfig, world.namespace, log) as running:
