@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -22,10 +23,16 @@ from shoal.errors import InfrastructureError, UsageError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.clock import OFF
 from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.forwarding import opened
 from shoal.machine.certificate import make_certificate
 
 from ..servers.connect_proxy import connect_proxy
 
+POD_AND_VERSION = {
+    "gitVersion": "v1.34.4",
+    "metadata": {},
+    "items": [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n", "uid": "u"}}],
+}
 NAME, HOUR = "kubernetes.internal", 3600.0
 
 
@@ -47,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         shown = dict(pair for each in (connection.getpeercert() or {}).get("subject", ()) for pair in each)  # type: ignore[misc]
         whom = str(shown.get("commonName") or self.headers.get("Authorization"))
         self.server.seen.append(whom)
-        body = json.dumps({"whom": whom, "message": "Unauthorized"}).encode()
+        body = json.dumps({"whom": whom, "message": "Unauthorized"} | POD_AND_VERSION).encode()
         self.send_response(200 if whom == self.server.taken else 401)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -181,6 +188,32 @@ def test_a_certificate_of_a_program_is_shown_and_a_new_one_once_it_has_expired(
     with pytest.raises(RightsError, match="does not take the kubeconfig's credentials"):
         api.get("/x")
     api.close()
+    assert list(there.iterdir()) == []
+
+
+def test_a_tunnel_goes_the_same_way_and_shows_the_same(
+    server: Server, connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "temporary"
+    there.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(there))
+    (tmp_path / "now").write_text((tmp_path / "old.json").read_text())
+    script = f"cat {tmp_path}/now; cp {tmp_path}/new.json {tmp_path}/now"
+
+    async def open_one() -> int:
+        tunnel = await opened(None, "n", "p", 8786)
+        port = tunnel.local_port
+        await tunnel.close()
+        await tunnel._resource.api._session.aclose()
+        return int(port)
+
+    with connect_proxy("127.0.0.1", int(server.server_address[1])) as proxy:
+        away = {"server": "https://only-there.invalid:6443", "tls-server-name": NAME, "proxy-url": proxy.url}
+        connected(away, program(script)).close()
+        assert asyncio.run(open_one())
+        assert set(proxy.asked) == {"only-there.invalid:6443"}
+    assert server.seen[0] == "old"
+    assert set(server.seen[1:]) == {"new"}, "one that has expired is asked for again"
     assert list(there.iterdir()) == []
 
 
