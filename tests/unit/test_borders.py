@@ -48,7 +48,7 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
     "client/dask_client.py": (
         "distributed",
         "what a graph needs is sent before it, and futures of a cluster that ended are told why",
-        {"_graph_to_futures", "_run", "_start"},
+        {"_gather", "_graph_to_futures", "_run", "_start"},
     ),
     "client/dask_current.py": (
         "distributed",

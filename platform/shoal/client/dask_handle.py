@@ -16,7 +16,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from shoal.client.handles import ClusterHandle, why_ended
+from shoal.client.ending import why_ended
+from shoal.client.handles import ClusterHandle
 from shoal.client.threads import in_thread
 from shoal.display.computing import DaskBar, shows
 from shoal.errors import ForkedError, ShoalError, UsageError

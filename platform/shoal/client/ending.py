@@ -1,4 +1,4 @@
-"""Waiting for the end of a cluster that was asked to end.
+"""The end of a cluster: waiting for one that was asked to end, and the error that says why one has.
 
 Why it exists: a handle that is closed and ``shoal down`` wait for the same, equally long, and say the same.
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from shoal.errors import DeadlineError
+from shoal.errors import ClusterEndedError, DeadlineError
 from shoal.homes.base import Home
-from shoal.model.cluster import Cluster
+from shoal.model.cluster import Cluster, State
 from shoal.model.names import command
 
 STOP_WAIT = 90.0  # s that an end is waited for: a head that hangs is killed after 60
@@ -51,3 +51,21 @@ def wait_for_end(home: Home, cluster_id: str) -> Cluster:
         )
 
     return until_ended(home, cluster_id, late, gone=True)
+
+
+def why_ended(home: Home, cluster_id: str) -> ClusterEndedError | None:
+    """The error that says why a cluster has ended or is about to; None while it lives."""
+    return ended_error(home.get(cluster_id))
+
+
+def ended_error(cluster: Cluster) -> ClusterEndedError | None:
+    """The error that says why it has ended or is about to; None while it lives."""
+    if not (cluster.state.ended or cluster.state is State.STOPPING):
+        return None
+    where = f"`shoal logs {cluster.name}`"
+    return ClusterEndedError(
+        f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
+        hint="" if where in cluster.message else f"{where} shows what it wrote.",
+        reason=cluster.reason.value,
+        cluster=cluster.id,
+    )

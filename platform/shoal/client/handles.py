@@ -21,7 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from shoal.client import around
-from shoal.client.ending import wait_for_end
+from shoal.client.ending import ended_error, wait_for_end, why_ended
 from shoal.client.threads import in_thread
 from shoal.display import card
 from shoal.display.progress import Progress, line, progress
@@ -344,25 +344,8 @@ class ClusterHandle(ABC):
         self._raise_if_ended(self.record)
 
     def _raise_if_ended(self, cluster: Cluster) -> None:
-        if (error := _ended(cluster)) is not None:
+        if (error := ended_error(cluster)) is not None:
             raise error
-
-
-def why_ended(home: Home, cluster_id: str) -> ClusterEndedError | None:
-    """The error that says why a cluster has ended or is about to; None while it lives."""
-    return _ended(home.get(cluster_id))
-
-
-def _ended(cluster: Cluster) -> ClusterEndedError | None:
-    if not (cluster.state.ended or cluster.state is State.STOPPING):
-        return None
-    where = f"`shoal logs {cluster.name}`"
-    return ClusterEndedError(
-        f"{cluster.name} ended: {cluster.reason}, {cluster.message}",
-        hint="" if where in cluster.message else f"{where} shows what it wrote.",
-        reason=cluster.reason.value,
-        cluster=cluster.id,
-    )
 
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)

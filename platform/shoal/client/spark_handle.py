@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.client.binding import bind
 from shoal.client.channel import spark_session
-from shoal.client.handles import ClusterHandle, why_ended
+from shoal.client.ending import why_ended
+from shoal.client.handles import ClusterHandle
 from shoal.display.computing import SparkBar, shows
 from shoal.errors import ForkedError, SessionLostError, ShoalError, UsageError
 from shoal.homes.base import Home

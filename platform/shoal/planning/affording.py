@@ -18,7 +18,7 @@ _LEAST = 60.0  # s: nothing is up before
 
 
 def affordable(plan: Plan, max_cost: str, *, explicit: bool) -> Seconds | None:
-    """The longest lifetime in which ``plan`` takes no more than that, with all the workers that it may have.
+    """The maximum lifetime in which ``plan`` takes no more than that, with all the workers that it may have.
 
     None where its own is not longer. ``explicit``: that one was asked for, and is not changed.
 
