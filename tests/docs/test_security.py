@@ -31,6 +31,13 @@ def test_each_claim_names_a_test_that_exists() -> None:
         assert found["name"] in tests, claim
 
 
+def test_each_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", PAGE)
+    assert len(named) > len(claims()) + 15
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+
+
 def test_what_is_not_held_is_said() -> None:
     not_held = PAGE.split("## What is not protected\n")[1]
     for word in ("root", "same Unix user", "Quotas are cooperation", "nuisance"):

@@ -10,10 +10,25 @@ from typing import Any
 from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import Applied, name_of, project_object
-from shoal.homes.kubernetes.names import ACCESS, API_VERSION, OURS, POD, REPORT, SECRET, SERVICE
+from shoal.homes.kubernetes.manifests import held
+from shoal.homes.kubernetes.names import (
+    ACCESS,
+    ADMISSION,
+    ADMISSION_BINDING,
+    API_VERSION,
+    NAMESPACE,
+    OF_SYSTEM,
+    OURS,
+    POD,
+    REPORT,
+    SECRET,
+    SERVICE,
+    USER,
+)
+from shoal.homes.kubernetes.native_clusters import notes
 from shoal.project.loading import load
 
-_PLURALS = {kind.name: kind.plural for kind in OURS}
+_PLURALS = {kind.name: kind.plural for kind in (*OURS, ADMISSION, ADMISSION_BINDING)}
 
 
 def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
@@ -33,13 +48,20 @@ def apply(api: Api, objects: Iterable[dict[str, Any]]) -> None:
 
 
 def put_project(api: Api, folder: Path, system: str) -> None:
-    """A project's files, as they are now, in the governor's namespace."""
+    """A project's files, as they are now, in the governor's namespace; and what the server is to refuse by them."""
     project = load(folder)
-    apply(api, [project_object(name_of(project), system, Applied.of(project))])
+    for each in api.list(NAMESPACE.path(), labelSelector=f"{OF_SYSTEM}={system},{USER}")[0]:
+        said = notes(project.policy.limits_of(each["metadata"]["annotations"][USER]))
+        api.patch(NAMESPACE.path(name=each["metadata"]["name"]), {"metadata": {"annotations": said}})
+    apply(api, [*held(project.target), project_object(name_of(project), system, Applied.of(project))])
 
 
 def remove(api: Api, namespace: str, system: str) -> None:
-    """A user's namespace, the governor's, and its rights; the kinds stay."""
+    """A user's namespace, the governor's, its rights and its policies; the kinds stay."""
+    for policies in (ADMISSION_BINDING, ADMISSION):
+        for each in api.list(policies.path())[0]:
+            if (name := each["metadata"]["name"]).startswith(f"{system}-"):
+                api.delete(policies.path(name=name))
     for kind in ("clusterrolebindings", "clusterroles"):
         api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{system}-governor")
     for name in (namespace, system):

@@ -18,7 +18,16 @@ from shoal.client.clusters import open_project, prepare
 from shoal.homes.base import Request
 from shoal.homes.choose import in_force, open_home
 from shoal.homes.kubernetes.api import Api
-from shoal.homes.kubernetes.names import CLUSTER, NAMESPACE, PROJECT, QUOTA, ROLE_OF
+from shoal.homes.kubernetes.names import (
+    ADMISSION_BINDING,
+    CLUSTER,
+    NAMESPACE,
+    OF_PROJECT,
+    OF_SYSTEM,
+    PROJECT,
+    QUOTA,
+    ROLE_OF,
+)
 from shoal.model.cluster import Cluster, Reason, State
 
 from .installing import remove
@@ -97,6 +106,13 @@ def test_what_is_applied_is_in_force_and_nothing_else(
     assert "no governor has taken it up yet" in text
     code, text = said("apply", *folder, "--yes")
     assert (code, text.startswith("Nothing to change")) == (0, True), text
+
+    # What restricts came before what gives, and was tried: the last policy is bound when this returns.
+    its = place.admin.list(ADMISSION_BINDING.path(), labelSelector=f"{OF_SYSTEM}={place.system}")[0]
+    assert f"{place.system}-in-force" in {each["metadata"]["name"] for each in its}
+    assert all(each["metadata"]["labels"][OF_PROJECT] == "office" for each in its), (
+        "so they are pruned as all else"
+    )
 
     # Whoever governs has it from the server: these files may be gone, and say less to alice than what is applied.
     place.govern(put=False)

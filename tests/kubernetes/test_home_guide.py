@@ -85,4 +85,6 @@ def test_the_page_is_true(
         )
         print(run(f"kubectl get pods,events -n {SYSTEM} || true", admin))
         run(f"kubectl delete namespace {NAMESPACE} {SYSTEM} --ignore-not-found", admin)
+        kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+        run(f"kubectl delete {kinds} --selector shoal.dev/system={SYSTEM} --ignore-not-found", admin)
         run(f"kubectl delete clusterrole,clusterrolebinding {SYSTEM}-governor --ignore-not-found", admin)

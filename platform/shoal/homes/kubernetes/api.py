@@ -209,9 +209,9 @@ class Api:
                 return
             params["continue"] = rest
 
-    def create(self, path: str, body: Mapping[str, Any]) -> Object:
+    def create(self, path: str, body: Mapping[str, Any], **params: str) -> Object:
         """A new object; StaleRecordError where one of that name is."""
-        return dict(self._write("POST", path, body, fieldValidation="Strict"))
+        return dict(self._write("POST", path, body, fieldValidation="Strict", **params))
 
     def replace(self, path: str, body: Mapping[str, Any]) -> Object:
         """The object as it is to be, if it still has the version that ``body`` says; else StaleRecordError."""

@@ -8,12 +8,13 @@ What it must not do: decide what is wanted (``manifests``) or what differs (``ch
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from shoal.errors import DeadlineError, NotFoundError, UsageError
+from shoal.errors import DeadlineError, NotFoundError, ShoalError, UsageError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.applied import name_of
 from shoal.homes.kubernetes.changes import (
@@ -27,11 +28,13 @@ from shoal.homes.kubernetes.changes import (
     path_of,
     refuse_other_release,
 )
-from shoal.homes.kubernetes.errors import RightsError
+from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.in_force import standing_of
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.manifests import cluster_wide, of_project
+from shoal.homes.kubernetes.manifests import cluster_wide, held, of_project
 from shoal.homes.kubernetes.names import (
+    ADMISSION,
+    ADMISSION_BINDING,
     API_VERSION,
     BINDING,
     CLUSTER,
@@ -44,21 +47,26 @@ from shoal.homes.kubernetes.names import (
     OF_PROJECT,
     OF_SYSTEM,
     OURS,
+    POD,
     PROJECT,
     QUOTA,
     ROLE_OF,
     SERVICE_ACCOUNT,
     Object,
 )
+from shoal.homes.kubernetes.native import PROBE, probe
 from shoal.homes.kubernetes.objects import status_of
 from shoal.model.outlook import Change, Outlook, What
 from shoal.project.loading import Project
 from shoal.words import listed
 
-_PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ROLE_OF, BINDING, DEPLOYMENT)
+_log = logging.getLogger("shoal.homes")
+_PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ADMISSION, ADMISSION_BINDING, ROLE_OF, BINDING, DEPLOYMENT)
+_HOLDING = (ADMISSION.name, ADMISSION_BINDING.name)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-_SERVED = 30.0  # s until the API server serves a kind that is new to it
+_SERVED = 30.0  # s until the API server serves a kind that is new to it, or goes by a policy
+_BLIND = 3.0  # s that it gets where this account may not try
 
 
 class Applying:
@@ -104,12 +112,16 @@ class Applying:
             )
             if known and change.what is not What.REMOVED:
                 self._send(change, dryRun="All")
-        defined = False
+        defined = holding = False
         for change in outlook.changes:
             if defined and change.kind != DEFINITION.name:
                 self._wait_until_served()
                 defined = False
+            if holding and change.kind not in _HOLDING:
+                self._wait_until_held()
+                holding = False
             defined = defined or change.kind == DEFINITION.name
+            holding = holding or (change.kind in _HOLDING and change.what is not What.REMOVED)
             if change.what is What.REMOVED:
                 self._api.delete(path_of(change))
             else:
@@ -218,6 +230,32 @@ class Applying:
         except NotFoundError:
             return set()
 
+    def _wait_until_held(self) -> None:
+        """Rights come after what restricts them: until a pod that is only tried is refused for that."""
+        users = [each for each in of_project(self._project) if each["kind"] == NAMESPACE.name]
+        tried = probe(held(self._project.target))
+        if not users or tried is None:
+            return
+        path, begin = POD.path(users[0]["metadata"]["name"]), time.monotonic()
+        while True:
+            try:
+                self._api.create(path, tried, dryRun="All")
+            except RightsError:
+                time.sleep(_BLIND)
+                return
+            except ObjectRefusedError as error:
+                if tried["metadata"]["annotations"][PROBE] in error.message:
+                    return
+            except ShoalError as error:
+                _log.debug("it is tried again: %s", error)
+            if time.monotonic() - begin > _SERVED:
+                raise DeadlineError(
+                    f"{self._api.server} does not go by the admission policies of {self._location.system} after "
+                    f"{_SERVED:.0f} s, so no rights were given",
+                    hint="Run `shoal apply` again: it goes on from there.",
+                )
+            time.sleep(0.1)
+
     def _wait_until_served(self) -> None:
         begin, needed = time.monotonic(), {kind.plural for kind in OURS}
         while not needed <= self._served():
@@ -238,7 +276,5 @@ def _kept(wanted: Object, live: Object | None) -> Object:
     if wanted["kind"] != NAMESPACE.name or live is None or _label(live, MANAGED) == "shoal":
         return wanted
     metadata = wanted["metadata"]
-    labels = {
-        name: its for name, its in metadata["labels"].items() if name not in (MANAGED, OF_PROJECT, OF_SYSTEM)
-    }
+    labels = {name: its for name, its in metadata["labels"].items() if name not in (MANAGED, OF_PROJECT)}
     return wanted | {"metadata": metadata | {"labels": labels}}

@@ -16,6 +16,8 @@ from shoal.errors import ConfigError, UsageError
 from shoal.homes.kubernetes.applied import Applied, applied_of
 from shoal.homes.kubernetes.manifests import RIGHTS
 from shoal.homes.kubernetes.names import (
+    ADMISSION,
+    ADMISSION_BINDING,
     ADMITTED,
     BINDING,
     CLUSTER_BINDING,
@@ -48,6 +50,8 @@ ORDER = (
     SERVICE_ACCOUNT,
     SECRET,
     QUOTA,
+    ADMISSION,
+    ADMISSION_BINDING,
     PROJECT,
     CLUSTER_ROLE,
     ROLE_OF,

@@ -52,6 +52,7 @@ from shoal.homes.kubernetes.objects import (
     unplanned,
 )
 from shoal.homes.kubernetes.periods import KUBERNETES
+from shoal.homes.kubernetes.refusals import by_limit
 from shoal.homes.kubernetes.structure import written
 from shoal.homes.same import same_or_refused
 from shoal.model.checks import Check
@@ -148,6 +149,8 @@ class KubernetesHome:
                 )
             except StaleRecordError:
                 time.sleep(_LOOK)
+            except ObjectRefusedError as error:
+                raise by_limit(error) from error
         raise InfrastructureError(
             f"the name {request.name!r} is still in use in namespace {self._namespace}",
             hint=f"`kubectl get {CLUSTER.plural} {request.name} -o yaml` shows what holds it.",
@@ -305,7 +308,10 @@ class KubernetesHome:
         self._wish(self._by_id(cluster_id), {"exitCode": code})
 
     def _wish(self, found: Object, spec: Object) -> None:
-        self._api.patch(_path(found), {"spec": spec}, fieldValidation="Strict")
+        try:
+            self._api.patch(_path(found), {"spec": spec}, fieldValidation="Strict")
+        except ObjectRefusedError as error:
+            raise by_limit(error) from error
 
     # -- connecting --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
+from shoal.homes.kubernetes import native_clusters, native_pods
 from shoal.homes.kubernetes.applied import Applied, name_of, project_object
 from shoal.homes.kubernetes.definitions import definitions
 from shoal.homes.kubernetes.deployment import governor
@@ -44,12 +45,13 @@ from shoal.homes.kubernetes.names import (
     Object,
     account_of,
 )
+from shoal.homes.kubernetes.native import compiled
 from shoal.homes.kubernetes.quantities import spelled
 from shoal.model.resource import Resource
 from shoal.model.workload import Via
 from shoal.project.loading import Project
 from shoal.project.policy import Limits, Policy, Subject
-from shoal.project.targets import Beside, Cloud
+from shoal.project.targets import Beside, Cloud, Target
 from shoal.project.yamlfile import Fault, raise_faults
 
 Whom = Mapping[str, str]
@@ -99,8 +101,10 @@ def of_user(
     system: str,
     team: str | None = None,
     via: Via = Via.PODS,
+    notes: Whom | None = None,
 ) -> list[Object]:
-    """A user's namespace, and who may do what in it. ``subjects``: whom of Kubernetes' the user is."""
+    """A user's namespace, and who may do what in it. ``subjects``: whom of Kubernetes' the user is; ``notes``: what the
+    namespace says of their limits."""
     people = list(subjects)
     accounts = [
         account_of("user", user),
@@ -110,8 +114,8 @@ def of_user(
     return [
         _namespace(
             namespace,
-            {USER: _label(user), "pod-security.kubernetes.io/enforce": "restricted"},
-            {USER: user},
+            {USER: _label(user), OF_SYSTEM: system, "pod-security.kubernetes.io/enforce": "restricted"},
+            {USER: user, **(notes or {})},
         ),
         _named("v1", "Secret", ACCESS, namespace),
         _named("v1", "ServiceAccount", HEAD_ACCOUNT, namespace),
@@ -279,6 +283,13 @@ def quota(limits: Limits, namespace: str, beside: Beside | None = None) -> Objec
     }
 
 
+def held(target: Target) -> list[Object]:
+    """What the API server itself refuses in users' namespaces."""
+    system = Location.of(target).system
+    cloud = target.kubernetes or Cloud()
+    return compiled(system, [*native_pods.concerns(system, cloud), *native_clusters.concerns(system, cloud)])
+
+
 def of_project(project: Project, users: Iterable[str] | None = None) -> list[Object]:
     """What a project puts on the server, and takes away again: itself, and its users' namespaces with their rights.
 
@@ -291,8 +302,10 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
     system, name = Location.of(project.target).system, name_of(project)
     applied = Applied.of(project)
     found: list[Object] = [project_object(name, system, applied)]
-    if applied.policies is not None and (project.target.kubernetes or Cloud()).governor.deployed:
-        found.append(_marked(governor(project.target), name, system))
+    if applied.policies is not None:
+        found += [_marked(each, name, system) for each in held(project.target)]
+        if (project.target.kubernetes or Cloud()).governor.deployed:
+            found.append(_marked(governor(project.target), name, system))
     policy, beside = project.policy, (project.target.kubernetes or Cloud()).beside
     named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
     _refuse_one_namespace_for_two(policy, named)
@@ -300,7 +313,8 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
         limits, its = policy.limits_of(user), policy.user(user)
         namespace = namespace_of(user)
         subjects = whom(user, its.subjects if user in policy.users else ())
-        its_own = of_user(user, namespace, subjects, system, limits.team, project.target.via)
+        said = native_clusters.notes(limits)
+        its_own = of_user(user, namespace, subjects, system, limits.team, project.target.via, said)
         objects = [*its_own, quota(limits, namespace, beside)]
         found += [_marked(each, name, system) for each in objects]
     return found

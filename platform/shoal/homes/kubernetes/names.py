@@ -60,6 +60,9 @@ BINDING = Kind("RoleBinding", "rolebindings", f"{RBAC}/v1")
 DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 REPLICA_SET = Kind("ReplicaSet", "replicasets", "apps/v1")
 DEFINITION = Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io/v1")
+_ADMISSION = "admissionregistration.k8s.io/v1"
+ADMISSION = Kind("ValidatingAdmissionPolicy", "validatingadmissionpolicies", _ADMISSION)
+ADMISSION_BINDING = Kind("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", _ADMISSION)
 
 # dask-kubernetes', where its operator makes the pods. It marks them by labels of its own.
 DASK = "kubernetes.dask.org"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from shoal.errors import NotFoundError, OutcomeUnknownError, ShoalError
+from shoal.errors import NeverFitsError, NotFoundError, OutcomeUnknownError, ShoalError
 from shoal.homes.kubernetes.errors import ObjectRefusedError, RightsError
 from shoal.homes.kubernetes.names import ADMITTED, CLUSTER, GROUP, HEAD, RUNNER, WORKER
 from shoal.homes.kubernetes.quantities import told
@@ -29,6 +29,10 @@ _AGAIN = (
 _SETTLES = 3.0
 END = "end"  # beside the roles of pods, as a part of a cluster: that a pod of it is deleted
 _PARTS = {HEAD: "its head", WORKER: "a worker", RUNNER: "its script", END: "the end of a pod"}
+# How the API server begins what our policy of limits says (`native_clusters`).
+_LIMITED = re.compile(
+    r"ValidatingAdmissionPolicy '\S+-limits' with binding '\S+' denied request: (.+)", re.DOTALL
+)
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 
 
@@ -71,6 +75,14 @@ def refusal(sentence: str, part: str, namespace: str) -> Refusal:
         said += ". It gives what was admitted: other pods take it, or something is added to these "
         said += f"(`kubectl get pods --namespace {namespace}`)"
     return Refusal(Reason.WAITING_FOR_QUOTA, said[:900], quota)
+
+
+def by_limit(error: ObjectRefusedError) -> ShoalError:
+    """NeverFitsError, as the library itself has it, where a limit is why; else the error as it is."""
+    if (found := _LIMITED.search(error.message)) is None:
+        return error
+    hint = "Ask for less: waiting would not help. shoal quota shows your limits."
+    return NeverFitsError(found[1].strip(), hint=hint)
 
 
 def refuse_foreign(there: Mapping[str, Any], kind: str) -> None:
