@@ -48,6 +48,7 @@ _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _LONGEST_SOCKET_FOLDER = 60  # bytes: Spark adds some 42, and macOS takes 103 in all
 _LOOK_BELOW = 1.0  # s between looks at the JVM's children and threads
 _STREAM = "stream "  # "stream execution thread for ...", of which the kernel keeps 15 letters or less
+_PORTS_TRIED = 50
 _ATTEMPTS = 3  # starts, when another process takes the chosen port first
 
 
@@ -337,9 +338,23 @@ def _write_private(file: Path, content: bytes) -> None:
 
 
 def _free_port() -> int:
+    """One that nobody gets who asks for any: else the JVM's own other services may take it before the server does."""
+    for _ in range(_PORTS_TRIED):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", secrets.choice(_chosen_ports())))
+            return int(probe.getsockname()[1])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _chosen_ports() -> range:
+    """Ports that are given to those alone who ask for them (``net.ipv4.ip_local_port_range`` has the others)."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        first = 32_768
+    return range(10_000, first) if first > 11_000 else range(10_000, 60_000)
 
 
 def _escaped(value: str) -> str:
