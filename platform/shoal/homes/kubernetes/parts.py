@@ -14,10 +14,11 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError, StaleRecordError
+from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.containers import over, role
 from shoal.homes.kubernetes.dressing import dressed
+from shoal.homes.kubernetes.errors import ObjectRefusedError
 from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
 from shoal.homes.kubernetes.objects import LINES, last_lines, report_object, spec_of
 from shoal.homes.kubernetes.operating import Operated
@@ -224,11 +225,16 @@ class ClusterParts:
                 self._watched.pods.put(new)
             elif item["kind"] == REPORT.name:
                 self._watched.reports.put(new)
-        except StaleRecordError:
-            there = self._api.get(f"{path}/{item['metadata']['name']}")
+        except (StaleRecordError, ObjectRefusedError) as error:
+            # A quota or a policy answers before the name does: another governor may have made it a moment ago.
+            try:
+                there = self._api.get(f"{path}/{item['metadata']['name']}")
+            except NotFoundError:
+                raise error from None
             owners = [each.get("uid") for each in there["metadata"].get("ownerReferences", ())]
             if owner["metadata"]["uid"] not in owners:
-                refuse_foreign(there, item["kind"])
+                if isinstance(error, StaleRecordError):
+                    refuse_foreign(there, item["kind"])
                 raise
 
     def _end(self, pod: Object, grace: int | None) -> None:
