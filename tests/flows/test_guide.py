@@ -55,17 +55,13 @@ def check_events(api: Any, rows: int, eventually: Callable[..., Any]) -> None:
     """What the how-to says is told has come: each once, in order, and related to its run."""
     (run,) = api.post("flow_runs/filter", {"flows": {"name": {"any_": ["delays"]}}})
 
-    def found(prefix: str) -> list[dict[str, Any]]:
-        asked = {"filter": {"event": {"prefix": [prefix]}, "order": "ASC"}, "limit": 50}
+    def found(prefix: str, **of: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """An answer holds fifty at most, and other tests have their own on this server."""
+        asked = {"filter": {"event": {"prefix": [prefix]}, "order": "ASC", **of}, "limit": 50}
         return list(api.post("events/filter", asked)["events"])
 
     def of_run() -> list[dict[str, Any]]:
-        its = f"prefect.flow-run.{run['id']}"
-        return [
-            event
-            for event in found("shoal.cluster.")
-            if its in {each["prefect.resource.id"] for each in event["related"]}
-        ]
+        return found("shoal.cluster.", related={"id": [f"prefect.flow-run.{run['id']}"]})
 
     eventually(lambda: len(of_run()) >= 3, 30, "the events of the first flow's cluster are there")
     told = of_run()
@@ -74,11 +70,7 @@ def check_events(api: Any, rows: int, eventually: Callable[..., Any]) -> None:
     ]
     assert len({event["resource"]["prefect.resource.id"] for event in told}) == 1
     assert told[-1]["resource"]["shoal.reason"] == "StoppedByUser"
-    written = [
-        event
-        for event in found("prefect.asset.materialization")
-        if event["resource"]["prefect.resource.id"] == "iceberg://shoal/guide/numbers"
-    ]
+    written = found("prefect.asset.materialization", resource={"id": ["iceberg://shoal/guide/numbers"]})
     assert [event["payload"]["rows"] for event in written] == [rows]
     assert int(written[0]["payload"]["snapshot_id"]) > 0
     eventually(
