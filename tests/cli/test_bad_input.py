@@ -189,36 +189,6 @@ def test_a_fault_in_the_settings_keeps_nobody_from_seeing_and_ending_clusters(ba
         assert "shoal.yaml:4: store: is not a known key" in answer.err
 
 
-def test_what_is_wrong_is_told_in_our_words(bare: Any) -> None:
-    """Not in those of the libraries that read it, and with what would be right."""
-    bare.write(
-        "shoal.yaml", "default_target: local\ntargets:\n  local: {home: local, machine: {memory: 2 GB}}\n"
-    )
-    for call, code, told in (
-        (
-            ("up", "etl", "--engine", "sparkk"),
-            USAGE,
-            "'--engine' / '-e': 'sparkk' is not one of 'dask', 'spark'",
-        ),
-        (("scale", "one", "nine"), USAGE, "'WORKERS': It is not a whole number."),
-        (
-            ("up", "etl", "--workers", "1"),
-            REFUSED,
-            "of memory; the machine has 2 GB of memory: machine: of the target",
-        ),
-    ):
-        answer = bare.quick(*call)
-        assert answer.code == code, answer
-        assert told in " ".join(answer.err.split())
-    answer = bare.quick("ls", SHOAL_PROJECT="/nope")
-    assert answer.code == USAGE
-    assert "There is no shoal.yaml in /nope (from SHOAL_PROJECT)" in answer.err
-    bare.write("shoal.yaml", "default_target: local\ntargets:\n  local: {home: local, machine: atuo}\n")
-    answer = bare.quick("plan", "etl")
-    assert answer.code == USAGE
-    assert "'atuo' is not a machine; write auto, or a mapping with the keys cores, memory, gpus" in answer.err
-
-
 @pytest.mark.parametrize("text", ["", "\0\1\2", "- a list\n", "a: [1", "a: &x [*x]\n", "\xff\xfe"], ids=repr)
 def test_a_project_file_that_is_no_such_thing_is_told(bare: Any, text: str) -> None:
     bare.write("shoal.yaml", "").write_bytes(text.encode("latin-1"))

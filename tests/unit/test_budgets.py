@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.errors import (
-    ConfigError,
-    ContradictionError,
     NeverFitsError,
     QuotaExceededError,
-    UnitError,
     UsageError,
 )
 from shoal.governor.actions import Move
@@ -26,8 +21,7 @@ from shoal.governor.lifecycle import moved
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.planning.affording import affordable
-from shoal.project import loading
-from shoal.project.budget import Allowance, Budget, BudgetLimit, allowance, said
+from shoal.project.budget import Allowance, Budget, BudgetLimit, allowance
 from shoal.project.policy import Limits, Policy, Team, Tier, User
 from shoal.quota.account import Account
 from shoal.quota.admission import Claim, Verdict, decide, lasting, with_workers
@@ -272,32 +266,6 @@ def test_a_home_that_keeps_no_books_of_it_admits_nothing_under_a_budget() -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "says"),
-    [
-        ("-5 USD", ContradictionError, "not above 0"),
-        ("0 core-hours", ContradictionError, "not above 0"),
-        ("10 USD 5 EUR", UnitError, "is not one amount"),
-        ("200", UnitError, "has no unit"),
-        ("200 usd", UnitError, "'usd' is not a unit of a budget"),
-        ("5 node-hours", UnitError, "'node-hours' is not a unit of a budget"),
-        ("lots", UnitError, "is not one amount"),
-    ],
-)
-def test_what_is_no_allowance(text: str, kind: type[Exception], says: str) -> None:
-    with pytest.raises(kind, match=says):
-        allowance(text)
-
-
-def test_an_allowance_as_people_write_it() -> None:
-    assert allowance("500 Core-Hour") == Allowance(Decimal(500), "core-hours")
-    assert (said(12.5, "USD"), said(1234567, "core-hours"), said(0.125, "GPU-hours")) == (
-        "12.50 USD",
-        "1234567 core-hours",
-        "0.125 GPU-hours",
-    )
-
-
-@pytest.mark.parametrize(
     ("its", "max_cost", "lasts"),
     [
         (plan(2, hours=10), "5 USD", 2.5 * HOUR),
@@ -331,62 +299,6 @@ def test_what_cannot_be_afforded_is_refused_with_values(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         affordable(its, max_cost, explicit=explicit)
-
-
-TIER = (
-    "standard:\n  concurrent_clusters: 3\n  workers_per_cluster: 3\n  memory: 42 GB\n  max_duration: 12 h\n"
-    "  head: 8 GB\n  budget: {monthly: %s}\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("monthly", "target", "fault"),
-    [
-        ("-5 USD", "local", "standard.budget.monthly: '-5 USD' is not above 0: no cluster could ever start; "
-         "write more than 0"),
-        ("9 nodes", "local", "standard.budget.monthly: 'nodes' is not a unit of a budget; write a currency such as "
-         "USD, core-hours, GiB-hours or GPU-hours"),
-        ("9 USD", "local", "standard.budget: is in USD, and target local has no prices; add prices to it in "
-         "shoal.yaml, or write core-hours, GiB-hours or GPU-hours"),
-        ("9 EUR", "priced", "standard.budget: is in EUR, and the prices of target priced are in USD; write it in USD"),
-        ("9 core-hours", "kubernetes", "standard.budget: budgets are not enforced at home kubernetes yet (target "
-         "kubernetes); remove it; totals and max_duration bound what can be spent"),
-    ],
-)  # fmt: skip
-def test_a_budget_that_nobody_could_hold_is_a_fault_with_its_line(
-    folder: Callable[..., Path], monthly: str, target: str, fault: str
-) -> None:
-    shoal = (
-        "default_target: local\ntargets:\n  local: {home: local}\n  kubernetes: {home: kubernetes}\n"
-        "  priced: {home: local, prices: {core: 1 USD, gib: 0 USD}}\n"
-    )
-    root = folder(shoal=shoal, tiers=TIER % monthly)
-    with pytest.raises(ConfigError, match="1 fault") as caught:
-        loading.load(root, target)
-    assert str(caught.value.values["faults"][0]) == f"policies/tiers.yaml:7: {fault}"
-    tolerated = loading.load(root, target, tolerant=True)
-    assert [str(each) for each in tolerated.policy.faults] == [f"policies/tiers.yaml:7: {fault}"]
-
-
-def test_a_users_own_budget_counts_instead_of_the_tiers(folder: Callable[..., Path]) -> None:
-    root = folder(
-        tiers=TIER % "500 core-hours",
-        users="default: {tier: standard, team: red}\n"
-        "bob:\n  tier: standard\n  budget: {monthly: 9 GPU-hours, warn: 50%}\n",
-        teams="red:\n  budget: {monthly: 99 GiB-hours}\n",
-    )
-    policy = loading.load(root, "local").policy
-    theirs, own = policy.limits_of("ann"), policy.limits_of("bob")
-    assert theirs.budget is not None
-    assert theirs.team_budget is not None
-    assert own.budget is not None
-    assert (theirs.budget.unit, theirs.budget.source) == (
-        "core-hours",
-        "tier standard (policies/tiers.yaml:7)",
-    )
-    assert (own.budget.monthly, own.budget.source) == (9, "user bob (policies/users.yaml:4)")
-    assert (own.budget.budget.warn, own.team_budget) == (0.5, None)
-    assert theirs.team_budget.source == "team red (policies/teams.yaml:2)"
 
 
 # What may happen to a person's clusters: hours that go by, and something to one of them.

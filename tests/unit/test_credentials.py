@@ -156,13 +156,19 @@ def test_a_proxy_that_is_away_is_told_as_the_server_that_does_not_answer(
     api.close()
 
 
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 def test_a_certificate_of_a_program_is_shown_and_a_new_one_once_it_has_expired(
-    server: Server, connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, connected: Any, tmp_path: Path, there: Path
 ) -> None:
     """Also where connections are kept, which show for good what they were made with; no key stays in a file."""
-    there = tmp_path / "temporary"
-    there.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(there))
     (tmp_path / "now").write_text((tmp_path / "old.json").read_text())
     api = connected({"tls-server-name": NAME}, program(f"echo asked >> {tmp_path}/asked; cat {tmp_path}/now"))
     server.taken = "old"
@@ -192,11 +198,8 @@ def test_a_certificate_of_a_program_is_shown_and_a_new_one_once_it_has_expired(
 
 
 def test_a_tunnel_goes_the_same_way_and_shows_the_same(
-    server: Server, connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, connected: Any, tmp_path: Path, there: Path
 ) -> None:
-    there = tmp_path / "temporary"
-    there.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(there))
     (tmp_path / "now").write_text((tmp_path / "old.json").read_text())
     script = f"cat {tmp_path}/now; cp {tmp_path}/new.json {tmp_path}/now"
 

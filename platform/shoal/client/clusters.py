@@ -297,13 +297,13 @@ def prepare(
     user = user_of(opened)
     limits = opened.policy.limits_of(user)
     runner = script and isinstance(open_home(opened), RunsScripts)
-    template_ = opened.template(workload.template)
-    settled = size(workload, template_, limits, opened.target, runner=runner)
+    found = opened.template(workload.template)
+    settled = size(workload, found, limits, opened.target, runner=runner)
     if max_cost is not None:
         explicit = workload.max_duration is not None
         if (longest := affordable(settled, max_cost, explicit=explicit)) is not None:
             workload = replace(workload, max_duration=longest)
-            settled = size(workload, template_, limits, opened.target, runner=runner)
+            settled = size(workload, found, limits, opened.target, runner=runner)
             why = settled.reasons["timeouts"].replace("(as requested)", f"(for {max_cost} at most)")
             settled = replace(settled, reasons={**settled.reasons, "timeouts": why})
     if opened.numbers:
