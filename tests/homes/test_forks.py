@@ -103,9 +103,16 @@ def test_spark_in_a_forked_child_says_what_to_do(cluster: shoal.DaskCluster) -> 
     assert "shoal.connect('owned')" in said
 
 
-def test_a_script_without_with_reads_that_its_cluster_was_ended(shared_project: Path) -> None:
-    """Python hides a ResourceWarning: without the line nobody knows where the cluster went."""
-    code = f"import shoal; c = shoal.dask('small', workers=1, project={str(shared_project)!r}, quiet=True); print(c.id)"
+@pytest.mark.parametrize("also", ["", "; a = shoal.connect(c.name, project=here)"], ids=["one", "two"])
+def test_a_script_without_with_reads_that_its_cluster_was_ended(shared_project: Path, also: str) -> None:
+    """Python hides a ResourceWarning: without the line nobody knows where the cluster went.
+
+    And no handle inherits from another where Python ends: they would do so for ever.
+    """
+    code = (
+        f"import shoal; here = {str(shared_project)!r}; "
+        f"c = shoal.dask('small', workers=1, project=here, quiet=True); print(c.id){also}"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )

@@ -198,8 +198,9 @@ class ClusterHandle(ABC):
 
     def _own(self) -> None:
         """From now on the cluster ends with this handle."""
-        args = self._home, self.id, self.name, self._process
-        self._finalizer = weakref.finalize(self, _dropped, *args)
+        if self._finalizer is None:
+            args = weakref.ref(self), self._home, self.id, self.name, self._process
+            self._finalizer = weakref.finalize(self, _dropped, *args)
 
     def _stay(self) -> None:
         if self._leaving is not None:
@@ -370,14 +371,15 @@ def _in_a_forked_child() -> None:
 os.register_at_fork(after_in_child=_in_a_forked_child)
 
 
-def _dropped(home: Home, cluster_id: str, name: str, process: int) -> None:
+def _dropped(handle: weakref.ref[Any], home: Home, cluster_id: str, name: str, process: int) -> None:
     """A handle went without close(): its cluster ends now instead of after its no-client time.
 
     Where this process has another handle of it, that one owns it from now on: a cell that opens it was run again.
+    Only if the handle is gone: one that is still there is told that Python ends, where nobody inherits.
     """
     if os.getpid() != process:
         return  # a child that was forked past Python
-    if (heir := open_here(cluster_id)) is not None:
+    if handle() is None and (heir := open_here(cluster_id)) is not None:
         heir._own()
         return
     try:
