@@ -132,7 +132,7 @@ def test_only_one_module_makes_http_calls() -> None:
                 *(f"{n}.{a.name}" for n in names for a in getattr(node, "names", ())),
             }:
                 users.setdefault(str(file.relative_to(PACKAGE)), set()).update(found)
-    # An API server is asked by a client that does not look at the environment either.
+    # An API server is asked by a client that is told its proxy: of the environment only by kubectl's rules.
     assert users.pop("homes/kubernetes/api.py") == {"httpx2"}
     assert "trust_env=False" in (PACKAGE / "homes/kubernetes/api.py").read_text()
     # The others only name types: what signs a request of that client, errors of PyIceberg's and Prefect's calls.

@@ -119,7 +119,7 @@ def program(script: str) -> dict[str, Any]:
 
 
 def test_a_server_behind_a_proxy_is_known_by_the_name_that_is_expected(
-    server: Server, connected: Any
+    server: Server, connected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, port = "127.0.0.1", int(server.server_address[1])
     server.taken = "Bearer secret"
@@ -132,6 +132,11 @@ def test_a_server_behind_a_proxy_is_known_by_the_name_that_is_expected(
         assert again.get("/x")["whom"] == "Bearer secret"
         again.close()
         assert proxy.asked == 2 * ["only-there.invalid:6443"]
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        environments = connected(away, {"token": "secret"})
+        assert environments.get("/x")["whom"] == "Bearer secret"
+        environments.close()
+        assert len(proxy.asked) == 3
         wrong = connected(away | {"proxy-url": proxy.url, "tls-server-name": "other"}, {"token": "secret"})
         with pytest.raises(InfrastructureError, match=r"is not who the kubeconfig expects.*other"):
             wrong.get("/x")
@@ -195,6 +200,27 @@ def test_a_certificate_of_a_program_is_shown_and_a_new_one_once_it_has_expired(
         api.get("/x")
     api.close()
     assert list(there.iterdir()) == []
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_program_is_told_for_which_server_where_the_kubeconfig_says_so(
+    server: Server, connected: Any, tmp_path: Path, wants: bool
+) -> None:
+    server.taken = "Bearer secret"
+    answer = json.dumps({"kind": "ExecCredential", "status": {"token": "secret"}})
+    script = f"echo \"$KUBERNETES_EXEC_INFO\" > {tmp_path}/told; echo '{answer}'"
+    its = program(script)
+    its["exec"]["provideClusterInfo"] = wants
+    authority = {"certificate-authority-data": None, "certificate-authority": str(tmp_path / f"{NAME}.pem")}
+    api = connected({"tls-server-name": NAME} | authority, its)
+    assert api.get("/x")["whom"] == "Bearer secret"
+    api.close()
+    told = json.loads((tmp_path / "told").read_text())["spec"].get("cluster")
+    assert (told is not None) is wants
+    if wants:
+        assert told["server"] == f"https://127.0.0.1:{server.server_address[1]}"
+        assert told["tls-server-name"] == NAME
+        assert base64.b64decode(told["certificate-authority-data"]) == (tmp_path / f"{NAME}.pem").read_bytes()
 
 
 def test_a_tunnel_goes_the_same_way_and_shows_the_same(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import Cluster, Context, User
 
 from shoal.errors import UsageError
-from shoal.homes.kubernetes.kubeconfig import configured
+from shoal.homes.kubernetes.kubeconfig import configured, proxy_of
 
 WHOLE = """
 clusters: [{name: first, cluster: {server: "https://first:6443", certificate-authority: ca.crt}}]
@@ -36,6 +38,35 @@ def test_several_files_are_read_as_kubectl_reads_them(
     assert (found.context_name, found.namespace) == ("one", "shoal-alice")
     assert found.cluster.server == "https://first:6443"
     assert found.cluster.certificate_auth == str(tmp_path / "work" / "ca.crt")
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [("bin/login", "work/bin/login"), ("./login", "work/login"), ("login", None), ("/login", None)],
+)
+def test_a_program_beside_the_file_is_run_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, run: str | None
+) -> None:
+    """One without a folder is looked for in PATH."""
+    (tmp_path / "work").mkdir()
+    program = f"exec: {{command: {command}, apiVersion: client.authentication.k8s.io/v1}}"
+    text = WHOLE.replace("token: secret", program) + "current-context: one"
+    (tmp_path / "work" / "config").write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "work" / "config"))
+    found = configured().user
+    assert found is not None
+    assert found.exec is not None
+    assert found.exec.command == (command if run is None else str(tmp_path / run))
+
+
+def test_the_account_of_a_pod_goes_to_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that has one for its user's data reaches its own API server as all others there do."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(WHOLE + "current-context: one")
+    assert proxy_of(configured()) == "http://proxy:3128"
+    own = SingleConfig("x", Context("x"), Cluster("https://10.96.0.1:443"), User(token="x"))
+    assert proxy_of(own) is None
 
 
 @pytest.mark.parametrize(

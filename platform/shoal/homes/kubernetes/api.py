@@ -67,7 +67,7 @@ class Api:
         self._http = httpx2.Client(
             base_url=self.server,
             verify=context,
-            auth=auth_of(config.user, context),
+            auth=auth_of(config, context),
             timeout=httpx2.Timeout(20, connect=5),
             trust_env=False,
             proxy=proxy_of(config),

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User, UserExec
 
 from shoal.homes.kubernetes.errors import RightsError
-from shoal.homes.kubernetes.kubeconfig import name_of
+from shoal.homes.kubernetes.kubeconfig import name_of, server_of, wants_server
 
 _HELD = 25  # connections, more than a client keeps, that may still show a certificate which has expired
 
@@ -49,12 +49,18 @@ def _expect(context: ssl.SSLContext, name: str) -> None:
         setattr(context, method, named)
 
 
-def auth_of(user: User | None, context: ssl.SSLContext) -> httpx2.Auth | None:
+def auth_of(config: SingleConfig, context: ssl.SSLContext) -> httpx2.Auth | None:
     """What its requests bear. ``context``: of its connections, which may have to show a certificate."""
-    if user is not None and user.exec is not None:
-        return CredentialProgram(user.exec, context)
-    found: httpx2.Auth | None = user_auth(user)
+    found: httpx2.Auth | None = program_of(config, context) or user_auth(config.user)
     return found
+
+
+def program_of(config: SingleConfig, context: ssl.SSLContext) -> CredentialProgram | None:
+    """The program that gives its credentials, if one does."""
+    said = None if config.user is None else config.user.exec
+    if said is None:
+        return None
+    return CredentialProgram(said, context, server_of(config) if wants_server(said) else None)
 
 
 class Credential(NamedTuple):
@@ -80,8 +86,10 @@ class Credential(NamedTuple):
 class CredentialProgram(httpx2.Auth):
     """What the program gives that the kubeconfig names; asked again when the API server no longer takes it."""
 
-    def __init__(self, said: UserExec, context: ssl.SSLContext) -> None:
-        self._said, self._context = said, context
+    def __init__(
+        self, said: UserExec, context: ssl.SSLContext, server: Mapping[str, object] | None = None
+    ) -> None:
+        self._said, self._context, self._server = said, context, server
         self._lock = threading.Lock()
         self._known: Credential | None = None
 
@@ -110,7 +118,7 @@ class CredentialProgram(httpx2.Auth):
         """
         with self._lock:
             if self._known is None or self._known == other_than:
-                self._known = _asked(self._said)
+                self._known = _asked(self._said, self._server)
                 try:
                     self._known.shown_by(self._context)
                 except (OSError, ValueError) as error:
@@ -124,12 +132,12 @@ def _bears(request: httpx2.Request, used: Credential) -> None:
         request.headers["Authorization"] = f"Bearer {used.token}"
 
 
-def _asked(said: UserExec) -> Credential:
+def _asked(said: UserExec, server: Mapping[str, object] | None) -> Credential:
     terminal = os.isatty(0) and os.isatty(2)  # it may tell its user where to log in, and ask
     told = {
         "apiVersion": said.apiVersion,
         "kind": "ExecCredential",
-        "spec": {"interactive": terminal},
+        "spec": {"interactive": terminal} | ({} if server is None else {"cluster": server}),
     }
     env = os.environ | {"KUBERNETES_EXEC_INFO": json.dumps(told)}
     try:

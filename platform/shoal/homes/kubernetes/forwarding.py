@@ -23,7 +23,7 @@ from kr8s.asyncio.portforward import PortForward
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User
 
-from shoal.homes.kubernetes.credentials import Credential, CredentialProgram, trust
+from shoal.homes.kubernetes.credentials import Credential, program_of, trust
 from shoal.homes.kubernetes.kubeconfig import configured, proxy_of
 
 _log = logging.getLogger("shoal.homes")
@@ -110,7 +110,7 @@ class _Identity:
         self.server, self.proxy, self.namespace = config.cluster.server, proxy_of(config), namespace
         self.token: str | None = None
         self._context, self._file, self._given = trust(config), user.token_file, user.token
-        self._program = None if user.exec is None else CredentialProgram(user.exec, self._context)
+        self._program = program_of(config, self._context)
         self._used: Credential | None = None
 
     def __await__(self) -> Generator[Any, None, None]:

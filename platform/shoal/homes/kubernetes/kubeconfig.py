@@ -8,6 +8,7 @@ What it must not do: ask the API server anything.
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import msgspec
 import yaml
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import Cluster, User
+from lightkube.config.models import Cluster, User, UserExec
 from lightkube.core.exceptions import ConfigError as NoSuchConfig
 
 from shoal.errors import UsageError
+from shoal.homes.kubernetes.proxies import from_environment
 from shoal.words import listed
 
 _DEFAULT = "~/.kube/config"
@@ -39,14 +41,41 @@ class ApiServer(Cluster):
     expected: str | None = msgspec.field(name="tls-server-name", default=None)
 
 
+class Program(UserExec):
+    """A program that gives credentials. ``wants_server``: it is told for which API server."""
+
+    wants_server: bool = msgspec.field(name="provideClusterInfo", default=False)
+
+
+class Person(User):
+    """Who one is to an API server."""
+
+    exec: Program | None = None
+
+
 def proxy_of(config: SingleConfig) -> str | None:
-    """By which proxy its server is reached; None: directly."""
-    return (config.cluster.proxy or None) if isinstance(config.cluster, ApiServer) else None
+    """By which proxy its server is reached; None: directly, as by the account of a pod."""
+    if not isinstance(config.cluster, ApiServer):
+        return None
+    return config.cluster.proxy or from_environment(config.cluster.server, os.environ)
 
 
 def name_of(config: SingleConfig) -> str | None:
     """What name its server's certificate has to be for; None: that of its address."""
     return (config.cluster.expected or None) if isinstance(config.cluster, ApiServer) else None
+
+
+def wants_server(program: UserExec) -> bool:
+    """Whether a program that gives credentials is told for which server."""
+    return isinstance(program, Program) and program.wants_server
+
+
+def server_of(config: SingleConfig) -> dict[str, object]:
+    """What such a program is told of it, in the words of ``client.authentication.k8s.io``."""
+    told: dict[str, object] = msgspec.to_builtins(config.cluster)
+    if (file := told.pop("certificate-authority", None)) is not None:
+        told.setdefault("certificate-authority-data", base64.b64encode(Path(str(file)).read_bytes()).decode())
+    return told
 
 
 def configured(context: str | None = None) -> SingleConfig:
@@ -83,13 +112,13 @@ def configured(context: str | None = None) -> SingleConfig:
     try:
         whole = said | {kind: list(said[kind].values()) for kind in _PATHS}
         found = KubeConfig.from_dict(whole).get(chosen)
-        server = msgspec.convert(
-            said["clusters"][said["contexts"][chosen]["context"]["cluster"]]["cluster"], ApiServer
-        )
+        its = said["contexts"][chosen]["context"]
+        server = msgspec.convert(said["clusters"][its["cluster"]]["cluster"], ApiServer)
+        user = msgspec.convert(said["users"][its["user"]]["user"] if its.get("user") else {}, Person)
     except (KeyError, TypeError, ValueError, NoSuchConfig) as error:
         raise UsageError(f"context {chosen!r} of {where} cannot be used: {error}", hint=_SHOWN) from error
     assert found is not None, "it has this context"
-    return found._replace(user=found.user or User(), cluster=server)
+    return found._replace(user=user, cluster=server)
 
 
 def _add(said: dict[str, Any], file: Path) -> None:
@@ -104,8 +133,15 @@ def _add(said: dict[str, Any], file: Path) -> None:
                 inner = each.get(one) or {}
                 for key in paths:
                     if inner.get(key):
-                        inner[key] = str(file.absolute().parent / Path(inner[key]).expanduser())
+                        inner[key] = _beside(file, inner[key])
+                program = inner.get("exec") or {}
+                if os.sep in program.get("command", ""):  # else it is looked for in PATH
+                    program["command"] = _beside(file, program["command"])
                 said[kind].setdefault(each["name"], {"name": each["name"], one: inner})
     except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         fault = " ".join(str(error).split())
         raise UsageError(f"{file} is not a kubeconfig: {fault}", hint="Download it again.") from error
+
+
+def _beside(file: Path, path: str) -> str:
+    return str(file.absolute().parent / Path(path).expanduser())
