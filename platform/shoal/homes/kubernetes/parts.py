@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import NotFoundError, ShoalError, StaleRecordError
 from shoal.homes.kubernetes import names
 from shoal.homes.kubernetes.containers import over, role
+from shoal.homes.kubernetes.crashing import paused
 from shoal.homes.kubernetes.dressing import dressed
 from shoal.homes.kubernetes.errors import ObjectRefusedError
 from shoal.homes.kubernetes.names import POD, REPORT, SERVICE, Object
@@ -169,7 +170,8 @@ class ClusterParts:
         now = time.monotonic()
         nowhere = {uid: now - since for uid, since in self._view.lost.get(cluster.id, {}).items()}
         pods = self._view.pods.get(cluster.id, [])
-        todo = tend(cluster, pods, self._view.reports.get(cluster.id), nowhere)
+        rests = paused(cluster.plan, self._view.crashes.get(cluster.id, {}), now)
+        todo = tend(cluster, pods, self._view.reports.get(cluster.id), nowhere, rests)
         if todo.make or todo.end:
             self._view.confirm(cluster.id)  # a worker too many is over a limit, and one that goes holds data
         namespace = found["metadata"]["namespace"]

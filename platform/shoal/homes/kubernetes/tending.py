@@ -61,10 +61,12 @@ def tend(
     pods: Collection[Json],
     report: HeadReport | None,
     nowhere: Mapping[str, float] | None = None,
+    paused: Collection[str] = (),
 ) -> Tending:
     """What to do so that as many workers are there as the plan has: never one more, whatever a head says.
 
-    ``nowhere``: pods that no node takes, by uid, and for how many seconds that has been so.
+    ``nowhere``: pods that no node takes, by uid, and for how many seconds that has been so. ``paused``: pods that
+    crashed and are not replaced yet, by uid.
     """
     if cluster.state not in (State.ADMITTED, State.STARTING, State.READY):
         return Tending()
@@ -73,7 +75,8 @@ def tend(
     plan = cluster.plan
     workers = {slot: pod for pod in pods if role(pod) == WORKER and (slot := slot_of(pod)) is not None}
     alive = {slot: pod for slot, pod in workers.items() if not over(pod)}
-    end = [pod for pod in workers.values() if over(pod) and not going(pod)]
+    waiting = [pod for pod in workers.values() if over(pod) and pod["metadata"]["uid"] in paused]
+    end = [pod for pod in workers.values() if over(pod) and not going(pod) and pod not in waiting]
     more = surplus(plan, pods)
     if report is not None:
         end += _retired(plan, list(alive.values()), report, more)
@@ -84,7 +87,8 @@ def tend(
         free = (slot for slot in range(len(workers) + plan.workers) if slot not in workers)
         for group in plan.groups:
             its = [pod for pod in alive.values() if group_of(pod, plan) == group.name]
-            kinds = _kinds(group, its, -more[group.name])
+            later = sum(group_of(pod, plan) == group.name for pod in waiting)
+            kinds = _kinds(group, its, -more[group.name] - later)
             make += [Slot(slot, group.name, on) for on, slot in zip(kinds, free, strict=False)]
     end += fallen.values()
     return Tending(tuple(make), tuple((pod["metadata"]["name"], pod["metadata"]["uid"]) for pod in end))

@@ -18,6 +18,7 @@ from shoal.errors import InfrastructureError, NotFoundError, ShoalError, StaleRe
 from shoal.governor.actions import Seen
 from shoal.governor.ports import Sight, UserWishes
 from shoal.homes.base import Request, requested
+from shoal.homes.kubernetes.crashing import Crashes, crashes
 from shoal.homes.kubernetes.in_force import InForce, NotAppliedError
 from shoal.homes.kubernetes.location import Location, user_of
 from shoal.homes.kubernetes.names import CLUSTER, OF_CLUSTER, POD, Object
@@ -66,6 +67,7 @@ class View:
         self.sights: dict[str, Sight] = {}
         self.wishes: dict[str, UserWishes] = {}
         self.lost: dict[str, dict[str, float]] = {}
+        self.crashes: dict[str, dict[str, Crashes]] = {}
         self.looked: set[str] = set()
         self.refused: dict[str, ShoalError] = {}  # what makes no sense, and was not told so
         self.unplanned = 0
@@ -106,7 +108,7 @@ class View:
 
     def _forget(self, uid: str) -> None:
         told: tuple[dict[str, Any], ...] = (self.found, self.pods, self.reports, self.records, self.sights)
-        for each in (*told, self.wishes, self.lost, self._read, self._said):
+        for each in (*told, self.wishes, self.lost, self.crashes, self._read, self._said):
             each.pop(uid, None)
         self._lively.discard(uid)
         self.released.discard(uid)
@@ -144,6 +146,8 @@ class View:
             if cluster.plan.via is Via.OPERATOR and report is not None and uid not in self.released:
                 seen = replace(seen, remains=True)  # the operator may make pods of what it was asked for
             self.sights[uid] = seen
+            known = self.crashes.get(uid, {})
+            self.crashes[uid] = crashes(cluster.plan, pods, known, time.monotonic())
         elif pods:
             self.sights[uid] = Sight(remains=True)
         counts = surplus(cluster.plan, pods)
