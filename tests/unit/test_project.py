@@ -260,6 +260,19 @@ class TestTarget:
         root = folder(shoal="default_target: a\ntargets:\n  b: {home: local, name: c}\n")
         assert [fault.split(": ", 2)[1] for fault in faults_of(root)] == ["default_target", "targets.b.name"]
 
+    def test_variables_are_read_where_the_page_says_so_and_are_no_names_elsewhere(
+        self, folder: Folder
+    ) -> None:
+        cloud = 'kubernetes: {context: "${C}", namespace: "a-${N}", system: "${S}", namespaces: [a, "${N}"]}'
+        target = f"default_target: k\ntargets:\n  k:\n    home: kubernetes\n    {cloud}\n    images: {{a: '${{I}}'}}\n"
+        root = folder(shoal=target, etl=ETL)
+        (root / "images").mkdir()
+        (root / "images/images.yaml").write_text('shoal-dask: {reference: "${REGISTRY}/shoal-dask:1"}\n')
+        said = faults_of(root)
+        assert len(said) == 6, said
+        assert all("is not read from the environment: only `catalog:` and `store:`" in each for each in said)
+        assert said[0].startswith("images/images.yaml:1: shoal-dask.reference: ")
+
     SECRETS = """\
 default_target: prod
 targets:

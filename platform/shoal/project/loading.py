@@ -119,8 +119,9 @@ def load(
         )
     faults: list[Fault] = []
     settings = _settings(root, faults)
-    images = _images(root, faults)
-    templates = _all_templates(root, settings, images, faults)
+    known_images = _images(root, faults)
+    templates = _all_templates(root, settings, known_images, faults)
+    images = known_images or {}
     policy = _policy(root, settings, faults)
     tolerable = [fault for fault in faults if _is_tolerable(fault)] if tolerant or looking else []
     partly = len(tolerable) < len(faults)
@@ -278,14 +279,17 @@ def _part(root: Path, name: str) -> Path:
     return root / name if (root / name).is_dir() else defaults() / name
 
 
-def _images(root: Path, faults: list[Fault]) -> dict[str, Image]:
+def _images(root: Path, faults: list[Fault]) -> dict[str, Image] | None:
+    """Those of the file, if there is one; None where it is at fault, so that nothing is said to follow from it."""
     path = _part(root, "images") / "images.yaml"
-    document = read(path, IMAGES, faults) if path.is_file() else None
-    return (document and check(dict[str, Image], document, faults)) or {}
+    if not path.is_file():
+        return {}
+    document = read(path, IMAGES, faults)
+    return check(dict[str, Image], document, faults) if document is not None else None
 
 
 def _all_templates(
-    root: Path, settings: _Settings | None, images: Mapping[str, Image], faults: list[Fault]
+    root: Path, settings: _Settings | None, images: Mapping[str, Image] | None, faults: list[Fault]
 ) -> dict[str, Template]:
     found: dict[str, Template] = {}
     folder = _part(root, "clusters")
@@ -301,7 +305,7 @@ def _all_templates(
         _refuse_reserved(Template.not_in_file, document, (), faults)
         for engine in document.get("engines") or ():
             image = document.get("engines", engine, "image")
-            if isinstance(image, str) and image not in images:
+            if isinstance(image, str) and images is not None and image not in images:
                 wrong = f"there is no image {image!r}"
                 faults.append(
                     document.fault(("engines", engine, "image"), wrong, did_you_mean(image, images))

@@ -95,10 +95,22 @@ class Mount(Checked):
     read_only: bool = True
 
 
+def _literal(value: str) -> str:
+    if "${" in value:
+        raise ContradictionError(
+            f"{value!r} is not read from the environment: only `catalog:` and `store:` of a target are",
+            hint="write it out, or choose between two targets",
+        )
+    return value
+
+
+Literally = Annotated[str, AfterValidator(_literal)]
+
+
 class Image(Checked):
     """A container image by name (``images/images.yaml``): its reference, and the folder it is built from."""
 
-    reference: str
+    reference: Literally
     build: str | None = None
 
 
@@ -177,10 +189,10 @@ class Cloud(Checked):
     dask-kubernetes' operator (``operator``), which has to be installed there.
     """
 
-    context: str | None = None
-    namespace: str | None = None
-    system: str = "shoal-system"
-    namespaces: tuple[str, ...] = ()
+    context: Literally | None = None
+    namespace: Literally | None = None
+    system: Literally = "shoal-system"
+    namespaces: tuple[Literally, ...] = ()
     spot: Nodes | None = None
     gpu: Nodes | None = None
     secrets: tuple[ObjectName, ...] = ()
@@ -213,7 +225,7 @@ class Target(Checked):
     catalog: Catalog | None = None
     prices: Prices | None = None
     kubernetes: Cloud | None = None
-    images: dict[str, str] = Field(default_factory=dict)
+    images: dict[str, Literally] = Field(default_factory=dict)
 
     @property
     def in_pods(self) -> bool:
