@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from shoal.client.clusters import open_project
+from shoal.engines.spark.archive import MAKING
 from shoal.homes.choose import open_home
 from shoal.homes.local.home import LocalHome
 
@@ -28,7 +29,8 @@ from . import world
 from .model import MINE, Expected, Model
 
 ROOM = 3  # clusters that live at once; the tier gives one more
-PATIENCE = 45.0  # s until all agree: what is usual is counted, and told
+# s until all agree: what is usual is counted, and told. A JVM that writes its class archive at its end takes a while.
+PATIENCE = MAKING + 30.0
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 
 
