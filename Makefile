@@ -99,7 +99,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage soak-fleet others soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage soak-fleet soak-operator others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -159,10 +159,13 @@ SOAK_FLEET ?= 200x1000x10
 soak-fleet: venv ## Govern 1,000 clusters of 10 workers on simulated nodes (SOAK_FLEET=users x clusters x workers); writes docs/soak.md
 	SHOAL_FLEET=$(SOAK_FLEET) $(SOAK) fleet -s -o timeout=7200 tests/kubernetes/test_home_fleet.py
 
+soak-operator: venv ## What every home owes, all of it, where dask-kubernetes' operator makes the pods
+	SHOAL_SOAK_OPERATOR=1 $(SOAK) operator -o timeout=7200 tests/kubernetes/test_home_behaviour_by_the_operator.py
+
 others: venv ## Run Dask's own tests and Spark's doctests on clusters of ours; writes docs/soak.md
 	$(SOAK) others -o timeout=7200 tests/others/dasks_own.py tests/others/spark_doctests.py
 
-.PHONY: soak-usage soak-fleet others
+.PHONY: soak-usage soak-fleet soak-operator others
 
 soak-quick-start: venv ## Time the quick start from an empty home and an empty folder
 	SHOAL_SOAK_QUICK_START=1 $(SOAK) quick-start tests/docs/test_examples.py -k empty_home

@@ -33,7 +33,7 @@ from shoal.homes.kubernetes.names import (
     runner_of,
 )
 from shoal.model.cluster import Cluster
-from shoal.model.workload import ScriptRun
+from shoal.model.workload import ScriptRun, Via
 
 from .installing import apply, left_of_clusters, put_project, remove
 from .played_heads import PlayedHeads
@@ -131,14 +131,18 @@ class Simulated:
 
 @contextmanager
 def simulated(
-    kube_fleet: Kubernetes, admin: Api, project: Path, monkeypatch: pytest.MonkeyPatch
+    kube_fleet: Kubernetes,
+    admin: Api,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    via: Via = Via.PODS,
 ) -> Iterator[Simulated]:
     """Namespaces for alice and a governor, which the project's target names; heads are played until the end."""
     mark = secrets.token_hex(3)
     namespace, system = f"alice-{mark}", f"system-{mark}"
-    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system)])
+    apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system, via=via)])
     file = project / "shoal.yaml"
-    block = f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}}}"
+    block = f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, via: {via}}}"
     file.write_text(file.read_text().replace("home: local", block, 1))
     monkeypatch.setenv("KUBECONFIG", str(kube_fleet.kubeconfig))
     place = Simulated(admin, project, namespace, system)

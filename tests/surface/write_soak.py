@@ -38,6 +38,7 @@ PARTS = {  # the sections of the page, in their order
     "queue": "Processes that ask, wait and release at once on one ledger.",
     "fleet": "Clusters of many users on simulated nodes. A watcher checks at every event that nobody is over a limit, "
     "the governor is killed, nothing is left; and what it takes of the machine, and the API server beside it.",
+    "operator": "The behaviour suite of all homes, where dask-kubernetes' operator makes the pods, on simulated nodes.",
     "usage": "What a person's process does over an hour is drawn, step by step, on real clusters, one machine of ten "
     "on Spark. After each step the ledger, the processes, the handles and the command line have to agree.",
     "others": "Tests that Dask ships and examples that Spark ships, with a cluster of ours as the default one. What "
