@@ -102,33 +102,6 @@ def test_of_a_node_that_is_drained_workers_are_replaced_and_a_head_is_the_end(
     assert max(most) == 3, "never more than were admitted"
 
 
-def test_a_worker_that_crashes_at_once_is_not_made_again_without_a_pause(
-    place: Simulated, eventually: Eventually
-) -> None:
-    """Its pod stays during the pause, and whoever asks reads why."""
-    place.govern()
-    home = open_home(open_project(place.project))
-    cluster = ask(home, place.project, "crashing", workers=1)
-    eventually(lambda: home.get(cluster.id).state is State.READY, 60, "it is Ready")
-    ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no module named x"}}
-    status = {"phase": "Failed", "containerStatuses": [{"name": "worker", "image": "x", "imageID": "x"}]}
-    status["containerStatuses"][0] |= {"ready": False, "restartCount": 0, "state": ended}  # type: ignore[index]
-    made, since = set[str](), time.monotonic()
-    while time.monotonic() - since < 12:
-        found, _ = place.admin.list(POD.path(place.namespace), labelSelector=f"{ROLE}={WORKER}")
-        for each in found:
-            made.add(each["metadata"]["uid"])
-            if each["status"].get("phase") == "Running":
-                name = each["metadata"]["name"]
-                place.admin.patch(POD.path(place.namespace, name, "status"), {"status": status})
-        time.sleep(0.1)
-    assert len(made) in (2, 3), "one at once, then one in 10 s"
-    record = home.get(cluster.id)
-    assert (record.state, "exit code 1" in record.message) == (State.READY, True), record.message
-    home.stop(cluster.id, Reason.STOPPED_BY_USER, "")
-    eventually(lambda: place.left() == [], 60, lambda: f"{place.left()} is left")
-
-
 def test_a_limit_range_is_told_with_its_sentence_and_asked_now_and_then(
     place: Simulated, eventually: Eventually
 ) -> None:

@@ -136,6 +136,8 @@ class KubernetesDesk:
 
     def look(self) -> Cluster:
         self._take(self._api.get(self._path))
+        if not hasattr(self, "cluster"):
+            raise NotFoundError(f"the record of {self._name} is another cluster's: its own was deleted")
         return self.cluster
 
     def resize(self, workers: int, group: str = "") -> None:
