@@ -152,7 +152,7 @@ def test_evolving_fails_whole(name: str) -> None:
             errors.ValueNotRepresentableError,
             "row 0",
         ),
-        ("not a frame", UsageError, r"A str cannot be written as a table\.\sGive"),
+        ("not a frame", UsageError, r"Expected a DataFrame or a pyarrow\.Table, got str\.\sBoth"),
         (pd.Series([1], name="id"), UsageError, r"to_frame\('NAME'\)"),
         (pd.DataFrame({1: [1]}), UsageError, "mode"),
     ],

@@ -149,7 +149,7 @@ def _instead(kind: str) -> str:
             return "Give a pyarrow.Table: pa.Table.from_batches([batch])."
         case ["dict" | "list"]:
             return "Make a frame of it: pd.DataFrame(rows)."
-    return "Give a Dask or pandas DataFrame, or a pyarrow.Table."
+    return "Both Dask's and pandas' frames can be written."
 
 
 def frame_columns(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
@@ -158,7 +158,7 @@ def frame_columns(df: Any) -> tuple[tuple[str, ...], pa.Schema]:
         return (), arguments.arrow_schema(df.schema)
     if not isinstance(df, (pd.DataFrame, dd.DataFrame)):
         kind = f"{type(df).__module__}.{type(df).__name__}".removeprefix("builtins.")
-        raise UsageError(f"A {kind} cannot be written as a table.", hint=_instead(kind))
+        raise UsageError(f"Expected a DataFrame or a pyarrow.Table, got {kind}.", hint=_instead(kind))
     meta: pd.DataFrame = make_meta(df) if isinstance(df, dd.DataFrame) else df
     names = tuple(cast("str", n) for n in meta.index.names if n is not None)
     arguments.check_names([*names, *meta.columns], "column or index level")
