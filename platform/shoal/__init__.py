@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.client.clusters import connect, plan, up
+    from shoal.client.clusters import connect, up
     from shoal.client.dask_handle import DaskCluster
     from shoal.client.front import dask, spark
+    from shoal.client.preparing import plan
     from shoal.client.spark_handle import SparkCluster
     from shoal.errors import ClusterEndedError, ShoalError
     from shoal.tables.catalogs.opening import catalog
@@ -47,7 +48,7 @@ _HOME_OF = {
     "expire_snapshots": "shoal.tables.maintenance.expiry",
     "history": "shoal.tables.refs",
     "list_tables": "shoal.tables.listing",
-    "plan": "shoal.client.clusters",
+    "plan": "shoal.client.preparing",
     "publish": "shoal.tables.refs",
     "read_table": "shoal.tables.reading.read",
     "remove_orphans": "shoal.tables.maintenance.orphans",

@@ -17,7 +17,7 @@ from shoal.cli import endings
 from shoal.cli.exits import ExitCode
 
 if TYPE_CHECKING:
-    from shoal.client.clusters import Prepared
+    from shoal.client.preparing import Prepared
     from shoal.homes.base import Home
     from shoal.model.cluster import Cluster
 

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from shoal.client.clusters import Prepared, start
+from shoal.client.clusters import start
 from shoal.client.dask_handle import DaskCluster
+from shoal.client.preparing import Prepared
 from shoal.errors import InfrastructureError, UsageError
 from shoal.homes.choose import open_home
 from shoal.machine.parcel import Parcel, pack

@@ -1,4 +1,4 @@
-"""``shoal.up``, ``shoal.connect``, ``shoal.plan``: from a sentence to a running cluster.
+"""``shoal.up`` and ``shoal.connect``: from a request to a running cluster.
 
 Why it exists: it is the way in for notebooks, flows and the CLI alike.
 
@@ -8,61 +8,41 @@ What it must not do: hold state, or import an engine before a cluster is asked f
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import logging
 import secrets
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal.client import around
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.ending import STOP_WAIT, until_ended
+from shoal.client.finding import find, open_project
 from shoal.client.handles import ClusterHandle, open_here
+from shoal.client.preparing import Prepared, describe, ends, prepare
 from shoal.client.spark_handle import SparkCluster
-from shoal.client.wiring import wire
 from shoal.display.computing import wanted
-from shoal.errors import DeadlineError, NotFoundError, ShoalError, UsageError
-from shoal.homes.base import Home, KeepsBudgets, Request, RunsScripts
-from shoal.homes.choose import ahead, in_force, open_home, user_of
+from shoal.errors import DeadlineError, ShoalError, UsageError
+from shoal.homes.base import Home, KeepsBudgets, Request
+from shoal.homes.choose import ahead, open_home
 from shoal.model.cluster import Cluster, State
 from shoal.model.names import LONGEST, checked, command, suggested
-from shoal.model.workload import Engine, Plan, ScriptRun, Timeouts, Workload
-from shoal.planning.affording import affordable
-from shoal.planning.asking import ask, labels, refuse_unknown
-from shoal.planning.sizing import lowered
-from shoal.planning.sizing import plan as size
-from shoal.project.loading import Project, load
-from shoal.project.policy import Limits
-from shoal.project.yamlfile import Fault
-from shoal.words import count
+from shoal.model.workload import Engine, ScriptRun
+from shoal.planning.asking import labels, refuse_unknown
 
 _log = logging.getLogger("shoal.client")
-_NAMED = 10  # clusters that a hint names
 
 _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
-_warned: set[tuple[Fault, ...]] = set()  # faults that this process was warned of
 
 # What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
 _OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target", "max_cost")
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is settled before anything is spent."""
-
-    project: Project
-    workload: Workload
-    plan: Plan
-    limits: Limits
-    user: str
 
 
 def opened(
@@ -238,7 +218,7 @@ def _found(cluster: Cluster) -> str:
     detached = times.no_client >= times.max
     return (
         f"{cluster.name} already exists: attached to it, and it keeps running when this handle is closed.\n"
-        f"  It {_ends(times, detach=detached)}; to end it now: {command('down', cluster.name)}"
+        f"  It {ends(times, detach=detached)}; to end it now: {command('down', cluster.name)}"
     )
 
 
@@ -247,12 +227,6 @@ def _shared(cluster: Cluster) -> str:
         f"{cluster.name} is open in this process already: this is another handle of the same cluster.\n"
         "  It ends when the first handle is closed, or when all of them are gone."
     )
-
-
-def _ends(times: Timeouts, *, detach: bool) -> str:
-    """When it ends on its own; a detached one waits for no client."""
-    alone = "" if detach else f"{times.no_client} without a client, "
-    return f"ends after {times.idle} idle, {alone}{times.max} in total"
 
 
 def _import(module: str) -> None:
@@ -268,106 +242,6 @@ def _attached(engine: Engine, name: str, options: Mapping[str, Any]) -> DaskClus
         return None
     progress = bool(options.get("progress", True))
     return _handle(home, cluster, owns=False, quiet=True, progress=progress).wait()
-
-
-def plan(template: str | None = None, **options: Any) -> Plan:
-    """What :func:`up` would start with these options; changes nothing."""
-    refuse_unknown("shoal.plan", options, "engine", "project", "target", "max_cost")
-    return prepare(template, **options).plan
-
-
-def prepare(
-    template: str | None = None,
-    *,
-    project: str | Path | None = None,
-    target: str | None = None,
-    script: bool = False,
-    max_cost: str | None = None,
-    **options: Any,
-) -> Prepared:
-    """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them.
-
-    ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so. ``max_cost``: what it may
-    cost at most, such as ``"5 USD"`` or ``"20 core-hours"``; its maximum lifetime is made as short as that.
-    """
-    if not isinstance(template, str | None):
-        raise UsageError(f"{template!r} is not a template's name", hint="Pass a string, such as 'etl'.")
-    workload = ask(template or "etl", **options)
-    opened = in_force(open_project(project, target), workload.template)
-    user = user_of(opened)
-    limits = opened.policy.limits_of(user)
-    runner = script and isinstance(open_home(opened), RunsScripts)
-    found = opened.template(workload.template)
-    settled = size(workload, found, limits, opened.target, runner=runner)
-    if max_cost is not None:
-        explicit = workload.max_duration is not None
-        if (longest := affordable(settled, max_cost, explicit=explicit)) is not None:
-            workload = replace(workload, max_duration=longest)
-            settled = size(workload, found, limits, opened.target, runner=runner)
-            why = settled.reasons["timeouts"].replace("(as requested)", f"(for {max_cost} at most)")
-            settled = replace(settled, reasons={**settled.reasons, "timeouts": why})
-    if opened.numbers:
-        settled = replace(settled, reasons={**settled.reasons, "numbers": opened.numbers})
-    return Prepared(opened, workload, settled, limits, user)
-
-
-def describe(plan: Plan, *, detach: bool = False) -> str:
-    """The plan in two or three lines: size, price, what a limit lowered, when it ends on its own.
-
-    ``detach``: it does not end for want of a client.
-    """
-    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
-    each = []
-    for group in plan.groups:
-        bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
-        many = f"{group.count} {group.name}" if len(plan.groups) > 1 else count(group.count, "worker")
-        gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
-        each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
-    head = f"{plan.template} on {plan.engine}, target {plan.target}: {' + '.join(each)}"
-    really = [plan.reasons[key] for key in ("numbers", "here") if key in plan.reasons]
-    ends = _ends(plan.timeouts, detach=detach)
-    return "\n  ".join(
-        [f"{head}; {price}", *really, *lowered(plan), f"{ends}; reasons: shoal plan {plan.template}"]
-    )
-
-
-def open_project(
-    folder: str | Path | None = None, target: str | None = None, *, looking: bool = False
-) -> Project:
-    """The project in force, with its catalog made the one that tables are read from.
-
-    ``looking``: for what has to work with wrong values in ``shoal.yaml``, too (see :func:`shoal.project.loading.load`).
-    """
-    project = load(Path(folder) if folder is not None else None, target, tolerant=True, looking=looking)
-    if project.faults and project.faults not in _warned:
-        _warned.add(project.faults)
-        lines = "\n".join(f"  {fault}" for fault in project.faults)
-        print(f"Warning: what these faults are in is left out:\n{lines}", file=sys.stderr)
-    wire(project)
-    return project
-
-
-def find(home: Home, name: str, *, ended: bool = False) -> Cluster:
-    """The user's live cluster of that name; NotFoundError with names that are like it, UsageError for no text.
-
-    ``ended``: else the last one of that name that has ended.
-    """
-    if not isinstance(name, str):
-        raise UsageError(f"{name!r} is not a cluster's name", hint="Pass a string; `shoal ls` lists yours.")
-    found = home.find(name, home.user())
-    if found is not None and (ended or not found.state.ended):
-        return found
-    known = list(dict.fromkeys(c.name for c in home.clusters(owner=home.user(), ended=ended)))
-    which = "" if ended else "live "
-    if like := difflib.get_close_matches(name, known, n=3):
-        hint = f"Did you mean {' or '.join(like)}?"
-    else:
-        more = f", and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
-        named = f"{', '.join(known[:_NAMED])}{more}"
-        hint = f"Your {which}clusters: {named}." if known else f"You have no {which}cluster."
-    last = f" (the last one of that name ended: {found.reason}, {found.message})" if found else ""
-    message = f"you have no {which}cluster named {name!r}{last}"
-    raise NotFoundError(message, hint=hint, name=name, known=known)
 
 
 def _handle(

@@ -15,7 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from shoal.client.clusters import open_project
+from shoal.client.finding import open_project
 from shoal.errors import UsageError
 from shoal.project.folders import defaults
 

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from shoal.client import around
-from shoal.client.clusters import prepare
 from shoal.client.dask_handle import DaskCluster
 from shoal.client.front import dask, spark
 from shoal.client.handles import ClusterHandle
+from shoal.client.preparing import prepare
 from shoal.client.spark_handle import SparkCluster
 from shoal.display.following import said_by
 from shoal.display.run_report import RunCluster, RunReport

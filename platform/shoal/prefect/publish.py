@@ -12,7 +12,7 @@ import re
 import time
 from pathlib import Path
 
-from shoal.client.clusters import open_project
+from shoal.client.finding import open_project
 from shoal.display.report import report_of
 from shoal.display.run_report import RunCluster, RunReport
 from shoal.errors import UsageError

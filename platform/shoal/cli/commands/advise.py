@@ -52,7 +52,7 @@ def report(
     """Show what a run took: times per phase, peaks, price or hours; with --html a picture of it."""
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import out, say, write_json
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
     from shoal.display.report import report_of
     from shoal.errors import InfrastructureError
 
@@ -92,7 +92,7 @@ def advise(
 ) -> None:
     """Say what memory per worker would have been enough: an estimate, from three clean runs or more."""
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.homes.choose import open_home
     from shoal.planning.advice import advise as work_out
 

@@ -56,7 +56,7 @@ def ls(
     from shoal.cli.console import out, say, write_json
     from shoal.cli.exits import ExitCode
     from shoal.cli.views import moment
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.errors import StorageError, StorageUnavailableError
     from shoal.tables.listing import described, list_tables
 
@@ -107,7 +107,7 @@ def history(
 ) -> None:
     """Show every snapshot of a table, oldest first: when, what was done, and how many rows."""
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.refs import snapshots
 
     open_project(project, target)

@@ -41,7 +41,7 @@ def dashboard(
     """
     from shoal.cli.commands.listing import open_target
     from shoal.cli.console import out, say, write_json
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
     from shoal.errors import InfrastructureError, NotFoundError, UsageError
 
     home = open_target(project, target)

@@ -32,7 +32,7 @@ def demo(
     """Run the demo: a flow that cleans 336,776 flights on Dask, reports on Spark and checks itself."""
     from shoal import demo as job
     from shoal.cli.console import confirm
-    from shoal.client.clusters import prepare
+    from shoal.client.preparing import prepare
     from shoal.homes.choose import open_home
 
     # What would end the job in its first second is told before a minute of loading.

@@ -103,7 +103,7 @@ class _Proofs:
         return open_home(self._opened())
 
     def _files(self) -> str:
-        from shoal.client.clusters import open_project
+        from shoal.client.finding import open_project
         from shoal.errors import ConfigError
         from shoal.project.loading import defaults
         from shoal.project.yamlfile import raise_faults

@@ -95,7 +95,7 @@ def _chosen(home: Home, scripts: Scripts, names: list[str]) -> tuple[list[Cluste
 
     The second: scripts in the background that have no cluster yet, or none any more.
     """
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
     from shoal.errors import NotFoundError
 
     if not names:

@@ -58,7 +58,7 @@ def extend(
     """Extend a cluster's lifetime, up to your tier's limit: to DURATION in total, counted from admission."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import find, open_project
+    from shoal.client.finding import find, open_project
     from shoal.homes.choose import open_home
 
     home = open_home(open_project(project, target))

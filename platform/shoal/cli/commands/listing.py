@@ -81,7 +81,7 @@ def open_target(project: Any, target: str | None) -> Home:
 def open_place(project: Any, target: str | None) -> tuple[Home, Scripts]:
     """As :func:`open_target`, with the background scripts whose clusters live there."""
     from shoal.cli.scripts import Scripts
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.homes.choose import open_home
 
     opened = open_project(project, target, looking=True)

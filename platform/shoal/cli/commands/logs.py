@@ -63,7 +63,7 @@ def logs(
     """
     from shoal.cli.commands.listing import open_place
     from shoal.cli.console import say, write_json
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
     from shoal.errors import NotFoundError
 
     home, scripts = open_place(project, target)

@@ -37,7 +37,7 @@ def quota(
     """Show limits, what is held of them by which clusters, what waits, and where each limit is written."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.homes.base import KeepsBudgets
     from shoal.homes.choose import in_force, open_home
     from shoal.project.loading import look_up

@@ -38,7 +38,8 @@ def scale(
     """Give a cluster more or fewer workers, within your limits, and wait until it has them."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import connect, open_project
+    from shoal.client.clusters import connect
+    from shoal.client.finding import open_project
     from shoal.homes.choose import open_home
     from shoal.words import count
 

@@ -25,8 +25,8 @@ from shoal.cli import endings
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.client.clusters import Prepared
     from shoal.client.handles import ClusterHandle
+    from shoal.client.preparing import Prepared
 
 EXAMPLES = """\b
 Examples:
@@ -74,7 +74,8 @@ def submit(
     """
     from shoal.cli import views
     from shoal.cli.commands.up import agree, show_plan
-    from shoal.client.clusters import prepare, start
+    from shoal.client.clusters import start
+    from shoal.client.preparing import prepare
     from shoal.machine.parcel import command
     from shoal.model.names import checked
 

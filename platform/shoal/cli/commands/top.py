@@ -46,7 +46,7 @@ def top(
     from shoal.cli import views
     from shoal.cli.commands.listing import open_target, with_status
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
 
     home = open_target(project, target)
     only = None if name is None else find(home, name).id

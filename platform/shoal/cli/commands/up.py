@@ -14,7 +14,7 @@ import typer
 from shoal.cli import options as o
 
 if TYPE_CHECKING:
-    from shoal.client.clusters import Prepared
+    from shoal.client.preparing import Prepared
 
 PLAN_EXAMPLES = """\b
 Examples:
@@ -46,7 +46,7 @@ def plan(
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Show what a cluster would be, why each number, and whether it fits; change nothing."""
-    from shoal.client.clusters import prepare
+    from shoal.client.preparing import prepare
 
     request = prepare(template, project=project, target=target, **asked)
     show_plan(request, request.plan.template, output)
@@ -67,7 +67,8 @@ def up(
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Start a cluster and wait until it is Ready. It ends on its own when nobody uses it."""
-    from shoal.client.clusters import prepare, start
+    from shoal.client.clusters import start
+    from shoal.client.preparing import prepare
     from shoal.homes.base import dashboard_of
     from shoal.homes.choose import open_home
     from shoal.model.names import checked
@@ -143,7 +144,7 @@ def agree(request: Prepared, *, yes: bool, quiet: bool, verbose: bool = False, d
     from shoal.cli.console import confirm, err, say
 
     if not quiet and not verbose:
-        from shoal.client.clusters import describe
+        from shoal.client.preparing import describe
 
         say(describe(request.plan, detach=detach))
     elif not quiet:

@@ -54,7 +54,7 @@ def doctor(
     """Show what a table's files look like, and what maintenance would save. Changes nothing."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.maintenance.health import table_health
     from shoal.units import Bytes
     from shoal.words import count
@@ -113,7 +113,7 @@ def compact(
 ) -> None:
     """Put a table's small files together and apply its deletes; the rows stay the same."""
     from shoal.cli.console import say, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.maintenance import compaction
     from shoal.units import Bytes
     from shoal.words import count
@@ -154,7 +154,7 @@ def rewrite_manifests(
 ) -> None:
     """Put the lists of a table's files together, so that reads are planned sooner."""
     from shoal.cli.console import say, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.maintenance import manifests
 
     open_project(project, target)
@@ -187,7 +187,7 @@ def expire(
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """Forget old snapshots of a table, and delete the files that only they needed. Tags and branches stay."""
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.maintenance.expiry import expire_snapshots
     from shoal.words import count
 
@@ -217,7 +217,7 @@ def remove_orphans(
     output: o.Answer = o.Output.TEXT,
 ) -> None:
     """List the files in a table's folders that nothing refers to; with --delete, delete them."""
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables.maintenance import orphans
     from shoal.words import count
 
@@ -244,7 +244,7 @@ def drop_tag(
 ) -> None:
     """Take a tag off its snapshot, which then expires as others do."""
     from shoal.cli.console import say
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables import labels
 
     open_project(project, target)
@@ -259,7 +259,7 @@ def drop_branch(
 ) -> None:
     """End a branch; what was written to it alone then expires as other snapshots do."""
     from shoal.cli.console import say
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables import labels
 
     open_project(project, target)
@@ -275,7 +275,7 @@ def publish(
 ) -> None:
     """Make what a branch holds the table's current state, unless main has moved since the branch was started."""
     from shoal.cli.console import say, write_json
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.tables import refs
 
     open_project(project, target)
@@ -295,7 +295,7 @@ def upkeep(
     """Do for each table what `tables:` in shoal.yaml says: compact, expire, remove orphans."""
     from shoal.cli.console import say, write_json
     from shoal.cli.exits import ExitCode
-    from shoal.client.clusters import open_project
+    from shoal.client.finding import open_project
     from shoal.client.table_upkeep import unused_patterns, upkeep_tables
 
     opened = open_project(project, target)

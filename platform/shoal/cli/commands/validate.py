@@ -108,7 +108,8 @@ class _Trials:
         return f"{self._cluster.record.message}; no process is left"
 
     def _start(self) -> str:
-        from shoal.client.clusters import prepare, start
+        from shoal.client.clusters import start
+        from shoal.client.preparing import prepare
 
         begin = time.monotonic()
         request = prepare(self._template, engine=self._engine, workers=2, **self._options)
@@ -178,7 +179,7 @@ class _Trials:
         return f"Spark wrote {self._table}, read here without Spark; {_right(sum(got), sum(range(_ROWS)))}"
 
     def _home(self) -> Home:
-        from shoal.client.clusters import open_project
+        from shoal.client.finding import open_project
         from shoal.homes.choose import open_home
 
         return open_home(open_project(self._options["project"], self._options["target"]))

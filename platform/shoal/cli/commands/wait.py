@@ -75,7 +75,7 @@ def wait(
 
 def _ended(home: Home, name: str, script: Script | None, limit: float | None) -> Cluster | None:
     """Until nothing of that name lives any more; its cluster, None where its script never had one."""
-    from shoal.client.clusters import find
+    from shoal.client.finding import find
     from shoal.errors import DeadlineError
     from shoal.units import Seconds
 

@@ -34,7 +34,7 @@ def why(
     """Walk policy, quota, capacity, image, start-up and health: where a cluster stands, and why."""
     from shoal.cli import views
     from shoal.cli.console import out, write_json
-    from shoal.client.clusters import find, open_project
+    from shoal.client.finding import find, open_project
     from shoal.display.explain import explain
     from shoal.errors import ShoalError
     from shoal.homes.base import dashboard_of

@@ -1,0 +1,103 @@
+"""``shoal.plan``: a request with every number settled, before anything is spent.
+
+Why it exists: `shoal plan` and ``shoal.plan`` show it, and every start begins with it.
+
+What it must not do: ask for a cluster, or import a handle or an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shoal.client.finding import open_project
+from shoal.errors import UsageError
+from shoal.homes.base import RunsScripts
+from shoal.homes.choose import in_force, open_home, user_of
+from shoal.model.workload import Plan, Timeouts, Workload
+from shoal.planning.affording import affordable
+from shoal.planning.asking import ask, refuse_unknown
+from shoal.planning.sizing import lowered
+from shoal.planning.sizing import plan as size
+from shoal.project.loading import Project
+from shoal.project.policy import Limits
+from shoal.words import count
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is settled before anything is spent."""
+
+    project: Project
+    workload: Workload
+    plan: Plan
+    limits: Limits
+    user: str
+
+
+def plan(template: str | None = None, **options: Any) -> Plan:
+    """What :func:`up` would start with these options; changes nothing."""
+    refuse_unknown("shoal.plan", options, "engine", "project", "target", "max_cost")
+    return prepare(template, **options).plan
+
+
+def prepare(
+    template: str | None = None,
+    *,
+    project: str | Path | None = None,
+    target: str | None = None,
+    script: bool = False,
+    max_cost: str | None = None,
+    **options: Any,
+) -> Prepared:
+    """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them.
+
+    ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so. ``max_cost``: what it may
+    cost at most, such as ``"5 USD"`` or ``"20 core-hours"``; its maximum lifetime is made as short as that.
+    """
+    if not isinstance(template, str | None):
+        raise UsageError(f"{template!r} is not a template's name", hint="Pass a string, such as 'etl'.")
+    workload = ask(template or "etl", **options)
+    opened = in_force(open_project(project, target), workload.template)
+    user = user_of(opened)
+    limits = opened.policy.limits_of(user)
+    runner = script and isinstance(open_home(opened), RunsScripts)
+    found = opened.template(workload.template)
+    settled = size(workload, found, limits, opened.target, runner=runner)
+    if max_cost is not None:
+        explicit = workload.max_duration is not None
+        if (longest := affordable(settled, max_cost, explicit=explicit)) is not None:
+            workload = replace(workload, max_duration=longest)
+            settled = size(workload, found, limits, opened.target, runner=runner)
+            why = settled.reasons["timeouts"].replace("(as requested)", f"(for {max_cost} at most)")
+            settled = replace(settled, reasons={**settled.reasons, "timeouts": why})
+    if opened.numbers:
+        settled = replace(settled, reasons={**settled.reasons, "numbers": opened.numbers})
+    return Prepared(opened, workload, settled, limits, user)
+
+
+def describe(plan: Plan, *, detach: bool = False) -> str:
+    """The plan in two or three lines: size, price, what a limit lowered, when it ends on its own.
+
+    ``detach``: it does not end for want of a client.
+    """
+    price = f"{plan.price_per_hour} per hour" if plan.price_per_hour is not None else "no price known"
+    each = []
+    for group in plan.groups:
+        bounds = f" ({group.minimum} to {group.maximum})" if group.minimum != group.maximum else ""
+        many = f"{group.count} {group.name}" if len(plan.groups) > 1 else count(group.count, "worker")
+        gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
+        each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
+    head = f"{plan.template} on {plan.engine}, target {plan.target}: {' + '.join(each)}"
+    really = [plan.reasons[key] for key in ("numbers", "here") if key in plan.reasons]
+    when = ends(plan.timeouts, detach=detach)
+    return "\n  ".join(
+        [f"{head}; {price}", *really, *lowered(plan), f"{when}; reasons: shoal plan {plan.template}"]
+    )
+
+
+def ends(times: Timeouts, *, detach: bool) -> str:
+    """When it ends on its own; a detached one waits for no client."""
+    alone = "" if detach else f"{times.no_client} without a client, "
+    return f"ends after {times.idle} idle, {alone}{times.max} in total"
