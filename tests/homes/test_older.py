@@ -147,10 +147,10 @@ def test_what_cannot_be_read_says_where_and_what_to_do(older: Path) -> None:
 
 def test_a_reason_of_a_newer_shoal_is_told_as_it_stands(older: Path) -> None:
     with closing(sqlite3.connect(older)) as connection, connection:
-        connection.execute("UPDATE shoal_clusters SET reason = 'BudgetSpent'")
+        connection.execute("UPDATE shoal_clusters SET reason = 'MachineLost'")
     with Ledger().read() as tx:
         [cluster] = tx.all()
-    assert str(cluster.reason) == "BudgetSpent"
-    assert cluster.reason.value == "BudgetSpent"
+    assert str(cluster.reason) == "MachineLost"
+    assert cluster.reason.value == "MachineLost"
     assert cluster.reason not in FAILURES
     assert cluster.reason not in list(Reason)

@@ -73,6 +73,25 @@ def test_a_budget_that_nobody_could_hold_is_a_fault_with_its_line(
     assert [str(each) for each in tolerated.policy.faults] == [f"policies/tiers.yaml:7: {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ("grace: 5 min", "standard.budget: grace is the time before an end, and this budget ends nothing; write "
+         "at_limit: stop, or remove grace"),
+        ("at_limit: stop, grace: 0 s", "standard.budget.grace: is not above 0; write '80%' of a share, '10 min' of a "
+         "time"),
+        ("reserve: 0%", "standard.budget.reserve: is not above 0; write '80%' of a share, '10 min' of a time"),
+        ("at_limit: warn", "standard.budget.at_limit: 'warn' is not one of them; write 'refuse' or "
+         "'stop'"),
+    ],
+)  # fmt: skip
+def test_an_end_that_is_not_one_is_a_fault(folder: Callable[..., Path], more: str, fault: str) -> None:
+    root = folder(tiers=TIER % f"9 core-hours, {more}")
+    with pytest.raises(ConfigError) as caught:
+        loading.load(root, "local")
+    assert [str(each) for each in caught.value.values["faults"]] == [f"policies/tiers.yaml:7: {fault}"]
+
+
 def test_a_users_own_budget_counts_instead_of_the_tiers(folder: Callable[..., Path]) -> None:
     root = folder(
         tiers=TIER % "500 core-hours",

@@ -227,7 +227,7 @@ def test_contradicting_limits_are_said_by_file_and_line(folder: Folder) -> None:
     )
     assert faults_of(root) == [
         "policies/teams.yaml:3: idle.weight: 0 is too small; write more than 0.0",
-        "policies/teams.yaml:4: rich.budget.weekly: is not a known key; Known: at_limit, monthly, warn",
+        "policies/teams.yaml:4: rich.budget.weekly: is not a known key; Known: at_limit, grace, monthly, reserve, warn",
         "policies/users.yaml:5: alice.memory: 200 GB is more than all of team 'growth' may have "
         "(140 GB, policies/teams.yaml:2); lower it, or raise the team's",
     ]

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from shoal.display.forecast import until_warning, warning
+from shoal.display.forecast import until_warning, warnings
+from shoal.model.cluster import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ class Follower:
         self._over.set()
 
     def _follow(self) -> None:
-        failures, warned, pause = 0, "", LEAST
+        failures, warned, pause = 0, set[Reason](), LEAST
         while not self._over.wait(pause) and failures < _FAILURES:
             try:
                 cluster = self._home.get(self._id)
@@ -67,9 +68,9 @@ class Follower:
             if cluster.state.ended:
                 return
             ends_in = status.ends_in if status is not None else None
-            text = warning(cluster, ends_in)
-            reason = str(ends_in.reason) if text and ends_in else ""
-            if reason and reason != warned and not self._over.is_set():
-                self._say(f"{cluster.name} {text}")
-            warned = reason
+            due = warnings(cluster, ends_in)
+            for reason, text in due.items():
+                if reason not in warned and not self._over.is_set():
+                    self._say(f"{cluster.name} {text}")
+            warned = set(due)
             pause = max(LEAST, min(MOST, until_warning(cluster, ends_in) if ends_in else MOST / 10))

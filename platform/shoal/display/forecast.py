@@ -20,6 +20,7 @@ from shoal.units import Seconds
 # quarter of an hour, of 20 minutes without work the last 4.
 PART = 0.2
 EARLIEST = Seconds(15 * 60)
+_RUNS = (State.ADMITTED, State.STARTING, State.READY)
 
 
 def latest_start(cluster: Cluster) -> float | None:
@@ -46,18 +47,32 @@ def clock(at: float, now: float) -> str:
 
 
 def until_warning(cluster: Cluster, ends_in: NextEnd | None) -> float:
-    """Seconds until :func:`warning` has something to say if nothing changes; below 0 when it has now."""
+    """Seconds until its own limit is something to warn of if nothing changes; below 0 when it is now."""
     if ends_in is None:
         return float("inf")
     return float(ends_in.seconds) - min(EARLIEST, PART * limit(ends_in.reason, cluster.plan.timeouts))
 
 
-def warning(cluster: Cluster, ends_in: NextEnd | None) -> str:
-    """That it is about to end, why, and what to do about it; empty while there is time.
+def warnings(cluster: Cluster, ends_in: NextEnd | None) -> dict[Reason, str]:
+    """That it is about to end, why, and what to do about it, by reason; none while there is time.
 
     ``ends_in`` is what its head says.
     """
-    if ends_in is None or cluster.state is not State.READY or until_warning(cluster, ends_in) > 0:
+    found, notice = {}, cluster.notice
+    if notice.at is not None and notice.reason is not None and cluster.state in _RUNS:
+        found[notice.reason] = f"ends at {clock(notice.at, notice.since)}: {notice.message}"
+    if ends_in is not None and (said := _own_limit(cluster, ends_in)):
+        found[ends_in.reason] = said
+    return found
+
+
+def warning(cluster: Cluster, ends_in: NextEnd | None) -> str:
+    """:func:`warnings` in one line; empty while there is time."""
+    return "; ".join(warnings(cluster, ends_in).values())
+
+
+def _own_limit(cluster: Cluster, ends_in: NextEnd) -> str:
+    if cluster.state is not State.READY or until_warning(cluster, ends_in) > 0:
         return ""
     reason = ends_in.reason
     most = limit(reason, cluster.plan.timeouts)

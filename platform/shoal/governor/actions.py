@@ -13,12 +13,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from shoal.governor.ends import End, Exit, Pulse
-from shoal.model.cluster import Reason, State
+from shoal.model.cluster import EndNotice, Reason, State
 from shoal.quota.account import Amounts, Fair
 
 if TYPE_CHECKING:
     from shoal.quota.admission import Decision
     from shoal.quota.queueing import TurnResult
+    from shoal.quota.used_up import UsedUp
 
 
 class Scope(StrEnum):
@@ -64,7 +65,8 @@ class Observation:
 
     Of the accounts: ``charged``: what each holds for it; ``by_plan``: what its plan takes of each; ``wants``: the
     same with ``target`` workers; ``outcome``: the queue's answer, for one that waits or wants to grow; ``decision``:
-    that answer explained, for one that does not want to wait.
+    that answer explained, for one that does not want to wait; ``used_up``: when a budget of it that ends what runs is
+    used up (None: nobody looked).
     """
 
     head: Seen = Seen.NEVER
@@ -85,6 +87,7 @@ class Observation:
     target: int | None = None
     group: str = ""
     refused: str = ""
+    used_up: UsedUp | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class Move:
     """Write the record: a state with its reason (it may be the one that it has).
 
     ``workers``: of its plan from now on, in ``group`` (empty: the first one). ``report``: what it tells of its
-    waiting, see ``waiting.waits``. ``exit_code``: of its script, which has ended.
+    waiting, see ``waiting.waits``. ``exit_code``: of its script, which has ended. ``notice``: that it is about to end,
+    or is not any more.
     """
 
     state: State
@@ -121,6 +125,7 @@ class Move:
     report: Mapping[str, float | None] | None = None
     exit_code: int | None = None
     group: str = ""
+    notice: EndNotice | None = None
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,15 @@ def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int, gr
     limits, books = policy.limits_of(cluster.owner), _books(snapshot)
     user = books.users.get(limits.user, Account())
     team = books.teams.get(limits.team, Account()) if limits.team is not None else None
-    return decide(claim, limits, user, team, _capacity(snapshot), _names(snapshot))
+    purses = () if snapshot.spending is None else snapshot.spending.purses(limits)
+    return decide(claim, limits, user, team, _capacity(snapshot), _names(snapshot), purses=purses)
 
 
 def _books(snapshot: Snapshot) -> Books:
     by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
     for (scope, name), (account, _) in snapshot.accounts.items():
         by_scope[scope][name] = account
-    return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
+    return Books(by_scope[Scope.USER], by_scope[Scope.TEAM], snapshot.spending)
 
 
 def _capacity(snapshot: Snapshot) -> Capacity | None:

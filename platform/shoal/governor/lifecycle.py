@@ -17,6 +17,7 @@ asked: a head has this module from its start.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from shoal.governor.actions import (
@@ -35,7 +36,9 @@ from shoal.governor.actions import (
 )
 from shoal.governor.ends import PHASES, End, Phase, Sentence, due
 from shoal.governor.periods import Periods
-from shoal.model.cluster import EXIT_CODE, Cluster, Reason, State, script_end
+from shoal.model.cluster import EXIT_CODE, Cluster, EndNotice, Reason, State, script_end
+
+_NEWS = 30.0  # s by which an end that was told must be wrong to be told again
 
 
 def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> list[Action]:
@@ -50,13 +53,15 @@ def step(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> l
         return in_the_queue(cluster, seen, now)
     if cluster.state is State.STOPPING:
         return _stopping(cluster, seen, now, periods)
-    if (end := _reason_to_end(cluster, seen, periods)) is not None:
+    if (end := _reason_to_end(cluster, seen, now, periods)) is not None:
         return [Move(State.STOPPING, *end)]
     if seen.exit is not None:
         end = End(Reason.STOPPED_BY_USER, script_end(*seen.exit))
         return [Move(State.STOPPING, *end, exit_code=seen.exit.code)]
     if seen.pulse is not None and (phase := seen.pulse.phase) is not None and _is_news(cluster, phase):
         return [Move(*phase)]
+    if (notice := _told(cluster, seen, now)) is not None:
+        return [Move(cluster.state, cluster.reason, cluster.message, notice=notice)]
     if Scope.QUOTA in seen.by_plan and Scope.QUOTA not in seen.charged:
         # Somebody emptied or deleted it, or it is new: until it counts what runs, nothing of that is taken any more.
         return [Charge(Scope.QUOTA, seen.by_plan[Scope.QUOTA])]
@@ -74,6 +79,8 @@ def moved(cluster: Cluster, move: Move, team: str | None, now: float) -> Cluster
     more: dict[str, Any] = {} if move.report is None else {"report": dict(move.report)}
     if move.exit_code is not None:
         more["report"] = {**more.get("report", cluster.report), EXIT_CODE: move.exit_code}
+    if move.notice is not None:
+        more["notice"] = move.notice
     if is_news and not goes_on:
         more["since"] = now
     if move.state is State.READY and cluster.ready_at is None:
@@ -141,7 +148,7 @@ def _is_left(seen: Observation, periods: Periods) -> bool:
     return bool(seen.remains) or (seen.remains is None and seen.silent <= periods.silent)
 
 
-def _reason_to_end(cluster: Cluster, seen: Observation, periods: Periods) -> End | None:
+def _reason_to_end(cluster: Cluster, seen: Observation, now: float, periods: Periods) -> End | None:
     if seen.stop is not None:
         return seen.stop
     longest = cluster.plan.timeouts.max
@@ -149,7 +156,25 @@ def _reason_to_end(cluster: Cluster, seen: Observation, periods: Periods) -> End
         return end
     if seen.lived is not None and seen.lived > longest + periods.overdue:
         return End(Reason.DEADLINE_REACHED, Sentence.OVERDUE.format(limit=longest))
+    its, told = seen.used_up, cluster.notice
+    # Whenever the budget was used up: not before it was told for long enough.
+    if its is not None and told.at is not None and now >= max(its.at, told.since + its.grace):
+        return End(Reason.BUDGET_SPENT, its.message)
     return None
+
+
+def _told(cluster: Cluster, seen: Observation, now: float) -> EndNotice | None:
+    """What its owner is told of its end, where that is news: that it is near, at another time, or not near any more."""
+    its, known = seen.used_up, cluster.notice
+    if its is None:
+        return None
+    if its.at == inf:
+        return EndNotice() if known.at is not None else None
+    since = now if known.at is None else known.since
+    at = max(its.at, since + its.grace)
+    if known.at is not None and abs(at - known.at) <= _NEWS:
+        return None
+    return EndNotice(at, since, Reason.BUDGET_SPENT, its.message)
 
 
 def _is_news(cluster: Cluster, phase: Phase) -> bool:

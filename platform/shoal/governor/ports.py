@@ -20,6 +20,7 @@ from shoal.quota.account import Account
 if TYPE_CHECKING:
     from shoal.model.workload import Plan
     from shoal.project.targets import Machine
+    from shoal.quota.budgets import Spending
 
 # Whose account: (Scope.TEAM, "growth"). The place has one, under the empty name; a quota is called as there.
 AccountKey = tuple[Scope, str]
@@ -75,7 +76,8 @@ class Snapshot:
 
     The accounts are read first, the records after them, the processes last: ``lifecycle`` relies on it.
     ``quotas``: by which quota the place itself bounds a cluster (missing: by none). ``quiet``: clusters of which
-    nothing changed since a round looked at them and found nothing to do: this one does not.
+    nothing changed since a round looked at them and found nothing to do: this one does not. ``spending``: what was
+    taken of budgets (None: nobody keeps that there).
     """
 
     now: float
@@ -86,6 +88,7 @@ class Snapshot:
     machine: Machine | None = None
     quotas: Mapping[str, str] = field(default_factory=dict)
     quiet: Collection[str] = frozenset()
+    spending: Spending | None = None
 
 
 class Governed(Protocol):

@@ -43,6 +43,7 @@ from shoal.project.policy import Policy
 from shoal.quota.account import Account, Amounts, amounts, in_pods, real
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, with_workers
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
+from shoal.quota.used_up import used_up
 
 _log = logging.getLogger("shoal.governor")
 # Like ``map``: calls something with each of these, in whatever order.
@@ -208,7 +209,7 @@ class _Round:
         by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
         for (scope, name), (account, _) in self._accounts.items():
             by_scope[scope][name] = account
-        return Books(by_scope[Scope.USER], by_scope[Scope.TEAM])
+        return Books(by_scope[Scope.USER], by_scope[Scope.TEAM], self._snapshot.spending)
 
     def _account(self, key: AccountKey) -> tuple[Account, int]:
         return self._accounts.get(key, (Account(), 0))
@@ -247,6 +248,7 @@ class _Round:
             decision=self._explained(cluster, outcome),
             target=target,
             group=group,
+            used_up=used_up(cluster, self._governor.policy, self._snapshot.spending),
         )
 
     @staticmethod

@@ -32,6 +32,7 @@ from shoal.model.endpoint import Endpoint
 from shoal.model.status import Event, HeadStatus, NextEnd
 from shoal.quota.account import Account
 from shoal.quota.admission import Decision, lasting, with_workers
+from shoal.quota.budgets import BudgetStatus
 from shoal.units import Seconds
 
 
@@ -72,6 +73,11 @@ class FakeHome(FakeStore):
     def held(self, owner: str, *, team: bool = False) -> Account:
         """What the owner's clusters, or a team's, hold."""
         return self.accounts.get((Scope.TEAM if team else Scope.USER, owner), (Account(), 0))[0]
+
+    def budgets(self, owner: str) -> tuple[BudgetStatus, ...]:
+        """How the budgets of the owner stand this month."""
+        purses = self._spending(self.records).purses(self.policy.limits_of(owner))
+        return tuple(purse.standing() for purse in purses)
 
     def _why(self, cluster: Cluster) -> Decision:
         return why_not(self.snapshot(), self.policy, cluster)
@@ -124,7 +130,9 @@ class FakeHome(FakeStore):
 
     def extend(self, cluster_id: str, longest: Seconds) -> Cluster:
         cluster = self.get(cluster_id)
-        plan = lasting(cluster, longest, self.policy.limits_of(cluster.owner), self.clock.now)
+        limits = self.policy.limits_of(cluster.owner)
+        purses = self._spending(self.records).purses(limits)
+        plan = lasting(cluster, longest, limits, self.clock.now, purses)
         self._store(replace(cluster, plan=plan), self.records[cluster_id][1])
         return self.get(cluster_id)
 

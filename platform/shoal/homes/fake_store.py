@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from shoal.model.status import Event
 from shoal.project.policy import Policy
 from shoal.project.targets import Machine
 from shoal.quota.account import Account
+from shoal.quota.budgets import Spending
 
 T = TypeVar("T")
 
@@ -72,7 +73,14 @@ class FakeStore:
         self._looked = dict(records), sights
         quotas = {key: cluster.owner for key, (cluster, _) in records.items()}
         accounts, wishes = seen("accounts"), seen("wishes")
-        return Snapshot(self.clock.now, accounts, records, sights, wishes, self.machine, quotas)
+        spending = self._spending(records) if self.policy.budgets() else None
+        now, machine = self.clock.now, self.machine
+        return Snapshot(now, accounts, records, sights, wishes, machine, quotas, spending=spending)
+
+    def _spending(self, records: Mapping[str, tuple[Cluster, int]]) -> Spending:
+        """By what is known of the records; of one that was taken away, by what it was."""
+        known = (cluster for cluster, _ in records.values())
+        return Spending.of((*self.deleted.values(), *known), self.clock.now)
 
     def confirm(self, cluster_id: str) -> None:
         """StaleRecordError where it is not as the last snapshot had it, with what was written since."""

@@ -80,6 +80,7 @@ class Reason(StrEnum):
     CLIENT_GONE = "ClientGone"
     IDLE = "Idle"
     DEADLINE_REACHED = "DeadlineReached"
+    BUDGET_SPENT = "BudgetSpent"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     PACKAGES_FAILED = "PackagesFailed"
     START_FAILED = "StartFailed"
@@ -115,6 +116,16 @@ FAILURES = frozenset(
 
 
 @dataclass(frozen=True)
+class EndNotice:
+    """That a running cluster is about to end for something outside of it: ``at`` (None: it is not), told ``since``."""
+
+    at: float | None = None
+    since: float = 0.0
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One cluster's record. Times are seconds since the epoch, by the store's clock.
 
@@ -124,7 +135,8 @@ class Cluster:
     ``report`` is what ``turn`` and then ``usage`` are read from.
     ``project`` is the folder whose policy admits it. ``run``: the script that its home runs beside it. Secrets
     (tokens) are never in it. ``accrued`` is what it took of budgets before its plan was as it is now: ``until`` when,
-    and by month and unit (``quota.budgets``); empty where its plan is as it was admitted.
+    and by month and unit (``quota.budgets``); empty where its plan is as it was admitted. ``notice``: that it is about
+    to end.
     """
 
     id: str
@@ -149,6 +161,7 @@ class Cluster:
     project: str = ""
     run: ScriptRun | None = None
     accrued: dict[str, Any] = field(default_factory=dict)
+    notice: EndNotice = EndNotice()
 
     def __post_init__(self) -> None:
         if self.state.name not in State.__members__:

@@ -14,12 +14,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from shoal.errors import ContradictionError, UnitError
 from shoal.project.settings import Checked, Share
 from shoal.project.yamlfile import Fault
-from shoal.units import Money
+from shoal.units import Money, Seconds
 
 if TYPE_CHECKING:
     from shoal.project.targets import Target
@@ -79,17 +79,46 @@ def allowance(value: object) -> Allowance:
 
 
 class AtLimit(StrEnum):
-    """What happens where a budget ends: nothing more is admitted."""
+    """What happens where a budget ends: nothing more is admitted; or, besides, what runs ends."""
 
     REFUSE = "refuse"
+    STOP = "stop"
 
 
 class Budget(Checked):
-    """What may be spent in a calendar month of UTC; ``warn``: from which share of it on people are told."""
+    """What may be spent in a calendar month of UTC; ``warn``: from which share of it on people are told.
+
+    ``reserve``: which part of what a run may still take is held against the budget. With less than all of it more is
+    admitted than may be spent if all of it lives on: ``monthly / reserve`` at most. ``grace``: how long ahead people
+    are told that a run ends for the budget, where ``at_limit`` is STOP.
+    """
 
     monthly: Annotated[Allowance, BeforeValidator(allowance)]
     warn: Share = 0.8
     at_limit: AtLimit = AtLimit.REFUSE
+    reserve: Share = 1.0
+    grace: Seconds = Seconds(600)
+
+    @field_validator("reserve", "grace")
+    @classmethod
+    def _above_zero(cls, value: float) -> float:
+        if value <= 0:
+            raise ContradictionError("is not above 0", hint="write '80%' of a share, '10 min' of a time")
+        return value
+
+    @model_validator(mode="after")
+    def _grace_before_an_end(self) -> Budget:
+        if "grace" in self.model_fields_set and self.at_limit is not AtLimit.STOP:
+            raise ContradictionError(
+                "grace is the time before an end, and this budget ends nothing",
+                hint="write at_limit: stop, or remove grace",
+            )
+        return self
+
+    @property
+    def stops(self) -> bool:
+        """Whether what runs ends when it is used up."""
+        return self.at_limit is AtLimit.STOP
 
 
 @dataclass(frozen=True)

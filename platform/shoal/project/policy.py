@@ -239,6 +239,11 @@ class Policy:
             every["users.default"] = self.default
         return {f"{path}.budget": caps.budget for path, caps in every.items() if caps.budget is not None}
 
+    @property
+    def stops(self) -> bool:
+        """Whether any budget ends what runs."""
+        return any(budget.stops for budget in self.budgets().values())
+
     def _limit(self, value: float, text: str, path: str, key: str) -> Limit:
         return Limit(value, self._source(text, path, key))
 

@@ -28,7 +28,7 @@ from shoal.quota.account import Shortage
 from shoal.units import Seconds
 
 _GIB = 2**30
-_EXACT = 1e-9  # what sums of floats may be wrong by
+EXACT = 1e-9  # what sums of floats may be wrong by
 _MINUTE = 60
 
 
@@ -118,6 +118,13 @@ class Spender:
             self.rates.get(unit, 0.0) * max(0.0, seconds) / 3600
         )
 
+    def held(self, unit: str, month: Month, now: float, reserve: float) -> float:
+        """In that month, as a budget counts it: what it took until ``now``, and a part of what it may still take."""
+        whole = self.takes(unit, month)
+        if reserve == 1:
+            return whole
+        return whole - (1 - reserve) * (whole - self.takes(unit, month, now))
+
     def at(self, now: float) -> Spender:
         """The same, with what it took until ``now`` as what it took before. A clock that went back changes nothing."""
         till = min(max(self.since, now), max(self.since, self.until))
@@ -139,9 +146,14 @@ def accrued(cluster: Cluster, now: float) -> dict[str, Any]:
     return {"until": brought.since, "months": {name: dict(taken) for name, taken in brought.before.items()}}
 
 
+def whose(scope: str) -> str:
+    """The budget of that scope (``"you"``, ``"team growth"``), for people."""
+    return "your budget" if scope == "you" else f"the budget of {scope}"
+
+
 @dataclass(frozen=True)
 class BudgetStatus:
-    """How a budget stands in a month: what its runs took, and what those that run may still take.
+    """How a budget stands in a month: what its runs took, and what of it is reserved for those that run.
 
     ``unpriced`` counts the runs that take nothing of it since their price is not known, or in another currency.
     """
@@ -161,13 +173,17 @@ class BudgetStatus:
     @property
     def warned(self) -> bool:
         """Whether so much is spent that people are told."""
-        return self.spent >= self.limit.budget.warn * self.limit.monthly * (1 - _EXACT)
+        return self.spent >= self.limit.budget.warn * self.limit.monthly * (1 - EXACT)
+
+    @property
+    def whose(self) -> str:
+        """For people: ``"your budget"``, ``"the budget of team growth"``."""
+        return whose(self.scope)
 
     def sentence(self) -> str:
         """How much is spent, for people."""
-        whose = "your budget" if self.scope == "you" else f"the budget of {self.scope}"
         return (
-            f"{self.spent / self.limit.monthly:.0%} of {whose} of {self.limit.budget.monthly} for {self.month} is "
+            f"{self.spent / self.limit.monthly:.0%} of {self.whose} of {self.limit.budget.monthly} for {self.month} is "
             f"spent, {said(self.left, self.limit.unit)} left: {self.limit.source}"
         )
 
@@ -176,7 +192,8 @@ class BudgetStatus:
 class Overspending(Shortage):
     """One budget in the way. ``held`` is what was spent and is reserved besides, ``spent`` the first of them.
 
-    ``lasts``: for how long it could run within what is left (None: not for a minute).
+    ``lasts``: for how long it could run within what is left (None: not for a minute). ``reserve``: which part of what
+    it may take is asked for.
     """
 
     unit: str = ""
@@ -184,21 +201,24 @@ class Overspending(Shortage):
     spent: float = 0.0
     lasts: Seconds | None = None
     unpriced: bool = False
+    reserve: float = 1.0
 
     def sentence(self, name: str, names: Mapping[str, str]) -> str:
         """Who may take what, and what is left of it; ``names`` says what to call clusters, by id."""
-        whose = "your budget" if self.scope == "you" else f"the budget of {self.scope}"
-        whole = said(self.limit, self.unit)
+        theirs, whole = whose(self.scope), said(self.limit, self.unit)
         if self.unpriced:
-            return f"{name} has no price in {self.unit}, in which {whose} is: {self.source}"
+            return f"{name} has no price in {self.unit}, in which {theirs} is: {self.source}"
         may = f"{name} may take {said(self.asked, self.unit)} in {self.month} until its maximum lifetime"
+        if self.reserve < 1:
+            part = f"{self.reserve:.0%} of what it may take in {self.month} until its maximum lifetime"
+            may = f"{name} reserves {said(self.asked, self.unit)}, {part}"
         if self.never:
-            return f"{may}; {whose} for a month is {whole}: {self.source}"
+            return f"{may}; {theirs} for a month is {whole}: {self.source}"
         left = said(max(0.0, self.limit - self.held), self.unit)
         reserved = said(max(0.0, self.held - self.spent), self.unit)
         by = f" ({'; '.join(names.get(key, key) for key in self.by)})" if self.by else ""
         return (
-            f"{may}; {left} of {whose} of {whole} is left: {said(self.spent, self.unit)} spent, "
+            f"{may}; {left} of {theirs} of {whole} is left: {said(self.spent, self.unit)} spent, "
             f"{reserved} reserved{by}: {self.source}"
         )
 
@@ -215,11 +235,11 @@ class Purse:
     def standing(self) -> BudgetStatus:
         """This month's."""
         month, unit = month_of(self.now), self.limit.unit
-        whole = sum(each.takes(unit, month) for each in self.spenders.values())
+        held = sum(self._held(each, month) for each in self.spenders.values())
         spent = sum(each.takes(unit, month, self.now) for each in self.spenders.values())
         there = [each for each in self.spenders.values() if each.until > month.begin]
         unpriced = sum(unit not in each.rates for each in there)
-        return BudgetStatus(self.scope, month.name, self.limit, spent, max(0.0, whole - spent), unpriced)
+        return BudgetStatus(self.scope, month.name, self.limit, spent, max(0.0, held - spent), unpriced)
 
     def with_(self, cluster: str, plan: Plan, until: float | None = None) -> Purse:
         """As if ``cluster`` were admitted with this plan, instead of any that it has."""
@@ -244,10 +264,10 @@ class Purse:
         if (month := self._first_over(cluster, asking)) is None:
             return None
         others = {key: each for key, each in self.spenders.items() if key != cluster}
-        own, limit = asking.takes(unit, month), self.limit.monthly
+        own, limit = self._held(asking, month), self.limit.monthly
         unpriced = unit not in asking.rates
         taking = {
-            key: each.takes(unit, month) - each.takes(unit, month, self.now)
+            key: self._held(each, month) - each.takes(unit, month, self.now)
             for key, each in others.items()
             if each.runs
         }
@@ -255,17 +275,21 @@ class Purse:
             Resource.BUDGET,
             self.scope,
             limit,
-            sum(each.takes(unit, month) for each in others.values()),
+            sum(self._held(each, month) for each in others.values()),
             own,
             self.limit.source,
             tuple(sorted((key for key in taking if taking[key] > 0), key=lambda key: (-taking[key], key))),
-            unpriced or own > limit * (1 + _EXACT),
+            unpriced or own > limit * (1 + EXACT),
             unit,
             month.name,
             sum(each.takes(unit, month, self.now) for each in others.values()),
             self._lasts(cluster, asking),
             unpriced,
+            self.limit.budget.reserve,
         )
+
+    def _held(self, spender: Spender, month: Month) -> float:
+        return spender.held(self.limit.unit, month, self.now, self.limit.budget.reserve)
 
     def _asking(self, cluster: str, plan: Plan, until: float | None) -> Spender:
         known = self.spenders.get(cluster)
@@ -280,11 +304,11 @@ class Purse:
         if unit not in asking.rates:
             return month_of(self.now)
         for month in months(self.now, asking.until):
-            own = asking.takes(unit, month)
-            if known is not None and known.runs and own <= known.takes(unit, month) * (1 + _EXACT):
+            own = self._held(asking, month)
+            if known is not None and known.runs and own <= self._held(known, month) * (1 + EXACT):
                 continue
-            others = sum(each.takes(unit, month) for key, each in self.spenders.items() if key != cluster)
-            if own > 0 and others + own > self.limit.monthly * (1 + _EXACT):
+            others = sum(self._held(each, month) for key, each in self.spenders.items() if key != cluster)
+            if own > 0 and others + own > self.limit.monthly * (1 + EXACT):
                 return month
         return None
 

@@ -35,6 +35,7 @@ from shoal.quota.account import Account, Amounts, amounts, real
 from shoal.quota.admission import Capacity, Decision, Verdict, with_workers
 from shoal.quota.budgets import Purse, Spending, month_of
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
+from shoal.quota.used_up import UsedUp, used_up
 
 _DEEDS: dict[type[Action], Deed] = {StopHead: Deed.TELL, KillHead: Deed.KILL, EndRemains: Deed.END}
 
@@ -54,12 +55,13 @@ class Governing:
 
         ``gone``: clusters of which nothing is left (see ``tidy.follow``).
         """
-        found = []
-        for cluster in tx.live():
+        found, live = [], tx.live()
+        used_up = self._used_up(tx, live)
+        for cluster in live:
             sight = self._sight(tx, cluster)
             if cluster.id in gone:
                 sight = replace(sight, remains=False)
-            done = live_on(tx, cluster, sight, last=_last(tx, sight))
+            done = live_on(tx, cluster, sight, last=_last(tx, sight), used_up=used_up.get(cluster.id))
             if done.cluster.state.ended:
                 if cluster.id not in gone and not sight.owner:
                     found.append(Found(cluster, Deed.TIDY))
@@ -71,9 +73,15 @@ class Governing:
         self.move_queue(tx)
         return found
 
-    def needs_a_look(self, tx: Transaction, cluster: Cluster) -> bool:
-        """Whether :meth:`settle` would change it, were it run now."""
-        return not cluster.state.ended and news(cluster, self._sight(tx, cluster), tx.now)
+    def needs_a_look(self, tx: Transaction, *clusters: Cluster) -> bool:
+        """Whether :meth:`settle` would change one of these, were it run now."""
+        live = [cluster for cluster in clusters if not cluster.state.ended]
+        used_up = self._used_up(tx, live)
+        return any(news(its, self._sight(tx, its), tx.now, used_up=used_up.get(its.id)) for its in live)
+
+    def hold_to_budget(self, tx: Transaction, cluster: Cluster) -> None:
+        """Tell a cluster that runs that a budget of it is nearly used up, or to end once it is."""
+        live_on(tx, cluster, Sight(Seen.ALIVE), used_up=self._used_up(tx, [cluster]).get(cluster.id))
 
     def _sight(self, tx: Transaction, cluster: Cluster) -> LocalSight:
         if cluster.id not in tx.sights:
@@ -210,6 +218,15 @@ class Governing:
     def purses(self, tx: Transaction, owner: str) -> tuple[Purse, ...]:
         """The budgets that the owner's requests are held against, as they stand now."""
         return self._spending(tx, tx.live()).purses(self.project.policy.limits_of(owner))
+
+    def _used_up(self, tx: Transaction, clusters: list[Cluster]) -> dict[str, UsedUp]:
+        """By cluster, of those that this project admitted."""
+        theirs = [its for its in clusters if its.project == str(self.project.folder)]
+        if not theirs or not self.project.policy.stops:
+            return {}
+        spending = self._spending(tx, tx.live())
+        known = ((its.id, used_up(its, self.project.policy, spending)) for its in theirs)
+        return {cluster: its for cluster, its in known if its is not None}
 
     def _spending(self, tx: Transaction, live: list[Cluster]) -> Spending:
         """What the live clusters take, and those that ended this month; nothing is read where there is no budget."""

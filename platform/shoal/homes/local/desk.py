@@ -67,8 +67,9 @@ class LocalDesk:
 
     def __init__(self, cluster_id: str) -> None:
         self.id = cluster_id
-        self._renewed = time.monotonic()
+        self._renewed = self._audited = time.monotonic()
         self._away = False
+        self._unread = ""
 
     @cached_property
     def token(self) -> str:
@@ -158,6 +159,9 @@ class LocalDesk:
             if now - self._renewed >= RENEW or workers != self.cluster.workers:
                 wishes = self._renew(workers, usage)
                 self._renewed = now
+                if now - self._audited >= LOCAL.audit:
+                    self._audited = now
+                    wishes = self._audit()
             else:
                 with self._ledger.read() as tx:
                     wishes = tx.wishes(self.id)
@@ -247,7 +251,9 @@ class LocalDesk:
             project.policy.check()
             return Governing(project)
         except (KeyError, ShoalError) as error:
-            _log.warning("its project cannot be read, the queue is left to others: %s", error)
+            if str(error) != self._unread:  # it is read again and again: said once
+                _log.warning("its project cannot be read, the queue is left to others: %s", error)
+            self._unread = str(error)
             return None
 
     def _renew(self, workers: int, usage: Usage) -> Wishes:
@@ -262,6 +268,14 @@ class LocalDesk:
             wishes, cluster = tx.wishes(self.id), tx.get(self.id)
         self._keep(cluster)
         return wishes
+
+    def _audit(self) -> Wishes:
+        """Nobody else may be looking: a cluster whose budget is used up ends all the same."""
+        governing = self._governing()
+        with self._ledger.write() as tx:
+            if governing is not None and not (cluster := tx.get(self.id)).state.ended:
+                governing.hold_to_budget(tx, cluster)
+            return tx.wishes(self.id)
 
     def _without_an_answer(self, error: InfrastructureError, now: float) -> Wishes:
         if not self._away:

@@ -131,7 +131,7 @@ class LocalHome:
 
     def _look_if_needed(self) -> bool:
         with self.ledger.read() as tx:
-            needed = any(self._governing.needs_a_look(tx, cluster) for cluster in tx.live())
+            needed = self._governing.needs_a_look(tx, *tx.live())
         if needed:
             self.settle()
         return needed

@@ -24,6 +24,7 @@ class LocalPeriods(Periods):
     ``let_go``: that a stopped process which holds the ledger gets to give it back; ``stopped``: of one that stays
     stopped, after which it is killed. ``abandoned``: of a transaction whose client does nothing, after which a server
     ends it; ``statement``: that one statement may take there.
+    ``audit``: between two looks of a head at its budgets.
     ``dying``: that a killed process may take to be gone; ``leaving``: after a cluster's end, in which its last
     processes may still be on their way out. ``quiet``: without news from a head, after which people are told.
     """
@@ -36,6 +37,7 @@ class LocalPeriods(Periods):
     stopped: Seconds
     abandoned: Seconds
     statement: Seconds
+    audit: Seconds
     dying: Seconds
     leaving: Seconds
     quiet: Seconds
@@ -47,6 +49,7 @@ class LocalPeriods(Periods):
         in_order(self, "abandoned", "lock")
         in_order(self, "tick", "dying", "leaving")
         in_order(self, "renew", "quiet")
+        in_order(self, "renew", "audit")
 
 
 LOCAL = LocalPeriods(
@@ -66,6 +69,7 @@ LOCAL = LocalPeriods(
     stopped=Seconds(20),
     abandoned=Seconds(10),
     statement=Seconds(60),
+    audit=Seconds(60),
     dying=Seconds(5),
     leaving=Seconds(15),
     quiet=Seconds(60),

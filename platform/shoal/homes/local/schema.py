@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from shoal.model.cluster import Cluster, EndedRun, Reason, State
+from shoal.model.cluster import Cluster, EndedRun, EndNotice, Reason, State
 from shoal.model.codec import plain, read
 from shoal.model.workload import Plan, Workload
 
@@ -50,7 +50,13 @@ CLUSTERS = {
 # Columns that came after the first version; a ledger gets those that it lacks when it is opened. Shoal 0.1.0
 # reads the columns that it knows by name, and no field more than it knows inside their JSON: later fields of a plan
 # have a column of their own, and its heads keep running beside a newer Shoal.
-ADDED = {"plan_added": "JSON", "clients": "JSON", "wanted_groups": "JSON", "accrued": "JSON"}
+ADDED = {
+    "plan_added": "JSON",
+    "clients": "JSON",
+    "wanted_groups": "JSON",
+    "accrued": "JSON",
+    "notice": "JSON",
+}
 _FIRST_PLAN = frozenset(
     {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
     | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}
@@ -97,6 +103,7 @@ def to_row(cluster: Cluster) -> dict[str, Any]:
         **plan_columns(cluster.plan),
         state=cluster.state.value,
         reason=cluster.reason.value,
+        notice=notice_column(cluster.notice),
     )
     return row
 
@@ -115,6 +122,11 @@ def plan_columns(plan: Plan) -> dict[str, Any]:
     }
 
 
+def notice_column(notice: EndNotice) -> Any:
+    """Nothing where its end is not near."""
+    return plain(notice) if notice.at is not None else None
+
+
 def from_row(row: Sequence[Any]) -> Cluster:
     """A record from the values of :data:`SELECTED`. Records of the same text share their workload and plan."""
     known = dict(zip(SELECTED, row, strict=True))
@@ -127,6 +139,7 @@ def from_row(row: Sequence[Any]) -> Cluster:
         report=decoded(known["report"]),
         tags=decoded(known["tags"]),
         accrued=decoded(known["accrued"]) or {},
+        notice=read(EndNotice, decoded(told)) if (told := known["notice"]) else EndNotice(),
     )
     return Cluster(**known)
 

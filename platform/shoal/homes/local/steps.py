@@ -115,7 +115,7 @@ def ended(tx: Transaction, cluster: Cluster, end: End) -> None:
     live_on(tx, cluster, Sight(Seen.GONE, remains=False, last=end))
 
 
-def news(cluster: Cluster, sight: Sight, now: float) -> bool:
+def news(cluster: Cluster, sight: Sight, now: float, **more: Any) -> bool:
     """Whether something follows from what is seen, besides telling a head what is written already."""
-    actions = step(cluster, observed(sight), now, periods.LOCAL)
+    actions = step(cluster, observed(sight, **more), now, periods.LOCAL)
     return any(not isinstance(action, StartHead | StopHead) for action in actions)

@@ -159,6 +159,8 @@ class Transaction:
             for name in ("team", "since", "admitted_at", "ended_at", "workers", "report", "accrued")
             if getattr(after, name) != getattr(before, name)
         }
+        if after.notice != before.notice:
+            columns["notice"] = schema.notice_column(after.notice)
         if after.plan is not before.plan:
             columns["plan"] = after.plan
         moved = (after.state, after.reason, after.message)
