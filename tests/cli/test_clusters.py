@@ -117,8 +117,9 @@ def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
 
 
 def test_extend_gives_so_much_more_or_says_what_the_tier_gives(shoal: Any, nightly: dict[str, Any]) -> None:
-    assert "maximum lifetime is now 2 h" in shoal.quick("extend", "nightly", "+1h").out
-    assert "maximum lifetime is now 1 h 30 min" in shoal.quick("extend", "nightly", "90 min").out
+    assert "maximum lifetime is now 2 h (was 1 h);" in shoal.quick("extend", "nightly", "+1h").out
+    shorter = "is now 1 h 30 min, shorter than the 2 h before (+1 h 30 min adds to it);"
+    assert shorter in shoal.quick("extend", "nightly", "90 min").out
     too_short = shoal.quick("extend", "nightly", "0.001 s")
     assert too_short.code == 2
     assert "nightly has lived" in too_short.err

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from shoal.cli.commands.usage import add_up
+from shoal.client.preparing import describe, prepare
 
 WRITES = """
 import pandas as pd
@@ -203,6 +204,16 @@ def test_on_a_laptop_the_first_line_says_what_will_really_be_there(shoal: Any) -
     assert no_data.out.startswith("Actual size on local: 1 worker of 1 core and 500 MB")
     assert "Actual size" not in plain.out  # what was requested is what is there
     assert "Fits in your quota" in no_data.out
+
+
+def test_starting_says_it_in_the_same_order(project: Path) -> None:
+    """``shoal up``, ``shoal submit`` and Python show the plan before they start; what counts in quota comes second."""
+    first, really, counts, *_ = describe(prepare("small", project=project).plan).splitlines()
+    assert first == "small on dask, target local"
+    assert really.startswith("  actual size on local: 1 worker of 1 core and 500 MB")
+    assert counts.startswith("  requested size, which counts in quota: 1 worker")
+    plain = describe(prepare("small", project=project, memory="500 MB", cores=1).plan).splitlines()
+    assert plain[0].startswith("small on dask, target local: 1 worker")
 
 
 def test_what_goes_into_a_pipe_is_not_padded(shoal: Any) -> None:

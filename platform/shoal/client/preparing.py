@@ -89,12 +89,14 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
         many = f"{group.count} {group.name}" if len(plan.groups) > 1 else count(group.count, "worker")
         gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
         each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
-    head = f"{plan.template} on {plan.engine}, target {plan.target}: {' + '.join(each)}"
+    what, size = f"{plan.template} on {plan.engine}, target {plan.target}", f"{' + '.join(each)}; {price}"
     really = [plan.reasons[key] for key in ("numbers", "here") if key in plan.reasons]
-    when = ends(plan.timeouts, detach=detach)
-    return "\n  ".join(
-        [f"{head}; {price}", *really, *lowered(plan), f"{when}; reasons: shoal plan {plan.template}"]
+    # What will be there comes first; what counts in quota second.
+    first = (
+        [what, *really, f"requested size, which counts in quota: {size}"] if really else [f"{what}: {size}"]
     )
+    when = ends(plan.timeouts, detach=detach)
+    return "\n  ".join([*first, *lowered(plan), f"{when}; reasons: shoal plan {plan.template}"])
 
 
 def ends(times: Timeouts, *, detach: bool) -> str:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from shoal.cli import options as o
+from shoal.units import Seconds
 
 EXAMPLES = """\b
 Examples:
@@ -67,10 +68,18 @@ def extend(
     if output is o.Output.JSON:
         write_json(views.cluster_view(cluster, home.status(cluster.id)))
         return
-    times = cluster.plan.timeouts
+    before, times = found.plan.timeouts.max, cluster.plan.timeouts
     alone = "" if times.no_client >= times.max else f" or {times.no_client} without a client"
+    longest = f"the maximum lifetime is now {times.max}{_compared(before, times.max)}"
     out().print(
-        f"{cluster.name}: the maximum lifetime is now {times.max}; it still ends after {times.idle} idle{alone}",
+        f"{cluster.name}: {longest}; it still ends after {times.idle} idle{alone}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _compared(before: Seconds, now: Seconds) -> str:
+    """A duration is the whole lifetime: who means to add to it is told that it got shorter."""
+    if now < before:
+        return f", shorter than the {before} before (+{now} adds to it)"
+    return f" (was {before})" if now > before else ""
