@@ -21,11 +21,15 @@ from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.names import (
     ADMISSION_BINDING,
     CLUSTER,
+    HEADS_REACHED,
     NAMESPACE,
+    NETWORK,
     OF_PROJECT,
     OF_SYSTEM,
     PROJECT,
     QUOTA,
+    REACHES_API,
+    REACHES_OWN,
     ROLE_OF,
 )
 from shoal.model.cluster import Cluster, Reason, State
@@ -35,6 +39,7 @@ from .simulated import Simulated
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(240)]
 Eventually = Callable[..., Any]
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
 @dataclass
@@ -220,6 +225,48 @@ def test_policies_have_one_owner_and_faults_are_told_before_anything_is_sent(
     assert said("apply", "--project", str(other), "--yes")[0] == 0
     office.as_(office.alice)
     assert {"small", "large"} <= set(in_force(open_project(other)).templates) | {"small"}
+
+
+def test_users_namespaces_are_kept_apart_and_what_a_hand_changed_there_is_put_right(office: Office) -> None:
+    folder, place = ("--project", str(office.folder)), office.place
+    file = office.folder / "shoal.yaml"
+    plain = file.read_text()
+    catalog = (
+        "\n    catalog: {uri: 'postgresql://user:secret@db.example.com/catalog', warehouse: 's3://lake'}"
+    )
+    more = "project: office, network: {egress: [{cidr: 10.20.0.0/16, ports: [9092]}], ingress: [{namespace: hub}]}}"
+    file.write_text(plain.replace("project: office}", more + catalog, 1))
+    code, text = said("apply", *folder, "--yes")
+    assert code == 0, text
+    assert said("apply", *folder, "--yes")[1].startswith("Nothing to change")
+    path = NETWORK.path(place.namespace)
+    found = {each["metadata"]["name"]: each["spec"] for each in place.admin.list(path)[0]}
+    assert set(found) == {REACHES_OWN, REACHES_API, HEADS_REACHED}
+    assert '"port": 5432' in json.dumps(found)
+    assert '"cidr": "10.20.0.0/16"' in json.dumps(found)
+    applied = office.project()["spec"]
+    assert applied["addresses"] == ["db.example.com:5432", "*:443"], "and no secret"
+    assert applied["kubernetes"]["network"]["ingress"] == [{"namespace": "hub", "ports": []}]
+
+    own = f"{path}/{REACHES_OWN}"
+    alice = place.admin.again()
+    asked = {"namespace": place.namespace, "group": "networking.k8s.io", "resource": "networkpolicies"}
+    for verb in ("create", "patch", "delete", "deletecollection"):
+        review = {"spec": {"user": "alice", "resourceAttributes": asked | {"verb": verb}}}
+        assert not alice.create(REVIEWS, review)["status"]["allowed"]
+    review["spec"]["resourceAttributes"] = {"namespace": place.namespace, "verb": "get", "resource": "pods"}
+    assert alice.create(REVIEWS, review)["status"]["allowed"], "what she may do is told as well"
+    alice.close()
+
+    place.admin.patch(own, {"spec": {"egress": [{}]}})
+    place.admin.delete(f"{path}/{HEADS_REACHED}")
+    code, text = said("apply", *folder, "--yes")
+    assert (code, f"~ NetworkPolicy {REACHES_OWN} in {place.namespace}" in text) == (0, True), text
+    assert f"+ in {place.namespace}: 1 NetworkPolicy" in text
+    assert place.admin.get(own)["spec"] == found[REACHES_OWN]
+    file.write_text(plain.replace("project: office}", "project: office, network: {isolated: false}}"))
+    assert said("apply", *folder, "--yes")[0] == 0
+    assert place.admin.list(path)[0] == []
 
 
 def test_without_a_project_a_governor_says_so_and_answers_once_there_is_one(

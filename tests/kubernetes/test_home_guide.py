@@ -56,12 +56,12 @@ def test_the_page_is_true(
                 name = block.body.splitlines()[0].removeprefix("# ")
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(block.body.replace("shoal-dask:0.1.0", image))
-                if name in ("place.yaml", "governor.yaml"):
+                if name in ("place.yaml", "governor.yaml", "network.yaml"):
                     elsewhere = tmp_path / name.removesuffix(".yaml")
                     elsewhere.mkdir()
                     (folder / name).rename(elsewhere / "shoal.yaml")
                     place = load(elsewhere, "place")
-                    assert place.mounts or name == "governor.yaml"
+                    assert place.mounts or name != "place.yaml"
                     assert place.target.kubernetes is not None
                     assert place.target.kubernetes.governor == GovernorPod(), "it is as where nothing is said"
             elif block.kind == "python":

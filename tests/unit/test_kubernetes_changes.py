@@ -101,7 +101,7 @@ def test_a_user_who_goes_loses_rights_first_and_the_namespace_once_nothing_runs_
     assert waits == []
     assert [each.namespace for each in found if each.name == ADMITTED] == ["shoal-bob"]
     assert {each.kind for each in found if each.namespace == "shoal-bob"} == {
-        "RoleBinding", "Role", "ResourceQuota", "ServiceAccount", "Secret",
+        "RoleBinding", "Role", "ResourceQuota", "NetworkPolicy", "ServiceAccount", "Secret",
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from shoal.project.yamlfile import UNKNOWN, Document, Fault, Path_
 # What says nothing of a place. What is not listed may say something.
 _OF_FILE = ("mounts", "tables")
 _OF_TARGET = ("worker", "head", "machine", "catalog", "prices", "images")
-_OF_CLOUD = ("spot", "gpu", "pod", "governor", "beside")
+_OF_CLOUD = ("spot", "gpu", "pod", "governor", "beside", "network")
 # What says all of it.
 _CLOUD = "kubernetes"  # a target's key
 _CLOUD_SAYS = ("context", "namespace", "system", "namespaces", "project")

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from shoal.errors import ContradictionError
 from shoal.model.homes import HomeKind
 from shoal.model.workload import Group, Size, Via
+from shoal.project.network import Network
 from shoal.project.patch import PodPatch
 from shoal.project.settings import Checked, Natural, ObjectName, Share, SizeOf, Text
 from shoal.units import Bytes, Money, Seconds
@@ -186,7 +187,8 @@ class Cloud(Checked):
     environment. ``pod``: what is added to the pods of heads and workers. ``project``: what this project is called there
     (None: as its folder). ``governor``: how the program that governs there is run. ``beside``: what other pods may take
     in a user's namespace (None: nothing). ``via``: who makes the pods of Dask clusters: the governor (``pods``), or
-    dask-kubernetes' operator (``operator``), which has to be installed there.
+    dask-kubernetes' operator (``operator``), which has to be installed there. ``network``: whom pods may reach, and who
+    may reach them, beside what follows from the project (None: nothing else).
     """
 
     context: Literally | None = None
@@ -201,6 +203,7 @@ class Cloud(Checked):
     governor: GovernorPod = GovernorPod()
     beside: Beside | None = None
     via: Via = Via.PODS
+    network: Network | None = None
 
 
 class Target(Checked):

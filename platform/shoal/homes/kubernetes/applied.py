@@ -21,6 +21,7 @@ from shoal.homes.kubernetes.names import MANAGED, OF_PROJECT, PROJECT, Object
 from shoal.homes.kubernetes.structure import Schema, camel, schema_of, written
 from shoal.model.workload import Engine
 from shoal.project.loading import Project
+from shoal.project.network import addresses
 from shoal.project.policy import PER_CLUSTER, TOTALS, Policy, Team, Tier, User
 from shoal.project.settings import SizeOf
 from shoal.project.targets import Cloud, Machine, Mount, Prices, Target
@@ -66,7 +67,8 @@ class Policies:
 @dataclass(frozen=True)
 class Applied:
     """What a Project's ``spec`` says. ``images``: references by name; ``kubernetes``: what the target says of
-    the place, but where it is. No ``policies``: they are another project's.
+    the place, but where it is. No ``policies``: they are another project's. ``addresses``: where its pods go, as
+    ``host:port``.
     """
 
     target: str
@@ -79,6 +81,7 @@ class Applied:
     machine: Machine | None = None
     kubernetes: Cloud | None = None
     policies: Policies | None = None
+    addresses: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project) -> Applied:
@@ -95,6 +98,7 @@ class Applied:
             target.machine,
             Cloud(**_said(target.kubernetes)) if target.kubernetes is not None else None,
             Policies.of(project.policy) if (project.folder / "policies").is_dir() else None,
+            addresses(target),
         )
 
     @property
@@ -248,6 +252,7 @@ def applied_of(data: Mapping[str, Any]) -> Applied:
         models(Mount, data.get("mounts"), "mounts"),
         **settings,
         policies=policies,
+        addresses=tuple(data.get("addresses") or ()),
     )
     for template in templates.values():
         faults += names_unknown(template, applied)

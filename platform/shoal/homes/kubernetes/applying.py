@@ -44,6 +44,7 @@ from shoal.homes.kubernetes.names import (
     LEASE,
     MANAGED,
     NAMESPACE,
+    NETWORK,
     OF_PROJECT,
     OF_SYSTEM,
     OURS,
@@ -61,7 +62,17 @@ from shoal.project.loading import Project
 from shoal.words import listed
 
 _log = logging.getLogger("shoal.homes")
-_PRUNED = (NAMESPACE, SERVICE_ACCOUNT, QUOTA, ADMISSION, ADMISSION_BINDING, ROLE_OF, BINDING, DEPLOYMENT)
+_PRUNED = (
+    NAMESPACE,
+    SERVICE_ACCOUNT,
+    QUOTA,
+    NETWORK,
+    ADMISSION,
+    ADMISSION_BINDING,
+    ROLE_OF,
+    BINDING,
+    DEPLOYMENT,
+)
 _HOLDING = (ADMISSION.name, ADMISSION_BINDING.name)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

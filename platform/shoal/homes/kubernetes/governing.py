@@ -27,9 +27,10 @@ from shoal.governor.cautious import Cautious
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
+from shoal.homes.kubernetes.isolation import IsolationWatch
 from shoal.homes.kubernetes.leases import renew
 from shoal.homes.kubernetes.location import Location
-from shoal.homes.kubernetes.names import GOVERNOR
+from shoal.homes.kubernetes.names import GOVERNOR, ISOLATION
 from shoal.homes.kubernetes.periods import KUBERNETES, TELLS
 from shoal.homes.kubernetes.store import ObjectStore
 from shoal.homes.kubernetes.watched import Watched
@@ -61,6 +62,7 @@ class GovernorProgram:
         self._watched = Watched(location)
         self._projects = Projects(api, location.system, self._watched.projects)
         self._store = ObjectStore(api, location, self._watched)
+        self._isolation = IsolationWatch(api, in_pod=bool(os.environ.get(POD_IP)))
         self._reached = reached or (lambda point: None)
         self._over = threading.Event()
         self._last = time.monotonic()
@@ -103,6 +105,7 @@ class GovernorProgram:
                 self._governor = Governor(home, policy, KUBERNETES, self._at, each=self._each)
             self._governor.policy = in_force.policy
             acted, news = self._governor.round(), self._store.tidy()
+            self._isolation.look(self._watched.clusters.items().values())
             done += acted + news
             # What was done and shows nowhere yet, such as that a head was told to end, would only be done again.
             if not news and not (acted and self._watched.event.is_set()):
@@ -136,7 +139,9 @@ class GovernorProgram:
         if time.monotonic() - self._renewed < TELLS or not self._telling.acquire(blocking=False):
             return  # it is told, or is being told beside this act
         try:
-            metadata = {"name": GOVERNOR, "namespace": self._location.system}
+            metadata: dict[str, Any] = {"name": GOVERNOR, "namespace": self._location.system}
+            if self._isolation.said:
+                metadata["annotations"] = {ISOLATION: self._isolation.said}
             renew(self._api, metadata, {"holderIdentity": f"{socket.gethostname()}-{os.getpid()}"})
             self._renewed = time.monotonic()
         finally:

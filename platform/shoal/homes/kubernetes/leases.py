@@ -29,7 +29,8 @@ def renew(api: Api, metadata: Object, spec: dict[str, Any]) -> None:
     )
     renewed, path = spec | {"renewTime": now}, LEASE.path(metadata["namespace"])
     try:
-        api.patch(f"{path}/{metadata['name']}", {"spec": renewed})
+        notes = {name: its for name, its in metadata.items() if name == "annotations"}
+        api.patch(f"{path}/{metadata['name']}", {"spec": renewed} | ({"metadata": notes} if notes else {}))
     except NotFoundError:
         lease = {"apiVersion": LEASE.group_version, "kind": LEASE.name, "metadata": metadata, "spec": renewed}
         with suppress(StaleRecordError):  # somebody made it meanwhile

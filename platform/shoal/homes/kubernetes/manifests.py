@@ -30,6 +30,7 @@ from shoal.homes.kubernetes.names import (
     GOVERNOR,
     GROUP,
     HEAD_ACCOUNT,
+    HEADS_REACHED,
     MANAGED,
     OF_PROJECT,
     OF_SYSTEM,
@@ -46,6 +47,7 @@ from shoal.homes.kubernetes.names import (
     account_of,
 )
 from shoal.homes.kubernetes.native import compiled
+from shoal.homes.kubernetes.network import network_policies
 from shoal.homes.kubernetes.quantities import spelled
 from shoal.model.resource import Resource
 from shoal.model.workload import Via
@@ -77,6 +79,7 @@ def cluster_wide(system: str) -> list[Object]:
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
                 _rule([""], ["resourcequotas"], ["get", "list", "watch"], [ADMITTED]),
                 _rule(["coordination.k8s.io"], ["leases"], ["list"]),
+                _rule(["networking.k8s.io"], ["networkpolicies"], ["get"], [HEADS_REACHED]),
             ],
         ),
         _binding(f"{system}-governor", None, [_account(GOVERNOR, system)]),
@@ -300,22 +303,27 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
         ConfigError: two users would have one namespace; the governor's image is not known.
     """
     system, name = Location.of(project.target).system, name_of(project)
-    applied = Applied.of(project)
+    applied, policy = Applied.of(project), project.policy
+    cloud = project.target.kubernetes or Cloud()
     found: list[Object] = [project_object(name, system, applied)]
     if applied.policies is not None:
         found += [_marked(each, name, system) for each in held(project.target)]
-        if (project.target.kubernetes or Cloud()).governor.deployed:
+        if cloud.governor.deployed:
             found.append(_marked(governor(project.target), name, system))
-    policy, beside = project.policy, (project.target.kubernetes or Cloud()).beside
     named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
     _refuse_one_namespace_for_two(policy, named)
     for user in named:
         limits, its = policy.limits_of(user), policy.user(user)
         namespace = namespace_of(user)
-        subjects = whom(user, its.subjects if user in policy.users else ())
+        named_as = its.subjects if user in policy.users else ()
+        subjects = whom(user, named_as)
         said = native_clusters.notes(limits)
         its_own = of_user(user, namespace, subjects, system, limits.team, project.target.via, said)
-        objects = [*its_own, quota(limits, namespace, beside)]
+        objects = [
+            *its_own,
+            quota(limits, namespace, cloud.beside),
+            *network_policies(namespace, system, cloud, applied.addresses, named_as),
+        ]
         found += [_marked(each, name, system) for each in objects]
     return found
 

@@ -52,6 +52,7 @@ NAMESPACE = Kind("Namespace", "namespaces")
 LEASE = Kind("Lease", "leases", "coordination.k8s.io/v1")
 SERVICE_ACCOUNT = Kind("ServiceAccount", "serviceaccounts")
 QUOTA = Kind("ResourceQuota", "resourcequotas")
+NETWORK = Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io/v1")
 RBAC = "rbac.authorization.k8s.io"
 CLUSTER_ROLE = Kind("ClusterRole", "clusterroles", f"{RBAC}/v1")
 CLUSTER_BINDING = Kind("ClusterRoleBinding", "clusterrolebindings", f"{RBAC}/v1")
@@ -88,6 +89,9 @@ HEAD, WORKER, RUNNER = "head", "worker", "runner"
 CONTAINERS = {HEAD: "head", WORKER: "worker", RUNNER: "script"}  # by role: ours in its pod
 
 ADMITTED = "shoal-admitted"  # the ResourceQuota of a namespace that follows what is admitted there
+# NetworkPolicies of a namespace: of all pods, of those that ask the API server, and who reaches heads.
+REACHES_OWN, REACHES_API, HEADS_REACHED = "shoal", "shoal-api", "shoal-heads"
+ISOLATION = f"policies.{GROUP}/network"  # on the governor's Lease: whether the network goes by them
 ACCESS = "shoal-access"  # the Secret of a namespace: one key per cluster
 HEAD_ACCOUNT = "shoal-head"  # the service account of heads
 RUNNER_ACCOUNT = "shoal-runner"  # of scripts that run beside their clusters

@@ -16,6 +16,7 @@ from shoal.errors import NotFoundError
 from shoal.homes.kubernetes.api import Api
 from shoal.homes.kubernetes.errors import RightsError
 from shoal.homes.kubernetes.in_force import NotAppliedError, standing_of
+from shoal.homes.kubernetes.isolation import Isolation
 from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
@@ -25,6 +26,7 @@ from shoal.homes.kubernetes.names import (
     DASK_WORKERS,
     GOVERNOR,
     GROUP,
+    ISOLATION,
     LEASE,
     OURS,
     PROJECT,
@@ -32,7 +34,7 @@ from shoal.homes.kubernetes.names import (
     VERSION,
 )
 from shoal.homes.kubernetes.periods import BEAT
-from shoal.model.checks import Check, Failed
+from shoal.model.checks import Check, Failed, Warned
 from shoal.model.workload import Via
 from shoal.words import listed
 
@@ -66,6 +68,7 @@ def proofs(
         ("rights", its.rights),
         ("access", its.access),
         ("governor", its.governor),
+        ("network", its.network),
     ]
 
 
@@ -171,6 +174,25 @@ class _Checks:
                 time.sleep(0.5)
             seen = now
         return f"last seen {seen} in namespace {system}"
+
+    def network(self) -> str:
+        try:
+            lease = self._api().get(LEASE.path(self._location.system, GOVERNOR))
+        except (RightsError, NotFoundError):
+            lease = {"metadata": {}}
+        said = str(lease["metadata"].get("annotations", {}).get(ISOLATION, ""))
+        if not said:
+            return (
+                "whether NetworkPolicies are enforced here is not known: the governor tries it from its pod while a "
+                "cluster is Ready"
+            )
+        if said.startswith(Isolation.OPEN.value):
+            raise Warned(
+                f"NetworkPolicies are {said}: pods of other users reach this place's clusters, and tokens and "
+                "certificates alone keep them out",
+                "An administrator installs or switches on a network plugin that enforces NetworkPolicies.",
+            )
+        return f"NetworkPolicies are {said}: the governor's pod reached what they permit, and nothing else"
 
     def operator(self) -> str:
         version = DASK_CLUSTER.group_version
