@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from shoal.errors import (
     NeverFitsError,
     QuotaExceededError,
-    UsageError,
 )
 from shoal.governor.actions import Move
 from shoal.governor.lifecycle import moved
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
-from shoal.planning.affording import affordable
 from shoal.project.budget import Allowance, Budget, BudgetLimit, allowance
 from shoal.project.policy import Limits, Policy, Team, Tier, User
 from shoal.quota.account import Account
@@ -278,42 +276,6 @@ def test_a_home_that_keeps_no_books_of_it_admits_nothing_under_a_budget() -> Non
     (outcome,) = admit([_wait("a", "ann", 1)], Books(), _policy("11 USD"), None, NOW)
     assert outcome.verdict is Verdict.REFUSE
     assert "does not enforce budgets" in outcome.message
-
-
-@pytest.mark.parametrize(
-    ("its", "max_cost", "lasts"),
-    [
-        (plan(2, hours=10), "5 USD", 2.5 * HOUR),
-        (plan(2, hours=10), "5 core-hours", 1.25 * HOUR),
-        (plan(2, hours=10), "20 USD", None),
-        (replace(plan(2, hours=10), groups=(replace(plan(2).groups[0], maximum=5),)), "5 USD", HOUR),
-        (plan(2, hours=10, price="0"), "5 USD", None),
-    ],
-)
-def test_what_may_be_spent_is_how_long_it_may_live(its: Plan, max_cost: str, lasts: float | None) -> None:
-    assert affordable(its, max_cost, explicit=False) == lasts
-
-
-@pytest.mark.parametrize(
-    ("its", "max_cost", "explicit", "says"),
-    [
-        (
-            plan(2, hours=10),
-            "5 USD",
-            True,
-            "10 h may take 20.00 USD at 2.00 USD per hour, and max_cost is 5.00 USD",
-        ),
-        (plan(2, hours=10), "0.02 USD", False, "max_cost: 0.0200 USD lasts 36 s at 2.00 USD per hour"),
-        (plan(2, price=None), "5 USD", False, "max_cost is in USD, and target t has no prices"),
-        (plan(2), "5 EUR", False, "max_cost is in EUR, and target t has prices in USD"),
-        (plan(2), "5", False, "'5' has no unit"),
-    ],
-)
-def test_what_cannot_be_afforded_is_refused_with_values(
-    its: Plan, max_cost: str, explicit: bool, says: str
-) -> None:
-    with pytest.raises(UsageError, match=says):
-        affordable(its, max_cost, explicit=explicit)
 
 
 # What may happen to a person's clusters: hours that go by, and something to one of them.

@@ -117,6 +117,10 @@ MaxCost = Annotated[
     str | None,
     _option("--max-cost", help="End before it cost more, such as '5 USD' or '20 core-hours'.", panel=_SIZE),
 ]
+MaxPrice = Annotated[
+    str | None,
+    _option("--max-price", help="At most so much an hour, such as '2 USD/h': fewer workers.", panel=_SIZE),
+]
 Idle = Annotated[str | None, _option("--idle", help="End after this long without work.", panel=_SIZE)]
 NoClient = Annotated[
     str | None, _option("--no-client", help="End after this long without a client.", panel=_SIZE)
@@ -136,6 +140,7 @@ ASKED: dict[str, Any] = {
     "packages": Packages,
     "max_duration": MaxDuration,
     "max_cost": MaxCost,
+    "max_price": MaxPrice,
     "idle": Idle,
     "no_client": NoClient,
 }

@@ -40,7 +40,7 @@ _Handle = TypeVar("_Handle", bound=ClusterHandle)
 
 
 # What shoal.dask, shoal.spark and shoal.up take besides what a workload is made of.
-_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target", "max_cost")
+_OPTIONS = ("name", "detach", "quiet", "progress", "tags", "project", "target", "max_cost", "max_price")
 # What a client of each engine is imported from.
 _CLIENTS = {Engine.DASK: "distributed", Engine.SPARK: "pyspark.sql.connect.session"}
 

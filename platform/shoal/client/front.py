@@ -35,7 +35,8 @@ def dask(template: str = "etl", *, asynchronous: bool | None = None, **options: 
     Options, all with the template's value as default: ``data`` (size of the input, ``"25 GB"``),
     ``workers`` (a number or ``(min, max)``), ``cores`` and ``memory`` per worker, ``gpu`` per worker,
     ``spot`` (share, 0 to 1), ``packages`` (pip requirements for the workers), ``max_duration``, ``idle``,
-    ``no_client`` (``"2 h"``), ``max_cost`` (``"5 USD"``: it lives no longer than that lasts), ``name`` (under the
+    ``no_client`` (``"2 h"``), ``max_cost`` (``"5 USD"``: it lives no longer than that lasts), ``max_price``
+    (``"2 USD/h"``: it has no more workers than that pays), ``name`` (under the
     name of your live cluster this attaches to that one, which then does not end with the block; UsageError if it is
     not what is asked for), ``target``,
     ``project`` (folder), ``tags``, ``quiet``, ``progress`` (False: no bar on the terminal while it computes).

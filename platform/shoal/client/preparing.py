@@ -15,8 +15,8 @@ from shoal.client.finding import open_project
 from shoal.errors import UsageError
 from shoal.homes.base import RunsScripts
 from shoal.homes.choose import in_force, open_home, user_of
-from shoal.model.workload import Plan, Timeouts, Workload
-from shoal.planning.affording import affordable
+from shoal.model.workload import Plan, Timeouts, Why, Workload
+from shoal.planning.affording import affordable, workers_for
 from shoal.planning.asking import ask, refuse_unknown
 from shoal.planning.sizing import lowered
 from shoal.planning.sizing import plan as size
@@ -38,7 +38,7 @@ class Prepared:
 
 def plan(template: str | None = None, **options: Any) -> Plan:
     """What :func:`up` would start with these options; changes nothing."""
-    refuse_unknown("shoal.plan", options, "engine", "project", "target", "max_cost")
+    refuse_unknown("shoal.plan", options, "engine", "project", "target", "max_cost", "max_price")
     return prepare(template, **options).plan
 
 
@@ -49,12 +49,14 @@ def prepare(
     target: str | None = None,
     script: bool = False,
     max_cost: str | None = None,
+    max_price: str | None = None,
     **options: Any,
 ) -> Prepared:
     """Read the project and settle every number; ``options`` as :func:`shoal.planning.asking.ask` takes them.
 
     ``script``: it is for a script; where its home runs that itself, ``plan.runner`` says so. ``max_cost``: what it may
     cost at most, such as ``"5 USD"`` or ``"20 core-hours"``; its maximum lifetime is made as short as that.
+    ``max_price``: what an hour may cost at most, such as ``"2 USD/h"``; it has no more workers than that.
     """
     if not isinstance(template, str | None):
         raise UsageError(f"{template!r} is not a template's name", hint="Pass a string, such as 'etl'.")
@@ -65,13 +67,24 @@ def prepare(
     runner = script and isinstance(open_home(opened), RunsScripts)
     found = opened.template(workload.template)
     settled = size(workload, found, limits, opened.target, runner=runner)
+    instead: dict[str, str] = {}  # what was asked for by way of what it may cost
+    if max_price is not None:
+        explicit = isinstance(workload.workers, int)
+        if (bounds := workers_for(settled, max_price, explicit=explicit)) is not None:
+            workload = replace(workload, workers=bounds)
+            settled = size(workload, found, limits, opened.target, runner=runner)
+            instead["workers"] = max_price
     if max_cost is not None:
         explicit = workload.max_duration is not None
         if (longest := affordable(settled, max_cost, explicit=explicit)) is not None:
             workload = replace(workload, max_duration=longest)
             settled = size(workload, found, limits, opened.target, runner=runner)
-            why = settled.reasons["timeouts"].replace("(as requested)", f"(for {max_cost} at most)")
-            settled = replace(settled, reasons={**settled.reasons, "timeouts": why})
+            instead["timeouts"] = max_cost
+    for what, most in instead.items():
+        why = settled.reasons[what]
+        told = why.replace("as requested", f"for {most} at most")
+        kept = Why(told, why.lowered) if isinstance(why, Why) else told
+        settled = replace(settled, reasons={**settled.reasons, what: kept})
     if opened.numbers:
         settled = replace(settled, reasons={**settled.reasons, "numbers": opened.numbers})
     return Prepared(opened, workload, settled, limits, user)

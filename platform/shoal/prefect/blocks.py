@@ -78,7 +78,9 @@ def _block(
             hint="Use shoal.up(..., detach=True) for a cluster that outlives the flow.",
         )
     refuse_unknown(
-        f"shoal.prefect.{public}", options, "name", "quiet", "tags", "project", "target", "max_cost"
+        f"shoal.prefect.{public}",
+        options,
+        *("name", "quiet", "tags", "project", "target", "max_cost", "max_price"),
     )
     run = current()
     if run is None:
