@@ -17,8 +17,11 @@ from cluster.clusters import Cluster as Kubernetes
 from shoal.client.clusters import open_project, prepare
 from shoal.homes.base import Request
 from shoal.homes.choose import in_force, open_home
+from shoal.homes.kubernetes import drift
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
+    ADMISSION,
     ADMISSION_BINDING,
     CLUSTER,
     HEADS_REACHED,
@@ -32,6 +35,9 @@ from shoal.homes.kubernetes.names import (
     REACHES_OWN,
     ROLE_OF,
 )
+from shoal.homes.kubernetes.native_clusters import LIMIT
+from shoal.homes.kubernetes.proofs import proofs
+from shoal.model.checks import Warned
 from shoal.model.cluster import Cluster, Reason, State
 
 from .installing import remove
@@ -267,6 +273,53 @@ def test_users_namespaces_are_kept_apart_and_what_a_hand_changed_there_is_put_ri
     file.write_text(plain.replace("project: office}", "project: office, network: {isolated: false}}"))
     assert said("apply", *folder, "--yes")[0] == 0
     assert place.admin.list(path)[0] == []
+
+
+def test_what_a_hand_changed_is_told_by_the_governor_and_put_right_by_applying_again(
+    office: Office, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "_EVERY", 2.0)
+    monkeypatch.setattr(drift, "_AGAIN", 0.5)
+    folder, place = ("--project", str(office.folder)), office.place
+    assert said("apply", *folder, "--yes")[0] == 0
+    place.govern(put=False)
+
+    def told() -> list[str] | None:
+        return office.project().get("status", {}).get("drift")
+
+    eventually(lambda: told() == [], 20, "nothing differs")
+    policy = ADMISSION.path(name=f"{place.system}-limits")
+    none = {"matchConditions": [{"name": "nobody", "expression": "false"}]}
+    limit = f"{LIMIT}workers"
+    note = place.admin.get(NAMESPACE.path(name=place.namespace))["metadata"]["annotations"][limit]
+    place.admin.patch(policy, {"spec": none})
+    place.admin.patch(
+        NAMESPACE.path(name=place.namespace), {"metadata": {"annotations": {limit: "900 more"}}}
+    )
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}
+    place.admin.patch(ROLE_OF.path(place.namespace, "shoal-user"), {"rules": [rule]})
+    place.admin.delete(QUOTA.path(place.namespace, "shoal"))
+    place.admin.delete(ADMISSION_BINDING.path(name=f"{place.system}-marks"))
+    here = f" in {place.namespace}"
+    changed = "was changed (there -> applied): "
+    eventually(lambda: len(told() or ()) == 5, 30, "all of it is told")
+    assert sorted(each[:60] for each in told() or ()) == sorted(
+        each[:60]
+        for each in (
+            f"Namespace {place.namespace} {changed}metadata.annotations.{limit}: 900 more -> {note}",
+            f"ResourceQuota shoal{here} is gone",
+            f"Role shoal-user{here} {changed}rules: ",
+            f"ValidatingAdmissionPolicy {place.system}-limits {changed}spec.matchConditions: removed",
+            f"ValidatingAdmissionPolicyBinding {place.system}-marks is gone",
+        )
+    )
+    location = Location(system=place.system, namespaces=(place.namespace,))
+    check = dict(proofs(lambda: place.admin, location, lambda: place.namespace))["applied project"]
+    with pytest.raises(Warned, match=r"somebody changed what was applied: .*ResourceQuota shoal"):
+        check()
+    assert said("apply", *folder, "--yes")[0] == 0
+    eventually(lambda: told() == [], 30, "it is put right")
+    assert "matchConditions" not in place.admin.get(policy)["spec"]
 
 
 def test_without_a_project_a_governor_says_so_and_answers_once_there_is_one(

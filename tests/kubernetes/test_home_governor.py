@@ -26,6 +26,7 @@ from shoal.homes.kubernetes.names import (
     CLUSTER,
     DEFINITION,
     NAMESPACE,
+    NETWORK,
     POD,
     PROJECT,
     QUOTA,
@@ -283,6 +284,8 @@ def test_the_governors_account_may_nothing_but_govern(place: Simulated) -> None:
         "change namespaces": lambda: governor.patch(NAMESPACE.path(name=here), {"metadata": {"labels": {}}}),
         "end namespaces": lambda: governor.delete(NAMESPACE.path(name=here)),
         "change other quotas": lambda: governor.patch(QUOTA.path(here, "shoal"), {"spec": {}}),
+        "change Roles": lambda: governor.patch(ROLE_OF.path(here, "shoal-user"), {"rules": []}),
+        "change NetworkPolicies": lambda: governor.delete(NETWORK.path(here, "shoal")),
         "make other quotas": lambda: governor.create(QUOTA.path(here), quota),
         "change definitions": lambda: governor.delete(DEFINITION.path(name="shoalclusters.shoal.dev")),
     }

@@ -15,9 +15,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from decimal import Decimal
+from importlib.metadata import version
 from typing import Any, TypeVar
 
-from shoal.homes.kubernetes.names import MANAGED, OF_PROJECT, PROJECT, Object
+from shoal.homes.kubernetes.names import MANAGED, OF_PROJECT, PROJECT, RELEASE, Object
 from shoal.homes.kubernetes.structure import Schema, camel, schema_of, written
 from shoal.model.workload import Engine
 from shoal.project.loading import Project
@@ -68,7 +69,7 @@ class Policies:
 class Applied:
     """What a Project's ``spec`` says. ``images``: references by name; ``kubernetes``: what the target says of
     the place, but where it is. No ``policies``: they are another project's. ``addresses``: where its pods go, as
-    ``host:port``.
+    ``host:port``; ``deployed``: whether it brought the governor.
     """
 
     target: str
@@ -82,6 +83,7 @@ class Applied:
     kubernetes: Cloud | None = None
     policies: Policies | None = None
     addresses: tuple[str, ...] = ()
+    deployed: bool = True
 
     @classmethod
     def of(cls, project: Project) -> Applied:
@@ -99,6 +101,7 @@ class Applied:
             Cloud(**_said(target.kubernetes)) if target.kubernetes is not None else None,
             Policies.of(project.policy) if (project.folder / "policies").is_dir() else None,
             addresses(target),
+            (target.kubernetes or Cloud()).governor.deployed,
         )
 
     @property
@@ -129,13 +132,14 @@ class Applied:
 class ProjectStatus:
     """What a Project's ``status`` says. ``observed``: the generation that the governor looked at last; ``in_force``:
     the one it goes by, whose ``spec`` is kept, so that a faulty one changes nothing; ``fault``: what is wrong in the
-    last.
+    last; ``drift``: which applied objects somebody changed since.
     """
 
     observed: int = 0
     in_force: int = 0
     fault: str = ""
     spec: Mapping[str, Any] | None = None
+    drift: tuple[str, ...] = ()
 
 
 def name_of(project: Project) -> str:
@@ -204,7 +208,7 @@ def project_object(name: str, namespace: str, applied: Applied) -> Object:
         "templates": {key: template_written(each) for key, each in applied.templates.items()}
     }
     spec.get("kubernetes", {}).pop("governor", None)  # that is a Deployment
-    labels = {MANAGED: "shoal", OF_PROJECT: name}
+    labels = {MANAGED: "shoal", OF_PROJECT: name, RELEASE: version("shoal")}
     return {
         "apiVersion": PROJECT.group_version,
         "kind": PROJECT.name,
@@ -253,6 +257,7 @@ def applied_of(data: Mapping[str, Any]) -> Applied:
         **settings,
         policies=policies,
         addresses=tuple(data.get("addresses") or ()),
+        deployed=bool(data.get("deployed", True)),
     )
     for template in templates.values():
         faults += names_unknown(template, applied)

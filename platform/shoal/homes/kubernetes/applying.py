@@ -23,8 +23,10 @@ from shoal.homes.kubernetes.changes import (
     ObjectKey,
     Running,
     changes,
+    kept,
     key_of,
     kind_of,
+    others_of,
     path_of,
     refuse_other_release,
 )
@@ -107,7 +109,7 @@ class Applying:
                 live[key] = found
         refuse_other_release(live.values(), version("shoal"))
         self._refuse_second_owner(wanted)
-        wanted = [_kept(each, live.get(key_of(each))) for each in wanted]
+        wanted = [kept(each, live.get(key_of(each))) for each in wanted]
         found_, waits = changes(wanted, live, ours, self._running())
         self._refuse_without_rights(found_)
         return Outlook(self.name, self._api.server, tuple(found_), tuple(waits))
@@ -152,6 +154,8 @@ class Applying:
 
     def _send(self, change: Change, **more: str) -> None:
         said = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict", **more}
+        if change.what is What.CHANGED and (others := others_of(change.kind)):
+            self._api.patch(path_of(change), {"spec": others}, **more)
         self._api.patch(path_of(change), change.object, "apply", **said)
 
     def _labelled(self) -> Iterable[Object]:
@@ -280,12 +284,3 @@ class Applying:
 
 def _label(each: Object, name: str) -> str:
     return str(each["metadata"].get("labels", {}).get(name, ""))
-
-
-def _kept(wanted: Object, live: Object | None) -> Object:
-    """A namespace that somebody else made stays theirs: it gets its user, and is never removed by us."""
-    if wanted["kind"] != NAMESPACE.name or live is None or _label(live, MANAGED) == "shoal":
-        return wanted
-    metadata = wanted["metadata"]
-    labels = {name: its for name, its in metadata["labels"].items() if name not in (MANAGED, OF_PROJECT)}
-    return wanted | {"metadata": metadata | {"labels": labels}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,10 @@ from shoal.homes.kubernetes.names import (
     CLUSTER_ROLE,
     DEFINITION,
     DEPLOYMENT,
+    MANAGED,
     NAMESPACE,
     NETWORK,
+    OF_PROJECT,
     PROJECT,
     QUOTA,
     RELEASE,
@@ -62,6 +65,11 @@ ORDER = (
     DEPLOYMENT,
 )
 KINDS = {kind.name: kind for kind in ORDER}
+# What would exempt requests from an admission policy, by kind. We write none of it.
+_EXEMPT: dict[str, Object] = {
+    ADMISSION.name: {"matchConditions": None, "matchConstraints": {"excludeResourceRules": None}},
+    ADMISSION_BINDING.name: {"matchResources": {"excludeResourceRules": None, "resourceRules": None}},
+}
 _QUANTITIES = {"hard", "limits", "requests", "sizeLimit"}  # the API server spells them in its own way
 ObjectKey = tuple[str, str, str]  # kind, namespace, name
 # What of a project is one, by the last or last but one word of its path.
@@ -180,6 +188,7 @@ def differences(before: Any, after: Json) -> Iterator[str]:
         yield from _differ(
             before["metadata"].get(part, {}), metadata.get(part, {}), ("metadata", part), False
         )
+    yield from _exempts(before.get("spec", {}), _EXEMPT.get(after["kind"], {}), ("spec",))
     managed = [
         each.get("fieldsV1", {})
         for each in before["metadata"].get("managedFields", ())
@@ -252,6 +261,31 @@ def _no_longer(fields: Json, after: Any, path: tuple[str, ...]) -> Iterator[str]
                 yield f"{'.'.join((*path, its))}: removed"
         else:
             yield from _no_longer(inner, after[its], (*path, its))
+
+
+def others_of(kind: str) -> Object:
+    """What takes out of a policy's or a binding's ``spec`` (a merge patch) what would exempt requests from it."""
+    return deepcopy(_EXEMPT.get(kind, {}))
+
+
+def _exempts(before: Any, none: Json, path: tuple[str, ...]) -> Iterator[str]:
+    for name, inner in none.items():
+        there = before.get(name)
+        if inner is not None:
+            yield from _exempts(there or {}, inner, (*path, name))
+        elif there:
+            yield f"{'.'.join((*path, name))}: removed"
+
+
+def kept(wanted: Object, live: Json | None) -> Object:
+    """A namespace that somebody else made stays theirs: it gets its user, and is never removed by us."""
+    if wanted["kind"] != NAMESPACE.name or live is None:
+        return wanted
+    if live["metadata"].get("labels", {}).get(MANAGED) == "shoal":
+        return wanted
+    metadata = wanted["metadata"]
+    labels = {name: its for name, its in metadata["labels"].items() if name not in (MANAGED, OF_PROJECT)}
+    return wanted | {"metadata": metadata | {"labels": labels}}
 
 
 def refuse_other_release(live: Iterable[Json], release: str) -> None:

@@ -26,6 +26,7 @@ from shoal.errors import ShoalError, UsageError
 from shoal.governor.cautious import Cautious
 from shoal.governor.rounds import Governor, RoundPoint
 from shoal.homes.kubernetes.api import Api
+from shoal.homes.kubernetes.drift import DriftWatch
 from shoal.homes.kubernetes.in_force import NotAppliedError, Projects
 from shoal.homes.kubernetes.isolation import IsolationWatch
 from shoal.homes.kubernetes.leases import renew
@@ -60,7 +61,8 @@ class GovernorProgram:
     ) -> None:
         self._api, self._location = api, location
         self._watched = Watched(location)
-        self._projects = Projects(api, location.system, self._watched.projects)
+        self._drift = DriftWatch(api, location.system)
+        self._projects = Projects(api, location.system, self._watched.projects, self._drift)
         self._store = ObjectStore(api, location, self._watched)
         self._isolation = IsolationWatch(api, in_pod=bool(os.environ.get(POD_IP)))
         self._reached = reached or (lambda point: None)
@@ -106,6 +108,7 @@ class GovernorProgram:
             self._governor.policy = in_force.policy
             acted, news = self._governor.round(), self._store.tidy()
             self._isolation.look(self._watched.clusters.items().values())
+            self._drift.look(self._watched.projects.items().values())
             done += acted + news
             # What was done and shows nowhere yet, such as that a head was told to end, would only be done again.
             if not news and not (acted and self._watched.event.is_set()):

@@ -38,6 +38,7 @@ from shoal.words import did_you_mean, listed
 if TYPE_CHECKING:
     from shoal.homes.kubernetes.api import Api
     from shoal.homes.kubernetes.caches import Cache
+    from shoal.homes.kubernetes.drift import DriftWatch
 
 _log = logging.getLogger("shoal.homes")
 
@@ -272,9 +273,12 @@ class Projects:
     """The projects of a place, read again at each look (from ``cache``, if there is one), and judged again when one
     changed."""
 
-    def __init__(self, api: Api, system: str, cache: Cache | None = None) -> None:
-        self._api, self._system, self._cache = api, system, cache
+    def __init__(
+        self, api: Api, system: str, cache: Cache | None = None, drift: DriftWatch | None = None
+    ) -> None:
+        self._api, self._system, self._cache, self._drift = api, system, cache, drift
         self._seen: dict[str, str] = {}
+        self._strays: dict[str, tuple[str, ...]] = {}  # that were told
         self._in_force = InForce(system)
 
     def look(self, *, tell: bool = False) -> InForce:
@@ -284,14 +288,15 @@ class Projects:
         except NotFoundError:  # the kind itself is not there yet
             there = []
         seen = {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in there}
-        if seen == self._seen:
+        strays = self._drift.found if self._drift is not None else {}
+        if seen == self._seen and strays == self._strays:
             return self._in_force
         found = {each["metadata"]["name"]: each for each in there}
         self._in_force, said = judged(found, self._system)
         if tell:
             for name, standing in said.items():
-                self._tell(found[name], standing)
-        self._seen = seen
+                self._tell(found[name], replace(standing, drift=strays.get(name, ())))
+        self._seen, self._strays = seen, strays
         return self._in_force
 
     def _there(self) -> list[Json]:

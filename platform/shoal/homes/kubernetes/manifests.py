@@ -21,6 +21,8 @@ from shoal.homes.kubernetes.location import Location
 from shoal.homes.kubernetes.names import (
     ACCESS,
     ACCOUNT,
+    ADMISSION,
+    ADMISSION_BINDING,
     ADMITTED,
     CLUSTER,
     DASK,
@@ -30,7 +32,6 @@ from shoal.homes.kubernetes.names import (
     GOVERNOR,
     GROUP,
     HEAD_ACCOUNT,
-    HEADS_REACHED,
     MANAGED,
     OF_PROJECT,
     OF_SYSTEM,
@@ -53,7 +54,7 @@ from shoal.model.resource import Resource
 from shoal.model.workload import Via
 from shoal.project.loading import Project
 from shoal.project.policy import Limits, Policy, Subject
-from shoal.project.targets import Beside, Cloud, Target
+from shoal.project.targets import Beside, Cloud, GovernorPod, Target
 from shoal.project.yamlfile import Fault, raise_faults
 
 Whom = Mapping[str, str]
@@ -79,7 +80,15 @@ def cluster_wide(system: str) -> list[Object]:
                 _rule([""], ["pods", "namespaces"], ["get", "list", "watch"]),
                 _rule([""], ["resourcequotas"], ["get", "list", "watch"], [ADMITTED]),
                 _rule(["coordination.k8s.io"], ["leases"], ["list"]),
-                _rule(["networking.k8s.io"], ["networkpolicies"], ["get"], [HEADS_REACHED]),
+                # Whether the network goes by policies, and whether somebody changed what was applied.
+                _rule(["networking.k8s.io"], ["networkpolicies"], ["get", "list"]),
+                _rule([""], ["resourcequotas"], ["list"]),
+                _rule([RBAC], ["roles", "rolebindings"], ["list"]),
+                _rule(
+                    [ADMISSION.group_version.partition("/")[0]],
+                    [ADMISSION.plural, ADMISSION_BINDING.plural],
+                    ["list"],
+                ),
             ],
         ),
         _binding(f"{system}-governor", None, [_account(GOVERNOR, system)]),
@@ -303,29 +312,47 @@ def of_project(project: Project, users: Iterable[str] | None = None) -> list[Obj
         ConfigError: two users would have one namespace; the governor's image is not known.
     """
     system, name = Location.of(project.target).system, name_of(project)
-    applied, policy = Applied.of(project), project.policy
-    cloud = project.target.kubernetes or Cloud()
-    found: list[Object] = [project_object(name, system, applied)]
-    if applied.policies is not None:
-        found += [_marked(each, name, system) for each in held(project.target)]
-        if cloud.governor.deployed:
-            found.append(_marked(governor(project.target), name, system))
-    named = tuple(policy.users if applied.policies is not None else ()) if users is None else tuple(users)
+    applied, cloud = Applied.of(project), project.target.kubernetes or Cloud()
+    found: list[Object] = [
+        _marked(project_object(name, system, applied), name, system),
+        *limiting(name, system, applied, project.policy, users),
+    ]
+    if applied.policies is not None and cloud.governor.deployed:
+        found.append(_marked(governor(project.target), name, system))
+    return found
+
+
+def limiting(
+    name: str,
+    system: str,
+    applied: Applied,
+    policy: Policy | None = None,
+    users: Iterable[str] | None = None,
+) -> list[Object]:
+    """All of a project but itself and who governs: what holds its limits, and users' namespaces with their rights.
+
+    ``policy``: what it has (None: what was applied); ``users``: as in :func:`of_project`.
+
+    Raises:
+        ConfigError: two users would have one namespace.
+    """
+    ours = applied.policies
+    policy = policy or (ours.policy if ours is not None else Policy({}))
+    said = applied.kubernetes or Cloud()
+    cloud = said.model_copy(update={"system": system, "governor": GovernorPod(deployed=applied.deployed)})
+    target = applied.there.model_copy(update={"kubernetes": cloud})
+    found: list[Object] = held(target) if ours is not None else []
+    named = tuple(policy.users if ours is not None else ()) if users is None else tuple(users)
     _refuse_one_namespace_for_two(policy, named)
     for user in named:
         limits, its = policy.limits_of(user), policy.user(user)
         namespace = namespace_of(user)
-        named_as = its.subjects if user in policy.users else ()
-        subjects = whom(user, named_as)
-        said = native_clusters.notes(limits)
-        its_own = of_user(user, namespace, subjects, system, limits.team, project.target.via, said)
-        objects = [
-            *its_own,
-            quota(limits, namespace, cloud.beside),
-            *network_policies(namespace, system, cloud, applied.addresses, named_as),
-        ]
-        found += [_marked(each, name, system) for each in objects]
-    return found
+        subjects = its.subjects if user in policy.users else ()
+        notes = native_clusters.notes(limits)
+        found += of_user(user, namespace, whom(user, subjects), system, limits.team, cloud.via, notes)
+        found.append(quota(limits, namespace, cloud.beside))
+        found += network_policies(namespace, system, cloud, applied.addresses, subjects)
+    return [_marked(each, name, system) for each in found]
 
 
 def rendered(project: Project, users: Iterable[str] | None = None) -> list[Object]:

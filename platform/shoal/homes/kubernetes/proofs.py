@@ -119,7 +119,7 @@ class _Checks:
         if not found:
             error_ = NotAppliedError(self._location.system)
             raise Failed(error_.message, error_.hint)
-        told = []
+        told, strays = list[str](), list[str]()
         for each in found:
             name, status = each["metadata"]["name"], standing_of(each)
             if status.fault:
@@ -130,6 +130,12 @@ class _Checks:
                     "An administrator looks for the governor (see below).",
                 )
             told.append(f"{name}, generation {status.in_force}")
+            strays += status.drift
+        if strays:
+            raise Warned(
+                f"somebody changed what was applied: {'; '.join(strays)}",
+                "An administrator looks at it (shoal apply --dry-run) and puts it right: shoal apply",
+            )
         return f"in force: {listed(told)}"
 
     def rights(self) -> str:
