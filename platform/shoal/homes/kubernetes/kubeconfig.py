@@ -41,7 +41,7 @@ class ApiServer(Cluster):
     expected: str | None = msgspec.field(name="tls-server-name", default=None)
 
 
-class Program(UserExec):
+class Login(UserExec):
     """A program that gives credentials. ``wants_server``: it is told for which API server."""
 
     wants_server: bool = msgspec.field(name="provideClusterInfo", default=False)
@@ -50,7 +50,7 @@ class Program(UserExec):
 class Person(User):
     """Who one is to an API server."""
 
-    exec: Program | None = None
+    exec: Login | None = None
 
 
 def proxy_of(config: SingleConfig) -> str | None:
@@ -67,7 +67,7 @@ def name_of(config: SingleConfig) -> str | None:
 
 def wants_server(program: UserExec) -> bool:
     """Whether a program that gives credentials is told for which server."""
-    return isinstance(program, Program) and program.wants_server
+    return isinstance(program, Login) and program.wants_server
 
 
 def server_of(config: SingleConfig) -> dict[str, object]:
