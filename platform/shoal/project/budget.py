@@ -89,7 +89,7 @@ class Budget(Checked):
     """What may be spent in a calendar month of UTC; ``warn``: from which share of it on people are told.
 
     ``reserve``: which part of what a run may still take is held against the budget. With less than all of it more is
-    admitted than may be spent if all of it lives on: ``monthly / reserve`` at most. ``grace``: how long ahead people
+    admitted than may be spent if all of it goes on: ``monthly / reserve`` at most. ``grace``: how long ahead people
     are told that a run ends for the budget, where ``at_limit`` is STOP.
     """
 

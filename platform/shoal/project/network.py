@@ -43,7 +43,7 @@ def _addresses(text: str) -> str:
         return str(ip_network(text))
     except ValueError as error:
         raise ContradictionError(
-            f"{text!r} is no range of addresses: {error}", hint="write it as 10.20.0.0/16, or 10.20.0.7/32"
+            f"{text!r} is not a range of addresses: {error}", hint="write it as 10.20.0.0/16, or 10.20.0.7/32"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """For how long workers that crashed are not replaced, where they crash again and again.
 
-Why it exists: a worker that crashes at once, for want of memory or of a module, would be made anew for ever, a pod each
-second, at the expense of everybody's API server and nodes. During a pause its pod stays, and says why.
+Why it exists: a worker that crashes at once, for want of memory or of a module, would be made again each second, at
+the expense of everybody's API server and nodes. During a pause its pod stays, and says why.
 
 What it must not do: import a client, or read a clock.
 """
