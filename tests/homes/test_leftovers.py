@@ -16,7 +16,7 @@ import pytest
 
 import shoal
 from shoal.client.clusters import open_home, open_project
-from shoal.machine import paths
+from shoal.machine import cgroups, paths
 from shoal.machine.processes import identity, is_alive
 from shoal.model.cluster import Reason, State
 
@@ -69,7 +69,10 @@ def test_a_daemon_with_a_cleared_environment_ends_with_its_cluster(project: Path
 def test_nothing_is_there_5_s_after_a_kill_with_nobody_calling(
     project: Path, eventually: Eventually, killed: str
 ) -> None:
-    """README: kill the head with -9, and none of its processes is left five seconds later, a daemon's included."""
+    """README: kill the head with -9, and none of its processes is left five seconds later, a daemon's included.
+
+    Where the guard is killed, a daemon with a cleared environment stays until the next look: its cgroup tells.
+    """
     handle = shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True)
     head = psutil.Process(handle.record.head["pid"])
     guard = head.parent()
@@ -84,8 +87,36 @@ def test_nothing_is_there_5_s_after_a_kill_with_nobody_calling(
         eventually(lambda: not [each for each in every if runs(each.pid)], 5, "all of it gone")
     assert (handle.record.state, handle.record.reason) == (State.FAILED, Reason.HEAD_CRASHED)
     handle.close()
-    if killed == "guard":
+    if killed == "guard" and cgroups.of(left) is None:  # this machine lets its user make none
         os.kill(left, signal.SIGKILL)
+    open_home(open_project(project)).clusters()
+    eventually(lambda: not runs(left), 20, "the next look ends it")
+
+
+@linux
+def test_a_cluster_has_a_cgroup_of_its_own_and_its_user_is_outside(
+    project: Path, eventually: Eventually
+) -> None:
+    """Where one can be made: of a cluster that a task started, too. What is empty is removed at the next start."""
+
+    def start_another(project: str) -> str:
+        import shoal
+
+        return str(shoal.up("small", engine="dask", workers=1, project=project, quiet=True, detach=True).id)
+
+    home = open_home(open_project(project))
+    with shoal.dask("small", workers=1, project=project, quiet=True) as outer:
+        if (its := cgroups.of(outer.record.head["pid"])) is None:
+            assert not cgroups.join(cgroups.member("probe", "probe")), "one can be made here"
+            return
+        assert its == cgroups.member(outer.id, home.ledger.url)
+        assert outer.client.submit(lambda: cgroups.of(os.getpid()), pure=False).result() == its
+        assert cgroups.of(os.getpid()) != its
+        inner = outer.client.submit(start_another, str(project), pure=False).result()
+        assert cgroups.of(home.get(inner).head["pid"]) == cgroups.member(inner, home.ledger.url)
+    assert home.get(inner).state is State.READY
+    home.stop(inner, Reason.STOPPED_BY_USER, "the test is over")
+    eventually(lambda: home.get(inner).state.ended, 20, "it ended")
 
 
 @linux

@@ -91,8 +91,12 @@ def live(engine: str, desk: Desk) -> None:
     """From its admission to its end; does not return."""
     import shutil
 
+    from shoal.machine import cgroups
     from shoal.machine.guard import stand_guard
+    from shoal.machine.processes import LEDGER
 
+    if ledger := os.environ.get(LEDGER):  # at home local; in a pod there is nothing else
+        cgroups.join(cgroups.member(desk.id, ledger))
     guard = stand_guard()
     _forgive()
     private = _keep_temporary_files_private(desk.folder)

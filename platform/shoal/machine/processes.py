@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from shoal.machine import cgroups
+
 MARK = "SHOAL_CLUSTER"  # every process of a cluster carries its id in this variable
 LEDGER = "SHOAL_LEDGER"  # and the URL of the ledger that knows it in this one
 AHEAD = "SHOAL_AHEAD"  # a head that was started before its decision: the pid of who decides
@@ -163,7 +165,7 @@ def is_ahead(pid: int) -> bool:
 
 
 def marked(cluster_id: str, guard: int | None = None) -> list[int]:
-    """Pids of all live processes whose environment carries this cluster's mark, but this one.
+    """Pids of all live processes that carry this cluster's mark, but this one.
 
     ``guard``: the cluster's guard, which is left out; with it also what descends from it without a mark.
     """
@@ -197,15 +199,19 @@ def all_marked(ledger: str | None = None) -> dict[int, str]:
     """Pid -> cluster id of all live processes that carry a cluster's mark, but this one.
 
     ``ledger``: only those of the clusters that this ledger (its URL) knows. Reads the environment each process
-    was started with, so children of user code are found as well. Processes of other users cannot be read and
-    are not looked at.
+    was started with, so children of user code are found as well; one that cleared it, by its cgroup. Processes of other
+    users cannot be read and are not looked at.
     """
-    found = {}
+    found: dict[int, str] = {}
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            cluster = environment.get(MARK)
-            if not cluster or (ledger is not None and environment.get(LEDGER) != ledger):
+            if cluster := environment.get(MARK):
+                known_by = ledger is None or environment.get(LEDGER) == ledger
+            elif (its := cgroups.of(process.pid)) is not None:
+                cluster = its.cluster
+                known_by = ledger is None or its == cgroups.member(cluster, ledger)
+            if not cluster or not known_by:
                 continue
             if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = cluster
