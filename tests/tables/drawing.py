@@ -116,7 +116,13 @@ KINDS: dict[str, Kind] = {
         (dt.datetime(2026, 1, 1, 6, tzinfo=UTC),),
         ("z", "day(z)", "year(z)"),
     ),
-    "y": Kind(pa.large_binary(), "binary", (b"", b"\x00", b"\xff" * 17, b"ab")),
+    "y": Kind(
+        pa.large_binary(),
+        "binary",
+        (b"", b"\x00", b"\x7f", b"\x80", b"ab", b"a" * 16, b"a" * 16 + b"\x00", b"\xff" * 16, b"\xff" * 17),
+        (b"a", b"a" * 17, b"\xff", b"\x00\x00"),
+        ("y", "bucket(2, y)"),
+    ),
     "st": Kind(
         pa.struct([("a", pa.int32()), ("d", pa.float64())]),
         "struct<a:int,d:double>",
@@ -124,7 +130,7 @@ KINDS: dict[str, Kind] = {
     ),
 }
 FIELDS: dict[str, Kind] = {"st.a": KINDS["i"], "st.d": KINDS["d"]}
-COMPARED = [*(k for k in KINDS if k not in ("y", "st")), *FIELDS]
+COMPARED = [*(k for k in KINDS if k != "st"), *FIELDS]
 """What filters compare: columns, and fields of the struct."""
 METRICS = ("truncate(16)", "truncate(2)", "full", "counts", "none")
 
@@ -195,14 +201,16 @@ class Tree:
 
 
 def draw_filter(dice: random.Random, columns: Sequence[str], *, frame: bool = False, depth: int = 3) -> Any:
-    """``frame``: for an expression on a frame, which has no fields of structs, no ``like`` and no ``is nan``."""
+    """``frame``: for an expression on a frame, which has no fields of structs, no ``like`` and no ``is nan``; bytes are
+    objects there, which nothing but nulls is asked of.
+    """
     if depth and dice.random() < 0.5:
         op = dice.choice(("and", "or", "not"))
         parts = tuple(
             draw_filter(dice, columns, frame=frame, depth=depth - 1) for _ in range(1 if op == "not" else 2)
         )
         return Tree(op, parts)
-    names = [c for c in COMPARED if c.split(".")[0] in columns and not (frame and "." in c)]
+    names = [c for c in COMPARED if c.split(".")[0] in columns and not (frame and ("." in c or c == "y"))]
     if not names or dice.random() < 0.1:
         whole = [
             c for c in (*columns, *FIELDS) if c.split(".")[0] in columns and not (frame and c[:2] == "st")
@@ -232,7 +240,9 @@ def can_be_text(tree: Any) -> bool:
         return all(can_be_text(p) for p in tree.parts)
     values = tree.value if isinstance(tree.value, tuple) else (tree.value,)
     return all(
-        not isinstance(v, float) or (math.isfinite(v) and (v == 0 or 1e-5 < abs(v) < 1e9)) for v in values
+        (not isinstance(v, float) or (math.isfinite(v) and (v == 0 or 1e-5 < abs(v) < 1e9)))
+        and not isinstance(v, bytes)  # for which text has no spelling
+        for v in values
     )
 
 
