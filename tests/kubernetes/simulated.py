@@ -142,7 +142,7 @@ def simulated(
     namespace, system = f"alice-{mark}", f"system-{mark}"
     apply(admin, [*cluster_wide(system), *of_user("alice", namespace, [person("alice")], system, via=via)])
     file = project / "shoal.yaml"
-    block = f"home: kubernetes\n    kubernetes: {{namespace: {namespace}, system: {system}, via: {via}}}"
+    block = f"home: kubernetes\n    kubernetes: {{via: {via}, namespace: {namespace}, system: {system}}}"
     file.write_text(file.read_text().replace("home: local", block, 1))
     monkeypatch.setenv("KUBECONFIG", str(kube_fleet.kubeconfig))
     place = Simulated(admin, project, namespace, system)
