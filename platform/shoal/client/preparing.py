@@ -102,11 +102,11 @@ def describe(plan: Plan, *, detach: bool = False) -> str:
         many = f"{group.count} {group.name}" if len(plan.groups) > 1 else count(group.count, "worker")
         gpus = f", {count(group.gpus, 'GPU')}" if group.gpus and len(plan.groups) > 1 else ""
         each.append(f"{many}{bounds} of {count(group.size.cores, 'core')}, {group.size.memory}{gpus}")
-    what, size = f"{plan.template} on {plan.engine}, target {plan.target}", f"{' + '.join(each)}; {price}"
+    what, asked = f"{plan.template} on {plan.engine}, target {plan.target}", f"{' + '.join(each)}; {price}"
     really = [plan.reasons[key] for key in ("numbers", "here") if key in plan.reasons]
     # What will be there comes first; what counts in quota second.
     first = (
-        [what, *really, f"requested size, which counts in quota: {size}"] if really else [f"{what}: {size}"]
+        [what, *really, f"requested size, which counts in quota: {asked}"] if really else [f"{what}: {asked}"]
     )
     when = ends(plan.timeouts, detach=detach)
     return "\n  ".join([*first, *lowered(plan), f"{when}; reasons: shoal plan {plan.template}"])

@@ -7,12 +7,15 @@ What it must not do: change anything, or read more than the snapshot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shoal.governor.actions import Scope
-from shoal.governor.ports import Snapshot
+from shoal.governor.ports import AccountKey, Snapshot
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.project.policy import Policy
 from shoal.quota.account import Account
 from shoal.quota.admission import Capacity, Claim, Decision, Verdict, decide, with_workers
+from shoal.quota.budgets import Spending
 from shoal.quota.queueing import Books, TurnResult, Waiting, admit, explain
 
 
@@ -53,11 +56,16 @@ def grown(snapshot: Snapshot, policy: Policy, cluster: Cluster, workers: int, gr
     return decide(claim, limits, user, team, _capacity(snapshot), _names(snapshot), purses=purses)
 
 
-def _books(snapshot: Snapshot) -> Books:
+def books_of(accounts: Mapping[AccountKey, tuple[Account, int]], spending: Spending | None) -> Books:
+    """What admission looks at, of accounts with their versions."""
     by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
-    for (scope, name), (account, _) in snapshot.accounts.items():
+    for (scope, name), (account, _) in accounts.items():
         by_scope[scope][name] = account
-    return Books(by_scope[Scope.USER], by_scope[Scope.TEAM], snapshot.spending)
+    return Books(by_scope[Scope.USER], by_scope[Scope.TEAM], spending)
+
+
+def _books(snapshot: Snapshot) -> Books:
+    return books_of(snapshot.accounts, snapshot.spending)
 
 
 def _capacity(snapshot: Snapshot) -> Capacity | None:

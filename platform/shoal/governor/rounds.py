@@ -33,6 +33,7 @@ from shoal.governor.actions import (
     StartScript,
     StopHead,
 )
+from shoal.governor.answers import books_of
 from shoal.governor.cautious import lowered
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.periods import Periods
@@ -206,10 +207,7 @@ class _Round:
         return None if machine is None else Capacity(machine, self._account((Scope.PLACE, ""))[0])
 
     def _books(self) -> Books:
-        by_scope: dict[Scope, dict[str, Account]] = {scope: {} for scope in Scope}
-        for (scope, name), (account, _) in self._accounts.items():
-            by_scope[scope][name] = account
-        return Books(by_scope[Scope.USER], by_scope[Scope.TEAM], self._snapshot.spending)
+        return books_of(self._accounts, self._snapshot.spending)
 
     def _account(self, key: AccountKey) -> tuple[Account, int]:
         return self._accounts.get(key, (Account(), 0))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from functools import cache
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -53,7 +52,6 @@ def folder_of(mounts: str, cgroup: str) -> Path | None:
     return None
 
 
-@cache
 def _folder() -> Path | None:
     try:
         return folder_of(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())

@@ -8,13 +8,15 @@ What it must not do: decide whether it may (the home does).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from shoal.cli import options as o
-from shoal.units import Seconds
+
+if TYPE_CHECKING:
+    from shoal.units import Seconds
 
 EXAMPLES = """\b
 Examples:
@@ -70,9 +72,9 @@ def extend(
         return
     before, times = found.plan.timeouts.max, cluster.plan.timeouts
     alone = "" if times.no_client >= times.max else f" or {times.no_client} without a client"
-    longest = f"the maximum lifetime is now {times.max}{_compared(before, times.max)}"
+    now = f"the maximum lifetime is now {times.max}{_compared(before, times.max)}"
     out().print(
-        f"{cluster.name}: {longest}; it still ends after {times.idle} idle{alone}",
+        f"{cluster.name}: {now}; it still ends after {times.idle} idle{alone}",
         markup=False,
         soft_wrap=True,
     )

@@ -40,12 +40,13 @@ def crashes(
     plan: Plan, pods: Collection[Json], before: Mapping[str, Crashes], now: float
 ) -> dict[str, Crashes]:
     """By group, what has crashed now or ``before``. ``now``: of any clock that only grows."""
+    crashed = [pod for pod in pods if _crashed(pod)]
+    if not crashed and not before:
+        return {}
     found: dict[str, Crashes] = {}
     for group in plan.groups:
         known = before.get(group.name, Crashes())
-        uids = frozenset(
-            pod["metadata"]["uid"] for pod in pods if _crashed(pod) and group_of(pod, plan) == group.name
-        )
+        uids = frozenset(pod["metadata"]["uid"] for pod in crashed if group_of(pod, plan) == group.name)
         if new := uids - known.uids:
             again = now - known.at < known.pause(group.count) + _WELL
             found[group.name] = Crashes(uids, len(new) + (known.times if again else 0), now)

@@ -26,7 +26,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User, UserExec
 
 from shoal.homes.kubernetes.errors import RightsError
-from shoal.homes.kubernetes.kubeconfig import name_of, server_of, wants_server
+from shoal.homes.kubernetes.kubeconfig import name_of, told_to_program
 
 _HELD = 25  # connections, more than a client keeps, that may still show a certificate which has expired
 
@@ -60,7 +60,7 @@ def program_of(config: SingleConfig, context: ssl.SSLContext) -> CredentialProgr
     said = None if config.user is None else config.user.exec
     if said is None:
         return None
-    return CredentialProgram(said, context, server_of(config) if wants_server(said) else None)
+    return CredentialProgram(said, context, told_to_program(config))
 
 
 class Credential(NamedTuple):

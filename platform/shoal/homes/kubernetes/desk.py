@@ -100,7 +100,8 @@ class KubernetesDesk:
         return self.cluster
 
     def _look_before(self) -> None:
-        self.look()
+        if not self._take(self._api.get(self._path)):
+            raise NotFoundError(f"the record of {self._name} is another cluster's: its own was deleted")
         found = self._api.get(REPORT.path(self._namespace, self._name))
         self._report = read(HeadReport, found.get("said", {}))
 
@@ -136,8 +137,6 @@ class KubernetesDesk:
 
     def look(self) -> Cluster:
         self._take(self._api.get(self._path))
-        if not hasattr(self, "cluster"):
-            raise NotFoundError(f"the record of {self._name} is another cluster's: its own was deleted")
         return self.cluster
 
     def resize(self, workers: int, group: str = "") -> None:
@@ -216,10 +215,11 @@ class KubernetesDesk:
                 _log.debug("read again: %s", error)
                 time.sleep(1.0)
 
-    def _take(self, found: dict[str, Any]) -> None:
+    def _take(self, found: dict[str, Any]) -> bool:
+        """Whether it is its own."""
         if found["metadata"]["uid"] != self.id:
             self._gone()
-            return
+            return False
         spec, status = spec_of(found), status_of(found)
         if status is None or status.plan is None:
             raise InfrastructureError(f"the record of {self._name} says nothing yet")
@@ -235,6 +235,7 @@ class KubernetesDesk:
             self.cluster = cluster
             longest = float(cluster.plan.timeouts.max)
             self._wishes = Wishes(within, stop, message, longest, groups)
+        return True
 
     def _gone(self) -> None:
         with self._news:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -80,12 +80,14 @@ class DriftWatch:
         self._last: dict[str, tuple[str, ...]] = {}
         self.found: dict[str, tuple[str, ...]] = {}
 
-    def look(self, projects: Iterable[Json]) -> None:
-        """Look, if it is time to."""
-        if time.monotonic() < self._next or not self._running.acquire(blocking=False):
+    def look(self, projects: Callable[[], Iterable[Json]]) -> None:
+        """Look, if it is time to. ``projects`` is called only then."""
+        if time.monotonic() < self._next:
+            return
+        there = [each for each in projects() if OF_SYSTEM in each["metadata"].get("labels", {})]
+        if not self._running.acquire(blocking=False):
             return
         self._next = time.monotonic() + _EVERY
-        there = [each for each in projects if OF_SYSTEM in each["metadata"].get("labels", {})]
         threading.Thread(target=self._look, args=(there,), name="drift", daemon=True).start()
 
     def _look(self, projects: list[Json]) -> None:

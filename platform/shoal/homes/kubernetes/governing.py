@@ -107,12 +107,12 @@ class GovernorProgram:
                 self._governor = Governor(home, policy, KUBERNETES, self._at, each=self._each)
             self._governor.policy = in_force.policy
             acted, news = self._governor.round(), self._store.tidy()
-            self._isolation.look(self._watched.clusters.items().values())
-            self._drift.look(self._watched.projects.items().values())
             done += acted + news
             # What was done and shows nowhere yet, such as that a head was told to end, would only be done again.
             if not news and not (acted and self._watched.event.is_set()):
                 break
+        self._isolation.look(lambda: self._watched.clusters.items().values())
+        self._drift.look(lambda: self._watched.projects.items().values())
         self._look = time.thread_time() - began
         return done
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
@@ -74,12 +74,14 @@ class IsolationWatch:
         self._next, self._running = 0.0, threading.Lock()
         self.said = ""  # the outcome and when, as the governor's Lease has it
 
-    def look(self, clusters: Iterable[Json]) -> None:
-        """Try it, if it is time to: at heads of clusters that are Ready."""
-        if not self._in_pod or time.monotonic() < self._next or not self._running.acquire(blocking=False):
+    def look(self, clusters: Callable[[], Iterable[Json]]) -> None:
+        """Try it, if it is time to: at heads of clusters that are Ready. ``clusters`` is called only then."""
+        if not self._in_pod or time.monotonic() < self._next:
             return
-        found = (each for each in clusters if (its := status_of(each)) and its.state is State.READY)
+        found = (each for each in clusters() if (its := status_of(each)) and its.state is State.READY)
         ready = list(islice(found, _TRIED))
+        if not self._running.acquire(blocking=False):
+            return
         self._next = time.monotonic() + (_SOON if ready else _IDLE)
         threading.Thread(target=self._try, args=(ready,), name="isolation", daemon=True).start()
 

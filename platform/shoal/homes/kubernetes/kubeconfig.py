@@ -65,13 +65,11 @@ def name_of(config: SingleConfig) -> str | None:
     return (config.cluster.expected or None) if isinstance(config.cluster, ApiServer) else None
 
 
-def wants_server(program: UserExec) -> bool:
-    """Whether a program that gives credentials is told for which server."""
-    return isinstance(program, Login) and program.wants_server
-
-
-def server_of(config: SingleConfig) -> dict[str, object]:
-    """What such a program is told of it, in the words of ``client.authentication.k8s.io``."""
+def told_to_program(config: SingleConfig) -> dict[str, object] | None:
+    """What its program is told of the server, in the words of ``client.authentication.k8s.io``; None: nothing."""
+    program = config.user.exec if config.user is not None else None
+    if not isinstance(program, Login) or not program.wants_server:
+        return None
     told: dict[str, object] = msgspec.to_builtins(config.cluster)
     if (file := told.pop("certificate-authority", None)) is not None:
         told.setdefault("certificate-authority-data", base64.b64encode(Path(str(file)).read_bytes()).decode())

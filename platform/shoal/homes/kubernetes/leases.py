@@ -29,8 +29,9 @@ def renew(api: Api, metadata: Object, spec: dict[str, Any]) -> None:
     )
     renewed, path = spec | {"renewTime": now}, LEASE.path(metadata["namespace"])
     try:
-        notes = {name: its for name, its in metadata.items() if name == "annotations"}
-        api.patch(f"{path}/{metadata['name']}", {"spec": renewed} | ({"metadata": notes} if notes else {}))
+        notes = metadata.get("annotations")
+        noted = {"metadata": {"annotations": notes}} if notes else {}
+        api.patch(f"{path}/{metadata['name']}", {"spec": renewed} | noted)
     except NotFoundError:
         lease = {"apiVersion": LEASE.group_version, "kind": LEASE.name, "metadata": metadata, "spec": renewed}
         with suppress(StaleRecordError):  # somebody made it meanwhile

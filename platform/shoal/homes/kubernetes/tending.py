@@ -75,8 +75,9 @@ def tend(
     plan = cluster.plan
     workers = {slot: pod for pod in pods if role(pod) == WORKER and (slot := slot_of(pod)) is not None}
     alive = {slot: pod for slot, pod in workers.items() if not over(pod)}
-    waiting = [pod for pod in workers.values() if over(pod) and pod["metadata"]["uid"] in paused]
-    end = [pod for pod in workers.values() if over(pod) and not going(pod) and pod not in waiting]
+    dead = [pod for pod in workers.values() if over(pod)]
+    waiting = [pod for pod in dead if pod["metadata"]["uid"] in paused]
+    end = [pod for pod in dead if not going(pod) and pod["metadata"]["uid"] not in paused]
     more = surplus(plan, pods)
     if report is not None:
         end += _retired(plan, list(alive.values()), report, more)

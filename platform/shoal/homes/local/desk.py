@@ -161,7 +161,7 @@ class LocalDesk:
                 self._renewed = now
                 if now - self._audited >= LOCAL.audit:
                     self._audited = now
-                    wishes = self._audit()
+                    wishes = self._audit(wishes)
             else:
                 with self._ledger.read() as tx:
                     wishes = tx.wishes(self.id)
@@ -269,11 +269,16 @@ class LocalDesk:
         self._keep(cluster)
         return wishes
 
-    def _audit(self) -> Wishes:
-        """Nobody else may be looking: a cluster whose budget is used up ends all the same."""
+    def _audit(self, wishes: Wishes) -> Wishes:
+        """Nobody else may be looking: a cluster whose budget is used up ends all the same.
+
+        ``wishes``: as they are; nothing is written where no budget ends anything.
+        """
         governing = self._governing()
+        if governing is None or not governing.project.policy.stops:
+            return wishes
         with self._ledger.write() as tx:
-            if governing is not None and not (cluster := tx.get(self.id)).state.ended:
+            if not (cluster := tx.get(self.id)).state.ended:
                 governing.hold_to_budget(tx, cluster)
             return tx.wishes(self.id)
 
