@@ -99,7 +99,7 @@ kube-images: venv ## Build the project's images for tests and load them into wha
 
 .PHONY: kube kube-status kube-down kube-build kube-images
 
-soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage soak-fleet soak-operator others soak-quick-start ## Everything that is killed, at full length (hours)
+soak: soak-tables soak-filters soak-steps soak-queue soak-clusters soak-kills soak-usage soak-fleet soak-operator soak-more others soak-quick-start ## Everything that is killed, at full length (hours)
 
 SOAK := $(BIN)/python tests/surface/write_soak.py
 
@@ -162,10 +162,13 @@ soak-fleet: venv ## Govern 1,000 clusters of 10 workers on simulated nodes (SOAK
 soak-operator: venv ## What every home owes, all of it, where dask-kubernetes' operator makes the pods
 	SHOAL_SOAK_OPERATOR=1 $(SOAK) operator -o timeout=7200 tests/kubernetes/test_home_behaviour_by_the_operator.py
 
+soak-more: venv ## Whatever carries the mark soak: more tools, engines, moments and signals than `make test` takes
+	$(SOAK) more -m soak -o timeout=7200 tests
+
 others: venv ## Run Dask's own tests and Spark's doctests on clusters of ours; writes docs/soak.md
 	$(SOAK) others -o timeout=7200 tests/others/dasks_own.py tests/others/spark_doctests.py
 
-.PHONY: soak-usage soak-fleet soak-operator others
+.PHONY: soak-usage soak-fleet soak-operator soak-more others
 
 soak-quick-start: venv ## Time the quick start from an empty home and an empty folder
 	SHOAL_SOAK_QUICK_START=1 $(SOAK) quick-start tests/docs/test_examples.py -k empty_home

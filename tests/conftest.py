@@ -71,8 +71,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what the machine cannot run, with the reason; under CI that is a failure instead."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what the machine cannot run, with the reason; under CI that is a failure instead.
+
+    What has the mark ``soak`` runs by ``-m soak`` alone, as `make soak` does, or by its own name.
+    """
+    if "soak" not in config.option.markexpr and not any("::" in each for each in config.args):
+        marked = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
     missing = (
         None
         if shutil.which("java") or os.environ.get("JAVA_HOME")

@@ -69,7 +69,11 @@ def assert_it_says_that_the_disk_is_full(answer: Any) -> None:
     assert "No space left on device" in answer.stderr or "disk is full" in answer.stderr, answer.stderr
 
 
-@pytest.mark.parametrize("room", [0, 4096, 65536], ids=lambda room: str(Bytes(room)))
+@pytest.mark.parametrize(
+    "room",
+    [pytest.param(0, marks=pytest.mark.soak), 4096, pytest.param(65536, marks=pytest.mark.soak)],
+    ids=lambda room: str(Bytes(room)),
+)
 def test_a_full_disk_is_told_and_leaves_nothing(disk: Disk, room: int, eventually: Eventually) -> None:
     """From no room at all to too little for the ledger."""
     disk.fill(but=room)

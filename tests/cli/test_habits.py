@@ -32,7 +32,7 @@ def test_one_bad_file_takes_nothing_away_from_what_runs(small: Any) -> None:
     assert "Ledger(" not in doctor.out
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.soak)])
 def test_a_terminal_that_knows_less_than_unicode_is_served(shoal: Any, encoding: str) -> None:
     for command in (["quota"], ["plan", "small", "--workers", "2"], ["ls", "--all"], ["--help"]):
         answer = shoal(*command, PYTHONIOENCODING=encoding)

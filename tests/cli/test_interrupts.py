@@ -125,7 +125,14 @@ def test_every_point_has_a_case() -> None:
     assert set(CASES) == set(CrashPoint)
 
 
-@pytest.mark.parametrize("point", CASES, ids=str)
+IN_CI = (P.CLIENT_AFTER_LAUNCH, P.HEAD_STARTING, P.CLIENT_READY, P.HEAD_SERVING, P.HEAD_STOPPING)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=() if point in IN_CI else pytest.mark.soak) for point in CASES],
+    ids=str,
+)
 def test_ctrl_c_in_every_phase_leaves_nothing(point: CrashPoint, small: Any, eventually: Eventually) -> None:
     small.write("endless.py", ENDLESS)
     small.write("brief.py", "")

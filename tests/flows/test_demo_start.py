@@ -30,7 +30,7 @@ def test_a_server_that_does_not_answer_is_named_with_the_way_on(
     assert not (tmp_path / ".local/share/shoal/catalog.db").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_its_own_api_ends_with_it_however_it_ends(
     number: signal.Signals,
     clean_environment: Callable[..., dict[str, str]],

@@ -61,7 +61,9 @@ def _dockerd(folder: Path) -> subprocess.Popen[bytes]:
     return daemon
 
 
-@pytest.fixture(params=images.TOOLS)
+@pytest.fixture(
+    params=[pytest.param(tool, marks=() if tool == "buildah" else pytest.mark.soak) for tool in images.TOOLS]
+)
 def tool(request: pytest.FixtureRequest, storage: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = str(request.param)
     wanted = {"docker": ("docker", "dockerd")}.get(name, (name,))

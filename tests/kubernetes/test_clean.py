@@ -128,6 +128,7 @@ def _dies(shape: str, name: str, kill: Callable[[int], None]) -> Trace:
     return during
 
 
+@pytest.mark.soak
 def test_the_death_of_who_asked_leaves_nothing(shape: str) -> None:
     name = f"clean-{shape}-death"
     before = _traces(name)
@@ -135,6 +136,7 @@ def test_the_death_of_who_asked_leaves_nothing(shape: str) -> None:
     waiting.until("nothing is left", lambda: _left(name, before, during), lambda left: not left, 20)
 
 
+@pytest.mark.soak
 def test_a_killed_keeper_takes_its_programs_along_and_the_next_sweep_the_rest(shape: str) -> None:
     name = f"clean-{shape}-killed"
     before = _traces(name)

@@ -28,7 +28,10 @@ print(json.dumps({{
 
 @pytest.mark.parametrize(
     ("image", "more"),
-    [("shoal-dask", ()), pytest.param("shoal-spark", ("pyspark",), marks=pytest.mark.spark)],
+    [
+        ("shoal-dask", ()),
+        pytest.param("shoal-spark", ("pyspark",), marks=[pytest.mark.spark, pytest.mark.soak]),
+    ],
 )
 def test_an_image_runs_without_root_and_with_our_versions(
     image: str, more: tuple[str, ...], node_namespace: Namespace, kube_image: Callable[[str], str]

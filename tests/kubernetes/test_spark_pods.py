@@ -10,7 +10,13 @@ from cluster import waiting
 from cluster.fixtures import TOOLS_IMAGE
 from cluster.namespaces import Namespace
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.spark,
+    pytest.mark.slow,
+    pytest.mark.soak,  # until clusters of Spark are pods: then they show it
+    pytest.mark.timeout(900),
+]
 _RBAC = "rbac.authorization.k8s.io"
 _WAREHOUSE = "/var/lib/shoal-test-warehouse"
 

@@ -39,6 +39,7 @@ PARTS = {  # the sections of the page, in their order
     "fleet": "Clusters of many users on simulated nodes. A watcher checks at every event that nobody is over a limit, "
     "the governor is killed, nothing is left; and what it takes of the machine, and the API server beside it.",
     "operator": "The behaviour suite of all homes, where dask-kubernetes' operator makes the pods, on simulated nodes.",
+    "more": "What `make test` shows for one tool, one engine, one moment or one signal, for the others.",
     "usage": "What a person's process does over an hour is drawn, step by step, on real clusters, one machine of ten "
     "on Spark. After each step the ledger, the processes, the handles and the command line have to agree.",
     "others": "Tests that Dask ships and examples that Spark ships, with a cluster of ours as the default one. What "

@@ -194,7 +194,9 @@ def test_a_read_that_fails_is_told_by_the_client(
         assert caught.value.values["bucket"] == "faulty"
 
 
-@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case == "throttled" else pytest.mark.soak) for case in FAILING]
+)
 def test_a_read_that_fails_is_told_from_inside_a_task(
     lake: CatalogSettings, name: str, proxy: Any, workers: Any, case: str
 ) -> None:

@@ -53,6 +53,20 @@ def test_fast_fails_where_a_test_starts_a_java(fast: ModuleType, tmp_path: Path,
     assert fast.run("-n", "0", "-p", "no:cacheprovider", tests=(str(guilty),)) == 0
 
 
+def test_what_has_the_mark_soak_waits_for_the_soak() -> None:
+    def collected(*words: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *words]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+        return {line for line in listed.splitlines() if "::" in line}
+
+    file = "tests/kubernetes/test_builders.py"
+    usual, more = collected(file), collected(file, "-m", "soak")
+    assert {len(usual), len(more)} == {1, 2}
+    assert not usual & more
+    name = min(more)
+    assert collected(name) == {name}, "as `make test` runs one that failed again"
+
+
 def test_what_other_versions_run_needs_no_client_of_kubernetes() -> None:
     """`make versions` takes minutes, and its environments lack that extra."""
     script = (

@@ -54,29 +54,71 @@ def _start(shape: str, nodes: int = 20) -> Cluster:
     return clusters.start(shape, owner=os.getpid(), nodes=nodes)
 
 
+SHARED = ("kube_node", "kube_fleet")
+_NOW = pytest.StashKey[dict[str, Cluster]]()  # those of SHARED that run
+_LAST = pytest.StashKey[dict[str, str]]()  # the last test that uses each
+
+
+def _shared(request: pytest.FixtureRequest, shape: str) -> Cluster:
+    """A cluster that many tests use. It ends with the last of them: the others of this lane go on for long."""
+    cluster = _start(shape)
+    request.config.stash.setdefault(_NOW, {})[str(request.fixturename)] = cluster
+    return cluster
+
+
+def _end(config: pytest.Config, fixture: str) -> None:
+    if cluster := config.stash.get(_NOW, {}).pop(fixture, None):
+        clusters.stop(cluster.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that need a kubelet come after those that need none, so that one of the two is there at a time."""
+    kubelets = {item.path for item in items if "kube_node" in getattr(item, "fixturenames", ())}
+    at = [index for index, item in enumerate(items) if item.get_closest_marker("kubernetes")]
+    ordered = sorted((items[index] for index in at), key=lambda item: item.path in kubelets)
+    for index, item in zip(at, ordered, strict=True):
+        items[index] = item
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_LAST] = {
+        name: item.nodeid
+        for item in session.items
+        for name in SHARED
+        if name in getattr(item, "fixturenames", ())
+    }
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    for name, last in item.config.stash.get(_LAST, {}).items():
+        if last == item.nodeid:
+            _end(item.config, name)
+
+
 @pytest.fixture(scope="session")
-def kube_node() -> Iterator[Cluster]:
+def kube_node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with one real kubelet; the one of SHOAL_TEST_KUBECONFIG where that is set."""
     existing = os.environ.get("SHOAL_TEST_KUBECONFIG")
     if existing:
         yield existing_cluster(Path(existing))
         return
-    cluster = _start("node")
+    cluster = _shared(request, "node")
     clusters.load(cluster, tools_archive())
     yield cluster
-    clusters.stop(cluster.name)
+    _end(request.config, "kube_node")
 
 
 @pytest.fixture(scope="session")
-def kube_fleet() -> Iterator[Cluster]:
+def kube_fleet(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster of 20 simulated nodes, 1,000 pods each; the one of SHOAL_TEST_FLEET_KUBECONFIG where that is set."""
     existing = os.environ.get("SHOAL_TEST_FLEET_KUBECONFIG")
     if existing:
         yield existing_cluster(Path(existing))
         return
-    cluster = _start("fleet")
-    yield cluster
-    clusters.stop(cluster.name)
+    yield _shared(request, "fleet")
+    _end(request.config, "kube_fleet")
 
 
 @pytest.fixture

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from shoal.model.report import Usage
 
 _log = logging.getLogger("shoal.homes")
-RENEW, LEASE = LOCAL.renew, LOCAL.lease
 _NEEDED = ("ledger", "rebuild", "schema", "tidy", "endpoints", "steps")
 
 _Told = TypeVar("_Told")
@@ -87,7 +86,7 @@ class LocalDesk:
 
     @property
     def _lease(self) -> float | None:
-        return None if self._ledger.one_host else LEASE
+        return None if self._ledger.one_host else LOCAL.lease
 
     def wait(self) -> bool:
         from shoal.homes.local.waiting import wait_for_admission
@@ -156,7 +155,7 @@ class LocalDesk:
         importlib.import_module("shoal.homes.local.decisions")
         now = time.monotonic()
         try:
-            if now - self._renewed >= RENEW or workers != self.cluster.workers:
+            if now - self._renewed >= LOCAL.renew or workers != self.cluster.workers:
                 wishes = self._renew(workers, usage)
                 self._renewed = now
                 if now - self._audited >= LOCAL.audit:

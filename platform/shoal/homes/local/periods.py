@@ -41,6 +41,11 @@ class LocalPeriods(Periods):
     dying: Seconds
     leaving: Seconds
     quiet: Seconds
+    look: Seconds
+    duty: Seconds
+    settled: Seconds
+    settling: Seconds
+    deleted: Seconds
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +55,8 @@ class LocalPeriods(Periods):
         in_order(self, "tick", "dying", "leaving")
         in_order(self, "renew", "quiet")
         in_order(self, "renew", "audit")
+        in_order(self, "look", "duty", "settled", "settling")
+        in_order(self, "look", "deleted")
 
 
 LOCAL = LocalPeriods(
@@ -73,4 +80,9 @@ LOCAL = LocalPeriods(
     dying=Seconds(5),
     leaving=Seconds(15),
     quiet=Seconds(60),
+    look=Seconds(0.2),
+    duty=Seconds(1),
+    settled=Seconds(15),
+    settling=Seconds(60),
+    deleted=Seconds(60),
 )

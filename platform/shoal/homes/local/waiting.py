@@ -25,11 +25,6 @@ from shoal.homes.local.sqlite_store import sqlite_file
 from shoal.machine.processes import is_alive
 
 _log = logging.getLogger("shoal.homes")
-_LOOK = 0.2  # s between looks at its own record
-_DUTY = 1.0  # s between looks at whether something died
-_ROUND = 15.0  # s after which the first waiter has the ledger settled in any case
-_SETTLE_LIMIT = 60.0  # s that this may take
-_DELETED = 60.0  # s without the ledger's file, after which whoever deleted it meant it
 _MINE = "SELECT state, ended_at, clients FROM shoal_clusters WHERE id = :id"
 _LIVE = "SELECT id, state, head, project FROM shoal_clusters WHERE ended_at IS NULL ORDER BY created"
 _WAITING = "Queued"  # State.QUEUED, without importing what has it
@@ -41,13 +36,13 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
         return _wait_at_server(cluster_id, url)
     store, duty = sqlite_file(Path(url.removeprefix("sqlite:///"))), _Duty(cluster_id)
     clients = _WaitingClients()
-    limit, there = float(os.environ.get("SHOAL_DELETED_AFTER") or _DELETED), time.monotonic()
+    limit, there = float(os.environ.get("SHOAL_DELETED_AFTER") or LOCAL.deleted), time.monotonic()
     while True:
         if store.inode() is None:  # opening it would make an empty one
             if time.monotonic() - there > limit:
                 _log.error("the ledger %s was deleted, and its request with it", url)
                 return False
-            time.sleep(_LOOK)
+            time.sleep(LOCAL.look)
             continue
         there = time.monotonic()
         try:
@@ -64,7 +59,7 @@ def wait_for_admission(cluster_id: str, url: str) -> bool:
                     _tell_alone(cluster_id, url, clients)
         except sqlite3.OperationalError as error:
             _log.warning("the ledger did not answer: %s", error)
-        time.sleep(_LOOK)
+        time.sleep(LOCAL.look)
 
 
 class _Duty:
@@ -76,7 +71,7 @@ class _Duty:
         self._looked = self._settled = time.monotonic()
 
     def is_due(self) -> bool:
-        return time.monotonic() - self._looked >= _DUTY
+        return time.monotonic() - self._looked >= LOCAL.duty
 
     def look(self, rows: Sequence[tuple[str, str, str, str]]) -> None:
         """At all live clusters: id, state, head and project, oldest first."""
@@ -89,7 +84,7 @@ class _Duty:
                 return  # somebody ahead does it
         holding = {row[0] for row in rows if row[1] != _WAITING}
         died = any(is_alive(json.loads(row[2])) is False for row in rows if row[0] in holding)
-        if died or self._holding - holding or now - self._settled > _ROUND:
+        if died or self._holding - holding or now - self._settled > LOCAL.settled:
             self._settled = now
             _settle()
         self._holding = holding
@@ -139,7 +134,7 @@ def _tell_alone(cluster_id: str, url: str, clients: _WaitingClients) -> None:
 def _settle() -> None:
     command = [sys.executable, "-m", "shoal.homes.local.settle"]
     try:
-        subprocess.run(command, timeout=_SETTLE_LIMIT, check=False, stdin=subprocess.DEVNULL)
+        subprocess.run(command, timeout=LOCAL.settling, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("the ledger could not be brought up to date, trying again later: %s", error)
 
@@ -166,9 +161,9 @@ def _wait_at_server(cluster_id: str, url: str) -> bool:
                     tx.update(cluster_id, renewed_at=tx.now)
             if clients.are_gone(waiting):
                 _tell_alone(cluster_id, url, clients)
-            if time.monotonic() - settled > _ROUND:
+            if time.monotonic() - settled > LOCAL.settled:
                 settled = time.monotonic()
                 _settle()
         except InfrastructureError as error:
             _log.warning("the ledger did not answer: %s", error)
-        time.sleep(_LOOK * 5)
+        time.sleep(LOCAL.look * 5)

@@ -361,6 +361,12 @@ def _leaves(fields: Any, above: tuple[str, ...]) -> Any:
 
 
 def _arrow_type(field: iceberg.NestedField) -> pa.DataType:
+    return _arrow_of(field.field_type)
+
+
+@functools.lru_cache(maxsize=1024)  # for each column of each filter of each file
+def _arrow_of(kind: iceberg.IcebergType) -> pa.DataType:
+    field = iceberg.NestedField(1, "x", kind, required=False)
     return schema_to_pyarrow(Schema(field), include_field_ids=False).field(0).type
 
 
