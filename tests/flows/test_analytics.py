@@ -24,6 +24,7 @@ STEPS = {
 }
 
 
+@pytest.mark.soak  # its page of the docs runs the flow, and test_etl.py kills one
 def test_killed_between_its_steps_and_run_again_it_gives_what_pandas_gives(
     api: Any, project: Path, eventually: Callable[..., Any], marked: Callable[[], dict[int, str]]
 ) -> None:

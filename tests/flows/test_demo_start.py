@@ -53,6 +53,7 @@ def test_its_own_api_ends_with_it_however_it_ends(
     eventually(lambda: not psutil.wait_procs(children, timeout=0)[1], 15, "all of its processes are gone")
 
 
+@pytest.mark.soak
 def test_ctrl_c_is_not_heard_by_its_own_api_so_the_run_can_end_in_order(
     clean_environment: Callable[..., dict[str, str]], eventually: Callable[..., Any], tmp_path: Path
 ) -> None:

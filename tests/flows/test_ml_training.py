@@ -48,7 +48,7 @@ def run_of(uri: str, experiment: str = "delays") -> list[Any]:
     return list(tracker._client.search_runs([tracker._id]))
 
 
-@pytest.mark.soak  # as test_etl.py and test_analytics.py do
+@pytest.mark.soak  # its page of the docs runs the flow, and test_etl.py kills one
 def test_killed_while_its_workers_are_at_work_the_next_run_gives_one_model_until_one_trains_again(
     api: Any, project: Path, eventually: Callable[..., Any], marked: Callable[[], dict[int, str]]
 ) -> None:

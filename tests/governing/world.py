@@ -32,7 +32,7 @@ class Died(BaseException):
 
 # CI draws the same steps each time; `make soak-steps` others, and a hundred thousand of them.
 SOAK = int(os.environ.get("SHOAL_SOAK_LIVES", "0"))
-LIVES = SOAK or 100
+LIVES = SOAK or 60
 
 
 def run(machine: type[Steps], examples: int, length: int = 50) -> None:

@@ -145,6 +145,63 @@ def test_what_cannot_be_read_says_where_and_what_to_do(older: Path) -> None:
         read(Plan, told)
 
 
+REASONS = {
+    "Requested",
+    "WaitingForQuota",
+    "WaitingForCapacity",
+    "OverLimit",
+    "Admitted",
+    "HeadStarting",
+    "WorkersStarting",
+    "Serving",
+    "WorkerRestarted",
+    "StoppedByUser",
+    "ClientGone",
+    "Idle",
+    "DeadlineReached",
+    "ImagePullFailed",
+    "PackagesFailed",
+    "StartFailed",
+    "HeadCrashed",
+    "HeadLost",
+}
+ELSEWHERE = {
+    Reason.GOVERNOR_AWAY,
+    Reason.PLACE_REFUSED,
+}  # of home kubernetes alone, whose records 0.1.0 never reads
+
+
+def test_every_reason_is_written_as_one_that_the_older_shoal_knows(older: Path) -> None:
+    """It stops at another; this one tells the true one, of the record, of its wish and in its history."""
+    for reason in set(Reason) - ELSEWHERE:
+        with Ledger().write() as tx:
+            [known] = [each for each in tx.all() if each.name == "nightly"]
+            live = replace(
+                known, id=reason.value, name=reason.value.lower(), state=State.READY, ended_at=None
+            )
+            tx.insert(replace(live, reason=Reason.SERVING))
+            assert tx.change(live, replace(live, state=State.STOPPING, reason=reason, message="so it is"))
+            told = schema.reason_columns(reason)["reason"]
+            tx.update(live.id, stop_reason=told, stop_message="so it is")
+        with Ledger().read() as tx:
+            assert tx.get(live.id).reason is reason
+            assert tx.wishes(live.id).stop is reason
+            assert [event.reason for event in tx.history(live.id)] == [Reason.SERVING, reason]
+    for column in ("reason, stop_reason FROM shoal_clusters", "reason FROM shoal_events"):
+        for row in rows(older, f"SELECT {column}"):
+            assert set(row) <= REASONS | {None}, row
+
+
+def test_a_reason_that_an_older_shoal_wrote_since_is_the_one_that_counts(older: Path) -> None:
+    with Ledger().write() as tx:
+        [known] = tx.all()
+        tx.insert(replace(known, id="spent", reason=Reason.BUDGET_SPENT))
+    with closing(sqlite3.connect(older)) as connection, connection:
+        connection.execute("UPDATE shoal_clusters SET reason = 'HeadLost' WHERE id = 'spent'")
+    with Ledger().read() as tx:
+        assert tx.get("spent").reason is Reason.HEAD_LOST
+
+
 def test_a_reason_of_a_newer_shoal_is_told_as_it_stands(older: Path) -> None:
     with closing(sqlite3.connect(older)) as connection, connection:
         connection.execute("UPDATE shoal_clusters SET reason = 'MachineLost'")

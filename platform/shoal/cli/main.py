@@ -8,15 +8,19 @@ What it must not do: import anything but what tells that.
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The console script."""
+    gc.disable()  # nothing that is imported is garbage, and a short command would look for it for long
     try:
         from shoal.cli.app import run
 
+        gc.freeze()
+        gc.enable()
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

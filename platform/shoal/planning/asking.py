@@ -12,8 +12,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from shoal.errors import ShoalError, UsageError, WorkloadError
 from shoal.model.workload import Engine, Workload
 from shoal.project.settings import parse_share
@@ -198,11 +196,20 @@ def _faults(asked: Workload) -> dict[str, ShoalError]:
             low, high = asked.workers
             fault("workers", f"the minimum {low} is above the maximum {high}", f"Write '{high}-{low}'.")
     for package in asked.packages:
-        try:
-            Requirement(package)
-        except InvalidRequirement:
+        if not _is_requirement(package):
             fault("packages", f"{package!r} is not a requirement", "Write each as 'xgboost>=2'.")
     return found
+
+
+def _is_requirement(text: str) -> bool:
+    # Here, since most requests name no packages and wait for what is imported.
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        return False
+    return True
 
 
 def _shown(workers: int | tuple[int, int]) -> str:

@@ -56,7 +56,11 @@ ADDED = {
     "wanted_groups": "JSON",
     "accrued": "JSON",
     "notice": "JSON",
+    "reason_added": "VARCHAR",
 }
+# What is written in the columns that Shoal 0.1.0 reads for a reason that it does not know; the true one stands beside
+# it. The message is the same.
+NEAREST = {Reason.BUDGET_SPENT: Reason.DEADLINE_REACHED}
 _FIRST_PLAN = frozenset(
     {"template", "engine", "target", "head", "groups", "timeouts", "image", "conf", "packages"}
     | {"price_per_hour", "reasons", "head_there", "mounts", "worker_price"}
@@ -102,7 +106,7 @@ def to_row(cluster: Cluster) -> dict[str, Any]:
         workload=plain(cluster.workload),
         **plan_columns(cluster.plan),
         state=cluster.state.value,
-        reason=cluster.reason.value,
+        **reason_columns(cluster.reason),
         notice=notice_column(cluster.notice),
     )
     return row
@@ -122,6 +126,18 @@ def plan_columns(plan: Plan) -> dict[str, Any]:
     }
 
 
+def reason_columns(reason: Reason) -> dict[str, Any]:
+    """A reason by column: as the first version knew it, and as it is where that is another."""
+    nearest = NEAREST.get(reason)
+    return {"reason": (nearest or reason).value, "reason_added": reason.value if nearest else None}
+
+
+def reason_of(told: str, added: str | None) -> Reason:
+    """The inverse; ``added`` is a cluster's own reason, void where an older Shoal wrote another since."""
+    true = Reason(added) if added else None
+    return true if true is not None and NEAREST.get(true) == told else Reason(told)
+
+
 def notice_column(notice: EndNotice) -> Any:
     """Nothing where its end is not near."""
     return plain(notice) if notice.at is not None else None
@@ -134,7 +150,7 @@ def from_row(row: Sequence[Any]) -> Cluster:
         workload=_workload(text(known["workload"])),
         plan=_plan(text(known["plan"]), text(known.pop("plan_added") or {})),
         state=State(known["state"]),
-        reason=Reason(known["reason"]),
+        reason=reason_of(known["reason"], known.pop("reason_added")),
         head=decoded(known["head"]),
         report=decoded(known["report"]),
         tags=decoded(known["tags"]),
@@ -171,7 +187,7 @@ def text(value: Any) -> str:
 
 # Scripts run where their user is: no record here has one.
 FIELDS = tuple(field.name for field in fields(Cluster) if field.name != "run")
-SELECTED = (*FIELDS, "plan_added")
+SELECTED = (*FIELDS, "plan_added", "reason_added")
 ENDED = ("id", "owner", "team", "plan", "plan_added", "admitted_at", "ended_at", "accrued")
 
 

@@ -16,7 +16,7 @@ from shoal.governor.actions import Action, Charge, Free, Move, Observation, Scop
 from shoal.governor.ends import End, Pulse
 from shoal.governor.lifecycle import moved, step
 from shoal.governor.ports import Sight
-from shoal.homes.local import periods
+from shoal.homes.local import periods, schema
 from shoal.homes.local.transaction import Transaction
 from shoal.model.cluster import Cluster, State
 from shoal.model.workload import Plan
@@ -97,7 +97,8 @@ def live_on(
                     after = moved(cluster, action, team, tx.now)
                     columns = dict(last or {}) if after.state.ended else {}
                     if after.state is State.STOPPING:  # where its head looks what it is to do
-                        columns = {"stop_reason": after.reason.value, "stop_message": after.message}
+                        told = schema.reason_columns(after.reason)["reason"]
+                        columns = {"stop_reason": told, "stop_message": after.message}
                     if stored and not tx.change(cluster, after, **columns):
                         return Stepped(tx.get(cluster.id), changed, ())
                     cluster, changed = after, True

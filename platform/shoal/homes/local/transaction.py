@@ -28,12 +28,16 @@ _OLDEST = " ORDER BY created"
 _PAST = "SELECT account FROM shoal_accounts WHERE scope = :scope AND name = :name"
 _KEEP = "UPDATE shoal_accounts SET account = :account WHERE scope = :scope AND name = :name"
 _WISHES = (
-    "SELECT wanted, stop_reason, stop_message, longest, wanted_groups FROM shoal_clusters WHERE id = :id"
+    "SELECT wanted, stop_reason, stop_message, longest, wanted_groups, reason_added FROM shoal_clusters"
+    " WHERE id = :id"
 )
 _CLIENTS = "SELECT clients FROM shoal_clusters WHERE id = :id"
 _ENDED = f"SELECT {', '.join(schema.ENDED)} FROM shoal_clusters WHERE ended_at >= :moment AND admitted_at IS NOT NULL"
 _EVENT = ("cluster", "at", "state", "reason", "message")
-_HISTORY = f"SELECT {', '.join(_EVENT[1:])} FROM shoal_events WHERE cluster = :cluster ORDER BY number"
+_HISTORY = (
+    f"SELECT {', '.join(_EVENT[1:])}, (SELECT reason_added FROM shoal_clusters WHERE id = :cluster)"
+    " FROM shoal_events WHERE cluster = :cluster ORDER BY number"
+)
 
 
 @cache
@@ -103,7 +107,8 @@ class Transaction:
         if row is None:
             return Wishes(stop=Reason.HEAD_LOST, message=Sentence.FORGOTTEN)
         groups = decoded(row[4]) or {}
-        return Wishes(row[0], Reason(row[1]) if row[1] else None, row[2] or "", row[3], groups)
+        stop = schema.reason_of(row[1], row[5]) if row[1] else None
+        return Wishes(row[0], stop, row[2] or "", row[3], groups)
 
     def clients(self, cluster_id: str) -> list[dict[str, Any]]:
         """The processes that said that they wait for it in the queue."""
@@ -127,7 +132,11 @@ class Transaction:
     def history(self, cluster_id: str) -> list[Event]:
         """Every state the cluster was in, oldest first."""
         rows = self._connection.execute(_HISTORY, {"cluster": cluster_id}).fetchall()
-        return [Event(State(state), Reason(reason), message, at) for at, state, reason, message in rows]
+        # Of all its reasons only that of its end may be one that came later, and that stays.
+        return [
+            Event(State(state), schema.reason_of(reason, added), message, at)
+            for at, state, reason, message, added in rows
+        ]
 
     def insert(self, cluster: Cluster) -> None:
         self._live = None
@@ -140,7 +149,7 @@ class Transaction:
 
     def move(self, cluster_id: str, state: State, reason: Reason, message: str, **columns: Any) -> bool:
         """To another state. False, and nothing changes, where the cluster has ended already."""
-        columns |= {"state": state.value, "reason": reason.value, "message": message}
+        columns |= {"state": state.value, **schema.reason_columns(reason), "message": message}
         columns.setdefault("since", self.now)
         if state.ended:
             columns.setdefault("ended_at", self.now)
@@ -165,7 +174,9 @@ class Transaction:
             columns["plan"] = after.plan
         moved = (after.state, after.reason, after.message)
         if moved == (before.state, before.reason, before.message) or after.state is State.QUEUED:
-            said = {"state": after.state.value, "reason": after.reason.value, "message": after.message}
+            said = {"state": after.state.value, "message": after.message} | schema.reason_columns(
+                after.reason
+            )
             return self._set(after.id, columns | said | more, only_live=True) > 0
         return self.move(after.id, *moved, **{"since": after.since} | columns | more)
 
@@ -192,7 +203,7 @@ class Transaction:
             self._connection.execute(statement)
 
     def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
-        event = (cluster_id, self.now, state.value, reason.value, message)
+        event = (cluster_id, self.now, state.value, schema.reason_columns(reason)["reason"], message)
         self._insert("shoal_events", dict(zip(_EVENT, event, strict=True)))
 
     def _insert(self, table: str, row: Mapping[str, Any]) -> None:

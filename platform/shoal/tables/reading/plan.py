@@ -142,21 +142,24 @@ def column_weights(schema: Schema, files: Sequence[FileScanTask]) -> dict[str, f
     for field in schema.fields:
         width = _fixed_width(field.field_type)
         if width is None:
-            width = _varying_width(Schema(field), known, rows) if rows else _UNKNOWN_WIDTH
+            width = _varying_width(field, known, rows) if rows else _UNKNOWN_WIDTH
         weights[field.name] = width
     return weights
 
 
-def _varying_width(column: Schema, files: Sequence[DataFile], rows: int) -> float:
+def _varying_width(column: iceberg.NestedField, files: Sequence[DataFile], rows: int) -> float:
     """Of text, and of what is nested: of each of its leaves the number of values times their size.
 
     Not by compressed sizes alone: numbers in order take next to nothing in a file.
     """
     total = 0.0
-    for i in column.field_ids:
-        kind = column.find_type(i)
-        if not kind.is_primitive:
-            continue
+    plain = column.field_type.is_primitive
+    if plain:  # nothing to look through
+        leaves = [(column.field_id, column.field_type)]
+    else:
+        schema = Schema(column)
+        leaves = [(i, schema.find_type(i)) for i in schema.field_ids if schema.find_type(i).is_primitive]
+    for i, kind in leaves:
         values = sum((file.value_counts or {}).get(i, file.record_count) for file in files)
         width = _fixed_width(kind)
         if width is None:
@@ -164,8 +167,7 @@ def _varying_width(column: Schema, files: Sequence[DataFile], rows: int) -> floa
             total += 8 * values + _TEXT_EXPANSION * size
         else:
             total += width * values
-    nested = 0 if column.fields[0].field_type.is_primitive else 8
-    return nested + total / rows
+    return (0 if plain else 8) + total / rows
 
 
 def _fixed_width(kind: iceberg.IcebergType) -> float | None:

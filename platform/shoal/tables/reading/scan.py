@@ -206,7 +206,11 @@ def _read_parquet(
 def _roots(bound: BooleanExpression, file_schema: Schema) -> set[str]:
     """The file's columns that a filter looks at, or looks into."""
     wanted = extract_field_ids(bound)
-    return {f.name for f in file_schema.fields if wanted & set(Schema(f).field_ids)}
+    return {
+        f.name
+        for f in file_schema.fields
+        if (f.field_id in wanted if f.field_type.is_primitive else wanted & set(Schema(f).field_ids))
+    }
 
 
 def _row_group_starts(parquet: Any) -> list[int]:
