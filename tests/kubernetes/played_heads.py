@@ -29,7 +29,7 @@ class PlayedHeads:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.2):
             for pod in self._pods(f"{ROLE}={HEAD}"):
                 if pod["metadata"]["uid"] not in self._played:
                     self._played.add(pod["metadata"]["uid"])
@@ -90,4 +90,4 @@ class PlayedHeads:
                         there = [each for each in there if each not in retired]
                 retired &= frozenset(workers)
                 desk.report(len(there), usage)
-            time.sleep(0.1)
+            time.sleep(0.2)

@@ -1,7 +1,7 @@
 """Kill -9 at every moment of a write; nothing may be lost, doubled or left over.
 
 The oracle is kept outside: a log of the writes that were acknowledged, and the files on disk. ``SHOAL_SOAK``
-sets how often each moment is tried (4 in ordinary runs; ``make soak-tables`` makes 600 kills in all).
+sets how often each moment is tried (2 in ordinary runs; ``make soak-tables`` makes 600 kills in all).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _load() -> Any:
 
 forked: Any = _load()
 ROWS: int = forked.ROWS
-TRIES = int(os.environ.get("SHOAL_SOAK", "4"))
+TRIES = int(os.environ.get("SHOAL_SOAK", "2"))
 
 
 @pytest.fixture(scope="module")
