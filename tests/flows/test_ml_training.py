@@ -99,6 +99,7 @@ def test_killed_while_its_workers_are_at_work_the_next_run_gives_one_model_until
     eventually(lambda: not marked(), 60, "its clusters have ended")
 
 
+@pytest.mark.soak
 def test_killed_between_any_two_calls_to_mlflow_no_half_run_stays(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = subprocess.run(

@@ -27,7 +27,7 @@ from shoal.model.cluster import Reason, State
 from shoal.units import Seconds
 
 # `make soak-kills` kills a hundred times at each point.
-KILLS = int(os.environ.get("SHOAL_SOAK_KILLS", "2"))
+KILLS = int(os.environ.get("SHOAL_SOAK_KILLS", "1"))
 SPARK_KILLS = int(os.environ.get("SHOAL_SOAK_SPARK_KILLS", "0"))  # each takes some 12 s
 CLIENTS = str(Path(__file__).with_name("killed_clients.py"))
 

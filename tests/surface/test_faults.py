@@ -22,7 +22,7 @@ from shoal.homes.choose import open_home
 from shoal.model.cluster import Reason, State
 
 # `make soak` runs these at full size; here they show that the loop is sound.
-DASK_RUNS = int(os.environ.get("SHOAL_SOAK_DASK", "20"))
+DASK_RUNS = int(os.environ.get("SHOAL_SOAK_DASK", "10"))
 SPARK_RUNS = int(os.environ.get("SHOAL_SOAK_SPARK", "1"))
 AT_ONCE = 4
 SMALL: dict[str, Any] = {"workers": 1, "cores": 1, "memory": "1 GB", "quiet": True}
