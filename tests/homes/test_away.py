@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,8 +119,7 @@ def test_on_several_machines_a_head_ends_before_others_count_it_as_gone(
 ) -> None:
     assert LOCAL.lease + 30 <= LOCAL.silent
     assert LOCAL.lease >= 120, "a database restarts within that"
-    monkeypatch.setattr(desk, "LEASE", 1.0)
-    monkeypatch.setattr(desk, "RENEW", 0.0)
+    monkeypatch.setattr(desk, "LOCAL", SimpleNamespace(**{**vars(LOCAL), "lease": 1.0, "renew": 0.0}))
     monkeypatch.setattr(Server, "one_host", False, raising=False)
     ledger = Ledger(postgresql.url, wait=1)
     ledger._store.one_host = False
