@@ -165,10 +165,8 @@ REASONS = {
     "HeadCrashed",
     "HeadLost",
 }
-ELSEWHERE = {
-    Reason.GOVERNOR_AWAY,
-    Reason.PLACE_REFUSED,
-}  # of home kubernetes alone, whose records 0.1.0 never reads
+# Of home kubernetes alone, whose records 0.1.0 never reads.
+ELSEWHERE = {Reason.GOVERNOR_AWAY, Reason.PLACE_REFUSED}
 
 
 def test_every_reason_is_written_as_one_that_the_older_shoal_knows(older: Path) -> None:
@@ -181,7 +179,7 @@ def test_every_reason_is_written_as_one_that_the_older_shoal_knows(older: Path) 
             )
             tx.insert(replace(live, reason=Reason.SERVING))
             assert tx.change(live, replace(live, state=State.STOPPING, reason=reason, message="so it is"))
-            told = schema.reason_columns(reason)["reason"]
+            told = schema.first_reason(reason)
             tx.update(live.id, stop_reason=told, stop_message="so it is")
         with Ledger().read() as tx:
             assert tx.get(live.id).reason is reason

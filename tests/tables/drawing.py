@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import random
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -250,7 +251,7 @@ def _text_value(value: Any) -> str:
     match value:
         case bool():
             return str(value).lower()
-        case str():
+        case str() | dt.time() | uuid.UUID():
             return f"'{value}'"
         case dt.datetime():
             return f"'{value.isoformat(timespec='microseconds')}'"

@@ -25,7 +25,6 @@ from shoal.tables.reading.filters import as_expression
 
 SEED = int(os.environ.get("SHOAL_FILTER_SEED", "20260101"))
 TABLES, FILTERS = 16, 40
-METRICS = ("truncate(16)", "truncate(2)", "full", "counts", "none")
 # What is compared differs in the first byte, in which signed and unsigned order differ, or in the last.
 UUIDS = tuple(uuid.UUID(int=n) for n in (0, 1, 2**127 - 1, 2**127, 2**128 - 1, 0x80 << 56))
 VALUES: dict[str, tuple[pa.DataType, tuple[Any, ...], tuple[Any, ...]]] = {
@@ -93,25 +92,8 @@ def passes(tree: Any, row: dict[str, Any]) -> bool | None:
 
 def spelled(drawing: Any, tree: Any, how: str) -> Any:
     """As text, as tuples or as PyIceberg's expression; None where that cannot say it."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(plain, value))
-        return (
-            value.isoformat()
-            if isinstance(value, dt.time)
-            else str(value)
-            if isinstance(value, uuid.UUID)
-            else value
-        )
-
-    def plainly(tree: Any) -> Any:
-        if hasattr(tree, "parts"):
-            return drawing.Tree(tree.op, tuple(map(plainly, tree.parts)))
-        return drawing.Atom(tree.column, tree.op, plain(tree.value))
-
     if how == "text":
-        return drawing.as_text(plainly(tree)) if drawing.can_be_text(tree) else None
+        return drawing.as_text(tree) if drawing.can_be_text(tree) else None
     return drawing.as_tuples(tree) if how == "tuples" else drawing.as_iceberg(tree)
 
 
@@ -126,7 +108,7 @@ def test_drawn_filters_on_every_other_type_give_the_right_rows(
         table, rows = f"{name}{number}", []
         by = dice.choice(((), (), (dice.choice(PARTITIONS),)))
         properties = {
-            "write.metadata.metrics.default": dice.choice(METRICS),
+            "write.metadata.metrics.default": dice.choice(drawing.METRICS),
             "write.parquet.row-group-limit": str(dice.choice((2, 1000))),
         }
         shoal.create_table(table, schema, partition_by=list(by), properties=properties)

@@ -300,7 +300,7 @@ class LocalDesk:
     def _last_words(self, state: State, reason: Reason, message: str, report: dict[str, Any]) -> None:
         from shoal.homes.local import rebuild, schema
 
-        said = {"state": state.value, "reason": schema.reason_columns(reason)["reason"], "message": message}
+        said = {"state": state.value, "reason": schema.first_reason(reason), "message": message}
         ended = {"ended_at": time.time(), "workers": 0} if state.ended else {}
         row = schema.to_copy(self.cluster) | said | ended
         rebuild.write_record(self.folder, row | ({"report": report} if report else {}))

@@ -126,10 +126,14 @@ def plan_columns(plan: Plan) -> dict[str, Any]:
     }
 
 
+def first_reason(reason: Reason) -> str:
+    """A reason as the first version knew it."""
+    return NEAREST.get(reason, reason).value
+
+
 def reason_columns(reason: Reason) -> dict[str, Any]:
     """A reason by column: as the first version knew it, and as it is where that is another."""
-    nearest = NEAREST.get(reason)
-    return {"reason": (nearest or reason).value, "reason_added": reason.value if nearest else None}
+    return {"reason": first_reason(reason), "reason_added": reason.value if reason in NEAREST else None}
 
 
 def reason_of(told: str, added: str | None) -> Reason:

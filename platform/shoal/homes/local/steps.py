@@ -97,7 +97,7 @@ def live_on(
                     after = moved(cluster, action, team, tx.now)
                     columns = dict(last or {}) if after.state.ended else {}
                     if after.state is State.STOPPING:  # where its head looks what it is to do
-                        told = schema.reason_columns(after.reason)["reason"]
+                        told = schema.first_reason(after.reason)
                         columns = {"stop_reason": told, "stop_message": after.message}
                     if stored and not tx.change(cluster, after, **columns):
                         return Stepped(tx.get(cluster.id), changed, ())

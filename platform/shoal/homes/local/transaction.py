@@ -174,9 +174,11 @@ class Transaction:
             columns["plan"] = after.plan
         moved = (after.state, after.reason, after.message)
         if moved == (before.state, before.reason, before.message) or after.state is State.QUEUED:
-            said = {"state": after.state.value, "message": after.message} | schema.reason_columns(
-                after.reason
-            )
+            said = {
+                "state": after.state.value,
+                **schema.reason_columns(after.reason),
+                "message": after.message,
+            }
             return self._set(after.id, columns | said | more, only_live=True) > 0
         return self.move(after.id, *moved, **{"since": after.since} | columns | more)
 
@@ -203,7 +205,7 @@ class Transaction:
             self._connection.execute(statement)
 
     def _note(self, cluster_id: str, state: State, reason: Reason, message: str) -> None:
-        event = (cluster_id, self.now, state.value, schema.reason_columns(reason)["reason"], message)
+        event = (cluster_id, self.now, state.value, schema.first_reason(reason), message)
         self._insert("shoal_events", dict(zip(_EVENT, event, strict=True)))
 
     def _insert(self, table: str, row: Mapping[str, Any]) -> None:

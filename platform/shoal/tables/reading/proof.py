@@ -266,7 +266,7 @@ class _ToArrow(BoundBooleanExpressionVisitor[Any]):
 
     def _column(self, term: Any) -> tuple[Any, pa.DataType]:
         field = term.ref().field
-        wanted = _arrow_type(field)
+        wanted = _arrow_type(field.field_type)
         if field.field_id not in self._paths:
             value = self._missing.get(field.field_id, field.initial_default)
             return pc.scalar(pa.scalar(value, wanted)), wanted
@@ -360,12 +360,8 @@ def _leaves(fields: Any, above: tuple[str, ...]) -> Any:
             yield from _leaves(f.field_type.fields, (*above, f.name))
 
 
-def _arrow_type(field: iceberg.NestedField) -> pa.DataType:
-    return _arrow_of(field.field_type)
-
-
 @functools.lru_cache(maxsize=1024)  # for each column of each filter of each file
-def _arrow_of(kind: iceberg.IcebergType) -> pa.DataType:
+def _arrow_type(kind: iceberg.IcebergType) -> pa.DataType:
     field = iceberg.NestedField(1, "x", kind, required=False)
     return schema_to_pyarrow(Schema(field), include_field_ids=False).field(0).type
 
