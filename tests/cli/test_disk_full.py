@@ -135,6 +135,7 @@ SPILLS = """
     """
 
 
+@pytest.mark.soak
 def test_a_scratch_disk_that_is_full_ends_no_cluster(disk: Disk, eventually: Eventually) -> None:
     """40 chunks of 8 MB do not fit into the worker's memory, and spilling finds no room."""
     disk.place.write("shoal.yaml", SMALL_WORKER)

@@ -1,7 +1,7 @@
-"""One Prefect server for all tests of flows, a small project, and one pair of demo runs that tests share.
+"""One Prefect server for all tests of flows, a small project, and runs of the demo that tests share.
 
-A start of Spark costs some ten to twenty seconds, so the demo runs twice for all of them: once as the
-shipped deployment through a worker, once as ``shoal demo`` in the same home.
+``shoal demo`` runs once for all of them, as a start of Spark costs some ten to twenty seconds. The soak runs the demo
+once more in the same home, as the shipped deployment through a worker.
 """
 
 from __future__ import annotations
@@ -210,14 +210,20 @@ def tables_of(home: Path) -> dict[str, tuple[str, int, Any]]:
     return found
 
 
-@pytest.fixture(scope="session")
-def deployed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    """The first run, in an empty home: `prefect deploy --all` as shipped, and a process worker runs the demo.
+@dataclass
+class Deployments:
+    """What `prefect deploy --all` made, as the how-to shows it, with the rest of that how-to's commands."""
 
-    The commands are those of the how-to; only the worker is told to end when it has done its work.
-    """
-    home = tmp_path_factory.mktemp("home")
-    env = environment(home, PREFECT_API_URL=api.url, PREFECT_WORKER_QUERY_SECONDS="2")
+    home: Path
+    environment: dict[str, str]
+    worker: list[str]
+    """The command of the worker that runs them."""
+
+
+@pytest.fixture(scope="session")
+def deployments(demo: DemoRun, api: Api) -> Deployments:
+    """`prefect deploy --all` as shipped, in the demo's home. The commands are those of the how-to."""
+    env = environment(demo.home, PREFECT_API_URL=api.url, PREFECT_WORKER_QUERY_SECONDS="2")
     commands = [line for block in guide_blocks("console") for line in block.splitlines()]
     commands = [line.removeprefix("$ ") for line in commands if line.startswith("$ prefect ")]
     assert [c for c in commands if "deploy --all" in c], "the how-to shows how to deploy"
@@ -235,17 +241,25 @@ def deployed(api: Api, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
             timeout=120,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    run = observed([*PREFECT, *shlex.split(worker)[1:], "--run-once"], home, env, timeout=540)
+    return Deployments(demo.home, env, [*PREFECT, *shlex.split(worker)[1:]])
+
+
+@pytest.fixture(scope="session")
+def deployed(deployments: Deployments, api: Api) -> DemoRun:
+    """The second run in the same home: by a process worker, which is told to end when it has done its work."""
+    run = observed(
+        [*deployments.worker, "--run-once"], deployments.home, deployments.environment, timeout=540
+    )
     (run.flow_run,) = api.post("flow_runs/filter", {"flows": {"name": {"any_": ["nyc-flights"]}}})
     assert run.flow_run["state"]["type"] == "COMPLETED", run.out + "\n".join(line for _, line in run.lines)
-    run.tables = tables_of(home)
+    run.tables = tables_of(deployments.home)
     return run
 
 
 @pytest.fixture(scope="session")
-def demo(deployed: DemoRun) -> DemoRun:
-    """The second run in the same home: `shoal demo`, which starts and ends a Prefect API of its own."""
-    home = deployed.home
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """The first run, in an empty home: `shoal demo`, which starts and ends a Prefect API of its own."""
+    home = tmp_path_factory.mktemp("home")
     env = environment(home)
     del (
         env["DO_NOT_TRACK"],

@@ -84,6 +84,7 @@ def test_those_used_last_are_kept(tmp_path: Path, jar: Path, monkeypatch: pytest
 
 @pytest.mark.spark
 @pytest.mark.slow
+@pytest.mark.soak  # writing one takes half a minute of CPU, and two_users.py has one written, too
 def test_the_second_cluster_maps_what_the_first_one_left(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: Callable[[], dict[int, str]]
 ) -> None:

@@ -38,7 +38,7 @@ def _load(name: str) -> ModuleType:
 drawing: Any = _load("drawing")
 making: Any = _load("making")
 checking: Any = _load("checking")
-TABLES = int(os.environ.get("SHOAL_FILTER_TABLES", "100"))
+TABLES = int(os.environ.get("SHOAL_FILTER_TABLES", "40"))
 SEED = int(os.environ.get("SHOAL_FILTER_SEED", "20260101"))
 WRITERS = ["shoal", "pyiceberg", "spark"] + (["polars"] if importlib.util.find_spec("polars") else [])
 AT_ONCE = 200

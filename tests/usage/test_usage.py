@@ -14,10 +14,12 @@ from . import endings, usages, world  # noqa: F401 - those of people enter thems
 from .machine import USES, Seen, Usage
 
 SEED = int(os.environ.get("SHOAL_USAGE_SEED", "20261128"))
-STEPS = int(os.environ.get("SHOAL_USAGE_STEPS", "300"))  # `make soak-usage` takes 10,000
+STEPS = int(
+    os.environ.get("SHOAL_USAGE_STEPS", "132")
+)  # three machines; `make soak-usage` takes 10,000 steps
 PARTS = max(1, STEPS // 300)  # each with a seed of its own, so that they can run beside each other
 ONLY = tuple(name for name in os.environ.get("SHOAL_USAGE_ONLY", "").split(",") if name)
-LEAST = 5  # times that each usage comes
+LEAST = 5 if STEPS >= 300 else 2  # times that each usage comes
 # A client that goes is missed after seconds here.
 TIMES = {"no_client: 1 min": "no_client: 5 s"}
 TIER = {
