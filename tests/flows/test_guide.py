@@ -1,4 +1,4 @@
-"""The how-to's Python is run, block after block, against a Prefect server; ``deployed`` runs its shell."""
+"""The how-to's Python is run, block after block, against a Prefect server; ``deployments`` runs its shell."""
 
 from __future__ import annotations
 

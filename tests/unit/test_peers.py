@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from shoal.engines.limits import ENGINE
 from shoal.engines.peers import Connection, Peers, by_address
-from shoal.engines.watch import SILENT_CLIENT
 from shoal.machine.addresses import POD_IP, every, in_url, parsed, reachable
 from shoal.machine.measure import Tree
 
@@ -39,7 +39,7 @@ def test_clients_of_other_machines_are_counted_by_their_address_and_their_silenc
     connections = [
         Connection(1, 2, 1.0, "198.51.100.7"),
         Connection(1, 3, 1.0, "198.51.100.7"),
-        Connection(1, 4, SILENT_CLIENT, "198.51.100.8"),
+        Connection(1, 4, ENGINE.silent_client, "198.51.100.8"),
         Connection(1, 5, 1.0, "198.51.100.9"),
         Connection(1, 6, 1.0, "127.0.0.1"),  # nobody's that can be seen: a tunnel's
     ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.engines.limits import ENGINE
 from shoal.engines.port import Sample
-from shoal.engines.watch import COMPUTES, SILENT_CLIENT, Losses, Peer, Watch, Work
+from shoal.engines.watch import Losses, Peer, Watch, Work
 from shoal.governor.ends import ahead, due
 from shoal.head.effort import Effort
 from shoal.machine.measure import Tree
@@ -75,10 +77,10 @@ def test_what_it_says_of_its_end_is_when_it_ends(looks: list[Sample | None], ste
         ("a person's process", Peer(silent=1, worked=0), True),
         ("a worker whose task uses a client", Peer(inside=True, silent=1, worked=5), False),
         ("suspended by Ctrl-Z", Peer(stopped=True, silent=1, worked=0), False),
-        ("silent for minutes", Peer(silent=SILENT_CLIENT - 1, worked=0), True),
-        ("silent for long, and at rest", Peer(silent=SILENT_CLIENT, worked=0.2), False),
-        ("silent for long, for it computes in C", Peer(silent=3 * SILENT_CLIENT, worked=900), True),
-        ("silent for long, and its process cannot be seen", Peer(silent=SILENT_CLIENT), False),
+        ("silent for minutes", Peer(silent=ENGINE.silent_client - 1, worked=0), True),
+        ("silent for long, and at rest", Peer(silent=ENGINE.silent_client, worked=0.2), False),
+        ("silent for long, for it computes in C", Peer(silent=3 * ENGINE.silent_client, worked=900), True),
+        ("silent for long, and its process cannot be seen", Peer(silent=ENGINE.silent_client), False),
         ("it need not say anything (Spark)", Peer(silent=None, worked=0), True),
     ],
 )
@@ -91,7 +93,7 @@ def test_a_process_that_computes_is_work_and_one_that_only_breathes_is_not() -> 
     assert not work.due(9.9)
     assert work.due(10)
     assert not work.seen({1: 50.3}, 10).computing, "an idle worker"
-    busy = work.seen({1: 50.0 + 10 * COMPUTES}, 10)
+    busy = work.seen({1: 50.0 + 10 * ENGINE.computes}, 10)
     assert busy.computing
     assert not busy.seen({1: 51.2}, 20).computing, "it ended"
     assert work.seen({1: 50.0, 2: 3.0}, 10).computing, "a new process counts with all that it used"
@@ -125,3 +127,29 @@ def test_a_thread_on_another_machine_is_work_as_one_here_is() -> None:
     assert effort.added(None, 3 * window) is None
     assert (look := effort.added(spins, 4 * window)) is not None
     assert not look.busy, "it ended"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"silent_client": 10},
+        {"heartbeat": 11},
+        {"worked": 600},
+        {"absent": 60},
+        {"longest_pause": 300},
+        {"ask_every": 30},
+    ],
+)
+def test_limits_that_contradict_each_other_are_no_settings(wrong: dict[str, float]) -> None:
+    """A client that is taken for silent between two heartbeats, say."""
+    with pytest.raises(ValueError, match="has to be shorter"):
+        replace(ENGINE, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_heartbeat_is_the_one_that_clients_have() -> None:
+    """Where nobody sets another, in distributed as it is installed."""
+    import distributed  # noqa: F401 - its settings come with it
+    from dask.config import get
+    from dask.utils import parse_timedelta
+
+    assert parse_timedelta(get("distributed.client.heartbeat"), default="ms") == ENGINE.heartbeat

@@ -11,20 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from shoal.engines.limits import ENGINE
 from shoal.engines.port import Sample
 from shoal.governor.ends import Pulse
 from shoal.model.workload import Timeouts
-
-COMPUTES = 0.1  # of a core, over a window
-_WINDOW = 10.0  # s: longer than a collection of garbage takes a tenth of
-SILENT_CLIENT = 600.0  # s without a heartbeat (they come every 5 s) after which a client that rests is gone
-_WORKED = 1.0  # core-seconds in that time that tell work from rest
-_AT_ONCE = 3  # losses within the time below that are made good at once
-_REMEMBERED = 300.0  # s
-_LONGEST_PAUSE = 60.0  # s
-ABSENT = 30.0  # s that a worker's process may be missing, or there and not connected
-DEATHS = 5  # of one worker's processes within the time below: then it is given up
-DEATHS_WITHIN = 60.0  # s
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ class Work:
 
         Short idle times have short windows.
         """
-        return cls(min(_WINDOW, timeouts.idle / 4), now, cpu)
+        return cls(min(ENGINE.window, timeouts.idle / 4), now, cpu)
 
     def due(self, now: float) -> bool:
         """Whether a window is over, so that it is worth a look at all processes."""
@@ -88,7 +78,7 @@ class Work:
         """After a window. A process that is new used all that it has used in this window."""
         passed = max(now - self.since, 1e-3)
         most = max((used - self.cpu.get(pid, 0.0) for pid, used in cpu.items()), default=0.0)
-        return replace(self, since=now, cpu=cpu, computing=most / passed >= COMPUTES)
+        return replace(self, since=now, cpu=cpu, computing=most / passed >= ENGINE.computes)
 
 
 @dataclass(frozen=True)
@@ -110,10 +100,10 @@ class Peer:
         """Whether it is a client of the cluster now. What is unknown is there: unknown is not gone."""
         if self.inside or self.stopped:
             return False
-        if self.silent is None or self.silent < SILENT_CLIENT:
+        if self.silent is None or self.silent < ENGINE.silent_client:
             return True
         # It computes, in code that lets no other thread of it run.
-        return self.worked is not None and self.worked >= _WORKED
+        return self.worked is not None and self.worked >= ENGINE.worked
 
 
 @dataclass(frozen=True)
@@ -124,12 +114,12 @@ class Losses:
 
     def lost(self, now: float) -> Losses:
         """One or several left just now."""
-        return Losses((*(time for time in self.times if now - time < _REMEMBERED), now))
+        return Losses((*(time for time in self.times if now - time < ENGINE.remembered), now))
 
     def wait(self, now: float) -> float:
         """Seconds until they may be brought back; 0: now."""
-        times = [time for time in self.times if now - time < _REMEMBERED]
-        if len(times) <= _AT_ONCE:
+        times = [time for time in self.times if now - time < ENGINE.remembered]
+        if len(times) <= ENGINE.at_once:
             return 0.0
-        pause = min(_LONGEST_PAUSE, 2.0 ** (len(times) - _AT_ONCE))
+        pause = min(ENGINE.longest_pause, 2.0 ** (len(times) - ENGINE.at_once))
         return max(0.0, times[-1] + pause - now)

@@ -43,7 +43,7 @@ class Periods:
             in_order(self, "tick", waited)
 
 
-def in_order(periods: Periods, *names: str) -> None:
+def in_order(periods: object, *names: str) -> None:
     """ValueError unless each of these times is shorter than the next one."""
     for shorter, longer in pairwise(names):
         if not 0 < getattr(periods, shorter) < getattr(periods, longer):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-ASK_EVERY = 5.0  # s between two requests to grow: a refusal is not asked again at once
-SHRINK_AFTER = 30.0  # s for which fewer workers must have been enough
+from shoal.engines.limits import ENGINE
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Adapt:
             return replace(self, low_since=None), None
         target = max(self.minimum, min(self.maximum, desired))
         if target > have:
-            if self.asked is not None and now - self.asked < ASK_EVERY:
+            if self.asked is not None and now - self.asked < ENGINE.ask_every:
                 return replace(self, low_since=None), None
             return replace(self, asked=now, low_since=None), target
         if target == have:
             return replace(self, low_since=None), None
         low = target if self.low_since is None else max(self.low, target)
         since = now if self.low_since is None else self.low_since
-        if now - since >= SHRINK_AFTER:
+        if now - since >= ENGINE.shrink_after:
             return replace(self, low_since=None), low
         return replace(self, low_since=since, low=low), None

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.engines.watch import ABSENT, DEATHS, DEATHS_WITHIN
+from shoal.engines.limits import ENGINE
 from shoal.errors import DeadlineError, InfrastructureError, ShoalError, UsageError
 from shoal.machine.addresses import POD_IP
 from shoal.machine.logs import set_up
@@ -262,15 +262,15 @@ class _Worker:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
             if (there := self._nanny.pid) is None:
-                if now - seen > ABSENT:
-                    return f"its process did not come back within {ABSENT:.0f} s"
+                if now - seen > ENGINE.absent:
+                    return f"its process did not come back within {ENGINE.absent:.0f} s"
                 continue
             seen = now
             if there != pid:
                 pid = there
-                deaths = [*(each for each in deaths if now - each < DEATHS_WITHIN), now]
-            if len(deaths) >= DEATHS:
-                return f"its process ended {DEATHS} times within {DEATHS_WITHIN:.0f} s"
+                deaths = [*(each for each in deaths if now - each < ENGINE.deaths_within), now]
+            if len(deaths) >= ENGINE.deaths:
+                return f"its process ended {ENGINE.deaths} times within {ENGINE.deaths_within:.0f} s"
 
     async def _leave(self, life: asyncio.Future[None]) -> None:
         """Results that only it has go to others first; within ten seconds all in all."""

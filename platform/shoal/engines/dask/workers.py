@@ -21,8 +21,9 @@ from typing import Any
 from shoal.engines.dask.asked import restart_note
 from shoal.engines.dask.counted import MEMORY_TOPIC, TRY_EVERY, Counted
 from shoal.engines.dask.kinds import offered
+from shoal.engines.limits import ENGINE
 from shoal.engines.port import Site
-from shoal.engines.watch import ABSENT, DEATHS, DEATHS_WITHIN, Losses
+from shoal.engines.watch import Losses
 from shoal.errors import InfrastructureError
 from shoal.machine import measure
 from shoal.words import count
@@ -182,7 +183,7 @@ class Workers(Counted):
             if self._asked.take(name):
                 self._note = restart_note(name)
                 continue
-            recent = [each for each in self._deaths.get(name, []) if now - each < DEATHS_WITHIN]
+            recent = [each for each in self._deaths.get(name, []) if now - each < ENGINE.deaths_within]
             self._deaths[name] = [*recent, now]
             if (event := killed.get(before)) is not None:
                 limit = self.kinds.memory(self._group[name])
@@ -204,10 +205,10 @@ class Workers(Counted):
                 self._absent.setdefault(name, now)
             if nanny.status.name in ("closed", "failed", "closing"):
                 gone[name] = "left (it was retired, or gave up)"
-            elif len(self._deaths.get(name, [])) >= DEATHS:
-                gone[name] = f"ended {DEATHS} times within {DEATHS_WITHIN:.0f} s"
-            elif now - self._absent.get(name, now) > ABSENT:
-                gone[name] = f"was not registered for {ABSENT:.0f} s"
+            elif len(self._deaths.get(name, [])) >= ENGINE.deaths:
+                gone[name] = f"ended {ENGINE.deaths} times within {ENGINE.deaths_within:.0f} s"
+            elif now - self._absent.get(name, now) > ENGINE.absent:
+                gone[name] = f"was not registered for {ENGINE.absent:.0f} s"
         return gone
 
     def _forget(self, name: str) -> None:
