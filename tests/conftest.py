@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 # Kubernetes is started by the first test that wants it, and only then.
-pytest_plugins = ["cluster.fixtures", "lanes", "postgresql_server", "s3_server"]
+pytest_plugins = ["cluster.fixtures", "lanes", "postgresql_server", "rest_server", "s3_server"]
 
 PACKAGE = Path(__file__).parents[1] / "platform" / "shoal"
 MARK = "SHOAL_CLUSTER"

@@ -45,6 +45,11 @@ KNOWN: dict[str, tuple[str, str, set[str]]] = {  # module: whose, what for, whic
     ),
     "tables/pyiceberg_private.py": ("pyiceberg", "what PyIceberg can do and does not offer", {ALL}),
     "tables/pyiceberg_commits.py": ("pyiceberg", "the same of commits: each step of one by itself", {ALL}),
+    "tables/pyiceberg_rest.py": (
+        "pyiceberg",
+        "requests of a REST catalog that end, and keys by table",
+        {ALL},
+    ),
     "client/dask_client.py": (
         "distributed",
         "what a graph needs is sent before it, and futures of a cluster that ended are told why",

@@ -22,6 +22,8 @@ IMPLEMENTATION = "shoal.tables.s3.S3FileIO"
 """What ``py-io-impl`` is where nobody says otherwise."""
 CREDENTIALS = "shoal.credentials"
 """The property with the credentials file's path: that of this process, so it never travels."""
+TABLE = "shoal.table"
+"""The property with the name of the table whose files are opened, where its catalog gives keys for each table."""
 TIMEOUT = "shoal.timeout"
 """The property with the seconds for which a request is tried."""
 _DEFAULT_TIMEOUT = 30.0

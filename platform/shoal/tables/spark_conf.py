@@ -10,14 +10,19 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 
-from shoal.tables.catalogs.opening import CatalogSettings, settings
-from shoal.tables.credentials import current_keys
+from shoal.tables.catalogs.opening import CatalogSettings, for_rest, settings
+from shoal.tables.credentials import current_keys, on_s3
 
 ICEBERG_VERSION = "1.11.0"
 ICEBERG_RUNTIME = f"org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:{ICEBERG_VERSION}"
 SQLITE_JDBC = "org.xerial:sqlite-jdbc:3.50.3.0"
 POSTGRESQL_JDBC = "org.postgresql:postgresql:42.7.8"
 ICEBERG_AWS = f"org.apache.iceberg:iceberg-aws-bundle:{ICEBERG_VERSION}"
+
+_REST = ("credential", "token", "scope", "audience", "resource", "oauth2-server-uri", "prefix")
+_REST_PREFIXES = ("header.", "rest.")
+# As PyIceberg asks where nobody says otherwise.
+_DELEGATION = {"header.X-Iceberg-Access-Delegation": "vended-credentials"}
 
 SPARK_PACKAGES = (ICEBERG_RUNTIME, SQLITE_JDBC)
 """The jars of the default catalog for Spark 4.1.3 (Scala 2.13), as Maven coordinates."""
@@ -27,7 +32,7 @@ def spark_packages(given: CatalogSettings | None = None) -> tuple[str, ...]:
     """The jars that a Spark 4.1.3 session needs for this catalog and its warehouse, as Maven coordinates."""
     settled = settings(given)
     drivers = {"sqlite": (SQLITE_JDBC,), "postgresql": (POSTGRESQL_JDBC,)}.get(settled.kind, ())
-    aws = (ICEBERG_AWS,) if settled.warehouse.startswith(("s3://", "s3a://", "s3n://")) else ()
+    aws = (ICEBERG_AWS,) if _may_be_on_s3(settled) else ()
     return (ICEBERG_RUNTIME, *drivers, *aws)
 
 
@@ -58,8 +63,11 @@ def spark_conf(given: CatalogSettings | None = None, *, packages: bool = False) 
 
 
 def _connection(settled: CatalogSettings) -> dict[str, str]:
-    if settled.kind in ("rest", "hive"):
-        return {"type": settled.kind, "uri": settled.uri}
+    if settled.kind == "hive":
+        return {"type": "hive", "uri": settled.uri}
+    if settled.kind == "rest":
+        login = {k: v for k, v in settled.properties.items() if k in _REST or k.startswith(_REST_PREFIXES)}
+        return {"type": "rest", "uri": settled.uri, **_DELEGATION, **for_rest(settled), **login}
     common = {
         "type": "jdbc",
         # PyIceberg has made the tables, in this version. A Spark that makes or upgrades them keeps a read
@@ -79,15 +87,23 @@ def _connection(settled: CatalogSettings) -> dict[str, str]:
     return {**common, "uri": uri, **user, **password}
 
 
+def _may_be_on_s3(settled: CatalogSettings) -> bool:
+    """Whether tables of this catalog may lie on S3. A REST catalog says of each table where it is."""
+    return on_s3(settled.warehouse) or (settled.kind == "rest" and not settled.warehouse.startswith("file:"))
+
+
 def _storage(settled: CatalogSettings) -> dict[str, str]:
     """S3: endpoint and credentials are spelled alike on both sides, region and path style are not."""
-    if not settled.warehouse.startswith(("s3://", "s3a://", "s3n://")):
+    if not _may_be_on_s3(settled):
         return {}
     given = {**settled.properties, **current_keys(settled.for_storage)}
     same = {
         k: v for k, v in given.items() if k in ("s3.endpoint", "s3.access-key-id", "s3.secret-access-key")
     }
     same |= {"s3.session-token": given["s3.session-token"]} if "s3.session-token" in given else {}
+    if settled.kind == "rest" and not on_s3(settled.warehouse):
+        # Where its tables are is told by the catalog, and may be elsewhere.
+        same |= {"io-impl": "org.apache.iceberg.io.ResolvingFileIO"}
     # Without a region Spark fails late, at its first write.
     return {
         "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 Identifier = tuple[str, ...]
 
-_SECRET = re.compile(r"secret|password|token|credential|access-key|session|sas|account-key", re.IGNORECASE)
+_SECRET = re.compile(
+    # What a REST catalog is sent in a header, or logs in with, as well.
+    r"secret|password|token|credential|access-key|session|sas|account-key|^header\.|^auth(\.|$)",
+    re.IGNORECASE,
+)
+_REST = "shoal.tables.pyiceberg_rest.PatientRestCatalog"
 
 
 def is_secret(key: str) -> bool:
@@ -247,8 +252,12 @@ def _make_folders(given: CatalogSettings) -> None:
 
 def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     """What ``pyiceberg.catalog.load_catalog`` is told."""
-    types = {"sqlite": "sql", "postgresql": "sql", "rest": "rest", "hive": "hive"}
-    properties = {"type": types[given.kind], "uri": given.uri, **given.for_storage}
+    types = {"sqlite": "sql", "postgresql": "sql", "hive": "hive"}
+    properties = {"uri": given.uri, **given.for_storage}
+    if given.kind == "rest":
+        properties = {"py-catalog-impl": _REST, **for_rest(given), **properties}
+    else:
+        properties["type"] = types[given.kind]
     properties = {**implementation(given.warehouse, properties), **properties}
     if given.warehouse:
         properties["warehouse"] = given.warehouse
@@ -262,6 +271,12 @@ def pyiceberg_properties(given: CatalogSettings) -> dict[str, str]:
     if given.kind == "postgresql":
         properties["uri"] = with_driver(given.uri)
     return properties
+
+
+def for_rest(given: CatalogSettings) -> dict[str, str]:
+    """What both engines' clients of a REST catalog are told of how to log in, which each would guess otherwise."""
+    named = "oauth2-server-uri" in given.properties or "credential" not in given.properties
+    return {} if named else {"oauth2-server-uri": f"{given.uri.rstrip('/')}/v1/oauth/tokens"}
 
 
 def access(given: CatalogSettings) -> FileIO:

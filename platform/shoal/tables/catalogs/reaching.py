@@ -28,16 +28,19 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
     Only for actions that may be repeated. Raises :class:`CatalogUnavailableError` with the time tried.
     """
     import requests
+    from pyiceberg.exceptions import ServerError, ServiceUnavailableError, TooManyRequestsError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    passing = (ServerError, ServiceUnavailableError, TooManyRequestsError)
+    away = (OperationalError, InterfaceError, requests.ConnectionError, requests.Timeout, ConnectionError)
     start, wait, renewals = time.monotonic(), 0.05, 0
     while True:
         used = current_keys(given.for_storage) if given.credentials else {}
         try:
             return action()
-        except (OperationalError, InterfaceError, requests.ConnectionError, ConnectionError) as error:
+        except (*away, *passing) as error:
             tried_for = time.monotonic() - start
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            reason = _reason(error)
             if (hint := _refusal(reason)) is not None:
                 raise CatalogRefusedError(
                     f"Could not {doing}: the catalog {given.shown_uri} refused it ({reason}).",
@@ -47,7 +50,8 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
                 ) from error
             if tried_for + wait > given.timeout:
                 raise CatalogUnavailableError(
-                    f"Could not {doing}: the catalog {given.shown_uri} did not answer "
+                    f"Could not {doing}: the catalog {given.shown_uri} "
+                    f"{'failed' if isinstance(error, passing) else 'did not answer'} "
                     f"for {tried_for:.1f} s ({reason}).",
                     hint="Does another process hold a lock on it?"
                     if given.kind == "sqlite"
@@ -62,6 +66,16 @@ def reach(given: CatalogSettings, doing: str, action: Callable[[], T]) -> T:
             continue
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         wait = min(wait * 2, 1.0)
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without what a library adds of itself."""
+    inner = error.args[0] if error.args else None
+    error = (
+        getattr(error, "orig", None) or getattr(inner, "reason", None) or error
+    )  # urllib3's is within requests'
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rpartition("): ")[2] if "ConnectionPool(" in line or "Connection(" in line else line
 
 
 def _of_files(given: CatalogSettings, doing: str, error: OSError) -> Exception:

@@ -22,13 +22,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import requests
-from pyiceberg.exceptions import CommitStateUnknownException, TableAlreadyExistsError, ValidationException
+from pyiceberg.exceptions import (
+    CommitStateUnknownException,
+    ServerError,
+    ServiceUnavailableError,
+    TableAlreadyExistsError,
+    TooManyRequestsError,
+    ValidationException,
+)
 from pyiceberg.table import Table, Transaction
 from sqlalchemy.exc import DBAPIError
 
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import (
+    CatalogRefusedError,
     CatalogUnavailableError,
     CommitUnknownError,
     ConflictError,
@@ -57,7 +65,10 @@ COMMIT_SECONDS = 120.0
 KEPT_RUNS = 500
 """Run keys remembered per table; the oldest go first. A property is some 100 bytes of every metadata file."""
 
-_UNKNOWN = (CommitStateUnknownException, DBAPIError, requests.RequestException, ConnectionError, TimeoutError)
+_UNKNOWN = (
+    *(CommitStateUnknownException, ServerError, ServiceUnavailableError, TooManyRequestsError),
+    *(DBAPIError, requests.RequestException, ConnectionError, TimeoutError),
+)
 
 
 @dataclass(frozen=True)
@@ -281,7 +292,8 @@ def _discarding(transaction: Transaction) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _refused(error) or (isinstance(error, OSError) and not isinstance(error, _UNKNOWN)):
+        files = isinstance(error, OSError) and not isinstance(error, _UNKNOWN)
+        if files or _refused(error) or isinstance(error, CatalogRefusedError):
             discard_manifests(transaction)
         raise
 
