@@ -43,7 +43,7 @@ def _items(properties: Mapping[str, str]) -> _Items:
 
 
 def _stays(name: str, value: object) -> bool:
-    """Whether a property is of this process alone. Whatever a REST catalog logs in with stands among them as an object."""
+    """Whether a property is of this process alone. What a REST catalog logs in with stands among them as an object."""
     return not isinstance(value, str) or catalog.is_secret(name)
 
 

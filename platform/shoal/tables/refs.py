@@ -23,6 +23,7 @@ from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, SetSnap
 from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from shoal.errors import UsageError
+from shoal.tables import paths
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import ConflictError, SnapshotNotFoundError
@@ -43,7 +44,7 @@ def snapshots(name: str, *, catalog: CatalogSettings | None = None) -> pd.DataFr
     ``total_rows``, ``added_files``, ``deleted_files``, ``total_files``, ``run_key``, ``refs``, ``failed_rows`` (that
     broke a rule of ``expect=``; none where no rules were given).
     """
-    table = catalogs.load(name, catalog)
+    table = paths.load(name, catalogs.settings(catalog))
     named: dict[int, list[str]] = {}
     for ref, target in table.metadata.refs.items():
         named.setdefault(target.snapshot_id, []).append(ref)
@@ -78,7 +79,7 @@ def history(name: str, *, catalog: CatalogSettings | None = None) -> pd.DataFram
 
     Columns: ``time`` (UTC), ``snapshot_id``, ``parent_id``, ``is_current_ancestor`` (no: it was rolled back).
     """
-    table = catalogs.load(name, catalog)
+    table = paths.load(name, catalogs.settings(catalog))
     alive = {s.snapshot_id for s in _lineage(table)}
     rows = [
         {

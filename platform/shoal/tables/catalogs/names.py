@@ -15,6 +15,25 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
 
+def is_path(name: object) -> bool:
+    """Whether a table is named by where it lies: a folder or a metadata file, with a scheme or not."""
+    if not isinstance(name, str):
+        return False
+    return (
+        "://" in name or name.startswith(("/", "./", "../", "~", "file:")) or name.endswith(".metadata.json")
+    )
+
+
+def read_only(name: str) -> NotSupportedError:
+    """The error for a path where a table's name is wanted, since it is to be changed."""
+    return NotSupportedError(
+        f"{name} is a path: a table that no catalog keeps can be read, and not be changed.",
+        hint="read_table reads it; write_table(read_table(PATH), 'namespace.table') makes a table of a catalog of it. "
+        "Spark changes a Hadoop table on a file system that renames safely.",
+        table=name,
+    )
+
+
 def table_names(opened: Catalog) -> list[str]:
     """Every table of the catalog as ``namespace.table``, sorted."""
     from pyiceberg.exceptions import NoSuchNamespaceError

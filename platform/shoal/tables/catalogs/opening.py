@@ -22,7 +22,7 @@ import platformdirs
 
 from shoal.errors import UsageError
 from shoal.tables.catalogs.drivers import with_driver
-from shoal.tables.catalogs.names import no_table, refuse_view
+from shoal.tables.catalogs.names import is_path, no_table, read_only, refuse_view
 from shoal.tables.catalogs.reaching import reach
 from shoal.tables.credentials import CREDENTIALS, IMPLEMENTATION, TIMEOUT, on_s3
 from shoal.tables.naming import is_name, no_settings, unreadable
@@ -333,6 +333,8 @@ def identifier(name: str, given: CatalogSettings) -> Identifier:
 
     The catalog's own name in front, as Spark's SQL wants it, is taken off.
     """
+    if is_path(name):
+        raise read_only(name)
     parts = tuple(name.split(".")) if isinstance(name, str) else ()
     if len(parts) > 2 and parts[0] == given.name:
         parts = parts[1:]

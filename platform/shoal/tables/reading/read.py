@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import dask.dataframe as dd
 from pyiceberg.table import Table
 
-from shoal.tables import arguments
+from shoal.tables import arguments, paths
 from shoal.tables.catalogs import opening as catalogs
 from shoal.tables.catalogs.opening import CatalogSettings
 from shoal.tables.errors import NotSupportedError, SnapshotNotFoundError
@@ -41,6 +41,9 @@ def read_table(
 ) -> dd.DataFrame:
     """Read an Iceberg table as a Dask frame.
 
+    ``name``: ``"namespace.table"``, or the path of a table that no catalog keeps: its folder
+    (``"s3://lake/old/flights"``), or a metadata file of it. Such a table can be read only.
+
     What is read is settled now: a snapshot that is committed later is not seen. Columns and comparisons that
     are chosen later, in ordinary Dask (``df[df.dep_delay > 0].carrier``), reach the files too, and
     ``len(df)`` reads metadata only.
@@ -58,7 +61,7 @@ def read_table(
     :class:`FilterError`, :class:`NotSupportedError` (equality deletes), :class:`CatalogUnavailableError`.
     """
     settled = catalogs.settings(catalog)
-    table = catalogs.load(name, settled)
+    table = paths.load(name, settled)
     snapshot_id, schema_id = resolve(table, name, snapshot, as_of, branch)
     after = _since(table, name, since, snapshot_id)
     if after is not None and after == snapshot_id:
