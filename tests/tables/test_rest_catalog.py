@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "a client that it does not know": ({"credential": "nobody:hidden"}, "unknown client", "credential"),
     "no login": ({"credential": None}, "not a token", "credential"),
     "a token that it does not know": ({"credential": None, "token": "hidden"}, "not a token", "token"),
-    "another address for tokens": ({"oauth2-server-uri": "{uri}/nothing"}, "401", "oauth2-server-uri"),
+    "another address for tokens": ({"oauth2-server-uri": "{uri}/nothing"}, "401", "before /v1/config"),
 }
 
 
@@ -218,6 +218,17 @@ def test_an_address_that_is_no_rest_catalog_is_told(lake: CatalogSettings, name:
         with pytest.raises(CatalogRefusedError) as told:
             read(name, replace(as_(lake, credential=None), uri=uri))
         assert "address of an Iceberg REST catalog" in told.value.hint
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(
+    lake: CatalogSettings, name: str, rest_server: Any
+) -> None:
+    """Or where there is none at all: waiting changes neither."""
+    begin = time.monotonic()
+    with pytest.raises(CatalogRefusedError, match="SSL") as told:
+        read(name, replace(lake, uri=rest_server.uri.replace("http:", "https:")))
+    assert time.monotonic() - begin < lake.timeout / 2
+    assert "REQUESTS_CA_BUNDLE" in told.value.hint
 
 
 def test_a_server_that_never_answers_is_told_after_the_timeout(lake: CatalogSettings, name: str) -> None:

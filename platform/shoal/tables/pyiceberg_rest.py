@@ -116,12 +116,12 @@ def told(error: Exception, uri: str, doing: str) -> Exception:
     if isinstance(error, (*PASSING, CommitStateUnknownException)):
         return error
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    foreign = "Is this the address of an Iceberg REST catalog? It is what comes before /v1/config."
     if _FOREIGN.search(said) and not isinstance(error, OAuthError):
-        hint = "Is this the address of an Iceberg REST catalog? It is what comes before /v1/config."
+        hint = foreign
     elif isinstance(error, _LOGIN):
-        hint = (
-            "Check credential (client id:secret), token and oauth2-server-uri among the catalog's properties."
-        )
+        hint = "Check credential (client id:secret), token and oauth2-server-uri in the catalog's properties."
+        hint = f"{hint} {foreign}" if _FOREIGN.search(said) else hint
     elif isinstance(error, ForbiddenError):
         hint = "Ask the catalog's administrator for this right."
     elif isinstance(error, BadRequestError):

@@ -150,8 +150,9 @@ class _Proofs:
             raise Warned(f"no tables: {error.message}", error.hint) from error
         names = catalog(found).list_namespaces()
         prove(found)
+        where = f"files go to {found.warehouse}" if found.warehouse else "it says where files go"
         return (
-            f"{found.shown_uri} answers, {count(len(names), 'namespace')}; files go to {found.warehouse}: "
+            f"{found.shown_uri} answers, {count(len(names), 'namespace')}; {where}: "
             "a table was made, written, read and dropped"
         )
 

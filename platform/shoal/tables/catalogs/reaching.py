@@ -105,6 +105,11 @@ _REFUSALS = (
         r"permission denied",
         "This user needs the right to use, and at the first use to create, the catalog's tables.",
     ),
+    (
+        r"\[SSL: |certificate verify failed",
+        "Does the server speak TLS (https://), and is its certificate trusted here? For a REST catalog, "
+        "REQUESTS_CA_BUNDLE names a file with the authorities to trust.",
+    ),
     (r"unable to open database file", "Check that the catalog's folder exists and may be written."),
 )
 
