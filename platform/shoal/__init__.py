@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.tables.maintenance.health import table_health
     from shoal.tables.maintenance.manifests import rewrite_manifests
     from shoal.tables.maintenance.orphans import remove_orphans
+    from shoal.tables.quality.suites import rules_from_suite
     from shoal.tables.reading.read import read_table
     from shoal.tables.refs import history, publish, rollback, snapshots
     from shoal.tables.writing.create import create_table
@@ -53,6 +54,7 @@ _HOME_OF = {
     "read_table": "shoal.tables.reading.read",
     "remove_orphans": "shoal.tables.maintenance.orphans",
     "rewrite_manifests": "shoal.tables.maintenance.manifests",
+    "rules_from_suite": "shoal.tables.quality.suites",
     "rollback": "shoal.tables.refs",
     "snapshots": "shoal.tables.refs",
     "spark": "shoal.client.front",
@@ -86,6 +88,7 @@ __all__ = [
     "remove_orphans",
     "rewrite_manifests",
     "rollback",
+    "rules_from_suite",
     "snapshots",
     "spark",
     "staged",

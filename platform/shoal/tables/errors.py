@@ -69,6 +69,10 @@ class NoRowsError(UsageError):
     """No row is left to write, which ``on_empty="fail"`` refuses. ``values["table"]`` names the table."""
 
 
+class SkippedExpectationWarning(UserWarning):
+    """Expectations of a suite that are not checked, with the reason of each."""
+
+
 class QualityWarning(UserWarning):
     """Rows break the rules of ``expect=``, and are written all the same, as ``on_failure="warn"`` asks."""
 
