@@ -1,7 +1,7 @@
 """Expectation suites of Great Expectations, as rules of ours.
 
 Why it exists: teams have hundreds of expectations written down, and most of them are conditions on a row's values. What
-it must not do: judge rows, need that library, or leave an expectation out without a word.
+it must not do: judge rows, need that library, or leave an expectation out silently.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _IGNORED = {"column", "result_format", "catch_exceptions", "include_config", "ba
 
 
 class _NoConditionError(Exception):
-    """Why an expectation is no condition on one row."""
+    """Why an expectation cannot be a condition on one row."""
 
 
 def rules_from_suite(suite: str | PathLike[str] | Mapping[str, Any], *, skip: bool = False) -> dict[str, str]:
     """The expectations of a Great Expectations suite as rules for ``expect=``: conditions by name.
 
     Of columns' values: not null, null, in a set, not in a set, and between two bounds (also strictly).
-    A null passes all but the first, as it does there. NaN is no null here: no bound holds for it.
+    A null passes all but the first, as it does there. NaN is a value here, for which no bound holds.
 
     Args:
         suite: The file that Great Expectations saved (version 0.13 to 1), or what it holds.
-        skip: Leave out expectations that are no condition on one row (uniqueness, statistics, patterns, ``mostly``),
+        skip: Leave out expectations that are not about one row (uniqueness, statistics, patterns, ``mostly``),
             with a :class:`SkippedExpectationWarning`. Default: refuse the suite.
 
     Raises:
@@ -76,7 +76,7 @@ def _expectations(suite: Any) -> Sequence[Any]:
             raise RuleError(f"The suite {suite!r} cannot be read: {error}", hint=_HINT) from error
     found = said.get("expectations") if isinstance(said, Mapping) else None
     if not isinstance(found, list):
-        raise RuleError(f"{suite!r} is no suite: it has no list `expectations`."[:500], hint=_HINT)
+        raise RuleError(f"{suite!r} is not a suite: it has no list `expectations`."[:500], hint=_HINT)
     return found
 
 
