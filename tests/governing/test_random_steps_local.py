@@ -24,7 +24,7 @@ from shoal.homes.fake import FakeClock
 from shoal.model.cluster import Cluster, Reason
 from shoal.project.budget import Budget, allowance
 from shoal.project.loading import Project
-from shoal.project.policy import Policy
+from shoal.project.policy import Policy, Shared
 from shoal.project.targets import Target
 from shoal.quota.budgets import Spending, months
 from shoal.units import Seconds
@@ -136,10 +136,14 @@ class World(Steps):
     def within_budgets(self, clusters: Iterable[Cluster]) -> None:
         """In no month, with all that what runs may still take."""
         spending = Spending.of(clusters, self.clock.now)
-        for who in (*PEOPLE, *self.policy.teams):
-            taking = spending.users.get(who) or spending.teams.get(who) or {}
-            tier = self.policy.tiers["t"]
-            budget = self.policy.teams[who].budget if who in self.policy.teams else tier.budget
+        tier, teams = self.policy.tiers["t"].budget, self.policy.teams
+        held = [(who, tier, spending.users.get(who, {})) for who in PEOPLE]
+        held += [(who, teams[who].budget, spending.teams.get(who, {})) for who in teams]
+        held += [
+            (who, its.budget, spending.templates.get(who, {})) for who, its in self.policy.templates.items()
+        ]
+        held += [("everybody", its.budget, spending.everybody) for its in [self.policy.everybody] if its]
+        for who, budget, taking in held:
             if budget is None or not taking:
                 continue
             steps["budgets"] += 1
@@ -177,10 +181,12 @@ def test_random_steps_in_a_real_file(world: Callable[..., type[World]], tmp_path
 
 
 def with_budgets(policy: Policy) -> Policy:
-    """Each person has some hours, and the red team less than its members together."""
+    """Each person has some hours, and the red team, whoever uses a template and everybody less than all of them."""
     tier = policy.tiers["t"].model_copy(update={"budget": Budget(monthly=allowance("9 core-hours"))})
     red = policy.teams["red"].model_copy(update={"budget": Budget(monthly=allowance("150 GiB-hours"))})
-    return Policy({"t": tier}, policy.users, {**policy.teams, "red": red})
+    shared = [Shared(budget=Budget(monthly=allowance(text))) for text in ("20 core-hours", "15 core-hours")]
+    named = {"everybody": shared[0], "templates": {"etl": shared[1]}}
+    return Policy({"t": tier}, policy.users, {**policy.teams, "red": red}, **named)
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one machine", "several machines"])

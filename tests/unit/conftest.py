@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
     places = {
         "shoal": "shoal.yaml",
-        **{name: f"policies/{name}.yaml" for name in ("tiers", "users", "teams")},
+        **{name: f"policies/{name}.yaml" for name in ("tiers", "users", "teams", "templates", "everybody")},
     }
     shipped_settings = (project.defaults() / "shoal.yaml").read_text()
 

@@ -111,3 +111,38 @@ def test_a_users_own_budget_counts_instead_of_the_tiers(folder: Callable[..., Pa
     assert (own.budget.monthly, own.budget.source) == (9, "user bob (policies/users.yaml:4)")
     assert (own.budget.budget.warn, own.team_budget) == (0.5, None)
     assert theirs.team_budget.source == "team red (policies/teams.yaml:2)"
+
+
+def test_a_template_and_everybody_may_have_a_budget(folder: Callable[..., Path]) -> None:
+    root = folder(
+        templates="etl: {budget: {monthly: 40 core-hours, at_limit: stop}}\n",
+        everybody="# all of us\nbudget:\n  monthly: 900 core-hours\n",
+        users="default: {tier: standard}\n",
+    )
+    policy = loading.load(root, "local").policy
+    limits = policy.limits_of("ann")
+    assert limits.budgeted
+    assert limits.everybody_budget is not None
+    assert limits.everybody_budget.source == "everybody (policies/everybody.yaml:2)"
+    assert limits.template_budgets["etl"].source == "template etl (policies/templates.yaml:1)"
+    assert policy.stops
+
+
+def test_what_is_at_fault_in_them_is_told_by_its_line(folder: Callable[..., Path]) -> None:
+    root = folder(
+        templates="etl: {budget: {monthly: 9 USD}}\nelt:\n  budget: {monthly: 9 core-hours}\n"
+        "analytics: {memory: 4 GB}\n",
+        everybody="budget: {monthly: nothing}\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        loading.load(root, "local")
+    assert [str(each).partition(";")[0] for each in caught.value.values["faults"]] == [
+        "policies/everybody.yaml:1: budget.monthly: 'nothing' is not one amount",
+        "policies/templates.yaml:2: elt: there is no template 'elt' in clusters/",
+        "policies/templates.yaml:4: analytics.budget: is missing",
+        "policies/templates.yaml:4: analytics.memory: is not a known key",
+    ]
+    for wrong in ("budget: {monthly: 9 USD}\n", "budget: {monthly: 9 core-hours}\n"):
+        there = folder(everybody=wrong, templates="etl: {budget: {monthly: 9 core-hours}}\n")
+        with pytest.raises(ConfigError, match=r"policies/everybody.yaml:1: budget: "):
+            loading.load(there, "local" if "USD" in wrong else "kubernetes")

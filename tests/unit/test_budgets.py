@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal.cli.views import budget_rows
 from shoal.errors import (
     NeverFitsError,
     QuotaExceededError,
@@ -20,7 +21,7 @@ from shoal.governor.lifecycle import moved
 from shoal.model.cluster import Cluster, Reason, State
 from shoal.model.workload import Engine, Group, Plan, Size, Timeouts, Workload
 from shoal.project.budget import Allowance, Budget, BudgetLimit, allowance
-from shoal.project.policy import Limits, Policy, Team, Tier, User
+from shoal.project.policy import Limits, Policy, Shared, Team, Tier, User
 from shoal.quota.account import Account
 from shoal.quota.admission import Claim, Verdict, decide, lasting, with_workers
 from shoal.quota.budgets import Purse, Spender, Spending, month_of, months, most, rates
@@ -239,7 +240,9 @@ def _policy(budget: str | None = None, team: str | None = None) -> Policy:
         head=Bytes(GIB), gpus=99, budget=Budget(monthly=allowance(budget)) if budget else None,
     )  # fmt: skip
     red = Team(budget=Budget(monthly=allowance(team)) if team else None)
-    return Policy({"t": tier}, {name: User(tier="t", team="red") for name in ("ann", "bob")}, {"red": red})
+    return Policy(
+        {"t": tier}, {name: User(tier="t", team="red") for name in ("ann", "bob", "cid")}, {"red": red}
+    )
 
 
 def _wait(
@@ -262,6 +265,50 @@ def test_one_pass_gives_the_rest_of_a_teams_budget_away_once() -> None:
     after = Books(spending=Spending.of([record("first", plan(1, 6), NOW, team="red")], NOW))
     decision = explain(outcomes["second"], policy.limits_of("bob"), after)
     assert "4.00 USD of the budget of team red of 10.00 USD is left" in decision.message
+
+
+def _shared(templates: dict[str, str] | None = None, everybody: str | None = None) -> Policy:
+    budget = {
+        name: Shared(budget=Budget(monthly=allowance(text))) for name, text in (templates or {}).items()
+    }
+    every = None if everybody is None else Shared(budget=Budget(monthly=allowance(everybody)))
+    return replace(_policy(), everybody=every, templates=budget)
+
+
+def test_everybodys_budget_is_given_away_once_whoever_asks() -> None:
+    policy = _shared(everybody="10 USD")
+    queue = [_wait("first", "ann", 6, since=9), _wait("second", "bob", 6, since=5), _wait("third", "cid", 4)]
+    outcomes = {
+        each.claim.cluster: each for each in admit(queue, Books(spending=Spending(NOW)), policy, None, NOW)
+    }
+    assert [outcomes[name].verdict.name for name in ("first", "second", "third")] == [
+        "ADMIT",
+        "WAIT",
+        "ADMIT",
+    ]
+    assert outcomes["second"].budget == ("everybody",)
+    after = Books(spending=Spending.of([record("first", plan(1, 6), NOW)], NOW))
+    decision = explain(outcomes["second"], policy.limits_of("bob"), after)
+    assert "4.00 USD of the budget of everybody of 10.00 USD is left" in decision.message
+
+
+def test_a_templates_budget_holds_for_its_clusters_alone() -> None:
+    policy = _shared({"etl": "10 USD", "train": "1 USD"})
+    other = replace(plan(1, 99), template="analytics")
+    spent = Spending.of([record("before", plan(1, 6), NOW), record("theirs", other, NOW)], NOW)
+    etl, train = spent.purses(policy.limits_of("bob"))
+    assert (etl.scope, etl.standing().left, train.standing().left) == ("template etl", 4, 1)
+    assert etl.fits("x", plan(1, 4))
+    assert not etl.fits("x", plan(1, 5))
+    assert etl.short("x", other) is None
+    assert etl.fits("x", other)
+    assert etl.with_("x", other) == etl
+    assert train.fits("x", plan(9, 99)), "of another template"
+    (outcome,) = admit([_wait("x", "bob", 5)], Books(spending=spent), policy, None, NOW)
+    assert (outcome.verdict, outcome.budget) == (Verdict.WAIT, ("template etl",))
+    assert [each["scope"] for each in budget_rows([p.standing() for p in (etl, train)], plan())] == [
+        "template etl"
+    ]
 
 
 def test_one_with_a_range_starts_with_as_many_as_the_budget_has_room_for() -> None:

@@ -195,7 +195,7 @@ def test_a_file_that_would_never_be_read_is_a_fault(folder: Folder) -> None:
     root = folder(etl=ETL, users="default: {tier: standard}\n")
     (root / "clusters/team.yml").write_text(ETL)
     (root / "policies/team.yml").write_text("growth: {memory: 1 GB}\n")
-    known = "policies are in tiers.yaml, users.yaml and teams.yaml"
+    known = "policies are in tiers.yaml, users.yaml, teams.yaml, templates.yaml and everybody.yaml"
     wrong = [
         "clusters/team.yml:1: is not read; name it team.yaml",
         f"policies/team.yml:1: is not read; {known}",

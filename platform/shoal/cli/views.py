@@ -222,6 +222,8 @@ def budget_rows(standings: Sequence[BudgetStatus], plan: Plan | None = None) -> 
     """One row per budget, this month's; with a plan, what that may take until its maximum lifetime."""
     rows: list[dict[str, Any]] = []
     for each in standings:
+        if plan is not None and not each.concerns(plan):
+            continue
         row = {
             "scope": each.scope,
             "month": each.month,

@@ -204,12 +204,12 @@ def _granted(home: Home, asked: Request) -> Cluster:
 
 
 def _tell_of_budgets(home: Home, request: Prepared) -> None:
-    """Those of whoever asks, and of the team, of which most is spent."""
-    if request.limits.budget is None and request.limits.team_budget is None:
+    """Those that the cluster takes of, of which most is spent."""
+    if not request.limits.budgeted:
         return
     with contextlib.suppress(ShoalError):  # it started; what it says besides can wait
         for each in home.budgets(request.user) if isinstance(home, KeepsBudgets) else ():
-            if each.warned:
+            if each.warned and each.concerns(request.plan):
                 print(f"Warning: {each.sentence()}", file=sys.stderr)
 
 

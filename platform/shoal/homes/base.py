@@ -191,7 +191,8 @@ class KeepsBudgets(Protocol):
     """What a home is besides that holds budgets of a month, and knows what was spent."""
 
     def budgets(self, owner: str) -> tuple[BudgetStatus, ...]:
-        """How the owner's budgets stand this month, the own one and the team's."""
+        """How the budgets stand this month that the owner is held against: the own one, the team's, those of templates,
+        and everybody's."""
         ...
 
 

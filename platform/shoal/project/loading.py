@@ -19,10 +19,11 @@ from pydantic import Field
 from shoal.errors import ConfigError, NotFoundError
 from shoal.project import templates as _templates
 from shoal.project.budget import not_held
+from shoal.project.consistency import held_together, known_names, known_templates
 from shoal.project.folders import FILE
 from shoal.project.folders import defaults as defaults
 from shoal.project.folders import find as find
-from shoal.project.policy import TOTALS, Policy, Team, Tier, User
+from shoal.project.policy import Policy, Shared, Team, Tier, User
 from shoal.project.settings import Checked
 from shoal.project.tables import TablePolicy
 from shoal.project.targets import Image, Machine, Mount, Prices, Target
@@ -123,6 +124,7 @@ def load(
     templates = _all_templates(root, settings, known_images, faults)
     images = known_images or {}
     policy = _policy(root, settings, faults)
+    known_templates(policy, templates, faults)
     tolerable = [fault for fault in faults if _is_tolerable(fault)] if tolerant or looking else []
     partly = len(tolerable) < len(faults)
     if partly and not looking:
@@ -325,8 +327,8 @@ def _all_templates(
 def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Policy:
     folder = _part(root, "policies")
     documents: dict[str, Document] = {}
-    parts: dict[str, dict[str, Any]] = {"tiers": {}, "users": {}, "teams": {}}
-    kinds: dict[str, type[Any]] = {"tiers": Tier, "users": User, "teams": Team}
+    kinds: dict[str, type[Any]] = {"tiers": Tier, "users": User, "teams": Team, "templates": Shared}
+    parts: dict[str, dict[str, Any]] = {name: {} for name in kinds}
     for name, kind in kinds.items():
         path = folder / f"{name}.yaml"
         if name != "tiers" and not path.is_file():
@@ -340,12 +342,18 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
                 continue
             for key in document.data:
                 parts[name][key] = check(kind, document, faults, at=(key,))
+    everybody = None
+    if (path := folder / "everybody.yaml").is_file() and (
+        document := read(path, "policies/everybody.yaml", faults)
+    ):
+        documents["everybody"] = document
+        everybody = check(Shared, document, faults)
     for path in sorted(folder.glob("*.y*ml")):
-        if path.name not in (files := [f"{name}.yaml" for name in kinds]):
+        if path.name not in (files := [f"{name}.yaml" for name in (*kinds, "everybody")]):
             right = f"policies are in {listed(files)}"
             faults.append(Fault(f"policies/{path.name}", 1, "", _UNREAD, right))
-    _references(documents, parts, faults)
-    _contradictions(documents, parts, faults)
+    known_names(documents, parts, faults)
+    held_together(documents, parts, faults)
     where = {
         ".".join((name, *map(str, path))): document.where(*path)
         for name, document in documents.items()
@@ -354,35 +362,8 @@ def _policy(root: Path, settings: _Settings | None, faults: list[Fault]) -> Poli
     }
     known = {name: {key: value for key, value in part.items() if value} for name, part in parts.items()}
     default = known["users"].pop("default", None)
-    return Policy(known["tiers"], known["users"], known["teams"], default, where)
-
-
-def _references(
-    documents: Mapping[str, Document], parts: Mapping[str, dict[str, Any]], faults: list[Fault]
-) -> None:
-    """Users name tiers and teams that exist; everybody else is nobody in particular."""
-    if (everybody := parts["users"].get("default")) and everybody.subjects:
-        wrong = "everybody who is not named cannot be somebody"
-        faults.append(documents["users"].fault(("default", "subjects"), wrong, "name a user for them"))
-    for name, user in parts["users"].items():
-        for key in ("tier", "team") if user else ():
-            wanted, known = getattr(user, key), parts[f"{key}s"]
-            if wanted is not None and wanted not in known:
-                wrong = f"there is no {key} {wanted!r} in policies/{key}s.yaml"
-                faults.append(documents["users"].fault((name, key), wrong, did_you_mean(wanted, known)))
-
-
-def _contradictions(
-    documents: Mapping[str, Document],
-    parts: Mapping[str, dict[str, Any]],
-    faults: list[Fault],
-) -> None:
-    """Limits that cannot hold together."""
-    for name, user in parts["users"].items():
-        team = user and user.team and parts["teams"].get(user.team)
-        for key in TOTALS.values() if team else ():
-            mine, theirs = getattr(user, key), getattr(team, key)
-            if mine is not None and theirs is not None and mine > theirs:
-                place = documents["teams"].where(user.team, key)
-                wrong = f"{mine} is more than all of team {user.team!r} may have ({theirs}, {place})"
-                faults.append(documents["users"].fault((name, key), wrong, "lower it, or raise the team's"))
+    return Policy(
+        *(known["tiers"], known["users"], known["teams"], default, where),
+        everybody=everybody,
+        templates=known["templates"],
+    )

@@ -8,7 +8,8 @@ How values combine, for one user:
     duration, priority); for totals (clusters, cores, memory, GPUs, scratch) the tier's value counts.
  3. A team's totals count for all its members together, besides each one's own, whatever a user's line says.
     A user's line that gives more than the team has in all is a fault in the files.
- 4. A budget combines as a total does: the user's own or else the tier's, and the team's besides.
+ 4. A budget combines as a total does: the user's own or else the tier's, and the team's, that of the template, and
+    everybody's besides.
 
 What it must not do: read files (``project``) or decide on a request (``admission``).
 """
@@ -116,6 +117,12 @@ class Team(Caps):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
+class Shared(Checked):
+    """What all users together may spend: on everything, or on the clusters of one template."""
+
+    budget: Budget
+
+
 @dataclass(frozen=True)
 class Limit:
     """One limit: its value (a count, :class:`Bytes` or :class:`Seconds`) and where it is written."""
@@ -129,7 +136,8 @@ class Limits:
     """What one user may have. A limit that is not there does not limit.
 
     ``totals`` and ``team_totals`` are of :data:`TOTALS`, ``per_cluster`` is of :data:`PER_CLUSTER`. ``budget`` is for
-    the user alone, ``team_budget`` for all members of the team together.
+    the user alone, ``team_budget`` for all members of the team together, ``everybody_budget`` for all users, and
+    ``template_budgets`` for all users of a template, by its name.
     """
 
     user: str
@@ -141,11 +149,19 @@ class Limits:
     team_totals: Mapping[Resource, Limit] = field(default_factory=dict)
     budget: BudgetLimit | None = None
     team_budget: BudgetLimit | None = None
+    everybody_budget: BudgetLimit | None = None
+    template_budgets: Mapping[str, BudgetLimit] = field(default_factory=dict)
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether any budget may be in the way of a request."""
+        one = self.budget or self.team_budget or self.everybody_budget
+        return one is not None or bool(self.template_budgets)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """All tiers, users and teams.
+    """All tiers, users and teams, and what everybody, or the users of a template, may spend together.
 
     ``where`` says where each is written: ``"tiers.standard.memory"`` -> ``"policies/tiers.yaml:2"``. ``faults``: what
     is wrong in the files, where that was tolerated; nobody has limits then.
@@ -157,6 +173,8 @@ class Policy:
     default: User | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    everybody: Shared | None = None
+    templates: Mapping[str, Shared] = field(default_factory=dict)
     # A policy never changes, and every decision asks it for everybody.
     _known: dict[str, Limits] = field(default_factory=dict, repr=False, compare=False)
 
@@ -207,7 +225,7 @@ class Policy:
             ]
             return min(found, key=lambda limit: limit.value, default=None)
 
-        def budget(*among: tuple[Caps | None, str, str]) -> BudgetLimit | None:
+        def budget(*among: tuple[Caps | Shared | None, str, str]) -> BudgetLimit | None:
             for caps, text, path in among:
                 if caps is not None and caps.budget is not None:
                     return BudgetLimit(caps.budget, self._source(text, path, "budget"))
@@ -229,14 +247,24 @@ class Policy:
             },
             budget=budget((user, f"user {name}", user_path), (tier, f"tier {user.tier}", tier_path)),
             team_budget=budget((team, f"team {user.team}", team_path)),
+            everybody_budget=budget((self.everybody, "everybody", "everybody")),
+            template_budgets={
+                name: BudgetLimit(
+                    caps.budget, self._source(f"template {name}", f"templates.{name}", "budget")
+                )
+                for name, caps in self.templates.items()
+            },
         )
 
     def budgets(self) -> dict[str, Budget]:
         """Every budget that is written, by its path: ``"tiers.standard.budget"``."""
-        parts = {"tiers": self.tiers, "users": self.users, "teams": self.teams}
+        parts: dict[str, Mapping[str, Caps | Shared]] = {"tiers": self.tiers, "users": self.users}
+        parts |= {"teams": self.teams, "templates": self.templates}
         every = {f"{part}.{name}": caps for part, named in parts.items() for name, caps in named.items()}
         if self.default is not None:
             every["users.default"] = self.default
+        if self.everybody is not None:
+            every["everybody"] = self.everybody
         return {f"{path}.budget": caps.budget for path, caps in every.items() if caps.budget is not None}
 
     @property

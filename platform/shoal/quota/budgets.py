@@ -164,6 +164,12 @@ class BudgetStatus:
     spent: float
     reserved: float
     unpriced: int = 0
+    template: str | None = None
+    """Of whose clusters alone it is, if of one template's."""
+
+    def concerns(self, plan: Plan) -> bool:
+        """Whether a cluster of this plan takes of it."""
+        return self.template in (None, plan.template)
 
     @property
     def left(self) -> float:
@@ -225,12 +231,16 @@ class Overspending(Shortage):
 
 @dataclass(frozen=True)
 class Purse:
-    """One budget with everything that takes of it, ``now`` by the store's clock."""
+    """One budget with everything that takes of it, ``now`` by the store's clock.
+
+    ``template``: the one whose clusters alone take of it; None: all.
+    """
 
     scope: str
     limit: BudgetLimit
     spenders: Mapping[str, Spender]
     now: float
+    template: str | None = None
 
     def standing(self) -> BudgetStatus:
         """This month's."""
@@ -239,10 +249,17 @@ class Purse:
         spent = sum(each.takes(unit, month, self.now) for each in self.spenders.values())
         there = [each for each in self.spenders.values() if each.until > month.begin]
         unpriced = sum(unit not in each.rates for each in there)
-        return BudgetStatus(self.scope, month.name, self.limit, spent, max(0.0, held - spent), unpriced)
+        reserved = max(0.0, held - spent)
+        return BudgetStatus(self.scope, month.name, self.limit, spent, reserved, unpriced, self.template)
+
+    def concerns(self, plan: Plan) -> bool:
+        """Whether a cluster of this plan takes of it."""
+        return self.template in (None, plan.template)
 
     def with_(self, cluster: str, plan: Plan, until: float | None = None) -> Purse:
         """As if ``cluster`` were admitted with this plan, instead of any that it has."""
+        if not self.concerns(plan):
+            return self
         return replace(self, spenders={**self.spenders, cluster: self._asking(cluster, plan, until)})
 
     def without(self, clusters: Iterable[str]) -> Purse:
@@ -256,10 +273,14 @@ class Purse:
 
     def fits(self, cluster: str, plan: Plan, until: float | None = None) -> bool:
         """Whether ``cluster`` may have this plan (and live ``until`` then) within what is left."""
-        return self._first_over(cluster, self._asking(cluster, plan, until)) is None
+        return (
+            not self.concerns(plan) or self._first_over(cluster, self._asking(cluster, plan, until)) is None
+        )
 
     def short(self, cluster: str, plan: Plan, until: float | None = None) -> Overspending | None:
         """What is in the way of that."""
+        if not self.concerns(plan):
+            return None
         asking, unit = self._asking(cluster, plan, until), self.limit.unit
         if (month := self._first_over(cluster, asking)) is None:
             return None
@@ -326,23 +347,30 @@ class Purse:
 
 @dataclass(frozen=True)
 class Spending:
-    """Everything that took or may take of a budget this month, by user and by team, and by cluster in each."""
+    """Everything that took or may take of a budget this month, by user, team and template, and by cluster in each;
+    ``everybody`` holds all of it."""
 
     now: float
     users: Mapping[str, Mapping[str, Spender]] = field(default_factory=dict)
     teams: Mapping[str, Mapping[str, Spender]] = field(default_factory=dict)
+    templates: Mapping[str, Mapping[str, Spender]] = field(default_factory=dict)
+    everybody: Mapping[str, Spender] = field(default_factory=dict)
 
     @classmethod
     def of(cls, clusters: Iterable[Cluster | EndedRun], now: float) -> Spending:
         """From records: those that live, and those that ended this month."""
         users: dict[str, dict[str, Spender]] = {}
         teams: dict[str, dict[str, Spender]] = {}
+        templates: dict[str, dict[str, Spender]] = {}
+        everybody: dict[str, Spender] = {}
         for cluster in clusters:
             if (spender := Spender.of(cluster)) is not None:
                 users.setdefault(cluster.owner, {})[cluster.id] = spender
                 if cluster.team is not None:
                     teams.setdefault(cluster.team, {})[cluster.id] = spender
-        return cls(now, users, teams)
+                templates.setdefault(cluster.plan.template, {})[cluster.id] = spender
+                everybody[cluster.id] = spender
+        return cls(now, users, teams, templates, everybody)
 
     def purses(self, limits: Limits) -> tuple[Purse, ...]:
         """The budgets that somebody with these limits is held against."""
@@ -352,4 +380,8 @@ class Spending:
         if limits.team_budget is not None and limits.team is not None:
             its = self.teams.get(limits.team, {})
             found.append(Purse(f"team {limits.team}", limits.team_budget, its, self.now))
+        for name, limit in limits.template_budgets.items():
+            found.append(Purse(f"template {name}", limit, self.templates.get(name, {}), self.now, name))
+        if limits.everybody_budget is not None:
+            found.append(Purse("everybody", limits.everybody_budget, self.everybody, self.now))
         return tuple(found)

@@ -185,7 +185,7 @@ class _Scopes:
 
     def purses(self, limits: Limits) -> list[Purse]:
         """The budgets of this user, with what this pass has admitted."""
-        if limits.budget is None and limits.team_budget is None:
+        if not limits.budgeted:
             return []
         spending = self._books.spending
         if spending is None:
