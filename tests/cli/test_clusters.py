@@ -111,6 +111,17 @@ def test_why_walks_to_health(shoal: Any, nightly: dict[str, Any]) -> None:
     assert "1 of 1 worker ready" in shoal.quick("why", "nightly").out
 
 
+def test_why_tells_that_a_budget_is_nearly_spent(shoal: Any, nightly: dict[str, Any]) -> None:
+    assert shoal.quick("why", "nightly", "-o", "json").json["budgets"] == []
+    everybody = shoal.write("policies/everybody.yaml", "budget: {monthly: 0.0001 core-hours}\n")
+    try:
+        (told,) = shoal.quick("why", "nightly", "-o", "json").json["budgets"]
+        assert "of the budget of everybody of 0.0001 core-hours for" in told
+        assert told in shoal.quick("why", "nightly", COLUMNS="250").out
+    finally:
+        everybody.unlink()
+
+
 def test_logs_are_the_heads(shoal: Any, nightly: dict[str, Any]) -> None:
     assert "the head is running" in shoal.quick("logs", "nightly", "-n", "2000").out
     assert len(shoal.quick("logs", "nightly", "-n", "3", "-o", "json").json["lines"]) == 3

@@ -24,7 +24,7 @@ from shoal.project.budget import Allowance, Budget, BudgetLimit, allowance
 from shoal.project.policy import Limits, Policy, Shared, Team, Tier, User
 from shoal.quota.account import Account
 from shoal.quota.admission import Claim, Verdict, decide, lasting, with_workers
-from shoal.quota.budgets import Purse, Spender, Spending, month_of, months, most, rates
+from shoal.quota.budgets import Purse, Spender, Spending, month_of, months, most, rates, warnings
 from shoal.quota.queueing import Books, Waiting, admit, explain
 from shoal.units import Bytes, Money, Seconds
 
@@ -306,6 +306,13 @@ def test_a_templates_budget_holds_for_its_clusters_alone() -> None:
     assert train.fits("x", plan(9, 99)), "of another template"
     (outcome,) = admit([_wait("x", "bob", 5)], Books(spending=spent), policy, None, NOW)
     assert (outcome.verdict, outcome.budget) == (Verdict.WAIT, ("template etl",))
+    nearly = Spending.of([record("before", plan(1, 9), NOW - 9 * HOUR)], NOW).purses(policy.limits_of("bob"))
+    standings = [its.standing() for its in nearly]
+    (said,) = warnings(standings, plan())
+    assert said.startswith(
+        "90% of the budget of template etl of 10.00 USD for 2026-11 is spent, 1.00 USD left"
+    )
+    assert warnings(standings, other) == []
     assert [each["scope"] for each in budget_rows([p.standing() for p in (etl, train)], plan())] == [
         "template etl"
     ]

@@ -205,12 +205,13 @@ def _granted(home: Home, asked: Request) -> Cluster:
 
 def _tell_of_budgets(home: Home, request: Prepared) -> None:
     """Those that the cluster takes of, of which most is spent."""
-    if not request.limits.budgeted:
+    if not request.limits.budgeted or not isinstance(home, KeepsBudgets):
         return
+    from shoal.quota import budgets
+
     with contextlib.suppress(ShoalError):  # it started; what it says besides can wait
-        for each in home.budgets(request.user) if isinstance(home, KeepsBudgets) else ():
-            if each.warned and each.concerns(request.plan):
-                print(f"Warning: {each.sentence()}", file=sys.stderr)
+        for each in budgets.warnings(home.budgets(request.user), request.plan):
+            print(f"Warning: {each}", file=sys.stderr)
 
 
 def _found(cluster: Cluster) -> str:

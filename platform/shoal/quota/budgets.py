@@ -194,6 +194,11 @@ class BudgetStatus:
         )
 
 
+def warnings(standings: Iterable[BudgetStatus], plan: Plan) -> list[str]:
+    """What people are told of the budgets that a cluster of this plan takes of: those of which much is spent."""
+    return [each.sentence() for each in standings if each.warned and each.concerns(plan)]
+
+
 @dataclass(frozen=True)
 class Overspending(Shortage):
     """One budget in the way. ``held`` is what was spent and is reserved besides, ``spent`` the first of them.

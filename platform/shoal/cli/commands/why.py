@@ -8,10 +8,15 @@ What it must not do: find the reason itself (``shoal.display.explain`` does).
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
 from shoal.cli import options as o
+
+if TYPE_CHECKING:
+    from shoal.homes.base import Home
+    from shoal.model.cluster import Cluster
 
 EXAMPLES = """\b
 Examples:
@@ -55,6 +60,7 @@ def why(
         held = home.held(cluster.owner)
     except ShoalError:  # of another one's account nothing may be seen
         held = None
+    budgets = _budgets(home, cluster)
     steps = explain(cluster, history, status, limits, held, hung, in_pods=opened.target.in_pods)
     if output is o.Output.JSON:
         view = views.cluster_view(cluster, status, dashboard_of(home, cluster, lasting=True))
@@ -63,6 +69,7 @@ def why(
             | {
                 "steps": [vars(step) | {"mend": step.fix} for step in steps],
                 "history": views.history_view(history),
+                "budgets": budgets,
             }
         )
         return
@@ -72,8 +79,24 @@ def why(
     out().print(tables.steps(cluster, steps))
     if link := dashboard_of(home, cluster, lasting=True):
         out().print(f"Dashboard: {link}", markup=False, soft_wrap=True)
+    for each in budgets:
+        out().print(f"Budget: {each}", markup=False, highlight=False, soft_wrap=True)
     if ahead := starts(cluster, time.time()):
         out().print(
             f"It {ahead}, assuming that running clusters use their whole lifetimes and nobody is put ahead of it.",
             markup=False,
         )
+
+
+def _budgets(home: Home, cluster: Cluster) -> list[str]:
+    """Of a cluster that has not ended: what of its budgets is nearly spent, or is."""
+    from shoal.errors import ShoalError
+    from shoal.homes.base import KeepsBudgets
+    from shoal.quota import budgets
+
+    if cluster.state.ended or not isinstance(home, KeepsBudgets):
+        return []
+    try:
+        return budgets.warnings(home.budgets(cluster.owner), cluster.plan)
+    except ShoalError:  # half a policy, or of somebody whom it does not know any more
+        return []
