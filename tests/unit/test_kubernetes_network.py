@@ -193,6 +193,12 @@ def test_where_pods_go_follows_from_the_targets_own_words_and_tells_no_secret() 
     )
     assert plain == "*:443", "a cloud's own storage has no one address"
     assert addresses(Target(name="t", home="kubernetes", catalog=Catalog(uri="http://127.0.0.1:8181"))) == ()
+    rest = {"uri": "https://rest.example.com/api", "warehouse": "lake"}
+    told = addresses(Target(name="t", home="kubernetes", catalog=Catalog(**rest)))
+    assert told == ("rest.example.com:443", "*:443"), "it alone knows where files are"
+    rest["properties"] = {"s3.endpoint": "http://minio.storage.svc:9000"}
+    told = addresses(Target(name="t", home="kubernetes", catalog=Catalog(**rest)))
+    assert told == ("rest.example.com:443", "minio.storage.svc:9000")
     policies = network_policies("shoal-alice", "shoal-system", Cloud(), found)
     assert reaches(policies, WORKER, End("2001:db8::1"), 443)
     assert "secret" not in str(policies)

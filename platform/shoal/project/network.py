@@ -18,7 +18,7 @@ from shoal.errors import ContradictionError
 from shoal.project.settings import Checked, ObjectName
 
 if TYPE_CHECKING:
-    from shoal.project.targets import Target
+    from shoal.project.targets import Catalog, Target
 
 ANYWHERE = "*"  # a host that has no one address
 _PORTS = {
@@ -82,7 +82,17 @@ def addresses(target: Target) -> tuple[str, ...]:
         said |= {each.name: each.value or "" for one in containers for each in one.env or ()}
     if catalog is not None:
         said |= {"uri": catalog.uri or "", "warehouse": catalog.warehouse or "", **catalog.properties}
+        if _is_told_by(catalog):
+            said["storage"] = "s3://"
     return tuple(dict.fromkeys(_found(said)))
+
+
+def _is_told_by(catalog: Catalog) -> bool:
+    """Whether only the catalog knows where files are, as a REST catalog does: in a cloud, if no endpoint is named."""
+    url = _URL.match(catalog.uri or "")
+    if url is None or url["scheme"].lower() not in ("http", "https"):
+        return False
+    return not (url["host"] or "").startswith(_HERE) and "://" not in (catalog.warehouse or "")
 
 
 def _found(said: dict[str, str]) -> Iterable[str]:
