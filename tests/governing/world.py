@@ -193,11 +193,12 @@ class Steps(RuleBasedStateMachine):
         if not hasattr(self, "number"):
             return
         self.trouble_is_over()
-        for _ in range(200):
+        # A day at a time for those that wait until a month, and with it a budget, begins.
+        for seconds in (*[600.0] * 200, *[86400.0] * 100):
             if not self.live():
                 break
             self.all_is_well()
-            self.advance(600.0)
+            self.advance(seconds)
         for _ in range(5):
             self.look()
             self.advance(10)
